@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use waypost_core::deployment::DeploymentState;
 use waypost_core::instance::DesiredRun;
 use waypost_core::{Code, Error};
 use waypost_link::Directory;
@@ -13,7 +14,7 @@ use waypost_toolbox_proto::desired::{DesiredInstance, DesiredState};
 use waypost_toolbox_proto::instance::InstanceState;
 use waypost_toolbox_proto::message::{Capacity, DaemonMessage, DeploymentOutcome, Heartbeat, ToolboxEvent};
 
-use crate::fixture::{Fixture, MIB, code, failure, heartbeat, map, secret, set_up, version};
+use crate::fixture::{Fixture, MIB, code, failure, heartbeat, map, report, secret, set_up, version};
 
 waypost_testkit::both!(set_up =>
     the_limit_of_instances_is_exact,
@@ -28,7 +29,9 @@ waypost_testkit::both!(extended set_up =>
     only_changes_of_the_specification_are_deployed,
     a_larger_version_needs_room,
     start_stop_and_restart_are_idempotent,
+    a_stopped_instance_is_not_started_by_an_update,
     a_removed_instance_disappears_when_its_toolbox_reports_it,
+    a_removed_instance_that_its_toolbox_never_had_disappears,
     instances_are_found_by_slug_name_and_id,
 );
 
@@ -359,6 +362,62 @@ async fn a_removed_instance_disappears_when_its_toolbox_reports_it(fixture: Fixt
     instances::delete(cx, ops, org, &lost).await.unwrap();
     toolboxes::revoke(cx, ops, org, &daemon.id).await.unwrap();
     assert_eq!(code(instances::get(cx, ops, org, &lost).await), Code::NotFound);
+}
+
+async fn a_stopped_instance_is_not_started_by_an_update(fixture: Fixture) {
+    let Fixture { ops, cx, org, .. } = &fixture;
+    let daemon = fixture.daemon(org, "rack").await;
+    let id = fixture.create("search").await.instance.id;
+    daemon.complete(&id).await;
+    instances::stop(cx, ops, org, &id).await.unwrap();
+    daemon.report(&id, 1, InstanceState::Stopped).await;
+    let change = async |root: &str| {
+        let patch = InstancePatch { config: Some(map(json!({ "root": root }))), ..InstancePatch::default() };
+        instances::update(cx, ops, org, &id, &patch).await.unwrap()
+    };
+    let changed = change("/two").await;
+    assert_eq!((changed.instance.desired, changed.instance.state), (DesiredRun::Stopped, InstanceState::Stopped));
+    assert_eq!(changed.deployment.unwrap().state, DeploymentState::Running, "until the toolbox has accepted it");
+    let found = desired_instance(&fixture, &daemon).await;
+    assert_eq!((found.run, found.generation), (false, 2));
+    // In the order in which the daemon reports.
+    daemon.report(&id, 2, InstanceState::Stopped).await;
+    daemon.end(&id, DeploymentOutcome::Complete).await;
+    let view = fixture.get(&id).await;
+    assert_eq!(view.deployment.unwrap().state, DeploymentState::Complete);
+    assert_eq!((view.instance.state, view.instance.observed_generation), (InstanceState::Stopped, 2));
+    // Also if it had failed before.
+    instances::start(cx, ops, org, &id).await.unwrap();
+    fixture.execute("UPDATE instances SET state = 'failed'".to_owned()).await;
+    instances::stop(cx, ops, org, &id).await.unwrap();
+    assert_eq!(change("/three").await.instance.state, InstanceState::Deploying);
+    daemon.end(&id, DeploymentOutcome::Complete).await;
+    assert_eq!(fixture.instance(&id).await.state, InstanceState::Stopped);
+    let started = instances::start(cx, ops, org, &id).await.unwrap();
+    assert_eq!((started.instance.generation, started.deployment.unwrap().state), (3, DeploymentState::Complete));
+    daemon.report(&id, 3, InstanceState::Running).await;
+    assert_eq!(fixture.instance(&id).await.state, InstanceState::Running);
+}
+
+/// It was created and deleted while the toolbox was offline, so the daemon reports no removal.
+async fn a_removed_instance_that_its_toolbox_never_had_disappears(fixture: Fixture) {
+    let Fixture { ops, cx, org, .. } = &fixture;
+    let daemon = fixture.daemon(org, "rack").await;
+    let kept = fixture.create("kept").await.instance.id;
+    let removed = fixture.create("removed").await.instance.id;
+    instances::delete(cx, ops, org, &removed).await.unwrap();
+    let revision = desired(&fixture, &daemon).await.revision;
+    let beat = async |beat: Heartbeat| {
+        daemon.receive(DaemonMessage::Heartbeat(beat)).await;
+        instances::get(cx, ops, org, &removed).await.is_ok()
+    };
+    let outdated = Heartbeat { desired_revision: revision - 1, ..heartbeat(Vec::new()) };
+    assert!(beat(outdated).await, "the daemon has not seen the removal yet");
+    let current = |reports| Heartbeat { desired_revision: revision, ..heartbeat(reports) };
+    assert!(beat(Heartbeat { engine: None, ..current(Vec::new()) }).await, "the daemon does not know what exists");
+    assert!(beat(current(vec![report(&removed, 1, InstanceState::Removing)])).await, "it is being removed");
+    assert!(!beat(current(Vec::new())).await);
+    assert_eq!(fixture.instance(&kept).await.state, InstanceState::Deploying, "it should exist");
 }
 
 async fn instances_are_found_by_slug_name_and_id(fixture: Fixture) {
