@@ -1,12 +1,10 @@
 //! Secrets of tool servers. A value can be written but never read back by a caller; it is opened only to start the
-//! instances that use it, and to log in to registries.
-
-use std::collections::BTreeMap;
+//! instances that use it (`toolbox_directory`), and to log in to registries.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
-use waypost_core::id::{InstanceId, OrganizationId, ToolSecretId};
+use waypost_core::id::{OrganizationId, ToolSecretId};
 use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::tool_secret::{MAX_SECRETS, ToolSecret, check_name, check_value, is_name};
 use waypost_core::{Code, Error, Result};
@@ -205,22 +203,6 @@ pub(crate) async fn open_by_name(
     }
 }
 
-/// Returns the values of an instance's secrets, by the names that its version declares. Must only be called for a request
-/// of the instance's own toolbox.
-///
-/// # Errors
-/// Returns an error if a database query fails, or a value cannot be decrypted.
-#[allow(dead_code, reason = "called for the secret requests of toolboxes")]
-pub(crate) async fn open_for_instance(
-    ops: &Ops,
-    conn: &mut Conn,
-    organization: &OrganizationId,
-    instance: &InstanceId,
-) -> Result<BTreeMap<String, SecretText>> {
-    let mounts = store::list_mounts(conn, organization, instance).await?;
-    mounts.into_iter().map(|mount| Ok((mount.name, open(ops, &mount.secret_id, &mount.sealed)?))).collect()
-}
-
 fn open(ops: &Ops, id: &ToolSecretId, sealed: &str) -> Result<SecretText> {
     ops.keyring()?.open_text(&location(id), sealed).map_err(|error| {
         let message = format!("The secret `{id}` cannot be decrypted. Rotate it: `waypost secret rotate {id}`.");
@@ -237,57 +219,4 @@ async fn record_operation(cx: &Ctx, tx: &mut Tx, secret: &ToolSecret, action: &'
 
 fn not_found() -> Error {
     Error::not_found("secret")
-}
-
-#[cfg(test)]
-mod tests {
-    use waypost_core::seal::Keyring;
-    use waypost_core::secret::SecretKey;
-    use waypost_store::{Db, migrate, on};
-
-    use super::*;
-    use crate::organizations;
-
-    const ROWS: &str = "
-        INSERT INTO toolboxes (id, organization_id, name, desired_revision, last_event, created_at, updated_at)
-        SELECT 'tbx_1', id, 'rack', 0, 0, 1, 1 FROM organizations;
-        INSERT INTO catalog_entries (id, organization_id, slug, name, description, categories, state, created_at, updated_at)
-        SELECT 'cat_1', id, 'entry', 'E', '', '[]', 'published', 1, 1 FROM organizations;
-        INSERT INTO catalog_versions (id, organization_id, catalog_entry_id, version, definition, created_at)
-        SELECT 'ctv_1', id, 'cat_1', '1', '{\"source\":{\"image\":\"x\"},\"transport\":\"stdio\"}', 1 FROM organizations;
-        INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id, desired, state,
-            generation, observed_generation, restarts, is_removing, config, learn_egress, rejected_egress, created_at,
-            updated_at)
-        SELECT 'ins_1', id, 'web', 'web', 'Web', 'ctv_1', 'tbx_1', 'running', 'running', 1, 1, 0, FALSE, '{}', FALSE, '[]', 1,
-            1 FROM organizations;
-        INSERT INTO instance_secrets (instance_id, name, organization_id, secret_id, version, attempted_version)
-        SELECT 'ins_1', 'mount-' || name, organization_id, id, 1, 0 FROM tool_secrets";
-
-    #[tokio::test]
-    async fn an_instance_receives_the_current_values_of_its_secrets() {
-        let folder = waypost_testkit::folder();
-        let db = Db::open(&waypost_testkit::sqlite_url(&folder)).await.unwrap();
-        migrate::migrate(&db).await.unwrap();
-        let (cx, ops) = (&Ctx::operator(), &Ops::new(db).with_keyring(Keyring::new(&SecretKey::new([1; 32]), None)));
-        let org = &organizations::create(cx, ops, "acme", None).await.unwrap().id;
-        let first = create(cx, ops, org, "A", &SecretText::new("one")).await.unwrap();
-        create(cx, ops, org, "B", &SecretText::new("two\n")).await.unwrap();
-        let mut tx = ops.store.begin().await.unwrap();
-        on!(&mut tx, c => sqlx::raw_sql(ROWS).execute(c).await.unwrap().rows_affected());
-        tx.commit().await.unwrap();
-        let instance = InstanceId::from_store("ins_1".to_owned());
-        let open = async |ops: &Ops, org: &OrganizationId| {
-            let values = open_for_instance(ops, &mut ops.store.read().await.unwrap(), org, &instance).await?;
-            let values = values.iter().map(|(name, value)| format!("{name}={}", value.expose()));
-            Ok::<_, Error>(values.collect::<Vec<_>>())
-        };
-        assert_eq!(open(ops, org).await.unwrap(), ["mount-A=one", "mount-B=two\n"]);
-        rotate(cx, ops, org, &first.id, &SecretText::new("new")).await.unwrap();
-        assert_eq!(open(ops, org).await.unwrap(), ["mount-A=new", "mount-B=two\n"]);
-        let other = OrganizationId::from_store("org_other".to_owned());
-        assert_eq!(open(ops, &other).await.unwrap(), [""; 0]);
-        let wrong = ops.clone().with_keyring(Keyring::new(&SecretKey::new([2; 32]), None));
-        let error = open(&wrong, org).await.unwrap_err();
-        assert!(error.code == Code::Internal && error.message.contains("cannot be decrypted. Rotate it"), "{error}");
-    }
 }

@@ -210,37 +210,3 @@ async fn list_uses(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec
     });
     Ok(uses.collect())
 }
-
-/// A secret as an instance uses it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountedSecret {
-    /// The name that the catalogue version declares: the name of the file or of the environment variable.
-    pub name: String,
-    /// The secret.
-    pub secret_id: ToolSecretId,
-    /// The version of the value.
-    pub version: u64,
-    /// The sealed value.
-    pub sealed: String,
-}
-
-/// Returns the secrets of an instance, ordered by the declared names.
-///
-/// # Errors
-/// Returns an error if the database fails or a row cannot be read.
-pub async fn list_mounts(
-    conn: &mut Conn,
-    organization: &OrganizationId,
-    instance: &InstanceId,
-) -> Result<Vec<MountedSecret>> {
-    const SQL: &str = "SELECT instance_secrets.name, tool_secrets.id, tool_secrets.version, tool_secrets.value
-        FROM instance_secrets JOIN tool_secrets ON tool_secrets.id = instance_secrets.secret_id
-        WHERE instance_secrets.instance_id = $2 AND instance_secrets.organization_id = $1
-        ORDER BY instance_secrets.name";
-    let rows: Vec<(String, String, i64, String)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(organization.as_str()).bind(instance.as_str()).fetch_all(c).await?);
-    let mounts = rows.into_iter().map(|(name, id, version, sealed)| {
-        Ok(MountedSecret { name, version: to_version(&id, version)?, secret_id: ToolSecretId::from_store(id), sealed })
-    });
-    mounts.collect()
-}

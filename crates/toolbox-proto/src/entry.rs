@@ -31,6 +31,10 @@ names! {
     }
 }
 
+/// The factor by which the CPU limits of all containers of a toolbox may exceed its CPUs. Tool servers are idle most of the
+/// time, and the engine enforces the limit of each container, so busy ones share the CPUs. Memory is never overcommitted.
+pub const CPU_OVERCOMMIT: u64 = 4;
+
 impl ResourceClass {
     /// Returns the memory limit in bytes. Containers have no swap in addition.
     #[must_use]

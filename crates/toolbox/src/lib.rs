@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod egress;
 pub mod engine;
 pub mod files;
+pub mod hosts;
 pub mod identity;
 pub mod join;
 pub mod link;

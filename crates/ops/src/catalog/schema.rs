@@ -23,6 +23,10 @@ const MAX_PATTERN_BYTES: usize = 256 * 1024;
 /// The maximum size of a configuration in bytes.
 pub const MAX_CONFIG_BYTES: usize = 64 * 1024;
 
+/// The maximum number of characters of a path and of a reason in an error.
+const MAX_SHOWN_PATH: usize = 200;
+const MAX_SHOWN_REASON: usize = 300;
+
 /// The problem of a schema: where, and the predicate of a sentence.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SchemaProblem {
@@ -79,10 +83,13 @@ pub(super) fn check_schema(schema: &Map<String, Value>) -> std::result::Result<(
 /// checked as well.
 ///
 /// # Errors
-/// `invalid_arguments` for `config`. The message contains no values, because a configuration may contain secrets by
-/// mistake.
+/// `invalid_arguments` for `config`; `path` is the path of the failing member, such as `config.port`. The message contains
+/// no values, because a configuration may contain secrets by mistake.
 pub fn check_config(schema: &Map<String, Value>, config: &Map<String, Value>) -> Result<()> {
-    let invalid = |path: &str, text: String| Err(Error::invalid("config", format!("`config{path}` {text}")));
+    let invalid = |path: &str, text: String| {
+        let path = format!("config{}", shorten_path(path));
+        Err(Error::invalid("config", format!("`{path}` {text}")).with("path", path))
+    };
     let whole = Value::Object(config.clone());
     let size = whole.to_string().len();
     if size > MAX_CONFIG_BYTES {
@@ -97,7 +104,8 @@ pub fn check_config(schema: &Map<String, Value>, config: &Map<String, Value>) ->
     match validator.iter_errors(&whole).next() {
         None => Ok(()),
         Some(error) => {
-            let text = format!("does not match the schema of the entry: {}.", error.masked());
+            let reason = shorten(&error.masked().to_string());
+            let text = format!("does not match the schema of the entry: {reason}.");
             invalid(&dotted(error.instance_path().as_str()), text)
         }
     }
@@ -109,9 +117,22 @@ fn compile(schema: &Value) -> std::result::Result<Validator, ValidationError<'st
 }
 
 fn sentence(error: &ValidationError<'_>) -> String {
-    let reason = error.to_string();
-    let reason: String = reason.chars().filter(|letter| !letter.is_control()).take(300).collect();
-    format!("is not valid in JSON Schema 2020-12: {}.", reason.trim_end_matches('.'))
+    format!("is not valid in JSON Schema 2020-12: {}.", shorten(&error.to_string()))
+}
+
+/// Returns a reason as a part of a sentence of limited length.
+fn shorten(reason: &str) -> String {
+    let reason: String = reason.chars().filter(|letter| !letter.is_control()).take(MAX_SHOWN_REASON).collect();
+    reason.trim_end_matches('.').to_owned()
+}
+
+/// Returns a path without control characters, of limited length.
+fn shorten_path(path: &str) -> String {
+    let mut shown: String = path.chars().filter(|letter| !letter.is_control()).take(MAX_SHOWN_PATH).collect();
+    if shown.len() < path.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Converts a JSON pointer to the notation of field names: `/a/0` becomes `.a[0]`.
@@ -327,6 +348,17 @@ mod tests {
             assert!(error.details["field"] == "config" && error.message.contains(words), "{error}");
             assert!(!error.message.contains("hunter2"), "{error}");
         }
+        let error = check(json!({ "port": "hunter2" })).unwrap_err();
+        assert_eq!(error.details["path"], "config.port");
+        // Errors are bounded, whatever the configuration and the schema contain.
+        let schema_with_long_names = object(json!({ "additionalProperties": false,
+            "properties": { "list": { "items": { "enum": vec!["x".repeat(50); 300] } } } }));
+        for config in [json!({ "n".repeat(5_000): 1 }), json!({ "list": [0, "hunter2"] })] {
+            let error = check_config(&schema_with_long_names, &object(config)).unwrap_err();
+            assert!(error.message.len() < 2_000 && !error.message.contains("hunter2"), "{error}");
+        }
+        let error = check_config(&schema_with_long_names, &object(json!({ "list": [0] }))).unwrap_err();
+        assert_eq!(error.details["path"], "config.list[0]");
         // Takes linear time.
         assert!(check(json!({ "port": 1, "other": format!("{}b", "a".repeat(50_000)) })).is_err());
         assert!(check_config(&Map::new(), &object(json!({ "any": [1] }))).is_ok());

@@ -160,10 +160,32 @@ async fn end_one_offline(cx: &Ctx, tx: &mut Tx, found: &store::OfflineDeployment
     let next_action = "Start the daemon on its machine. The deployment then continues.";
     end_without_daemon(cx, &mut deployment, &instance, ErrorCode::ToolboxOffline, &cause, next_action);
     store::update(tx, &deployment).await?;
-    if instance.state == InstanceState::Deploying && deployment.generation == instance.generation {
-        instance.state = InstanceState::Failed;
-        instance::update(tx, &instance).await?;
-        notify::state_changed(cx, tx, &instance, Some(&cause)).await?;
+    if deployment.generation == instance.generation {
+        fail_if_deploying(cx, tx, &mut instance, &cause).await?;
     }
     Ok(true)
+}
+
+/// Ends the running deployment of an instance whose toolbox was revoked, with the code `toolbox_offline`.
+///
+/// # Errors
+/// Any error of the store.
+pub(crate) async fn end_revoked(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<()> {
+    let cause = "The toolbox was revoked.";
+    let found = store::find_by_generation(tx, &instance.organization_id, &instance.id, instance.generation).await?;
+    if let Some(mut deployment) = found.filter(|found| found.state == DeploymentState::Running) {
+        let next_action = "Delete the instance, and create it on another toolbox.";
+        end_without_daemon(cx, &mut deployment, instance, ErrorCode::ToolboxOffline, cause, next_action);
+        store::update(tx, &deployment).await?;
+    }
+    fail_if_deploying(cx, tx, instance, cause).await
+}
+
+async fn fail_if_deploying(cx: &Ctx, tx: &mut Tx, instance: &mut Instance, cause: &str) -> Result<()> {
+    if instance.state != InstanceState::Deploying || instance.is_removing {
+        return Ok(());
+    }
+    instance.state = InstanceState::Failed;
+    instance::update(tx, instance).await?;
+    notify::state_changed(cx, tx, instance, Some(cause)).await
 }

@@ -3,26 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+use waypost_core::catalog::{environment_name, is_reserved_environment_name};
 use waypost_core::{Error, Result};
 
 /// The maximum size of a configuration as JSON in bytes.
 const MAX_CONFIG_BYTES: usize = 16 * 1024;
-
-/// Environment variables that the daemon or the system sets. Variables that begin with `LD_` are reserved as well.
-const RESERVED: &[&str] = &["ALL_PROXY", "HOME", "HOSTNAME", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "PATH"];
-
-/// Returns the environment variable of a member of the configuration: in upper case, with `_` in place of every character
-/// except letters, digits and `_`.
-fn variable(member: &str) -> String {
-    let to_variable = |char: char| if char.is_ascii_alphanumeric() { char.to_ascii_uppercase() } else { '_' };
-    member.chars().map(to_variable).collect()
-}
-
-/// Whether an environment variable is reserved.
-pub(super) fn is_reserved(variable: &str) -> bool {
-    let upper = variable.to_ascii_uppercase();
-    RESERVED.contains(&upper.as_str()) || upper.starts_with("LD_")
-}
+/// The maximum size of one argument in bytes. Linux accepts at most 128 KiB.
+const MAX_ARGUMENT_BYTES: usize = 64 * 1024;
+/// The maximum size of all arguments in bytes. They are part of the desired state, whose messages are limited.
+const MAX_ARGUMENTS_BYTES: usize = 128 * 1024;
 
 /// Returns a member's value as text: a string as it is, any other value as JSON.
 fn text(value: &Value) -> String {
@@ -41,11 +30,11 @@ pub fn environment(config: &Map<String, Value>) -> Result<BTreeMap<String, Strin
     }
     let mut environment = BTreeMap::new();
     for (member, value) in config {
-        let (name, value) = (variable(member), text(value));
+        let (name, value) = (environment_name(member), text(value));
         if name.is_empty() {
             return Err(Error::invalid("config", "`config` has a member without a name."));
         }
-        if is_reserved(&name) {
+        if is_reserved_environment_name(&name) {
             let message = format!("`config` has the member `{member}`, but the variable `{name}` is reserved.");
             return Err(Error::invalid("config", message));
         }
@@ -64,21 +53,40 @@ pub fn environment(config: &Map<String, Value>) -> Result<BTreeMap<String, Strin
 /// further references.
 ///
 /// # Errors
-/// `invalid_arguments` for `config` if an argument refers to a member that the configuration does not have, or a value
-/// contains a NUL character.
+/// `invalid_arguments` for `config` if an argument refers to a member that the configuration does not have, a value
+/// contains a NUL character, or the arguments are too large.
 pub fn arguments(templates: &[String], config: &Map<String, Value>) -> Result<Vec<String>> {
-    templates.iter().map(|template| substitute(template, config)).collect()
+    let mut rest = MAX_ARGUMENTS_BYTES;
+    let mut arguments = Vec::with_capacity(templates.len());
+    for template in templates {
+        // A small template can refer to a large value many times, so the size is checked before each part is appended.
+        let argument = substitute(template, config, rest.min(MAX_ARGUMENT_BYTES))?;
+        rest -= argument.len();
+        arguments.push(argument);
+    }
+    Ok(arguments)
 }
 
-fn substitute(template: &str, config: &Map<String, Value>) -> Result<String> {
+fn substitute(template: &str, config: &Map<String, Value>, max_bytes: usize) -> Result<String> {
     const START: &str = "${config.";
-    let mut result = String::with_capacity(template.len());
+    let mut result = String::new();
+    let mut append = |part: &str| {
+        if result.len() + part.len() > max_bytes {
+            let message = format!(
+                "The arguments of this version have more than {MAX_ARGUMENT_BYTES} bytes each, or {MAX_ARGUMENTS_BYTES} \
+                 bytes together, with the values of `config`. Shorten the values."
+            );
+            return Err(Error::invalid("config", message));
+        }
+        result.push_str(part);
+        Ok(())
+    };
     let mut rest = template;
     while let Some((before, after)) = rest.split_once(START) {
-        result.push_str(before);
+        append(before)?;
         let Some((member, after)) = after.split_once('}') else {
             // Not a reference.
-            result.push_str(START);
+            append(START)?;
             rest = after;
             continue;
         };
@@ -86,10 +94,10 @@ fn substitute(template: &str, config: &Map<String, Value>) -> Result<String> {
             let message = format!("The arguments of this version refer to `config.{member}`. Add it to `config`.");
             Error::invalid("config", message)
         })?;
-        result.push_str(&text(value));
+        append(&text(value))?;
         rest = after;
     }
-    result.push_str(rest);
+    append(rest)?;
     if result.contains('\0') {
         return Err(Error::invalid("config", "A value in `config` contains a NUL character."));
     }
@@ -169,6 +177,19 @@ mod tests {
         assert!(error.message.contains("`config.missing`"), "{error}");
     }
 
+    #[test]
+    fn the_command_line_is_limited() {
+        let config = map(json!({ "a": "x".repeat(16_000), "b": "x" }));
+        let check =
+            |templates: &[String]| arguments(templates, &config).map_err(|error| error.details["field"].clone());
+        assert!(check(&["${config.a}".repeat(4)]).is_ok());
+        assert_eq!(check(&["${config.a}".repeat(5)]), Err(json!("config")), "one argument");
+        assert_eq!(check(&["${config.a}".repeat(300)]), Err(json!("config")));
+        assert!(check(&vec!["${config.a}".to_owned(); 8]).is_ok());
+        assert_eq!(check(&vec!["${config.a}".to_owned(); 9]), Err(json!("config")), "all together");
+        assert!(check(&vec!["${config.b}".to_owned(); 100]).is_ok());
+    }
+
     proptest! {
         /// Every accepted variable has a portable name, is not reserved, and belongs to one member.
         #[test]
@@ -178,7 +199,7 @@ mod tests {
                 prop_assert_eq!(environment.len(), config.len());
                 for name in environment.keys() {
                     prop_assert!(name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_'));
-                    prop_assert!(!is_reserved(name));
+                    prop_assert!(!is_reserved_environment_name(name));
                 }
             }
         }

@@ -2,12 +2,12 @@
 
 use waypost_core::id::ToolboxId;
 use waypost_core::toolbox::ToolboxState;
-use waypost_toolbox_proto::entry::ResourceClass;
+use waypost_toolbox_proto::entry::{CPU_OVERCOMMIT, ResourceClass};
 use waypost_toolbox_proto::message::Capacity;
 
 use crate::toolboxes::Allocation;
 
-/// The share of a machine's memory and CPUs that instances may use, in percent.
+/// The share of a machine's memory, and of its CPUs times [`CPU_OVERCOMMIT`], that instances may use, in percent.
 const BUDGET_PERCENT: u64 = 80;
 
 /// A toolbox on which an instance might be placed.
@@ -26,8 +26,7 @@ impl Candidate {
     /// Returns the free part of the budget: thousandths of a CPU, and bytes of memory. `None` if the capacity is unknown.
     fn free(&self) -> Option<(u64, u64)> {
         let capacity = self.capacity?;
-        // `as` saturates, and converts NaN to 0.
-        let millicpus = (capacity.cpus * 1_000.0) as u64 / 100 * BUDGET_PERCENT;
+        let millicpus = to_millicpus(&capacity).saturating_mul(CPU_OVERCOMMIT) / 100 * BUDGET_PERCENT;
         let memory = capacity.memory_bytes / 100 * BUDGET_PERCENT;
         let Allocation { millicpus: used_millicpus, memory_bytes: used_memory, .. } = self.allocated;
         Some((millicpus.saturating_sub(used_millicpus), memory.saturating_sub(used_memory)))
@@ -40,6 +39,12 @@ impl Candidate {
         if memory < class.memory_bytes() {
             let (required, free) = (mebibytes(class.memory_bytes()), mebibytes(memory));
             return Some(format!("{required} MiB of memory are required, {free} MiB are free"));
+        }
+        // The engine rejects a container with more CPUs than the machine has.
+        let machine = self.capacity.as_ref().map_or(0, to_millicpus);
+        if machine < class.millicpus() {
+            let (required, machine) = (cpus(class.millicpus()), cpus(machine));
+            return Some(format!("{required} CPUs are required, the machine has {machine}"));
         }
         if millicpus < class.millicpus() {
             let (required, free) = (cpus(class.millicpus()), cpus(millicpus));
@@ -64,6 +69,12 @@ impl Candidate {
         }
         self.find_shortage(class)
     }
+}
+
+/// Returns the CPUs of a machine in thousandths.
+fn to_millicpus(capacity: &Capacity) -> u64 {
+    // `as` saturates, and converts NaN to 0.
+    (capacity.cpus * 1_000.0) as u64
 }
 
 fn mebibytes(bytes: u64) -> u64 {
@@ -128,8 +139,12 @@ mod tests {
             Candidate { capacity: None, ..candidate("d", 8.0, 8_192) },
             Candidate { has_engine: false, ..candidate("e", 8.0, 8_192) },
             candidate("f", 8.0, 1_024),
-            candidate("g", 1.0, 8_192),
+            candidate("g", 0.5, 8_192),
             candidate("h", f64::NAN, 8_192),
+            Candidate {
+                allocated: Allocation { millicpus: 6_000, ..Allocation::default() },
+                ..candidate("i", 2.0, 8_192)
+            },
         ];
         let reasons = choose(&all, ResourceClass::Medium).unwrap_err();
         let reasons: Vec<_> = reasons.iter().map(|(found, reason)| format!("{}: {reason}", found.name)).collect();
@@ -140,14 +155,15 @@ mod tests {
             "d: it has not reported its capacity yet",
             "e: its container engine cannot be reached",
             "f: 1024 MiB of memory are required, 819 MiB are free",
-            "g: 1.0 CPUs are required, 0.8 are free",
-            "h: 1.0 CPUs are required, 0.0 are free",
+            "g: 1.0 CPUs are required, the machine has 0.5",
+            "h: 1.0 CPUs are required, the machine has 0.0",
+            "i: 1.0 CPUs are required, 0.4 are free",
         ];
         assert_eq!(reasons, expected);
     }
 
     proptest! {
-        /// However many instances are placed, no toolbox exceeds 80 % of its memory and CPUs.
+        /// However many instances are placed, no toolbox exceeds 80 % of its memory and of its overcommitted CPUs.
         #[test]
         fn the_budget_is_never_exceeded(
             sizes in proptest::collection::vec((0.0_f64..16.0, 0_u64..20_000), 1..4),
@@ -163,7 +179,7 @@ mod tests {
             }
             for found in all {
                 let capacity = found.capacity.unwrap();
-                prop_assert!(found.allocated.millicpus as f64 <= capacity.cpus * 800.0);
+                prop_assert!(found.allocated.millicpus as f64 <= capacity.cpus * 3_200.0);
                 prop_assert!(found.allocated.memory_bytes as f64 <= capacity.memory_bytes as f64 * 0.8);
             }
         }

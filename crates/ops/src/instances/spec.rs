@@ -12,6 +12,7 @@ use waypost_store::instance_source::{self as store, InstanceSource};
 use waypost_toolbox_proto::entry::SecretDelivery;
 
 use super::config;
+use crate::catalog;
 
 /// Returns a version that can be deployed on a toolbox.
 ///
@@ -41,14 +42,14 @@ pub(super) async fn find_source(
     }
 }
 
-/// Validates a configuration.
+/// Validates a configuration against the JSON Schema of a version, and as environment variables and arguments.
 ///
 /// # Errors
-/// `invalid_arguments` for `config`.
+/// `invalid_arguments` for `config`. The message names the path of the first failing member, and contains no values.
 pub(super) fn check_config(definition: &VersionDefinition, values: &Map<String, Value>) -> Result<()> {
-    // The catalogue's validation against `definition.config_schema` (JSON Schema 2020-12) belongs here. It is built with
-    // the catalogue; until then, any object is accepted.
+    // This also limits the size, which bounds the work of the validation.
     let environment = config::environment(values)?;
+    catalog::check_config(&definition.config_schema, values)?;
     if let Some(args) = &definition.args {
         config::arguments(args, values)?;
     }

@@ -34,6 +34,9 @@ pub struct InstancePatch {
 /// Changes an instance. Any change except that of the name begins the deployment of a new generation: the old container
 /// serves calls until the new one is healthy.
 ///
+/// A stopped instance stays stopped. Its deployment is complete when the toolbox has accepted the new generation; the server
+/// is checked only when the instance is started. If it then does not become healthy, there is no rollback.
+///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin;
 /// `invalid_arguments` naming the field; `conflict` if the instance is being removed, or the toolbox has no room for the

@@ -24,6 +24,8 @@ impl ToolboxDirectory {
     ) -> Result<Option<ControlMessage>> {
         let cx = self.context(id);
         let (mut tx, mut toolbox) = self.begin(id).await?;
+        // Without the engine, the daemon does not know what exists.
+        let is_current = heartbeat.engine.is_some() && heartbeat.desired_revision == toolbox.desired_revision;
         update(&mut toolbox, &heartbeat, cx.now());
         toolbox::update_heartbeat(&mut tx, &toolbox).await?;
         let mut instances = instance::list_by_toolbox(&mut tx, &toolbox.organization_id, id).await?;
@@ -33,9 +35,26 @@ impl ToolboxDirectory {
             let Some(own) = own else { continue };
             apply_report(&cx, &mut tx, own, report, cx.now()).await?;
         }
+        if is_current {
+            finish_removals(&mut tx, &instances, &heartbeat).await?;
+        }
         tx.commit().await?;
         Ok(toolbox.key_rotation_requested_at.map(|_| ControlMessage::RotateKey))
     }
+}
+
+/// Deletes the instances that are being removed and that the daemon does not have, although it knows the current desired
+/// state. It reports the removal only of what it had: not of an instance that was created and deleted while it was offline.
+///
+/// # Errors
+/// Any error of the store.
+async fn finish_removals(tx: &mut Tx, instances: &[Instance], heartbeat: &Heartbeat) -> Result<()> {
+    for own in instances.iter().filter(|instance| instance.is_removing) {
+        if heartbeat.instances.iter().all(|report| report.id != own.id.as_str()) {
+            instance::delete(tx, &own.organization_id, &own.id).await?;
+        }
+    }
+    Ok(())
 }
 
 fn update(toolbox: &mut Toolbox, heartbeat: &Heartbeat, now: Timestamp) {

@@ -30,7 +30,8 @@ pub(super) async fn apply_step(tx: &mut Tx, own: &Instance, id: &str, step: Depl
     Ok(store::update(tx, &deployment).await?)
 }
 
-/// Stores the end of a deployment. A successful end is always believed: the daemon has seen that the server is healthy.
+/// Stores the end of a deployment. A successful end is always believed: the daemon has seen that the server is healthy, or
+/// has accepted the specification of a stopped instance, which it does not start.
 ///
 /// # Errors
 /// Any error of the store.
@@ -84,12 +85,15 @@ async fn end(
 async fn complete(cx: &Ctx, tx: &mut Tx, own: &mut Instance, deployment: &Deployment, is_current: bool) -> Result<()> {
     own.observed_generation = own.observed_generation.max(deployment.generation);
     let is_waiting = matches!(own.state, InstanceState::Deploying | InstanceState::Failed);
-    let is_started = is_current && is_waiting && own.desired == DesiredRun::Running;
-    if is_started {
-        own.state = InstanceState::Running;
+    let is_changed = is_current && is_waiting;
+    if is_changed {
+        own.state = match own.desired {
+            DesiredRun::Running => InstanceState::Running,
+            DesiredRun::Stopped => InstanceState::Stopped,
+        };
     }
     instance::update(tx, own).await?;
-    if is_started {
+    if is_changed {
         notify::state_changed(cx, tx, own, None).await?;
     }
     notify::deployment_complete(cx, tx, own, deployment).await

@@ -209,8 +209,8 @@ pub async fn update(
     Ok(view)
 }
 
-/// Revokes a toolbox: it can no longer connect, and its running deployments end. Succeeds for a revoked toolbox, too. The
-/// caller closes the link.
+/// Revokes a toolbox: it can no longer connect, and its running deployments end with the code `toolbox_offline`. Instances
+/// that no earlier container serves fail with them. Succeeds for a revoked toolbox, too. The caller closes the link.
 ///
 /// # Errors
 /// `forbidden` for members below admin; `not_found` if the toolbox does not exist.
@@ -231,8 +231,8 @@ pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Too
 
 async fn end_deployments(cx: &Ctx, tx: &mut Tx, toolbox: &Toolbox) -> Result<()> {
     let organization = &toolbox.organization_id;
-    for instance in instance::list_by_toolbox(tx, organization, &toolbox.id).await? {
-        deployments::interrupt(cx, tx, &instance, instance.generation, "The toolbox was revoked.").await?;
+    for mut instance in instance::list_by_toolbox(tx, organization, &toolbox.id).await? {
+        deployments::end_revoked(cx, tx, &mut instance).await?;
         // An instance that is being removed will not be reported as removed any more.
         if instance.is_removing {
             instance::delete(tx, organization, &instance.id).await?;

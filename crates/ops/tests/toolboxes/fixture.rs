@@ -109,7 +109,7 @@ impl Fixture {
                 "source": { "image": "registry.example/search@sha256:00" },
                 "transport": "stdio",
                 "args": ["--root=${config.root}"],
-                "config_schema": { "type": "object" },
+                "config_schema": { "type": "object", "properties": { "root": { "type": "string" } } },
                 "secrets": [
                     { "name": "TOKEN", "description": "", "required": true, "as": "file" },
                     { "name": "EXTRA", "description": "", "required": false, "as": "env" },

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use waypost_core::deployment::DeploymentState;
 use waypost_core::instance::DesiredRun;
 use waypost_core::{Code, Error};
 use waypost_link::Directory;
@@ -13,7 +14,7 @@ use waypost_toolbox_proto::desired::{DesiredInstance, DesiredState};
 use waypost_toolbox_proto::instance::InstanceState;
 use waypost_toolbox_proto::message::{Capacity, DaemonMessage, DeploymentOutcome, Heartbeat, ToolboxEvent};
 
-use crate::fixture::{Fixture, MIB, code, failure, heartbeat, map, secret, set_up, version};
+use crate::fixture::{Fixture, MIB, code, failure, heartbeat, map, report, secret, set_up, version};
 
 waypost_testkit::both!(set_up =>
     the_limit_of_instances_is_exact,
@@ -28,7 +29,9 @@ waypost_testkit::both!(extended set_up =>
     only_changes_of_the_specification_are_deployed,
     a_larger_version_needs_room,
     start_stop_and_restart_are_idempotent,
+    a_stopped_instance_is_not_started_by_an_update,
     a_removed_instance_disappears_when_its_toolbox_reports_it,
+    a_removed_instance_that_its_toolbox_never_had_disappears,
     instances_are_found_by_slug_name_and_id,
 );
 
@@ -84,6 +87,7 @@ async fn invalid_instances_are_rejected(fixture: Fixture) {
         ("catalog_version_id", NewInstance { catalog_version_id: version(1, 9), ..valid() }),
         ("catalog_version_id", NewInstance { catalog_version_id: version(1, 3), ..valid() }),
         ("config", NewInstance { config: map(json!({})), ..valid() }),
+        ("config", NewInstance { config: map(json!({ "root": 1 })), ..valid() }),
         ("config", NewInstance { config: map(json!({ "root": "/", "path": "/" })), ..valid() }),
         ("config", NewInstance { config: map(json!({ "root": "/", "extra": "x" })), ..valid() }),
         ("secrets", NewInstance { secrets: secrets(&[]), ..valid() }),
@@ -96,6 +100,10 @@ async fn invalid_instances_are_rejected(fixture: Fixture) {
         let error = instances::create(cx, ops, org, &new).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)), "{new:?} {error}");
     }
+    let mismatch = NewInstance { config: map(json!({ "root": ["hunter2"] })), ..valid() };
+    let error = instances::create(cx, ops, org, &mismatch).await.unwrap_err();
+    assert_eq!(error.details["path"], "config.root");
+    assert!(!error.message.contains("hunter2"), "{error}");
     let archived = NewInstance { catalog_version_id: version(1, 4), ..valid() };
     assert_eq!(code(instances::create(cx, ops, org, &archived).await), Code::Conflict);
     assert_eq!(fixture.count("SELECT count(*) FROM instances").await, 0);
@@ -138,8 +146,8 @@ async fn parallel_instances_do_not_exceed_the_budget(fixture: Fixture) {
     let Fixture { cx, org, .. } = &fixture;
     let ops = fixture.ops.clone().with_instance_limit(100);
     let daemon = fixture.daemon(org, "rack").await;
-    // 80 % of it are 1.6 CPUs: three light instances.
-    let small = Capacity { cpus: 2.0, memory_bytes: 16 * 1024 * MIB, disk_free_bytes: 1 };
+    // Four times 80 % of it are 1.6 CPUs: three light instances.
+    let small = Capacity { cpus: 0.5, memory_bytes: 16 * 1024 * MIB, disk_free_bytes: 1 };
     let beat = Heartbeat { capacity: small, ..heartbeat(Vec::new()) };
     daemon.receive(DaemonMessage::Heartbeat(beat)).await;
     let create = |n: u32| {
@@ -253,6 +261,7 @@ async fn only_changes_of_the_specification_are_deployed(fixture: Fixture) {
     assert_eq!(changed.instance.secrets.len(), 2);
     for invalid in [
         InstancePatch { config: Some(map(json!({}))), ..InstancePatch::default() },
+        InstancePatch { config: Some(map(json!({ "root": true }))), ..InstancePatch::default() },
         InstancePatch { secrets: Some(BTreeMap::new()), ..InstancePatch::default() },
         InstancePatch { catalog_version_id: Some(version(2, 1)), ..InstancePatch::default() },
         InstancePatch { name: Some(String::new()), ..InstancePatch::default() },
@@ -353,6 +362,62 @@ async fn a_removed_instance_disappears_when_its_toolbox_reports_it(fixture: Fixt
     instances::delete(cx, ops, org, &lost).await.unwrap();
     toolboxes::revoke(cx, ops, org, &daemon.id).await.unwrap();
     assert_eq!(code(instances::get(cx, ops, org, &lost).await), Code::NotFound);
+}
+
+async fn a_stopped_instance_is_not_started_by_an_update(fixture: Fixture) {
+    let Fixture { ops, cx, org, .. } = &fixture;
+    let daemon = fixture.daemon(org, "rack").await;
+    let id = fixture.create("search").await.instance.id;
+    daemon.complete(&id).await;
+    instances::stop(cx, ops, org, &id).await.unwrap();
+    daemon.report(&id, 1, InstanceState::Stopped).await;
+    let change = async |root: &str| {
+        let patch = InstancePatch { config: Some(map(json!({ "root": root }))), ..InstancePatch::default() };
+        instances::update(cx, ops, org, &id, &patch).await.unwrap()
+    };
+    let changed = change("/two").await;
+    assert_eq!((changed.instance.desired, changed.instance.state), (DesiredRun::Stopped, InstanceState::Stopped));
+    assert_eq!(changed.deployment.unwrap().state, DeploymentState::Running, "until the toolbox has accepted it");
+    let found = desired_instance(&fixture, &daemon).await;
+    assert_eq!((found.run, found.generation), (false, 2));
+    // In the order in which the daemon reports.
+    daemon.report(&id, 2, InstanceState::Stopped).await;
+    daemon.end(&id, DeploymentOutcome::Complete).await;
+    let view = fixture.get(&id).await;
+    assert_eq!(view.deployment.unwrap().state, DeploymentState::Complete);
+    assert_eq!((view.instance.state, view.instance.observed_generation), (InstanceState::Stopped, 2));
+    // Also if it had failed before.
+    instances::start(cx, ops, org, &id).await.unwrap();
+    fixture.execute("UPDATE instances SET state = 'failed'".to_owned()).await;
+    instances::stop(cx, ops, org, &id).await.unwrap();
+    assert_eq!(change("/three").await.instance.state, InstanceState::Deploying);
+    daemon.end(&id, DeploymentOutcome::Complete).await;
+    assert_eq!(fixture.instance(&id).await.state, InstanceState::Stopped);
+    let started = instances::start(cx, ops, org, &id).await.unwrap();
+    assert_eq!((started.instance.generation, started.deployment.unwrap().state), (3, DeploymentState::Complete));
+    daemon.report(&id, 3, InstanceState::Running).await;
+    assert_eq!(fixture.instance(&id).await.state, InstanceState::Running);
+}
+
+/// It was created and deleted while the toolbox was offline, so the daemon reports no removal.
+async fn a_removed_instance_that_its_toolbox_never_had_disappears(fixture: Fixture) {
+    let Fixture { ops, cx, org, .. } = &fixture;
+    let daemon = fixture.daemon(org, "rack").await;
+    let kept = fixture.create("kept").await.instance.id;
+    let removed = fixture.create("removed").await.instance.id;
+    instances::delete(cx, ops, org, &removed).await.unwrap();
+    let revision = desired(&fixture, &daemon).await.revision;
+    let beat = async |beat: Heartbeat| {
+        daemon.receive(DaemonMessage::Heartbeat(beat)).await;
+        instances::get(cx, ops, org, &removed).await.is_ok()
+    };
+    let outdated = Heartbeat { desired_revision: revision - 1, ..heartbeat(Vec::new()) };
+    assert!(beat(outdated).await, "the daemon has not seen the removal yet");
+    let current = |reports| Heartbeat { desired_revision: revision, ..heartbeat(reports) };
+    assert!(beat(Heartbeat { engine: None, ..current(Vec::new()) }).await, "the daemon does not know what exists");
+    assert!(beat(current(vec![report(&removed, 1, InstanceState::Removing)])).await, "it is being removed");
+    assert!(!beat(current(Vec::new())).await);
+    assert_eq!(fixture.instance(&kept).await.state, InstanceState::Deploying, "it should exist");
 }
 
 async fn instances_are_found_by_slug_name_and_id(fixture: Fixture) {

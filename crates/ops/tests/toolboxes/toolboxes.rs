@@ -175,11 +175,14 @@ async fn a_toolbox_with_instances_is_deleted_only_if_revoked(fixture: Fixture) {
 async fn a_revoked_toolbox_is_cut_off(fixture: Fixture) {
     use waypost_link::Directory;
     let Fixture { ops, cx, org, directory, .. } = &fixture;
+    fixture.subscribe().await;
     let daemon = fixture.daemon(org, "rack").await;
+    let served = fixture.create("served").await.instance.id;
+    daemon.complete(&served).await;
     let instance = fixture.create("search").await.instance;
     assert!(directory.desired_state(&daemon.id).await.unwrap().is_some());
     let revisions = directory.list_revisions(&[&daemon.id]).await.unwrap();
-    assert_eq!(revisions, [(daemon.id.clone(), Some(2))]);
+    assert_eq!(revisions, [(daemon.id.clone(), Some(3))]);
     let revoked = toolboxes::revoke(cx, ops, org, &daemon.id).await.unwrap();
     assert_eq!(revoked.state, ToolboxState::Revoked);
     let again = toolboxes::revoke(cx, ops, org, &daemon.id).await.unwrap();
@@ -191,7 +194,12 @@ async fn a_revoked_toolbox_is_cut_off(fixture: Fixture) {
     daemon.authenticate(&daemon.key, None).await.unwrap_err();
     assert_eq!(daemon.secrets(&instance.id, 1).await, None);
     let ended = deployments::list(cx, ops, org, &instance.id, None, 1).await.unwrap();
-    assert_eq!(ended[0].error.as_ref().unwrap().code.as_str(), "interrupted");
+    assert_eq!(ended[0].error.as_ref().unwrap().code.as_str(), "toolbox_offline");
+    // An instance that an earlier container serves keeps its state. The others fail.
+    assert_eq!(fixture.instance(&instance.id).await.state.as_str(), "failed");
+    let served = fixture.instance(&served).await;
+    assert_eq!((served.state.as_str(), served.observed_generation), ("running", 1));
+    assert_eq!(fixture.webhook_events().await, ["deployment.complete", "instance.failed"]);
     assert_eq!(code(toolboxes::rotate_key(cx, ops, org, &daemon.id).await), Code::Conflict);
     // A pending toolbox can be revoked as well; its token is then useless.
     let (pending, token) = toolboxes::create(cx, ops, org, "pending").await.unwrap();

@@ -1,7 +1,7 @@
 //! The statements of the catalogue and of the secrets of tool servers.
 
 use waypost_core::catalog::{CatalogEntry, CatalogVersion};
-use waypost_core::id::{CatalogEntryId, CatalogVersionId, InstanceId, ToolSecretId};
+use waypost_core::id::{CatalogEntryId, CatalogVersionId, ToolSecretId};
 use waypost_core::tool_secret::ToolSecret;
 use waypost_store::catalog_entry::CatalogPage;
 use waypost_store::{Tx, catalog_entry, catalog_version, organization, tool_secret};
@@ -35,7 +35,6 @@ pub(super) async fn use_secrets(tx: &mut Tx, one: &Fixture) {
     tool_secret::count(tx, org).await.unwrap();
     tool_secret::rotate(tx, org, &secret.id, "sealed", NOW).await.unwrap();
     tool_secret::find_value(tx, org, "TOKEN").await.unwrap().unwrap();
-    tool_secret::list_mounts(tx, org, &InstanceId::from_store("ins_1".into())).await.unwrap();
     let new = ToolSecret { id: ToolSecretId::from_store("sec_new".into()), name: "NEW".into(), ..secret };
     tool_secret::insert(tx, &new, "sealed").await.unwrap();
     tool_secret::delete(tx, org, &new.id).await.unwrap();

@@ -1,6 +1,5 @@
 //! An HTTP/1.1 client for one port of a container. It follows no redirects and uses no proxy.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use waypost_mcp_wire::revision::{METHOD_HEADER, NAME_HEADER, SESSION_HEADER, VER
 use super::connect::Connector;
 use super::interface::Failure;
 use super::wire::Wire;
+use crate::engine::NetworkNamespace;
 use crate::tasks;
 
 /// The number of idle connections that are kept.
@@ -34,7 +34,7 @@ const MAX_DETACHED: usize = 16;
 /// Sends requests to one port, and reuses connections.
 pub(super) struct HttpClient {
     connector: Arc<dyn Connector>,
-    namespace: PathBuf,
+    namespace: NetworkNamespace,
     port: u16,
     host: HeaderValue,
     idle: Mutex<Vec<Idle>>,
@@ -56,7 +56,11 @@ pub(super) struct Exchange {
 }
 
 impl HttpClient {
-    pub(super) fn new(connector: Arc<dyn Connector>, namespace: PathBuf, port: u16) -> Result<Arc<Self>, Failure> {
+    pub(super) fn new(
+        connector: Arc<dyn Connector>,
+        namespace: NetworkNamespace,
+        port: u16,
+    ) -> Result<Arc<Self>, Failure> {
         let host =
             HeaderValue::try_from(format!("127.0.0.1:{port}")).map_err(|error| Failure::Refused(error.to_string()))?;
         let (idle, detached) = (Mutex::default(), Arc::new(Semaphore::new(MAX_DETACHED)));

@@ -37,16 +37,17 @@ impl Ways {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the way out of a container that runs, if its entry has destinations or is in learning mode.
-    pub(super) async fn open(&self, container: &ObservedContainer, spec: &InstanceSpec) -> io::Result<()> {
-        if spec.egress.is_empty() && !spec.learn_egress {
-            return Ok(());
-        }
+    /// Opens the way out of a container that runs, in its network namespace.
+    pub(super) async fn open(
+        &self,
+        container: &ObservedContainer,
+        spec: &InstanceSpec,
+        namespace: NetworkNamespace,
+    ) -> io::Result<()> {
         let pid = container.pid.ok_or_else(|| io::Error::other("the container does not run"))?;
         if self.open_ways().get(&container.id).is_some_and(|way| way.pid == pid) {
             return Ok(());
         }
-        let namespace = NetworkNamespace::of_process(pid)?;
         let rules = EgressRules { destinations: spec.egress.clone(), learn: spec.learn_egress };
         let egress = Egress::start(&namespace, &rules, self.policy.clone()).await?;
         let way = Way { instance_id: container.instance_id.clone(), pid, egress };

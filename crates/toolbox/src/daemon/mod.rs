@@ -13,7 +13,6 @@ use ipnet::{IpNet, Ipv4Net};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use waypost_toolbox_proto::desired::DesiredState;
 use waypost_toolbox_proto::message::{Capacity, Heartbeat};
 
 use self::egress::Ways;
@@ -114,7 +113,7 @@ pub async fn run(
         let (storage, link) = (Arc::clone(&storage), link.clone());
         async move { storage.ways().report_rejections(&link).await }
     });
-    supervisor.run(known_state(link.desired()), stop).await;
+    supervisor.run(link.desired(), stop).await;
     link.stop().await;
     reporting.abort();
     rejections.abort();
@@ -137,24 +136,6 @@ async fn heartbeat<S: crate::supervisor::servers::Servers>(
         desired_revision: 0,
         instances: supervisor.reports(),
     }
-}
-
-/// Returns the desired state for the supervisor, where revision 0 stands for a state that is not known yet.
-fn known_state(mut received: watch::Receiver<Option<DesiredState>>) -> watch::Receiver<DesiredState> {
-    let (known, receiver) = watch::channel(received.borrow_and_update().clone().unwrap_or_default());
-    tasks::spawn("desired-state", async move {
-        while received.changed().await.is_ok() {
-            let state = received.borrow_and_update().clone();
-            if let Some(state) = state
-                && known.send(state).is_err()
-            {
-                return;
-            }
-        }
-        // The link has ended, and the supervisor with it.
-        known.closed().await;
-    });
-    receiver
 }
 
 async fn report_status(mut status: watch::Receiver<Status>, toolbox_id: String, on_status: impl Fn(&str, &Status)) {

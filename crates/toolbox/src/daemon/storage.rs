@@ -9,7 +9,7 @@ use waypost_toolbox_proto::http::{LogStream, StatsSample};
 
 use super::egress::Ways;
 use crate::clock::WallClock;
-use crate::engine::{ObservedContainer, Usage};
+use crate::engine::{NetworkNamespace, ObservedContainer, Usage};
 use crate::logs::{InstanceLog, LogOptions};
 use crate::stats::StatsLog;
 use crate::supervisor::Sink;
@@ -85,9 +85,10 @@ impl Sink for Storage {
         &'a self,
         container: &'a ObservedContainer,
         spec: &'a InstanceSpec,
+        namespace: NetworkNamespace,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            let opened = self.ways.open(container, spec).await;
+            let opened = self.ways.open(container, spec, namespace).await;
             opened.map_err(|error| format!("The way out of the container cannot be opened: {error}."))
         })
     }

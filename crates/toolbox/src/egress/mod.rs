@@ -4,7 +4,8 @@
 //! and connects them to the allowed destinations from the namespace of the host:
 //!
 //! - a DNS server on `127.0.0.1:53`, to which the engine's resolver forwards. It knows only the allowed names, and gives
-//!   each of them an address of its own in `127.64.0.0/16` ([`dns`]);
+//!   each of them an address of its own in `127.64.0.0/16` ([`dns`]). Engines with the fix of CVE-2024-29018 do not forward
+//!   on internal networks, so the engine also writes these addresses to `/etc/hosts` of the container ([`hosts`]);
 //! - a relay on every allowed port of these addresses, for clients that know no proxy ([`relay`]);
 //! - an HTTP proxy on `127.0.0.1:3128` that supports CONNECT (RFC 9110, section 9.3.6), for clients that use
 //!   `HTTPS_PROXY`, and for destinations that are IP addresses ([`proxy`]).
@@ -36,14 +37,12 @@ pub use policy::{EgressPolicy, own_addresses};
 
 use self::learning::Rejections;
 use crate::engine::NetworkNamespace;
+use crate::hosts::{self, MAX_DESTINATIONS};
 
 /// The address of the proxy inside a container.
 pub const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
 /// The address of the DNS server inside a container.
 pub const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
-/// The maximum number of destinations of one container.
-pub const MAX_DESTINATIONS: usize = 100;
-
 /// The maximum number of open connections of one container.
 const MAX_CONNECTIONS: usize = 256;
 /// The timeout for resolving a name and connecting.
@@ -108,8 +107,7 @@ impl Egress {
         for Destination { host, port } in rules.destinations.iter().take(MAX_DESTINATIONS) {
             hosts.entry(host.clone()).or_default().push(*port);
         }
-        let names = hosts.keys().filter(|host| host.parse::<IpAddr>().is_err());
-        let addresses = names.zip(0..).map(|(name, index)| (name.clone(), address(index))).collect();
+        let addresses = hosts::addresses(&rules.destinations);
         let rejections = rules.learn.then(Rejections::default);
         let connections = Semaphore::new(MAX_CONNECTIONS);
         let shared = Arc::new(Shared { hosts, addresses, policy, connections, rejections });
@@ -139,12 +137,6 @@ impl Egress {
     pub fn take_rejected(&self) -> Vec<String> {
         self.shared.rejections.as_ref().map(Rejections::take).unwrap_or_default()
     }
-}
-
-/// Returns the address of the name with this index.
-fn address(index: u8) -> Ipv4Addr {
-    // Ends with 1 to 100, because some programs treat 0 and 255 as network and broadcast addresses.
-    Ipv4Addr::new(127, 64, 0, index.saturating_add(1))
 }
 
 impl Shared {

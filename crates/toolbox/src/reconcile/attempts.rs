@@ -45,7 +45,7 @@ impl Attempts {
     }
 
     /// Records that a container could not be started, or did not become ready. It may start again after at least
-    /// [`MIN_DELAY`], because the cause is probably still present.
+    /// five seconds, because the cause is probably still present.
     pub fn failed(&mut self, now: Duration, message: impl Into<String>) {
         self.record(now, message.into());
         self.next_start = self.next_start.max(now + MIN_DELAY);
@@ -72,7 +72,7 @@ impl Attempts {
         self.healthy_since = None;
     }
 
-    /// Records the health of the server. After [`HEALTHY`], the crashes are forgotten. The time during which it is
+    /// Records the health of the server. After five healthy minutes, the crashes are forgotten. The time during which it is
     /// replaced does not count, but is no interruption either.
     pub fn observe(&mut self, observation: Observation, now: Duration) {
         let healthy_for =

@@ -201,8 +201,8 @@ impl<'a> Planner<'a> {
         error.is_none_or(|error| error.code == ErrorCode::Interrupted)
             || serving.is_on_demand()
             || self.s.memory.asleep
-            || self.s.attempts.values().any(|attempts| !attempts.is_empty())
             || self.s.containers.iter().any(|container| serving.owns(container) && container.phase == Phase::Ready)
+            // It cannot be started at the moment.
             || self.plan.acts.is_empty() && self.s.containers.is_empty()
     }
 

@@ -3,18 +3,21 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use waypost_toolbox_proto::ResourceClass;
+use waypost_toolbox_proto::entry::CPU_OVERCOMMIT;
 use waypost_toolbox_proto::message::Capacity;
 
 use crate::reconcile::Resources;
 
 /// The resources that containers may use, and those that are in use. Every container holds a [`Reservation`] from before
-/// its start until after its end.
+/// its start until after its end. Memory is a hard limit; CPUs are overcommitted by [`CPU_OVERCOMMIT`].
 #[derive(Debug, Default)]
 pub struct Budget(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     total: Resources,
+    /// The CPUs of the machine in thousandths. The engine rejects a container with a higher limit.
+    machine_millicpus: u64,
     used: Resources,
 }
 
@@ -24,9 +27,11 @@ impl Budget {
         // The number of CPUs is small, so the conversion is exact.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited to 0 to 1,000,000")]
         let millicpus = (capacity.cpus * 1_000.0).clamp(0.0, 1e9) as u64;
-        self.state().total = Resources {
+        let mut state = self.state();
+        state.machine_millicpus = millicpus;
+        state.total = Resources {
             memory_bytes: capacity.memory_bytes.saturating_sub(reserve.memory_bytes),
-            millicpus: millicpus.saturating_sub(reserve.millicpus),
+            millicpus: millicpus.saturating_sub(reserve.millicpus).saturating_mul(CPU_OVERCOMMIT),
         };
     }
 
@@ -46,11 +51,13 @@ impl Budget {
         self.state().used
     }
 
-    /// Reserves the resources of a container that is about to start. Returns `None` if there are not enough.
+    /// Reserves the resources of a container that is about to start. Returns `None` if there are not enough, or the
+    /// machine has fewer CPUs than this container needs.
     #[must_use]
     pub fn reserve(self: &Arc<Self>, class: ResourceClass) -> Option<Reservation> {
         let resources = Resources::of(class);
         let mut state = self.state();
+        state.machine_millicpus.checked_sub(resources.millicpus)?;
         let free = state.total.checked_sub(state.used)?;
         free.checked_sub(resources)?;
         state.add(resources);
@@ -89,5 +96,48 @@ impl Drop for Reservation {
         let mut state = self.budget.state();
         state.used.memory_bytes = state.used.memory_bytes.saturating_sub(self.resources.memory_bytes);
         state.used.millicpus = state.used.millicpus.saturating_sub(self.resources.millicpus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservations_from_many_threads_never_exceed_the_budget() {
+        let budget = Arc::<Budget>::default();
+        assert!(budget.reserve(ResourceClass::Light).is_none(), "nothing before the capacity is known");
+        let capacity = Capacity { cpus: 2.0, memory_bytes: 10 << 30, disk_free_bytes: 0 };
+        budget.set_capacity(&capacity, Resources { memory_bytes: 1 << 30, millicpus: 250 });
+        let count = || {
+            let reserve = || (0..1_000).filter_map(|_| budget.reserve(ResourceClass::Light)).collect::<Vec<_>>();
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(reserve)).collect();
+                threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>().len()
+            })
+        };
+        // Four times 1.75 CPUs for half a CPU each. All of them are released again.
+        assert_eq!((count(), count()), (14, 14));
+        assert_eq!(budget.used(), Resources::default());
+        // Containers that already run count, even if the machine has become smaller.
+        let heavy: Vec<_> = (0..4).map(|_| budget.adopt(ResourceClass::Heavy)).collect();
+        assert_eq!(budget.free().millicpus, 0);
+        assert!(budget.reserve(ResourceClass::Light).is_none());
+        drop(heavy);
+        assert!(budget.reserve(ResourceClass::Heavy).is_some());
+    }
+
+    #[test]
+    fn cpus_are_overcommitted_and_memory_is_not() {
+        let count = |cpus, memory_bytes, class| {
+            let budget = Arc::<Budget>::default();
+            budget.set_capacity(&Capacity { cpus, memory_bytes, disk_free_bytes: 0 }, Resources::default());
+            (0..100).map_while(|_| budget.reserve(class)).collect::<Vec<_>>().len()
+        };
+        assert_eq!(count(2.0, 64 << 30, ResourceClass::Light), 16);
+        assert_eq!(count(2.0, 5 << 30, ResourceClass::Light), 10, "ten light containers on two CPUs and 5 GiB");
+        assert_eq!(count(2.0, 64 << 30, ResourceClass::Heavy), 4);
+        assert_eq!(count(1.0, 64 << 30, ResourceClass::Heavy), 0, "the engine rejects more CPUs than there are");
+        assert_eq!(count(1.0, 64 << 30, ResourceClass::Medium), 4);
     }
 }

@@ -64,7 +64,7 @@ struct Connected {
 
 struct Manager<E, S> {
     shared: Arc<Shared<E, S>>,
-    desired: DesiredState,
+    desired: Option<DesiredState>,
     /// `None` until the engine was reached for the first time.
     found: Option<Found>,
     /// The ID of an instance when its task ends, and whether it panicked.
@@ -75,12 +75,11 @@ struct Manager<E, S> {
 impl<E: Engine, S: Servers> Supervisor<E, S> {
     /// Runs until `shutdown` is cancelled. Containers keep running.
     ///
-    /// A desired state with revision 0 means that none is known yet: nothing is changed until there is one. A state with
-    /// a lower revision than the previous one is ignored.
-    pub async fn run(&self, mut desired: watch::Receiver<DesiredState>, shutdown: CancellationToken) {
+    /// Nothing is changed until a desired state is known. A state with a lower revision than the previous one is ignored.
+    pub async fn run(&self, mut desired: watch::Receiver<Option<DesiredState>>, shutdown: CancellationToken) {
         let mut manager = Manager {
             shared: Arc::clone(&self.0),
-            desired: DesiredState::default(),
+            desired: None,
             found: None,
             tasks: FuturesUnordered::new(),
             stop: shutdown.child_token(),
@@ -111,10 +110,10 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
                         Err(attempt) => connecting = Some(connect(Arc::clone(&self.0), attempt).boxed()),
                     }
                     is_tried = true;
-                    manager.update(&desired.borrow_and_update());
+                    manager.update(desired.borrow_and_update().as_ref());
                 }
                 changed = desired.changed(), if is_tried => match changed {
-                    Ok(()) => manager.update(&desired.borrow_and_update()),
+                    Ok(()) => manager.update(desired.borrow_and_update().as_ref()),
                     Err(_) => break,
                 },
                 Some((id, panicked)) = manager.tasks.next() => manager.ended(&id, panicked),
@@ -189,17 +188,18 @@ impl<E: Engine, S: Servers> Manager<E, S> {
     }
 
     /// Follows a new desired state, and whatever was found that is not desired.
-    fn update(&mut self, desired: &DesiredState) {
-        if desired.revision < self.desired.revision {
-            tracing::warn!(revision = desired.revision, "ignored an outdated desired state");
-        } else {
-            self.desired = desired.clone();
+    fn update(&mut self, desired: Option<&DesiredState>) {
+        if let Some(desired) = desired {
+            let revision = self.desired.as_ref().map_or(0, |current| current.revision);
+            if desired.revision < revision {
+                tracing::warn!(revision = desired.revision, "ignored an outdated desired state");
+            } else {
+                self.desired = Some(desired.clone());
+            }
         }
-        if self.desired.revision == 0 {
-            return;
-        }
+        let Some(desired) = &self.desired else { return };
         let wanted: BTreeMap<String, Arc<DesiredInstance>> = {
-            let valid = self.desired.instances.iter().filter(|instance| files::is_id(&instance.id));
+            let valid = desired.instances.iter().filter(|instance| files::is_id(&instance.id));
             valid.map(|instance| (instance.id.clone(), Arc::new(instance.clone()))).collect()
         };
         let mut unknown: BTreeMap<String, Option<Arc<DesiredInstance>>> =
@@ -271,10 +271,10 @@ impl<E: Engine, S: Servers> Manager<E, S> {
         }
         if panicked {
             // What it did is unknown, so its successor asks the engine.
-            let desired = self.desired.instances.iter().find(|instance| instance.id == id);
+            let instances = self.desired.iter().flat_map(|desired| &desired.instances);
+            let desired = instances.into_iter().find(|instance| instance.id == id);
             self.start(id.to_owned(), desired.cloned().map(Arc::new), None);
         }
-        let desired = self.desired.clone();
-        self.update(&desired);
+        self.update(None);
     }
 }

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::Digest as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use waypost_toolbox_proto::http::LogStream;
@@ -35,7 +36,7 @@ use self::routes::GuardedMessages;
 use self::servers::{BoxFuture, CallFailure, Messages, Servers};
 use crate::clock::WallClock;
 use crate::control::Control;
-use crate::engine::{Engine, MachineInfo, ObservedContainer, Usage};
+use crate::engine::{Engine, MachineInfo, NetworkNamespace, ObservedContainer, Usage};
 use crate::reconcile::{CHECK_KEY, Key, KeyLimits, Resources};
 
 /// The time within which a new server must complete the handshake and list its tools.
@@ -61,12 +62,13 @@ const MAX_KEY: usize = 128;
 
 /// What else happens with containers: the way out, statistics and logs. Tests replace it.
 pub trait Sink: Send + Sync + 'static {
-    /// Opens the way out of a container (egress), after it was started or when the daemon finds it running. Returns an
-    /// error in one sentence if this fails.
+    /// Opens the way out of a container (egress) in its network namespace, after it was started or when the daemon finds it
+    /// running. Called only for containers that have a way out. Returns an error in one sentence if this fails.
     fn opened<'a>(
         &'a self,
         container: &'a ObservedContainer,
         spec: &'a InstanceSpec,
+        namespace: NetworkNamespace,
     ) -> BoxFuture<'a, Result<(), String>>;
 
     /// Closes the way out of a container, which no longer runs. Also called for containers that were never opened.
@@ -253,6 +255,10 @@ async fn wait_for_container(needs: &mpsc::Sender<Need>, key: Key) -> Result<(), 
     answered.await.map_err(|_| unavailable())?
 }
 
+fn hash(key: &str) -> String {
+    data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(key)[..16])
+}
+
 /// The calls of an instance.
 struct Calls {
     routes: routes::Routes,
@@ -275,11 +281,14 @@ impl Calls {
 
     /// Returns the key of the container that a call uses.
     fn key(&self, key: Option<&str>) -> Result<Key, CallFailure> {
-        if *self.sharing.lock().unwrap_or_else(PoisonError::into_inner) == Sharing::Shared {
+        let sharing = *self.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+        if sharing == Sharing::Shared {
             return Ok(None);
         }
         let is_valid = |key: &&str| (1..=MAX_KEY).contains(&key.len()) && key.is_ascii() && *key != CHECK_KEY;
         match key.filter(is_valid) {
+            // The key becomes a label, and the ID of a session is a secret.
+            Some(key) if sharing == Sharing::PerSession => Ok(Some(hash(key))),
             Some(key) => Ok(Some(key.to_owned())),
             None => Err(CallFailure::new(
                 409,

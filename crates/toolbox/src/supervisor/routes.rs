@@ -116,3 +116,42 @@ impl Stream for GuardedMessages {
         self.messages.as_mut().poll_next(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::servers::BoxFuture;
+    use super::*;
+
+    struct Silent;
+
+    impl ServerSession for Silent {
+        fn probe(&self) -> BoxFuture<'_, Result<Duration, String>> {
+            Box::pin(std::future::pending())
+        }
+        fn list_tools(&self) -> BoxFuture<'_, Result<usize, String>> {
+            Box::pin(std::future::pending())
+        }
+        fn call(&self, _: Bytes, _: Duration) -> BoxFuture<'_, Result<Messages, CallFailure>> {
+            Box::pin(std::future::pending())
+        }
+        fn closed(&self) -> BoxFuture<'_, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// A call that begins after an idle container was chosen keeps it; one that begins after it was closed does not get it.
+    #[test]
+    fn a_container_that_a_call_uses_is_not_closed_as_idle() {
+        let (routes, usage) = (Routes::default(), Usage::new());
+        let route = Route { container: "con1".to_owned(), session: Arc::new(Silent), usage: Arc::clone(&usage) };
+        routes.replace([(None, route)].into());
+        let call = routes.begin(&None).unwrap();
+        assert!(!routes.close_if_idle("con1", &usage));
+        assert_eq!(usage.calls(), 1);
+        drop(call);
+        assert!(routes.close_if_idle("con1", &usage));
+        assert!(routes.begin(&None).is_none());
+    }
+}

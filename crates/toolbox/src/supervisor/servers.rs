@@ -11,7 +11,7 @@ use futures::Stream;
 use waypost_toolbox_proto::Transport;
 use waypost_toolbox_proto::http::LogStream;
 
-use crate::engine::Attached;
+use crate::engine::{Attached, NetworkNamespace};
 
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -25,8 +25,9 @@ pub enum Target {
     Stdio(Attached),
     /// Over HTTP, inside the network namespace of its container.
     Http {
-        /// The network namespace: `/proc/PID/ns/net`.
-        namespace: PathBuf,
+        /// The network namespace. It was opened once for the container, so it is never that of another process with a reused
+        /// ID.
+        namespace: NetworkNamespace,
         /// The port.
         port: u16,
         /// The path, such as `/mcp`.
@@ -102,8 +103,8 @@ pub enum ConnectError {
     /// The connection could not be opened, or was closed.
     #[error("{0}")]
     Closed(String),
-    /// The server exited because its first request was not `initialize`. This is stored, so the handshake with the next
-    /// container of the instance begins with `initialize`: the container must be started once more.
+    /// The server exited because its first request was not `initialize`. The bridge has stored this, so the handshake
+    /// with the next container of the instance begins with `initialize`: the container must be started once more.
     #[error("{0}")]
     Restart(String),
 }

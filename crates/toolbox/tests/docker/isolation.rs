@@ -17,7 +17,7 @@ fn check_isolation(inspected: &Value, instance: &str, toolbox: &str, is_stdio: b
         "CapAdd": [], "CapDrop": ["ALL"], "Privileged": false, "SecurityOpt": ["no-new-privileges"], "ReadonlyRootfs": true,
         "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=64m"}, "PidsLimit": 256, "Memory": 536_870_912,
         "MemorySwap": 536_870_912, "NanoCpus": 500_000_000, "CgroupnsMode": "private", "IpcMode": "private", "PidMode": "",
-        "UTSMode": "", "UsernsMode": "", "NetworkMode": network, "Dns": ["127.0.0.1"], "Devices": [], "DeviceRequests": [],
+        "UTSMode": "", "UsernsMode": "", "NetworkMode": network, "Dns": ["127.0.0.1"], "ExtraHosts": [], "Devices": [], "DeviceRequests": [],
         "DeviceCgroupRules": [], "GroupAdd": [], "PortBindings": {}, "PublishAllPorts": false, "Binds": [],
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": false,
     });
@@ -237,5 +237,25 @@ fn docker_names_are_resolved_by_the_daemon_only() {
         let servers: Vec<_> = resolv.split('|').filter_map(|line| line.strip_prefix("nameserver ")).collect();
         // The engine's own server in the namespace of the container, which forwards to 127.0.0.1 there.
         assert!(servers == ["127.0.0.11"] || servers == ["127.0.0.1"], "{resolv}");
+    });
+}
+
+#[test]
+fn docker_allowed_names_resolve_without_the_engine() {
+    run(|bed| async {
+        let image = bed.image("hosts", &[]).await;
+        bed.engine.pull(&image, None).await.unwrap();
+        let mut spec = spec(&image, Transport::Stdio, &["facts"]);
+        spec.egress = ["db.example:5432", "api.example:443"].map(|text| text.parse().unwrap()).into();
+        let request = bed.request("a", spec);
+        let started = bed.engine.start(&request, &BTreeMap::new()).await.unwrap();
+        let text = read_all(started.attached.unwrap().output).await;
+        let hosts = text.lines().find_map(|line| line.strip_prefix("hosts=")).unwrap();
+        let own: Vec<_> = hosts
+            .split('|')
+            .filter(|line| line.starts_with("127.64."))
+            .map(|l| l.split_whitespace().collect::<Vec<_>>())
+            .collect();
+        assert_eq!(own, [["127.64.0.1", "api.example"], ["127.64.0.2", "db.example"]], "{hosts}");
     });
 }

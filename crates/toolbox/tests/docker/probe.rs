@@ -86,6 +86,7 @@ fn facts() {
         println!("env {name}={value}");
     }
     println!("resolv={}", fs::read_to_string("/etc/resolv.conf").unwrap().replace('\n', "|"));
+    println!("hosts={}", fs::read_to_string("/etc/hosts").unwrap().replace('\n', "|"));
     println!("done=");
 }
 

@@ -1,6 +1,5 @@
 //! Sessions over HTTP, with servers in memory.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ::http::{HeaderMap, Method, Response, StatusCode};
@@ -15,6 +14,7 @@ use hyper_util::rt::TokioIo;
 
 use super::*;
 use crate::bridge::connect::{Connecting, Connector};
+use crate::engine::NetworkNamespace;
 
 type Body = BoxBody<Bytes, std::io::Error>;
 type Respond = dyn Fn(Received) -> BoxFuture<'static, Response<Body>> + Send + Sync;
@@ -77,8 +77,8 @@ impl Container {
 struct Network(Arc<Container>);
 
 impl Connector for Network {
-    fn connect<'a>(&'a self, namespace: &'a Path, port: u16) -> Connecting<'a> {
-        assert_eq!((namespace, port), (Path::new("/proc/7/ns/net"), 8080));
+    fn connect<'a>(&'a self, _namespace: &'a NetworkNamespace, port: u16) -> Connecting<'a> {
+        assert_eq!(port, 8080);
         let container = &self.0;
         let is_refused = container.refused.try_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         if is_refused {
@@ -107,7 +107,8 @@ impl Connector for Network {
 }
 
 fn target(transport: TransportKind) -> Target {
-    Target::Http { namespace: "/proc/7/ns/net".into(), port: 8080, path: "/mcp".to_owned(), transport }
+    let namespace = NetworkNamespace::of_process(std::process::id()).unwrap();
+    Target::Http { namespace, port: 8080, path: "/mcp".to_owned(), transport }
 }
 
 fn streamable() -> Target {

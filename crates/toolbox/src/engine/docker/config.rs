@@ -17,6 +17,7 @@ use super::super::{ContainerRequest, EngineError};
 use super::errors::invalid;
 use super::labels;
 use super::user::User;
+use crate::hosts;
 
 /// The folder of secret files in a container.
 pub const SECRETS_PATH: &str = "/run/secrets";
@@ -129,6 +130,7 @@ fn host_config(request: &ContainerRequest, placement: &Placement) -> HostConfig 
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         network_mode: Some(placement.network.clone()),
         dns: Some(vec!["127.0.0.1".into()]),
+        extra_hosts: Some(extra_hosts(&request.spec)),
         devices: Some(Vec::new()),
         device_cgroup_rules: Some(Vec::new()),
         device_requests: Some(Vec::new()),
@@ -142,6 +144,12 @@ fn host_config(request: &ContainerRequest, placement: &Placement) -> HostConfig 
         log_config: Some(log_config(request.spec.transport)),
         ..HostConfig::default()
     }
+}
+
+/// Returns the lines of `/etc/hosts` for the allowed names. With the fix of CVE-2024-29018, the engine does not forward
+/// queries of containers on internal networks to the daemon's DNS server, so names must resolve without it.
+fn extra_hosts(spec: &InstanceSpec) -> Vec<String> {
+    hosts::addresses(&spec.egress).into_iter().map(|(name, address)| format!("{name}:{address}")).collect()
 }
 
 fn log_config(transport: Transport) -> HostConfigLogConfig {
@@ -206,9 +214,10 @@ fn environment(spec: &InstanceSpec, secrets: &BTreeMap<String, String>) -> Resul
         }
         variables.insert(name, value);
     }
-    // In learning mode, the proxy records the destinations that it rejects.
+    // In learning mode, the proxy records the destinations that it rejects. It supports only CONNECT, so it cannot be the
+    // proxy for plain HTTP: names resolve to relays instead.
     if !spec.egress.is_empty() || spec.learn_egress {
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
+        for name in ["HTTPS_PROXY", "https_proxy"] {
             variables.insert(name, PROXY);
         }
         for name in ["NO_PROXY", "no_proxy"] {

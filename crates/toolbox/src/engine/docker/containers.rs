@@ -237,7 +237,9 @@ impl DockerEngine {
         let pid = before.pid.ok_or_else(exited)?;
         let namespace = NetworkNamespace::of_process(pid).map_err(|error| {
             tracing::warn!(%error, container, "failed to open the network namespace of a container");
-            errors::unavailable(
+            // Not `engine_unavailable`: the engine answers, so waiting for it does not help.
+            EngineError::new(
+                ErrorCode::StartFailed,
                 "The toolbox cannot enter the network of the container",
                 "Run the toolbox as root in the PID namespace of the machine.",
             )

@@ -176,6 +176,8 @@ impl World {
                     }
                     _ => false,
                 });
+                // Another container may have been started for a call in the meantime, and be replaced now.
+                let is_idle = is_idle && (key.is_some() || self.memory.asleep);
                 assert!(!is_idle || self.demand.contains(key), "an idle container was replaced");
             }
             Act::Remove { container, how } => {

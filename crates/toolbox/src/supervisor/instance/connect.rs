@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use waypost_toolbox_proto::{DeploymentStep, ErrorCode, InstanceSpec, Transport};
@@ -17,7 +17,7 @@ use super::super::{CHECK_TIMEOUT, Shared};
 use super::errors::{error, exited, health_timeout, no_mcp};
 use super::unit::End;
 use super::work::Failure;
-use crate::engine::{Attached, Engine, ObservedContainer};
+use crate::engine::{Attached, Engine, EngineError, NetworkNamespace, ObservedContainer};
 
 /// The time for the last output of a container that has exited to arrive.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
@@ -30,6 +30,8 @@ pub(super) struct Connection {
     pub(super) folder: PathBuf,
     pub(super) cancel: CancellationToken,
     pub(super) end: watch::Receiver<Option<End>>,
+    /// The network namespace of the container, once it is needed.
+    pub(super) namespace: Arc<OnceCell<NetworkNamespace>>,
     /// The error of the last attempt.
     pub(super) last_error: Mutex<Option<String>>,
 }
@@ -42,6 +44,8 @@ enum OpenError {
     NotMcp(String),
     /// Another attempt can succeed.
     Closed(String),
+    /// Another attempt can succeed, but only with a new container.
+    Restart(String),
 }
 
 impl Connection {
@@ -58,11 +62,14 @@ impl Connection {
             () = self.cancel.cancelled() => return Err(Failure::Cancelled),
             exit = exit(&mut end) => {
                 // The last output is read by the connection.
-                _ = timeout(LAST_OUTPUT, &mut work).await;
+                if let Ok(Ok(Err(failure @ Failure::Restart(_)))) = timeout(LAST_OUTPUT, &mut work).await {
+                    return Err(failure);
+                }
                 exit.ok_or(Failure::EngineLost)?
             }
             result = &mut work => match result {
                 Ok(Ok(session)) => return Ok(session),
+                Ok(Err(failure @ Failure::Restart(_))) => return Err(failure),
                 Ok(Err(failure)) => {
                     // The cause is probably that the process has exited, which the engine reports next.
                     match timeout(LAST_OUTPUT, exit(&mut end)).await {
@@ -84,10 +91,15 @@ impl Connection {
         shared: &Shared<E, S>,
         mut attached: Option<Attached>,
     ) -> Result<Arc<dyn ServerSession>, Failure> {
-        shared.parts.sink.opened(&self.container, &self.spec).await.map_err(|cause| {
-            let next_action = "Read the log of the daemon, and deploy again.";
-            Failure::Error(error(DeploymentStep::Starting, ErrorCode::StartFailed, cause, next_action))
-        })?;
+        match self.open_egress(shared).await {
+            Ok(()) => {}
+            // The connection reads the last output.
+            Err(failure) if failure.code == ErrorCode::Exited => {}
+            Err(failure) if failure.code == ErrorCode::EngineUnavailable => return Err(Failure::EngineLost),
+            Err(EngineError { code, cause, next_action }) => {
+                return Err(Failure::Error(error(DeploymentStep::Starting, code, cause, &next_action)));
+            }
+        }
         let mut attempt = 0;
         loop {
             let result = match self.open(shared, attached.take()).await {
@@ -101,6 +113,7 @@ impl Connection {
                 Ok(()) => {}
                 Err(OpenError::EngineLost) => return Err(Failure::EngineLost),
                 Err(OpenError::NotMcp(cause)) => return Err(Failure::Error(no_mcp(&cause, &self.log))),
+                Err(OpenError::Restart(cause)) => return Err(Failure::Restart(no_mcp(&cause, &self.log))),
                 Err(OpenError::Closed(cause)) => {
                     *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
                     sleep(shared.pause(attempt)).await;
@@ -117,9 +130,9 @@ impl Connection {
         is_first: bool,
     ) -> Option<Arc<dyn ServerSession>> {
         let work = async {
-            if is_first && let Err(error) = shared.parts.sink.opened(&self.container, &self.spec).await {
+            if is_first && let Err(error) = self.open_egress(shared).await {
                 tracing::warn!(
-                    error,
+                    %error,
                     instance = self.container.instance_id,
                     "failed to open the egress of a container"
                 );
@@ -128,7 +141,7 @@ impl Connection {
             loop {
                 match timeout(CHECK_TIMEOUT, self.open(shared, None)).await {
                     Ok(Ok(session)) => return session,
-                    Ok(Err(OpenError::NotMcp(error) | OpenError::Closed(error))) => {
+                    Ok(Err(OpenError::NotMcp(error) | OpenError::Closed(error) | OpenError::Restart(error))) => {
                         tracing::debug!(error, container = self.container.id, "failed to connect to a server");
                     }
                     Ok(Err(OpenError::EngineLost)) | Err(_) => {}
@@ -140,27 +153,44 @@ impl Connection {
         self.cancel.run_until_cancelled(work).await
     }
 
+    /// Returns the network namespace of the container. It is opened once, because later the process ID could be that of
+    /// another process.
+    async fn namespace<E: Engine, S: Servers>(&self, shared: &Shared<E, S>) -> Result<NetworkNamespace, EngineError> {
+        let open = || shared.parts.engine.network_namespace(&self.container.id);
+        self.namespace.get_or_try_init(open).await.cloned()
+    }
+
+    /// Opens the way out of the container, if its entry has destinations or is in learning mode.
+    async fn open_egress<E: Engine, S: Servers>(&self, shared: &Shared<E, S>) -> Result<(), EngineError> {
+        if self.spec.egress.is_empty() && !self.spec.learn_egress {
+            return Ok(());
+        }
+        let namespace = self.namespace(shared).await?;
+        let opened = shared.parts.sink.opened(&self.container, &self.spec, namespace).await;
+        let next_action = "Read the log of the daemon, and deploy again.";
+        opened.map_err(|cause| EngineError::new(ErrorCode::StartFailed, cause, next_action))
+    }
+
     async fn open<E: Engine, S: Servers>(
         &self,
         shared: &Shared<E, S>,
         attached: Option<Attached>,
     ) -> Result<Arc<dyn ServerSession>, OpenError> {
-        let target = match (self.spec.transport, attached, self.container.pid) {
-            (Transport::Stdio, Some(attached), _) => Target::Stdio(attached),
-            (Transport::Stdio, None, _) => {
-                let attached = shared.parts.engine.attach(&self.container.id).await;
-                Target::Stdio(attached.map_err(|error| match error.code {
-                    ErrorCode::EngineUnavailable => OpenError::EngineLost,
-                    _ => OpenError::Closed(error.cause),
-                })?)
+        let failed = |error: EngineError| match error.code {
+            ErrorCode::EngineUnavailable => OpenError::EngineLost,
+            _ => OpenError::Closed(error.cause),
+        };
+        let target = match (self.spec.transport, attached) {
+            (Transport::Stdio, Some(attached)) => Target::Stdio(attached),
+            (Transport::Stdio, None) => {
+                Target::Stdio(shared.parts.engine.attach(&self.container.id).await.map_err(failed)?)
             }
-            (transport, _, Some(pid)) => Target::Http {
-                namespace: PathBuf::from(format!("/proc/{pid}/ns/net")),
+            (transport, _) => Target::Http {
+                namespace: self.namespace(shared).await.map_err(failed)?,
                 port: self.spec.port.unwrap_or_default(),
                 path: self.spec.path.clone().unwrap_or_else(|| "/mcp".to_owned()),
                 transport,
             },
-            (_, _, None) => return Err(OpenError::Closed("The container does not run.".to_owned())),
         };
         let context = ConnectContext {
             instance_id: self.container.instance_id.clone(),
@@ -171,8 +201,8 @@ impl Connection {
         };
         shared.parts.servers.connect(target, context).await.map_err(|error| match error {
             ConnectError::NotMcp(cause) => OpenError::NotMcp(cause),
-            // The process has exited; the next container of the instance is asked with `initialize` first.
-            ConnectError::Closed(cause) | ConnectError::Restart(cause) => OpenError::Closed(cause),
+            ConnectError::Closed(cause) => OpenError::Closed(cause),
+            ConnectError::Restart(cause) => OpenError::Restart(cause),
         })
     }
 }

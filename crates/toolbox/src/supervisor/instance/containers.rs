@@ -102,6 +102,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             cancel: CancellationToken::new(),
             gone: CancellationToken::new(),
             end: watch::Sender::new(None),
+            namespace: Arc::default(),
             log: ContainerLog::new(&self.id, id, Arc::clone(&self.shared.parts.sink)),
             next_probe: Instant::now() + PROBE_INTERVAL,
             is_probing: false,
@@ -191,6 +192,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             folder,
             cancel: unit.cancel.clone(),
             end: unit.end.subscribe(),
+            namespace: Arc::clone(&unit.namespace),
             last_error: std::sync::Mutex::default(),
         })
     }

@@ -91,6 +91,8 @@ pub(super) struct Instance<E, S> {
     /// The exits of unknown containers: their starts may be in progress.
     early_exits: VecDeque<ContainerExit>,
     starts: u64,
+    /// The specification whose container was started once more for another handshake.
+    restarted_for: Option<String>,
     wake: Option<Instant>,
     reported: Option<InstanceReport>,
     last_health: Option<Health>,
@@ -129,6 +131,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             touched: Arc::new(AtomicBool::new(true)),
             early_exits: VecDeque::new(),
             starts: 0,
+            restarted_for: None,
             wake: None,
             reported: None,
             last_health: None,

@@ -118,14 +118,23 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             Err(failure) => {
                 if let Failure::EngineLost = failure {
                     unit.phase = Phase::Started;
-                } else {
-                    let key = unit.key.clone();
-                    // It may still run. The rules remove it.
-                    unit.phase = Phase::Exited;
-                    unit.disconnect();
-                    return self.failed(key, deploy, failure).await;
+                    self.needs_observe = true;
+                    return;
                 }
-                self.needs_observe = true;
+                // It may still run. The rules remove it.
+                unit.phase = Phase::Exited;
+                unit.disconnect();
+                let (key, digest) = (unit.key.clone(), unit.digest.clone());
+                let failure = match failure {
+                    // The rules start another container. The second time, this is an error.
+                    Failure::Restart(_) if self.restarted_for.as_ref() != Some(&digest) => {
+                        self.restarted_for = Some(digest);
+                        return;
+                    }
+                    Failure::Restart(error) => Failure::Error(error),
+                    other => other,
+                };
+                self.failed(key, deploy, failure).await;
             }
         }
     }
@@ -140,7 +149,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
                 return;
             }
             Failure::Exited { exit_code, out_of_memory, error } => (error, Some((exit_code, out_of_memory))),
-            Failure::Error(error) => (error, None),
+            Failure::Restart(error) | Failure::Error(error) => (error, None),
         };
         if deploy {
             self.memory.fail(error);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use waypost_toolbox_proto::InstanceSpec;
@@ -13,7 +13,7 @@ use super::super::health::HealthTracker;
 use super::super::output::ContainerLog;
 use super::super::routes::{Route, Usage};
 use super::super::servers::ServerSession;
-use crate::engine::{Attached, ObservedContainer};
+use crate::engine::{Attached, NetworkNamespace, ObservedContainer};
 use crate::reconcile::{Container, Key, Phase};
 
 /// How a container ended.
@@ -55,6 +55,8 @@ pub(super) struct Unit {
     /// Cancelled when the container is not used any more.
     pub(super) gone: CancellationToken,
     pub(super) end: watch::Sender<Option<End>>,
+    /// The network namespace, once it is needed.
+    pub(super) namespace: Arc<OnceCell<NetworkNamespace>>,
     pub(super) log: Arc<ContainerLog>,
     pub(super) next_probe: Instant,
     pub(super) is_probing: bool,
@@ -104,6 +106,7 @@ impl Unit {
         self.gone.cancel();
         self.session = None;
         self.attached = None;
+        self.namespace = Arc::default();
     }
 
     /// Records that the container does not run any more.

@@ -44,6 +44,8 @@ pub(super) enum Failure {
     Cancelled,
     /// The engine cannot be reached, or the container ended with it.
     EngineLost,
+    /// The container must be started once more, with another handshake.
+    Restart(DeploymentError),
     /// The container exited during the check.
     Exited { exit_code: i64, out_of_memory: bool, error: DeploymentError },
     /// Anything else.

@@ -404,3 +404,17 @@ async fn the_budget_is_exact_under_concurrency() {
     assert!(matches!(outcome, DeploymentOutcome::RolledBack { .. }));
     assert_eq!(error(outcome).code, ErrorCode::NoCapacity);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_exits_without_initialize_is_started_once_more() {
+    let daemon = Daemon::new();
+    daemon.behave("old", Behaviour::NeedsInitialize);
+    daemon.add("ins_1", spec("old"));
+    assert_eq!(daemon.outcome("dep_ins_1_1").await, DeploymentOutcome::Complete);
+    assert_eq!((daemon.engine.running(), daemon.crashes()), (vec!["con2".to_owned()], 0));
+    // But only once.
+    daemon.servers.always_restart.store(true, std::sync::atomic::Ordering::Relaxed);
+    daemon.add("ins_2", spec("old"));
+    assert_eq!(error(daemon.outcome("dep_ins_2_1").await).code, ErrorCode::NoMcp);
+    assert_eq!(daemon.engine.state().log.iter().filter(|line| line.starts_with("start")).count(), 4);
+}

@@ -12,8 +12,8 @@ use waypost_toolbox_proto::ErrorCode;
 use waypost_toolbox_proto::message::{Capacity, Engine as EngineInfo, RegistryCredentials};
 
 use crate::engine::{
-    Attached, ContainerExit, ContainerRequest, Engine, EngineError, Exits, MachineInfo, ObservedContainer, Output,
-    OutputChunk, StartedContainer, Usage,
+    Attached, ContainerExit, ContainerRequest, Engine, EngineError, Exits, MachineInfo, NetworkNamespace,
+    ObservedContainer, Output, OutputChunk, StartedContainer, Usage,
 };
 use crate::reconcile::Resources;
 
@@ -38,6 +38,8 @@ pub(super) enum Behaviour {
     OutOfMemory,
     NotMcp,
     NeverAnswers,
+    /// Exits if the first request is not `initialize`.
+    NeedsInitialize,
     /// Answers the handshake, but cannot list its tools.
     NoTools,
 }
@@ -71,6 +73,8 @@ pub(super) struct State {
     pub(super) stop_delay: Duration,
     /// How often each container was attached.
     pub(super) attached: BTreeMap<String, usize>,
+    /// How often the network namespace of each container was opened.
+    pub(super) namespaces: BTreeMap<String, usize>,
     pub(super) pulled: Vec<Option<RegistryCredentials>>,
     exits: Vec<mpsc::UnboundedSender<ContainerExit>>,
     next_id: usize,
@@ -343,6 +347,15 @@ impl Engine for FakeEngine {
         }
         self.point().await;
         Ok(())
+    }
+
+    async fn network_namespace(&self, container: &str) -> Result<NetworkNamespace, EngineError> {
+        self.operation("network_namespace").await?;
+        if !self.state().containers.get(container).is_some_and(|container| container.observed.running) {
+            return Err(failure(ErrorCode::Exited));
+        }
+        *self.state().namespaces.entry(container.to_owned()).or_default() += 1;
+        Ok(NetworkNamespace::of_process(std::process::id()).unwrap())
     }
 
     async fn usage(&self, container: &str) -> Result<Usage, EngineError> {

@@ -22,7 +22,7 @@ use super::super::servers::{
 use super::super::{Parts, Settings, Sink, Supervisor};
 use super::engine::{Behaviour, FakeEngine};
 use crate::control::Control;
-use crate::engine::{ObservedContainer, OutputChunk, Usage};
+use crate::engine::{NetworkNamespace, ObservedContainer, OutputChunk, Usage};
 use crate::tasks;
 
 /// How probes end.
@@ -37,6 +37,11 @@ pub(super) struct FakeServers {
     pub(super) engine: Arc<FakeEngine>,
     pub(super) probe: watch::Sender<Probe>,
     pub(super) probes: AtomicUsize,
+    /// The connections that were opened.
+    pub(super) connections: AtomicUsize,
+    /// The handshakes with servers that need `initialize` first.
+    pub(super) handshakes: AtomicUsize,
+    pub(super) always_restart: std::sync::atomic::AtomicBool,
     /// Calls wait for a permit.
     pub(super) gate: Arc<Semaphore>,
     pub(super) running_calls: Arc<AtomicUsize>,
@@ -60,6 +65,13 @@ impl Servers for Arc<FakeServers> {
         };
         match behaviour {
             Behaviour::NotMcp => return Err(ConnectError::NotMcp("It answered with HTML.".to_owned())),
+            Behaviour::NeedsInitialize => {
+                let first = self.handshakes.fetch_add(1, Ordering::Relaxed) == 0;
+                if first || self.always_restart.load(Ordering::Relaxed) {
+                    self.engine.crash(&context.container_id, 1, false);
+                    return Err(ConnectError::Restart("It exited after `server/discover`.".to_owned()));
+                }
+            }
             Behaviour::NeverAnswers => std::future::pending().await,
             Behaviour::OutOfMemory => {
                 self.engine.crash(&context.container_id, 137, true);
@@ -67,6 +79,7 @@ impl Servers for Arc<FakeServers> {
             }
             _ => {}
         }
+        self.connections.fetch_add(1, Ordering::Relaxed);
         let servers = Arc::clone(self);
         Ok(Arc::new(FakeSession { servers, container: context.container_id, behaviour, end, cuts }))
     }
@@ -168,6 +181,7 @@ impl Sink for FakeSink {
         &'a self,
         container: &'a ObservedContainer,
         _spec: &'a InstanceSpec,
+        _namespace: NetworkNamespace,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async {
             *self.open.lock().unwrap().entry(container.id.clone()).or_default() += 1;
@@ -198,7 +212,7 @@ pub(super) struct Daemon {
     pub(super) control: Arc<FakeControl>,
     pub(super) sink: Arc<FakeSink>,
     pub(super) dir: tempfile::TempDir,
-    pub(super) desired: watch::Sender<DesiredState>,
+    pub(super) desired: watch::Sender<Option<DesiredState>>,
     pub(super) settings: Settings,
     pub(super) supervisor: Supervisor<FakeEngine, Arc<FakeServers>>,
     stop: CancellationToken,
@@ -224,7 +238,7 @@ pub(super) fn spec(image: &str) -> InstanceSpec {
         secrets: Vec::new(),
         registry_credentials: false,
         resources: ResourceClass::Light,
-        egress: Vec::new(),
+        egress: vec!["api.example:443".parse().unwrap()],
         learn_egress: false,
         volumes: Vec::new(),
         sharing: Sharing::Shared,
@@ -250,6 +264,9 @@ impl Daemon {
             engine: Arc::clone(&engine),
             probe: watch::Sender::new(Probe::Ok),
             probes: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            handshakes: AtomicUsize::new(0),
+            always_restart: false.into(),
             gate: Arc::new(Semaphore::new(1_000)),
             running_calls: Arc::default(),
         });
@@ -262,7 +279,7 @@ impl Daemon {
             control,
             sink,
             dir,
-            desired: watch::Sender::new(DesiredState::default()),
+            desired: watch::Sender::new(None),
             settings,
             supervisor: Supervisor::new(parts),
             stop: CancellationToken::new(),
@@ -296,6 +313,7 @@ impl Daemon {
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Vec<DesiredInstance>)) {
         self.desired.send_modify(|state| {
+            let state = state.get_or_insert_default();
             state.revision += 1;
             change(&mut state.instances);
         });

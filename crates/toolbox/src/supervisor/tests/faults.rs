@@ -63,6 +63,25 @@ async fn containers_per_key_survive_a_restart_of_the_daemon() {
     }
 }
 
+/// Later, its process ID could be that of another process.
+#[tokio::test(start_paused = true)]
+async fn the_network_namespace_of_a_container_is_opened_once() {
+    let transport = waypost_toolbox_proto::Transport::StreamableHttp;
+    let mut daemon = running(InstanceSpec { transport, port: Some(80), ..spec("good") }).await;
+    let opened = |daemon: &Daemon| daemon.engine.state().namespaces["con1"];
+    for _ in 0..3 {
+        let before = daemon.servers.connections.load(std::sync::atomic::Ordering::Relaxed);
+        daemon.engine.cut("con1");
+        let connections = |daemon: &Daemon| daemon.servers.connections.load(std::sync::atomic::Ordering::Relaxed);
+        daemon.until("connected again", |daemon| connections(daemon) > before).await;
+    }
+    assert_eq!(opened(&daemon), 1);
+    daemon.stop().await;
+    daemon.start();
+    is_whole(&daemon, "good").await;
+    assert_eq!(opened(&daemon), 2, "once by each process of the daemon");
+}
+
 /// Kills the daemon at every point of a deployment, and starts it again.
 #[tokio::test(start_paused = true)]
 async fn a_deployment_continues_after_a_kill_at_any_point() {
@@ -230,7 +249,7 @@ async fn without_an_engine_a_deployment_fails_after_a_minute() {
 async fn nothing_is_touched_before_the_desired_state_is_known() {
     let mut daemon = running(spec("good")).await;
     daemon.stop().await;
-    daemon.desired = tokio::sync::watch::Sender::new(waypost_toolbox_proto::DesiredState::default());
+    daemon.desired = tokio::sync::watch::Sender::new(None);
     daemon.start();
     sleep(Duration::from_secs(600)).await;
     assert_eq!(daemon.engine.running(), ["con1"]);
@@ -245,10 +264,7 @@ async fn nothing_is_touched_before_the_desired_state_is_known() {
 #[tokio::test(start_paused = true)]
 async fn an_outdated_desired_state_is_ignored() {
     let daemon = running(spec("good")).await;
-    daemon.desired.send_modify(|state| {
-        state.revision = 0;
-        state.instances.clear();
-    });
+    daemon.desired.send_replace(Some(waypost_toolbox_proto::DesiredState::default()));
     sleep(Duration::from_secs(60)).await;
     assert_eq!(daemon.engine.running(), ["con1"]);
 }
@@ -257,10 +273,7 @@ async fn an_outdated_desired_state_is_ignored() {
 async fn instances_that_are_not_desired_are_removed_at_the_start() {
     let mut daemon = running(with_volume("good")).await;
     daemon.stop().await;
-    daemon.desired.send_modify(|state| {
-        state.revision += 1;
-        state.instances.clear();
-    });
+    daemon.change(Vec::clear);
     daemon.start();
     daemon.until("removed", |daemon| daemon.engine.is_empty()).await;
 }
@@ -306,4 +319,67 @@ async fn a_panic_in_the_task_of_an_instance_is_contained() {
     }
     assert_eq!(daemon.engine.running(), ["con1", "con2"], "containers are kept");
     assert_eq!(daemon.supervisor.allocated().millicpus, 1_000);
+}
+
+/// Kills the daemon at every point of a first deployment that fails, and starts it again.
+#[tokio::test(start_paused = true)]
+async fn a_failed_first_deployment_leaves_nothing_after_a_kill_at_any_point() {
+    for behaviour in [Behaviour::NotMcp, Behaviour::Exits] {
+        for after in 1.. {
+            let mut daemon = Daemon::new();
+            daemon.behave("bad", behaviour);
+            daemon.until("connected", |daemon| daemon.supervisor.machine().is_some()).await;
+            let points = daemon.engine.state().points;
+            daemon.engine.state().kill_after = Some(points + after);
+            daemon.add("ins_1", with_volume("bad"));
+            let killed = tokio::select! {
+                () = daemon.engine.killed.notified() => true,
+                _ = daemon.outcome("dep_ins_1_1") => false,
+            };
+            daemon.stop().await;
+            daemon.start();
+            let outcome = daemon.outcome("dep_ins_1_1").await;
+            assert!(matches!(outcome, DeploymentOutcome::Failed { .. }), "{outcome:?}");
+            daemon.until("nothing is left", |daemon| daemon.engine.is_empty()).await;
+            daemon.until_state("ins_1", InstanceState::Failed).await;
+            if !killed {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_hangs_ends_with_the_engine() {
+    let transport = waypost_toolbox_proto::Transport::StreamableHttp;
+    let daemon = Daemon::new();
+    daemon.behave("slow", Behaviour::NeverAnswers);
+    daemon.add("ins_1", InstanceSpec { transport, port: Some(80), ..spec("slow") });
+    daemon.until("checking", |daemon| daemon.engine.running().len() == 1).await;
+    sleep(Duration::from_secs(5)).await;
+    daemon.engine.go_down(true);
+    daemon.behave("slow", Behaviour::Healthy);
+    sleep(Duration::from_secs(5)).await;
+    daemon.engine.come_up();
+    assert_eq!(daemon.outcome("dep_ins_1_1").await, DeploymentOutcome::Complete);
+    is_whole(&daemon, "slow").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_ends_even_if_the_old_version_does_not_start_any_more() {
+    let daemon = running(with_volume("old")).await;
+    daemon.behave("new", Behaviour::NotMcp);
+    daemon.behave("old", Behaviour::Exits);
+    daemon.upgrade("ins_1", with_volume("new"));
+    let outcome = timeout(Duration::from_secs(60), daemon.outcome("dep_ins_1_2")).await.expect("ends");
+    assert!(matches!(outcome, DeploymentOutcome::RolledBack { .. }), "{outcome:?}");
+    daemon.until_state("ins_1", InstanceState::CrashLoop).await;
+    {
+        let state = daemon.engine.state();
+        let position = |line: &str| state.log.iter().position(|found| found == line).unwrap();
+        assert!(position("stop con2") < position("remove con2"), "it may have been writing");
+    }
+    daemon.behave("old", Behaviour::Healthy);
+    daemon.until_state("ins_1", InstanceState::Running).await;
+    assert_eq!(daemon.report("ins_1").unwrap().generation, 1);
 }

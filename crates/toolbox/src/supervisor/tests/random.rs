@@ -68,7 +68,9 @@ fn behaviour(kind: u8) -> Behaviour {
 
 async fn perform(daemon: &mut Daemon, operation: Operation, seed: u64) {
     let id = |number: u8| format!("ins_{number}");
-    let has = |daemon: &Daemon, id: &str| daemon.desired.borrow().instances.iter().any(|found| found.id == id);
+    let has = |daemon: &Daemon, id: &str| {
+        daemon.desired.borrow().iter().flat_map(|state| &state.instances).any(|found| found.id == id)
+    };
     let pick = |daemon: &Daemon, index: u8| {
         let running = daemon.engine.running();
         (!running.is_empty()).then(|| running[usize::from(index) % running.len()].clone())
@@ -117,7 +119,7 @@ async fn perform(daemon: &mut Daemon, operation: Operation, seed: u64) {
 
 /// Checks the state of every instance against the containers.
 fn check(daemon: &Daemon) -> Result<(), String> {
-    let desired = daemon.desired.borrow().clone();
+    let desired = daemon.desired.borrow().clone().unwrap_or_default();
     let reports = daemon.supervisor.reports();
     let engine = daemon.engine.state();
     if reports.len() != desired.instances.len() {

@@ -66,10 +66,12 @@ fn to_json(value: impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap()
 }
 
-/// The parts of a configuration that a specification must not change, except for the mounts.
+/// The parts of a configuration that a specification must not change, except for the mounts and `/etc/hosts`.
 fn isolation(body: &ContainerCreateBody) -> (Value, Value) {
     let mut host = to_json(body.host_config.as_ref().unwrap());
-    host.as_object_mut().unwrap().shift_remove("Mounts");
+    for member in ["Mounts", "ExtraHosts"] {
+        host.as_object_mut().unwrap().shift_remove(member);
+    }
     let mut other = to_json(body);
     for member in ["HostConfig", "Cmd", "Entrypoint", "Env", "Labels", "Image"] {
         other.as_object_mut().unwrap().shift_remove(member);
@@ -165,9 +167,26 @@ fn the_environment_has_the_proxy_only_with_egress() {
     assert_eq!(variables(plain.clone()), ["A=1=2"]);
     let egress = vec![Destination { host: "api.example".into(), port: 443 }];
     let proxied = variables(InstanceSpec { egress, ..plain });
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
-        assert!(proxied.contains(&format!("{name}=http://127.0.0.1:3128")), "{proxied:?}");
-    }
+    // The proxy supports only CONNECT, so plain HTTP must not use it.
+    let expected = [
+        "A=1=2",
+        "HTTPS_PROXY=http://127.0.0.1:3128",
+        "NO_PROXY=localhost,127.0.0.1,::1",
+        "https_proxy=http://127.0.0.1:3128",
+        "no_proxy=localhost,127.0.0.1,::1",
+    ];
+    assert_eq!(proxied, expected);
+}
+
+#[test]
+fn allowed_names_are_in_the_hosts_file() {
+    let extra_hosts = |egress: &[&str]| {
+        let egress = egress.iter().map(|text| text.parse().unwrap()).collect();
+        body(InstanceSpec { egress, ..spec(Transport::Stdio) }).host_config.unwrap().extra_hosts.unwrap()
+    };
+    assert!(extra_hosts(&[]).is_empty());
+    let names = ["db.example:5432", "api.example:443", "api.example:80", "192.0.2.1:443"];
+    assert_eq!(extra_hosts(&names), ["api.example:127.64.0.1", "db.example:127.64.0.2"]);
 }
 
 #[test]
@@ -345,7 +364,14 @@ proptest! {
         prop_assert_eq!(parsed.key, key.filter(|key| !key.is_empty()));
         prop_assert_eq!(labels.len(), 7);
 
-        let mounts = actual.host_config.unwrap().mounts.unwrap();
+        let host = actual.host_config.unwrap();
+        for line in host.extra_hosts.unwrap() {
+            let (name, address) = line.split_once(':').unwrap();
+            prop_assert!(any.egress.iter().any(|found| found.host == name) && address.starts_with("127.64.0."), "{}", line);
+            prop_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)), "{}", line);
+        }
+
+        let mounts = host.mounts.unwrap();
         prop_assert_eq!(mounts.len(), any.volumes.len() + usize::from(has_secrets));
         for mount in mounts {
             match mount.typ {

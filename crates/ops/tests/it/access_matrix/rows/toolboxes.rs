@@ -1,0 +1,76 @@
+//! The rows of the catalogue, secrets, toolboxes and instances.
+
+use std::collections::BTreeMap;
+
+use waypost_core::id::{CatalogEntryId, CatalogVersionId, DeploymentId, InstanceId, ToolSecretId, ToolboxId};
+use waypost_core::seal::SecretText;
+use waypost_ops::instances::{InstancePatch, NewInstance};
+use waypost_ops::toolboxes::ToolboxPatch;
+use waypost_ops::{catalog, deployments, instances, tool_secrets, toolboxes};
+
+use super::super::Access;
+use super::{Call, Row, row};
+use crate::catalog::entry_file;
+
+pub(super) async fn catalog_and_secrets(call: Call<'_>) -> Vec<Row> {
+    let Call { cx, ops, tenant: t, .. } = call;
+    let org = &t.organization.id;
+    let (entry, secret) = (&CatalogEntryId::from_store("cat_0".into()), &ToolSecretId::from_store("sec_0".into()));
+    let (file, value) = (&entry_file("search", "1", ""), &SecretText::new("value"));
+    rows! {
+        Admin catalog::import(cx, ops, org, file);
+        Admin catalog::import_text(cx, ops, org, "entry.json", "{}");
+        Member catalog::list(cx, ops, org, 1, None);
+        Member catalog::get(cx, ops, org, entry);
+        Member catalog::resolve(cx, ops, org, "search");
+        Admin catalog::delete(cx, ops, org, entry);
+        Admin tool_secrets::create(cx, ops, org, "TOKEN", value);
+        Admin tool_secrets::list(cx, ops, org, 1, None);
+        Admin tool_secrets::get(cx, ops, org, secret);
+        Admin tool_secrets::resolve(cx, ops, org, "TOKEN");
+        Admin tool_secrets::rotate(cx, ops, org, secret, value);
+        Admin tool_secrets::delete(cx, ops, org, secret);
+    }
+}
+
+pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
+    let Call { cx, ops, tenant: t, new, .. } = call;
+    let org = &t.organization.id;
+    let (toolbox, instance) = (&ToolboxId::from_store("tbx_0".into()), &InstanceId::from_store("ins_0".into()));
+    let deployment = &DeploymentId::from_store("dep_0".into());
+    let new_instance = NewInstance {
+        slug: "a".to_owned(),
+        name: None,
+        catalog_version_id: CatalogVersionId::from_store("ctv_0".into()),
+        toolbox_id: None,
+        config: serde_json::Map::new(),
+        secrets: BTreeMap::new(),
+        learn_egress: false,
+    };
+    rows! {
+        Admin toolboxes::create(cx, ops, org, new);
+        Member toolboxes::list(cx, ops, org, None, 1);
+        Member toolboxes::get(cx, ops, org, toolbox);
+        Member toolboxes::resolve(cx, ops, org, new);
+        Admin toolboxes::update(cx, ops, org, toolbox, &ToolboxPatch::default());
+        Admin toolboxes::revoke(cx, ops, org, toolbox);
+        Admin toolboxes::rotate_key(cx, ops, org, toolbox);
+        Admin toolboxes::delete(cx, ops, org, toolbox);
+        Operator toolboxes::report_unresponsive(cx, ops);
+        Admin instances::create(cx, ops, org, &new_instance);
+        Member instances::list(cx, ops, org, None, 1);
+        Member instances::list_by_toolbox(cx, ops, org, toolbox);
+        Member instances::get(cx, ops, org, instance);
+        Member instances::resolve(cx, ops, org, "a");
+        Member instances::list_events(cx, ops, org, instance, None, 1);
+        Admin instances::update(cx, ops, org, instance, &InstancePatch::default());
+        Admin instances::start(cx, ops, org, instance);
+        Admin instances::stop(cx, ops, org, instance);
+        Admin instances::restart(cx, ops, org, instance);
+        Admin instances::delete(cx, ops, org, instance);
+        Operator instances::advance_rotations(cx, ops);
+        Member deployments::list(cx, ops, org, instance, None, 1);
+        Member deployments::get(cx, ops, org, instance, deployment);
+        Operator deployments::end_offline(cx, ops);
+    }
+}
