@@ -9,6 +9,7 @@ pub mod jobs;
 pub mod lock;
 pub mod mail;
 pub mod notifications;
+pub mod operator_socket;
 pub mod outbound;
 pub mod providers;
 pub mod router;

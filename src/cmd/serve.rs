@@ -38,6 +38,7 @@ use crate::config::Settings;
 use crate::connections::{ConnectionLimits, Connections, Shutdown, descriptors};
 use crate::jobs::JobContext;
 use crate::notifications::{MailNotifier, NotificationSender};
+use crate::operator_socket::OperatorSocket;
 use crate::router::{self, RouterState};
 use crate::telemetry::{self, Metrics};
 use crate::{demo, jobs, mail, outbound, providers, storage};
@@ -126,7 +127,9 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let metrics = telemetry::start_metrics()?;
     let services = start_services(settings, db.clone(), keys, public_url, args.demo)?;
     let stop = StopTokens::default();
-    let router = build_router(settings, &services, &stop)?;
+    let web = build_web(&services);
+    let operator = bind_operator_socket(settings);
+    let router = build_router(settings, &services, web.clone(), &stop)?;
     let set_up = set_up_token(services.hosting.ops(), services.hosting.secret()).await?;
     let jobs = start_jobs(settings, &services, metrics.clone());
     let phases = Shutdown { graceful: stop.accept.clone(), immediate: CancellationToken::new() };
@@ -146,9 +149,11 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let _limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     print_hints(settings, &services.public_url, address, set_up.as_deref(), args.demo);
     let Services { hosting, tasks, outbox, .. } = services;
+    let operator =
+        serve_operator(operator, Connections::new(ConnectionLimits::operator(settings), phases.clone()), web);
     // All clones must be dropped before the tasks end.
     drop(hosting);
-    serve(connections, listeners.main, router, &phases, &stop.open).await;
+    serve(connections, listeners.main, router, operator, &phases, &stop.open).await;
     // The order matters: jobs enqueue emails and records, queues are drained, then the database is closed.
     jobs.stop().await;
     if let Some(task) = diagnostics_task {
@@ -203,8 +208,40 @@ fn start_services(
     Ok(Services { hosting, tasks, outbox, outbound, public_url })
 }
 
+/// Creates the state of the console and the REST API.
+fn build_web(services: &Services) -> Web {
+    Web::new(WebState {
+        hosting: services.hosting.clone(),
+        public_url: services.public_url.clone(),
+        limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
+        mail: services.outbox.clone(),
+        random: Arc::new(SystemRandom),
+    })
+}
+
+/// Listens on the operator's socket. Without it, `serve` works except for the commands that need it, so a failure is not
+/// an error. With PostgreSQL, the data directory need not exist.
+fn bind_operator_socket(settings: &Settings) -> Option<OperatorSocket> {
+    if !settings.data_dir.is_dir() {
+        tracing::info!("no socket for commands, because the data directory does not exist");
+        return None;
+    }
+    OperatorSocket::bind(&settings.data_dir)
+        .inspect_err(|error| {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "commands that need the running process will not work");
+        })
+        .ok()
+}
+
+async fn serve_operator(socket: Option<OperatorSocket>, connections: Connections, web: Web) {
+    if let Some(socket) = socket {
+        socket.serve(connections, web).await;
+    }
+}
+
 /// Builds the router of the main port.
-fn build_router(settings: &Settings, services: &Services, stop: &StopTokens) -> anyhow::Result<Router> {
+fn build_router(settings: &Settings, services: &Services, web: Web, stop: &StopTokens) -> anyhow::Result<Router> {
     let Services { hosting, outbox, outbound, public_url, .. } = services;
     let options = LimitOptions {
         per_caller: settings.rate_limit_per_caller,
@@ -221,14 +258,6 @@ fn build_router(settings: &Settings, services: &Services, stop: &StopTokens) -> 
         stop.open.clone(),
     )
     .with_listeners(Listeners::new(listen_options(settings), stop.accept.clone()));
-    let limits = waypost_http_kit::limits::Limits::new(Arc::new(SystemClock));
-    let web = Web::new(WebState {
-        hosting: hosting.clone(),
-        public_url: public_url.clone(),
-        limits: limits.clone(),
-        mail: outbox.clone(),
-        random: Arc::new(SystemRandom),
-    });
     let options = ConsoleOptions {
         sign_up: settings.sign_up,
         providers: providers::from_settings(settings)?,
@@ -238,7 +267,7 @@ fn build_router(settings: &Settings, services: &Services, stop: &StopTokens) -> 
         hosting: hosting.clone(),
         public_url: public_url.clone(),
         documents: client_documents(settings, outbound.clone())?,
-        limits,
+        limits: web.limits.clone(),
         mail: outbox.clone(),
         random: Arc::new(SystemRandom),
         providers: IdentityProviders::default(),
@@ -317,12 +346,13 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
     })
 }
 
-/// Serves until `stop` is cancelled, waits for open requests during the grace period, and cancels `end` for the
+/// Serves the main port and `others` until `stop` is cancelled, waits for open requests during the grace period, and cancels `end` for the
 /// remaining ones. When it returns, all connections are closed and all resources of requests are released.
 async fn serve(
     connections: Connections,
     listener: TcpListener,
     router: Router,
+    others: impl Future<Output = ()>,
     stop: &Shutdown,
     end: &CancellationToken,
 ) {
@@ -340,7 +370,7 @@ async fn serve(
     };
     // Also stops the diagnostics port if all connections of the main port were closed in time.
     let serving = async {
-        connections.serve(listener, router).await;
+        tokio::join!(connections.serve(listener, router), others);
         stop.immediate.cancel();
     };
     tokio::pin!(shutdown, serving);

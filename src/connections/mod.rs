@@ -11,6 +11,7 @@ pub mod descriptors;
 mod registry;
 mod settings;
 mod stream;
+mod unix;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};

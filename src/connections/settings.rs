@@ -8,6 +8,8 @@ use crate::config::Settings;
 
 /// Default maximum number of connections of the main port. Each takes about 20 KB.
 const DEFAULT_TOTAL: usize = 10_000;
+/// Maximum number of connections of the operator's socket.
+const OPERATOR_TOTAL: usize = 64;
 /// Maximum share of all connections per client address, so that one address cannot use all of them.
 const ADDRESS_SHARE: (usize, usize) = (3, 4);
 
@@ -41,6 +43,12 @@ impl ConnectionLimits {
     pub fn diagnostics(settings: &Settings) -> Self {
         let total = count(settings.diagnostics_connection_limit);
         Self { port: "diagnostics", total, per_address: 0, ..Self::common(settings) }
+    }
+
+    /// Returns the limits of the operator's socket.
+    #[must_use]
+    pub fn operator(settings: &Settings) -> Self {
+        Self { port: "operator", total: OPERATOR_TOTAL, per_address: 0, ..Self::common(settings) }
     }
 
     fn common(settings: &Settings) -> Self {

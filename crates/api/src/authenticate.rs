@@ -1,12 +1,14 @@
-//! API authentication with an API key or a console session.
+//! API authentication with an API key or a console session. On the operator's own socket, every request is the
+//! operator's.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, header};
 use waypost_core::caller::Caller;
+use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error, Result};
-use waypost_ops::{api_keys, user_sessions};
+use waypost_ops::{api_keys, organizations, user_sessions};
 
 use crate::Web;
 use crate::problem::ApiError;
@@ -14,7 +16,7 @@ use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::request_info::RequestInfo;
 use waypost_http_kit::{cookies, origin};
 
-/// The request header with which a signed-in user selects an organisation, by slug or ID.
+/// The request header with which a signed-in user or the operator selects an organisation, by slug or ID.
 pub const ORGANIZATION_HEADER: &str = "waypost-organization";
 
 /// The authenticated caller, stored in the request's extensions.
@@ -22,8 +24,32 @@ pub const ORGANIZATION_HEADER: &str = "waypost-organization";
 pub struct AuthenticatedCaller {
     /// The caller for operations on an organisation. [`Caller::User`] if the user has no organisation.
     pub caller: Caller,
-    /// The caller for operations on the user's own behalf. `None` for an API key.
+    /// The caller for operations on the user's own behalf. `None` for an API key and the operator.
     pub user: Option<Caller>,
+    /// The organisation that the operator selected. `None` for all other callers.
+    pub operator_organization_id: Option<OrganizationId>,
+}
+
+impl AuthenticatedCaller {
+    /// Returns the organisation of the request: the caller's own, or the one that the operator selected.
+    ///
+    /// # Errors
+    /// `invalid_arguments` if the operator selected none; `conflict` if a signed-in user has none.
+    pub fn organization_id(&self) -> Result<&OrganizationId> {
+        match (&self.caller, &self.operator_organization_id) {
+            (Caller::Member { organization_id, .. }, _) | (Caller::Operator, Some(organization_id)) => {
+                Ok(organization_id)
+            }
+            (Caller::Operator, None) => {
+                let message = "Select an organisation with the header `Waypost-Organization` (a slug or an ID).";
+                Err(Error::invalid("Waypost-Organization", message))
+            }
+            (Caller::User { .. } | Caller::Visitor | Caller::Client { .. }, _) => {
+                let message = "You are not a member of any organisation. Create one first: POST /api/v1/organizations.";
+                Err(Error::new(Code::Conflict, message))
+            }
+        }
+    }
 }
 
 /// Rejects requests without a valid API key or session, even if their path does not exist.
@@ -35,6 +61,29 @@ pub async fn authenticate(State(web): State<Web>, info: RequestInfo, mut request
         }
         Err(error) => ApiError::from(error).into_response(),
     }
+}
+
+/// Makes every request a request of the operator, in the organisation that the header selects. Credentials are ignored.
+/// Only for a router that nobody except the operator can reach.
+pub async fn authenticate_operator(
+    State(web): State<Web>,
+    info: RequestInfo,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let selected =
+        request.headers().get(ORGANIZATION_HEADER).map(|value| value.to_str().unwrap_or_default().to_owned());
+    let organization_id = match selected {
+        Some(text) => match organizations::resolve(&web.context(Caller::Operator, &info), web.ops(), &text).await {
+            Ok(organization) => Some(organization.id),
+            Err(error) => return ApiError::from(error).into_response(),
+        },
+        None => None,
+    };
+    let authenticated =
+        AuthenticatedCaller { caller: Caller::Operator, user: None, operator_organization_id: organization_id };
+    request.extensions_mut().insert(authenticated);
+    next.run(request).await
 }
 
 async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMap) -> Result<AuthenticatedCaller> {
@@ -70,7 +119,7 @@ async fn by_key(web: &Web, info: &RequestInfo, value: &str) -> Result<Option<Aut
         return Ok(None);
     }
     let caller = api_keys::authenticate(&web.context(Caller::Visitor, info), web.ops(), secret.trim()).await?;
-    Ok(caller.map(|caller| AuthenticatedCaller { caller, user: None }))
+    Ok(caller.map(|caller| AuthenticatedCaller { caller, user: None, operator_organization_id: None }))
 }
 
 async fn by_session(
@@ -105,5 +154,5 @@ async fn by_session(
     };
     let caller = membership
         .map_or_else(|| user.clone(), |membership| user_sessions::member_caller(&session.user_id, membership));
-    Ok(Some(AuthenticatedCaller { caller, user: Some(user) }))
+    Ok(Some(AuthenticatedCaller { caller, user: Some(user), operator_organization_id: None }))
 }

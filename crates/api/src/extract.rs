@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
-use waypost_core::caller::{Caller, Ctx};
+use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error, Timestamp};
 
@@ -20,7 +20,8 @@ use crate::problem::ApiError;
 use waypost_http_kit::compression::without_coding;
 use waypost_http_kit::request_info::RequestInfo;
 
-/// The caller and their organisation. A signed-in user without an organisation is rejected with `conflict`.
+/// The caller and their organisation. A signed-in user without an organisation is rejected with `conflict`, the operator
+/// without a selected one with `invalid_arguments`.
 pub struct Scope {
     /// The caller's context.
     pub cx: Ctx,
@@ -33,16 +34,12 @@ impl FromRequestParts<Web> for Scope {
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
         let (authenticated, info) = authenticated_caller(parts)?;
-        let Caller::Member { organization_id, .. } = &authenticated.caller else {
-            let message = "You are not a member of any organisation. Create one first: POST /api/v1/organizations.";
-            return Err(Error::new(Code::Conflict, message).into());
-        };
-        let organization_id = organization_id.clone();
+        let organization_id = authenticated.organization_id()?.clone();
         Ok(Self { cx: web.context(authenticated.caller, &info), organization_id })
     }
 }
 
-/// A signed-in user, for operations on their own behalf. API keys are rejected.
+/// A signed-in user, for operations on their own behalf. API keys and the operator are rejected.
 pub struct SessionUser {
     /// The user's context.
     pub cx: Ctx,
@@ -60,7 +57,7 @@ impl FromRequestParts<Web> for SessionUser {
     }
 }
 
-/// Any caller: a signed-in user (independent of an organisation), or an API key.
+/// Any caller: a signed-in user or the operator (both independent of an organisation), or an API key.
 pub struct AnyCaller {
     /// The caller's context.
     pub cx: Ctx,

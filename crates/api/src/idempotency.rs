@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use waypost_core::caller::Ctx;
+use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error};
 use waypost_ops::idempotency::{self, BeginOutcome};
 use waypost_ops::limits::MAX_BODY;
@@ -41,24 +42,32 @@ pub async fn handle(State(web): State<Web>, info: RequestInfo, request: Request,
         return too_large().into_response();
     }
     let key = request.headers().get(IDEMPOTENCY_KEY).filter(|_| request.method() == Method::POST).cloned();
-    let caller = request.extensions().get::<AuthenticatedCaller>().map(|authenticated| authenticated.caller.clone());
-    let (Some(key), Some(caller)) = (key, caller) else { return next.run(request).await };
-    let cx = web.context(caller, &info);
+    let authenticated = request.extensions().get::<AuthenticatedCaller>().cloned();
+    let (Some(key), Some(authenticated)) = (key, authenticated) else { return next.run(request).await };
+    let organization = authenticated.organization_id().ok().cloned();
+    let cx = web.context(authenticated.caller, &info);
     let key = key.to_str().unwrap_or_default().to_owned();
-    match run_once(&web, cx, key, request, next).await {
+    match run_once(&web, cx, organization, key, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn run_once(web: &Web, cx: Ctx, key: String, request: Request, next: Next) -> Result<Response, ApiError> {
+async fn run_once(
+    web: &Web,
+    cx: Ctx,
+    organization: Option<OrganizationId>,
+    key: String,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| too_large())?;
     let mut hash = Sha256::new();
     hash.update(parts.uri.to_string().as_bytes());
     hash.update([0]);
     // The caller and organisation are part of the hash, so that a response is never replayed for another organisation.
-    for part in [cx.caller.actor(), cx.caller.organization_id().map_or("", |id| id.as_str())] {
+    for part in [cx.caller.actor(), organization.as_ref().map_or("", |id| id.as_str())] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }

@@ -150,15 +150,29 @@ fn describe_credentials(document: &mut utoipa::openapi::OpenApi) {
 /// Returns the routes below `/api/v1`. They require a [`waypost_http_kit::request_info::RequestInfo`] in each request's
 /// extensions.
 pub fn router(web: &Web) -> Router {
-    operations()
+    with_caller(web, |routes| routes.layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate)))
+}
+
+/// Returns the same routes for the operator, who is the caller of every request and needs no credentials. The header
+/// `Waypost-Organization` selects the organisation. Must only be served where nobody else can connect.
+pub fn operator_router(web: &Web) -> Router {
+    with_caller(web, |routes| {
+        routes.layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate_operator))
+    })
+}
+
+/// Returns the routes with the layer that determines the caller. No request can determine its caller itself, because both
+/// layers replace the extension that handlers read.
+fn with_caller(web: &Web, authenticate: impl FnOnce(Router<Web>) -> Router<Web>) -> Router {
+    let routes = operations()
         .into_router()
         .fallback(|| async { ApiError::from(Error::not_found("path")) })
         .method_not_allowed_fallback(|| async {
             let message = "This path does not support this method. See /api/v1/openapi.json for the supported methods.";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
         })
-        .layer(middleware::from_fn_with_state(web.clone(), idempotency::handle))
-        .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
+        .layer(middleware::from_fn_with_state(web.clone(), idempotency::handle));
+    authenticate(routes)
         .layer(middleware::map_response(|mut response: Response| async {
             // Only responses to GET and HEAD are compressed. They contain no secrets: a secret is returned once, in the
             // response to the POST that creates it.

@@ -1,0 +1,45 @@
+//! The connections of a Unix socket, with the same limits and timeouts as those of a port.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::Router;
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{Activity, Connections};
+
+/// The address that requests through a Unix socket have for limits and logs.
+const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+impl Connections {
+    /// Serves a Unix socket until [`super::Shutdown::graceful`]. Connections for which `is_allowed` returns `false` are
+    /// closed. Returns when all connections are closed.
+    pub async fn serve_unix(&self, listener: UnixListener, router: Router, is_allowed: impl Fn(&UnixStream) -> bool) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.0.stop.graceful.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, _)) if is_allowed(&socket) => self.accept_unix(socket, &router),
+                Ok(_) => tracing::warn!(port = self.0.registry.port(), "rejected a connection of another user"),
+                Err(error) => self.handle_accept_error(&error).await,
+            }
+        }
+        drop((listener, router));
+        self.0.tasks.wait().await;
+    }
+
+    /// Opens a connection, or closes it if a limit is reached.
+    fn accept_unix(&self, socket: UnixStream, router: &Router) {
+        let activity = Activity::new(self.0.limits.http2_resets);
+        match self.0.registry.admit(PEER.ip(), &activity) {
+            Ok(slot) => self.open(socket, PEER, slot, activity, router.clone()),
+            Err(limit) => {
+                let port = self.0.registry.port();
+                metrics::counter!("waypost_connections_rejected_total", "port" => port, "limit" => limit.as_str())
+                    .increment(1);
+            }
+        }
+    }
+}
