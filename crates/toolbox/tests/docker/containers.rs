@@ -7,8 +7,8 @@ use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, 
 use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use waypost_toolbox::engine::docker::{DockerEngine, diagnose};
-use waypost_toolbox::engine::{Engine, OutputChunk};
-use waypost_toolbox_proto::Transport;
+use waypost_toolbox::engine::{ContainerRequest, Engine, OutputChunk};
+use waypost_toolbox_proto::{Transport, Volume};
 
 use super::support::{read_all, read_until, run, secret_values, spec, with_everything};
 
@@ -103,6 +103,34 @@ waypost_testkit::needs_docker! {
             assert_eq!(bed.engine.instances().await.unwrap(), std::slice::from_ref(&request.instance_id));
             bed.engine.remove_instance(&request.instance_id, true).await.unwrap();
             assert_eq!(bed.counts().await, (0, 0, 0, 0));
+        });
+    }
+}
+
+waypost_testkit::needs_docker! {
+    #[test]
+    fn docker_volumes_of_a_generation_are_removed() {
+        run(|bed| async {
+            let image = bed.image("volumes", &[]).await;
+            let volume = |name: &str| Volume { name: name.into(), path: format!("/{name}") };
+            let with = |generation, names: &[&str]| {
+                let mut spec = spec(&image, Transport::Stdio, &["wait"]);
+                spec.volumes = names.iter().map(|name| volume(name)).collect();
+                ContainerRequest { generation, ..bed.request("a", spec) }
+            };
+            bed.engine.prepare(&with(1, &["one"])).await.unwrap();
+            bed.engine.prepare(&with(2, &["one", "two", "kept"])).await.unwrap();
+            let id = &with(2, &[]).instance_id;
+            assert_eq!(bed.counts().await.2, 3);
+            bed.engine.remove_volumes(id, 3, &[]).await.unwrap();
+            bed.engine.remove_volumes("ins_other", 2, &[]).await.unwrap();
+            assert_eq!(bed.counts().await.2, 3);
+            for _ in 0..2 {
+                bed.engine.remove_volumes(id, 2, &["kept".to_owned()]).await.unwrap();
+                assert_eq!(bed.counts().await.2, 2, "created by the first generation, and used");
+            }
+            bed.engine.remove_instance(id, true).await.unwrap();
+            assert_eq!(bed.counts().await.2, 0);
         });
     }
 }
