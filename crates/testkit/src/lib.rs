@@ -10,12 +10,14 @@
 //! This creates the tests `finds_by_slug::sqlite` and `finds_by_slug::postgres`. On a machine without PostgreSQL, the
 //! second one is ignored, with the reason. This crate's build script detects PostgreSQL, so that the crates under test
 //! need no build script; [`needs_postgres`], [`needs_strace`], [`needs_docker`] and [`needs_dockerd`] do the same for single
-//! tests.
+//! tests. Crates that must not depend on the store use only these, without the feature `databases`.
 
+#[cfg(feature = "databases")]
 mod cluster;
 mod folders;
 #[path = "../probe.rs"]
 mod probe;
+#[cfg(feature = "databases")]
 mod template;
 
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ pub use tempfile::TempDir;
 ///
 /// # Panics
 /// If PostgreSQL is not installed or does not start. Tests that need it are ignored if it is not installed.
+#[cfg(feature = "databases")]
 #[must_use]
 pub fn postgres_url() -> String {
     cluster::migrated_database()
@@ -37,6 +40,7 @@ pub fn postgres_url() -> String {
 ///
 /// # Panics
 /// See [`postgres_url`].
+#[cfg(feature = "databases")]
 #[must_use]
 pub fn empty_postgres_url() -> String {
     cluster::empty_database()
@@ -46,6 +50,7 @@ pub fn empty_postgres_url() -> String {
 ///
 /// # Panics
 /// If the file cannot be written or the path of the folder is not UTF-8.
+#[cfg(feature = "databases")]
 #[must_use]
 #[expect(clippy::expect_used, reason = "tests require it")]
 pub fn sqlite_url(folder: &TempDir) -> String {

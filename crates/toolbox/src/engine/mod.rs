@@ -66,6 +66,15 @@ pub trait Engine: Send + Sync + 'static {
     fn remove_instance(&self, instance_id: &str, volumes: bool)
     -> impl Future<Output = Result<(), EngineError>> + Send;
 
+    /// Removes the volumes of an instance that a generation created, except those with the names in `keep`. Volumes of other
+    /// generations stay, because they contain a server's files.
+    fn remove_volumes(
+        &self,
+        instance_id: &str,
+        generation: u64,
+        keep: &[String],
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+
     /// Returns the network namespace of a running container. It stays valid for as long as it is held, also if the
     /// container exits.
     fn network_namespace(&self, container: &str) -> impl Future<Output = Result<NetworkNamespace, EngineError>> + Send {

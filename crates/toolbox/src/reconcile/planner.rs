@@ -75,7 +75,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The instance is not to run. A new specification is accepted without a check.
+    /// The instance is not to run. A deployment does not start it: the new specification is accepted without a check, and
+    /// the deployment is complete.
     fn stopped(&mut self, desired: &DesiredInstance, target: &Target) {
         self.refuse_all(&Refusal::Stopped);
         let memory = self.s.memory;

@@ -55,103 +55,109 @@ fn check_isolation(inspected: &Value, instance: &str, toolbox: &str, is_stdio: b
     assert_eq!(networks, [&network]);
 }
 
-#[test]
-fn docker_inspect_shows_the_isolation_list() {
-    run(|bed| async {
-        // The image contradicts the list where it can.
-        let image = bed
-            .image(
-                "inspect",
-                &[
-                    "EXPOSE 80",
-                    "ENV A=1",
-                    "LABEL dev.waypost.toolbox=tbx_other",
-                    "LABEL dev.waypost.key=spoofed",
-                    "HEALTHCHECK CMD true",
-                ],
-            )
-            .await;
-        bed.engine.pull(&image, None).await.unwrap();
-        for (name, transport) in [("stdio", Transport::Stdio), ("http", Transport::StreamableHttp)] {
-            let mut spec = with_everything(spec(&image, transport, &["wait"]));
-            spec.environment.insert("PRIVILEGED".into(), "true".into());
-            spec.extra = json!({"privileged": true, "HostConfig": {"Privileged": true}, "cap_add": ["ALL"], "network_mode": "host"})
-                .as_object()
-                .cloned()
-                .unwrap();
-            let request = bed.request(name, spec);
+waypost_testkit::needs_docker! {
+    #[test]
+    fn docker_inspect_shows_the_isolation_list() {
+        run(|bed| async {
+            // The image contradicts the list where it can.
+            let image = bed
+                .image(
+                    "inspect",
+                    &[
+                        "EXPOSE 80",
+                        "ENV A=1",
+                        "LABEL dev.waypost.toolbox=tbx_other",
+                        "LABEL dev.waypost.key=spoofed",
+                        "HEALTHCHECK CMD true",
+                    ],
+                )
+                .await;
+            bed.engine.pull(&image, None).await.unwrap();
+            for (name, transport) in [("stdio", Transport::Stdio), ("http", Transport::StreamableHttp)] {
+                let mut spec = with_everything(spec(&image, transport, &["wait"]));
+                spec.environment.insert("PRIVILEGED".into(), "true".into());
+                spec.extra = json!({"privileged": true, "HostConfig": {"Privileged": true}, "cap_add": ["ALL"], "network_mode": "host"})
+                    .as_object()
+                    .cloned()
+                    .unwrap();
+                let request = bed.request(name, spec);
+                let started = bed.engine.start(&request, &secret_values()).await.unwrap();
+                let inspected = serde_json::to_value(bed.inspect(&started.container.id).await).unwrap();
+                check_isolation(&inspected, &request.instance_id, &bed.options.toolbox_id, transport == Transport::Stdio);
+                let mounts = inspected["Mounts"].as_array().unwrap();
+                let of = |kind: &str| mounts.iter().filter(|mount| mount["Type"] == kind).collect::<Vec<_>>();
+                let (binds, volumes) = (of("bind"), of("volume"));
+                assert_eq!((mounts.len(), binds.len(), volumes.len()), (2, 1, 1), "{mounts:?}");
+                assert_eq!((&binds[0]["Destination"], &binds[0]["RW"]), (&json!("/run/secrets"), &json!(false)));
+                assert!(binds[0]["Source"].as_str().unwrap().starts_with(bed.secrets().to_str().unwrap()));
+                assert_eq!(volumes[0]["Name"], format!("waypost-{}-data", request.instance_id));
+                assert_eq!(started.container.key, None);
+            }
+        });
+    }
+}
+
+waypost_testkit::needs_docker! {
+    #[test]
+    fn docker_entries_cannot_mount_paths_of_the_machine() {
+        run(|bed| async {
+            let image = bed.image("mounts", &[]).await;
+            bed.engine.pull(&image, None).await.unwrap();
+            for (name, path) in
+                [("/", "/data"), ("../..", "/data"), ("a:/b", "/data"), ("data", "/proc"), ("data", "/run/secrets")]
+            {
+                let mut spec = spec(&image, Transport::Stdio, &["wait"]);
+                spec.volumes = vec![Volume { name: name.into(), path: path.into() }];
+                let request = bed.request("a", spec);
+                assert_eq!(bed.engine.prepare(&request).await.unwrap_err().code.as_str(), "config_invalid");
+                assert_eq!(
+                    bed.engine.start(&request, &BTreeMap::new()).await.err().unwrap().code.as_str(),
+                    "config_invalid"
+                );
+            }
+            let ids = ["", "..", "a/b", "../x", "ins 1"];
+            for id in ids {
+                let mut request = bed.request("a", spec(&image, Transport::Stdio, &["wait"]));
+                request.instance_id = id.into();
+                assert!(bed.engine.start(&request, &BTreeMap::new()).await.is_err());
+                assert!(bed.engine.remove_instance(id, true).await.is_err());
+            }
+        });
+    }
+}
+
+waypost_testkit::needs_docker! {
+    #[test]
+    fn docker_processes_have_no_privileges() {
+        run(|bed| async {
+            let image = bed.image("facts", &[]).await;
+            bed.engine.pull(&image, None).await.unwrap();
+            let request = bed.request("a", with_everything(spec(&image, Transport::Stdio, &["facts"])));
             let started = bed.engine.start(&request, &secret_values()).await.unwrap();
-            let inspected = serde_json::to_value(bed.inspect(&started.container.id).await).unwrap();
-            check_isolation(&inspected, &request.instance_id, &bed.options.toolbox_id, transport == Transport::Stdio);
-            let mounts = inspected["Mounts"].as_array().unwrap();
-            let of = |kind: &str| mounts.iter().filter(|mount| mount["Type"] == kind).collect::<Vec<_>>();
-            let (binds, volumes) = (of("bind"), of("volume"));
-            assert_eq!((mounts.len(), binds.len(), volumes.len()), (2, 1, 1), "{mounts:?}");
-            assert_eq!((&binds[0]["Destination"], &binds[0]["RW"]), (&json!("/run/secrets"), &json!(false)));
-            assert!(binds[0]["Source"].as_str().unwrap().starts_with(bed.secrets().to_str().unwrap()));
-            assert_eq!(volumes[0]["Name"], format!("waypost-{}-data", request.instance_id));
-            assert_eq!(started.container.key, None);
-        }
-    });
-}
-
-#[test]
-fn docker_entries_cannot_mount_paths_of_the_machine() {
-    run(|bed| async {
-        let image = bed.image("mounts", &[]).await;
-        bed.engine.pull(&image, None).await.unwrap();
-        for (name, path) in
-            [("/", "/data"), ("../..", "/data"), ("a:/b", "/data"), ("data", "/proc"), ("data", "/run/secrets")]
-        {
-            let mut spec = spec(&image, Transport::Stdio, &["wait"]);
-            spec.volumes = vec![Volume { name: name.into(), path: path.into() }];
-            let request = bed.request("a", spec);
-            assert_eq!(bed.engine.prepare(&request).await.unwrap_err().code.as_str(), "config_invalid");
-            assert_eq!(
-                bed.engine.start(&request, &BTreeMap::new()).await.err().unwrap().code.as_str(),
-                "config_invalid"
-            );
-        }
-        let ids = ["", "..", "a/b", "../x", "ins 1"];
-        for id in ids {
-            let mut request = bed.request("a", spec(&image, Transport::Stdio, &["wait"]));
-            request.instance_id = id.into();
-            assert!(bed.engine.start(&request, &BTreeMap::new()).await.is_err());
-            assert!(bed.engine.remove_instance(id, true).await.is_err());
-        }
-    });
-}
-
-#[test]
-fn docker_processes_have_no_privileges() {
-    run(|bed| async {
-        let image = bed.image("facts", &[]).await;
-        bed.engine.pull(&image, None).await.unwrap();
-        let request = bed.request("a", with_everything(spec(&image, Transport::Stdio, &["facts"])));
-        let started = bed.engine.start(&request, &secret_values()).await.unwrap();
-        let text = read_all(started.attached.unwrap().output).await;
-        let value = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
-            line.unwrap_or_else(|| panic!("{name} is missing in {text}")).to_owned()
-        };
-        assert_eq!(value("Uid"), "65534 65534 65534 65534");
-        assert_eq!(value("Gid"), "65534 65534 65534 65534");
-        assert!(["", "65534"].contains(&value("Groups").as_str()), "{text}");
-        for set in ["CapEff", "CapBnd", "CapPrm", "CapAmb"] {
-            assert_eq!(value(set), "0000000000000000");
-        }
-        assert_eq!(value("NoNewPrivs"), "1");
-        assert_eq!(value("Seccomp"), "2");
-        let has = |mount: &str, options: &[&str]| {
-            let found = value(mount);
-            let found: Vec<_> = found.split([' ', ',']).collect();
-            assert!(options.iter().all(|option| found.contains(option)), "{mount}: {found:?}");
-        };
-        has("mount /", &["ro"]);
-        has("mount /tmp", &["tmpfs", "rw", "nosuid", "nodev", "noexec", "size=65536k"]);
-        has("mount /run/secrets", &["tmpfs", "ro"]);
-        assert_eq!(value("stat /tmp"), "0:0 1777");
-    });
+            let text = read_all(started.attached.unwrap().output).await;
+            let value = |name: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
+                line.unwrap_or_else(|| panic!("{name} is missing in {text}")).to_owned()
+            };
+            assert_eq!(value("Uid"), "65534 65534 65534 65534");
+            assert_eq!(value("Gid"), "65534 65534 65534 65534");
+            assert!(["", "65534"].contains(&value("Groups").as_str()), "{text}");
+            for set in ["CapEff", "CapBnd", "CapPrm", "CapAmb"] {
+                assert_eq!(value(set), "0000000000000000");
+            }
+            assert_eq!(value("NoNewPrivs"), "1");
+            assert_eq!(value("Seccomp"), "2");
+            let has = |mount: &str, options: &[&str]| {
+                let found = value(mount);
+                let found: Vec<_> = found.split([' ', ',']).collect();
+                assert!(options.iter().all(|option| found.contains(option)), "{mount}: {found:?}");
+            };
+            has("mount /", &["ro"]);
+            has("mount /tmp", &["tmpfs", "rw", "nosuid", "nodev", "noexec", "size=65536k"]);
+            has("mount /run/secrets", &["tmpfs", "ro"]);
+            assert_eq!(value("stat /tmp"), "0:0 1777");
+        });
+    }
 }
 
 /// Returns the first address of a network, which the machine has by default.
@@ -162,100 +168,106 @@ async fn gateway_of(docker: &Docker, network: &str) -> Ipv4Addr {
     subnet.hosts().next().unwrap()
 }
 
-#[test]
-fn docker_escapes_from_a_container_fail() {
-    run(|bed| async {
-        let image = bed.image("escape", &[]).await;
-        bed.engine.pull(&image, None).await.unwrap();
-        let neighbour = bed.request("neighbour", spec(&image, Transport::StreamableHttp, &["wait"]));
-        let neighbour = bed.engine.start(&neighbour, &BTreeMap::new()).await.unwrap().container.id;
-        let address = |inspected: &Value| {
-            let networks = inspected["NetworkSettings"]["Networks"].as_object().unwrap();
-            networks.values().next().unwrap()["IPAddress"].as_str().unwrap().to_owned()
-        };
-        let neighbour_address = address(&serde_json::to_value(bed.inspect(&neighbour).await).unwrap());
-        let neighbour_namespace = bed.engine.network_namespace(&neighbour).await.unwrap();
-        let any = "0.0.0.0:8080".parse().unwrap();
-        let _neighbour = neighbour_namespace.tcp_listen(any).await.unwrap();
+waypost_testkit::needs_docker! {
+    #[test]
+    fn docker_escapes_from_a_container_fail() {
+        run(|bed| async {
+            let image = bed.image("escape", &[]).await;
+            bed.engine.pull(&image, None).await.unwrap();
+            let neighbour = bed.request("neighbour", spec(&image, Transport::StreamableHttp, &["wait"]));
+            let neighbour = bed.engine.start(&neighbour, &BTreeMap::new()).await.unwrap().container.id;
+            let address = |inspected: &Value| {
+                let networks = inspected["NetworkSettings"]["Networks"].as_object().unwrap();
+                networks.values().next().unwrap()["IPAddress"].as_str().unwrap().to_owned()
+            };
+            let neighbour_address = address(&serde_json::to_value(bed.inspect(&neighbour).await).unwrap());
+            let neighbour_namespace = bed.engine.network_namespace(&neighbour).await.unwrap();
+            let any = "0.0.0.0:8080".parse().unwrap();
+            let _neighbour = neighbour_namespace.tcp_listen(any).await.unwrap();
 
-        let own = bed.request("own", with_everything(spec(&image, Transport::Stdio, &["echo"])));
-        bed.engine.prepare(&own).await.unwrap();
-        let network = format!("waypost-{}", own.instance_id);
-        let gateway = gateway_of(&bed.docker, &network).await;
-        // Services of the machine listen on all its addresses.
-        let host = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
-        let port = host.local_addr().unwrap().port();
-        let bridge = gateway_of(&bed.docker, "bridge").await;
-        // The address of the machine in its own network. Nothing is sent.
-        let outside = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        let machine =
-            outside.connect("192.0.2.1:9").and_then(|()| outside.local_addr()).map_or(bridge.into(), |own| own.ip());
-        let addresses = [
-            format!("{gateway}:{port}"),
-            format!("127.0.0.1:{port}"),
-            format!("{bridge}:{port}"),
-            format!("{machine}:{port}"),
-            format!("{neighbour_address}:8080"),
-            "169.254.169.254:80".into(),
-            "1.1.1.1:443".into(),
-        ];
-        let mut args = vec!["escape"];
-        args.extend(addresses.iter().map(String::as_str));
-        // A container of the same instance, for another agent.
-        let mut sibling = bed.request("own", spec(&image, Transport::StreamableHttp, &["wait"]));
-        sibling.key = Some("agt_2".into());
-        let sibling = bed.engine.start(&sibling, &BTreeMap::new()).await.unwrap().container;
-        assert_eq!(sibling.key.as_deref(), Some("agt_2"));
-        let sibling_address = address(&serde_json::to_value(bed.inspect(&sibling.id).await).unwrap());
-        let sibling_namespace = bed.engine.network_namespace(&sibling.id).await.unwrap();
-        let _sibling = sibling_namespace.tcp_listen(any).await.unwrap();
-        let sibling_address = format!("{sibling_address}:8080");
-        // It listens, so what fails below is the way to it.
-        let timeout = std::time::Duration::from_secs(5);
-        sibling_namespace.tcp_connect(sibling_address.parse().unwrap(), timeout).await.unwrap();
-        args.push(&sibling_address);
-        let attempt = bed.request("own", with_everything(spec(&image, Transport::Stdio, &args)));
-        let started = bed.engine.start(&attempt, &secret_values()).await.unwrap();
-        let text = read_until(&mut started.attached.unwrap().output, "done=").await;
-        let attempts: Vec<_> = text.lines().filter(|line| *line != "done=").collect();
-        assert!(attempts.len() >= 24 + addresses.len(), "{text}");
-        for attempt in attempts {
-            assert!(!attempt.ends_with("=ok"), "{attempt}\n{text}");
-        }
-    });
+            let own = bed.request("own", with_everything(spec(&image, Transport::Stdio, &["echo"])));
+            bed.engine.prepare(&own).await.unwrap();
+            let network = format!("waypost-{}", own.instance_id);
+            let gateway = gateway_of(&bed.docker, &network).await;
+            // Services of the machine listen on all its addresses.
+            let host = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+            let port = host.local_addr().unwrap().port();
+            let bridge = gateway_of(&bed.docker, "bridge").await;
+            // The address of the machine in its own network. Nothing is sent.
+            let outside = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            let machine =
+                outside.connect("192.0.2.1:9").and_then(|()| outside.local_addr()).map_or(bridge.into(), |own| own.ip());
+            let addresses = [
+                format!("{gateway}:{port}"),
+                format!("127.0.0.1:{port}"),
+                format!("{bridge}:{port}"),
+                format!("{machine}:{port}"),
+                format!("{neighbour_address}:8080"),
+                "169.254.169.254:80".into(),
+                "1.1.1.1:443".into(),
+            ];
+            let mut args = vec!["escape"];
+            args.extend(addresses.iter().map(String::as_str));
+            // A container of the same instance, for another agent.
+            let mut sibling = bed.request("own", spec(&image, Transport::StreamableHttp, &["wait"]));
+            sibling.key = Some("agt_2".into());
+            let sibling = bed.engine.start(&sibling, &BTreeMap::new()).await.unwrap().container;
+            assert_eq!(sibling.key.as_deref(), Some("agt_2"));
+            let sibling_address = address(&serde_json::to_value(bed.inspect(&sibling.id).await).unwrap());
+            let sibling_namespace = bed.engine.network_namespace(&sibling.id).await.unwrap();
+            let _sibling = sibling_namespace.tcp_listen(any).await.unwrap();
+            let sibling_address = format!("{sibling_address}:8080");
+            // It listens, so what fails below is the way to it.
+            let timeout = std::time::Duration::from_secs(5);
+            sibling_namespace.tcp_connect(sibling_address.parse().unwrap(), timeout).await.unwrap();
+            args.push(&sibling_address);
+            let attempt = bed.request("own", with_everything(spec(&image, Transport::Stdio, &args)));
+            let started = bed.engine.start(&attempt, &secret_values()).await.unwrap();
+            let text = read_until(&mut started.attached.unwrap().output, "done=").await;
+            let attempts: Vec<_> = text.lines().filter(|line| *line != "done=").collect();
+            assert!(attempts.len() >= 24 + addresses.len(), "{text}");
+            for attempt in attempts {
+                assert!(!attempt.ends_with("=ok"), "{attempt}\n{text}");
+            }
+        });
+    }
 }
 
-#[test]
-fn docker_names_are_resolved_by_the_daemon_only() {
-    run(|bed| async {
-        let image = bed.image("resolve", &[]).await;
-        bed.engine.pull(&image, None).await.unwrap();
-        let request = bed.request("a", spec(&image, Transport::Stdio, &["facts"]));
-        let started = bed.engine.start(&request, &BTreeMap::new()).await.unwrap();
-        let text = read_all(started.attached.unwrap().output).await;
-        let resolv = text.lines().find_map(|line| line.strip_prefix("resolv=")).unwrap();
-        let servers: Vec<_> = resolv.split('|').filter_map(|line| line.strip_prefix("nameserver ")).collect();
-        // The engine's own server in the namespace of the container, which forwards to 127.0.0.1 there.
-        assert!(servers == ["127.0.0.11"] || servers == ["127.0.0.1"], "{resolv}");
-    });
+waypost_testkit::needs_docker! {
+    #[test]
+    fn docker_names_are_resolved_by_the_daemon_only() {
+        run(|bed| async {
+            let image = bed.image("resolve", &[]).await;
+            bed.engine.pull(&image, None).await.unwrap();
+            let request = bed.request("a", spec(&image, Transport::Stdio, &["facts"]));
+            let started = bed.engine.start(&request, &BTreeMap::new()).await.unwrap();
+            let text = read_all(started.attached.unwrap().output).await;
+            let resolv = text.lines().find_map(|line| line.strip_prefix("resolv=")).unwrap();
+            let servers: Vec<_> = resolv.split('|').filter_map(|line| line.strip_prefix("nameserver ")).collect();
+            // The engine's own server in the namespace of the container, which forwards to 127.0.0.1 there.
+            assert!(servers == ["127.0.0.11"] || servers == ["127.0.0.1"], "{resolv}");
+        });
+    }
 }
 
-#[test]
-fn docker_allowed_names_resolve_without_the_engine() {
-    run(|bed| async {
-        let image = bed.image("hosts", &[]).await;
-        bed.engine.pull(&image, None).await.unwrap();
-        let mut spec = spec(&image, Transport::Stdio, &["facts"]);
-        spec.egress = ["db.example:5432", "api.example:443"].map(|text| text.parse().unwrap()).into();
-        let request = bed.request("a", spec);
-        let started = bed.engine.start(&request, &BTreeMap::new()).await.unwrap();
-        let text = read_all(started.attached.unwrap().output).await;
-        let hosts = text.lines().find_map(|line| line.strip_prefix("hosts=")).unwrap();
-        let own: Vec<_> = hosts
-            .split('|')
-            .filter(|line| line.starts_with("127.64."))
-            .map(|l| l.split_whitespace().collect::<Vec<_>>())
-            .collect();
-        assert_eq!(own, [["127.64.0.1", "api.example"], ["127.64.0.2", "db.example"]], "{hosts}");
-    });
+waypost_testkit::needs_docker! {
+    #[test]
+    fn docker_allowed_names_resolve_without_the_engine() {
+        run(|bed| async {
+            let image = bed.image("hosts", &[]).await;
+            bed.engine.pull(&image, None).await.unwrap();
+            let mut spec = spec(&image, Transport::Stdio, &["facts"]);
+            spec.egress = ["db.example:5432", "api.example:443"].map(|text| text.parse().unwrap()).into();
+            let request = bed.request("a", spec);
+            let started = bed.engine.start(&request, &BTreeMap::new()).await.unwrap();
+            let text = read_all(started.attached.unwrap().output).await;
+            let hosts = text.lines().find_map(|line| line.strip_prefix("hosts=")).unwrap();
+            let own: Vec<_> = hosts
+                .split('|')
+                .filter(|line| line.starts_with("127.64."))
+                .map(|l| l.split_whitespace().collect::<Vec<_>>())
+                .collect();
+            assert_eq!(own, [["127.64.0.1", "api.example"], ["127.64.0.2", "db.example"]], "{hosts}");
+        });
+    }
 }

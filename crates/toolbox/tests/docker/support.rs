@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::future::Future;
-use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -39,27 +38,8 @@ pub fn docker_host() -> String {
     std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into())
 }
 
-/// Returns why the tests cannot run here; `None` if they can.
-fn missing() -> Option<String> {
-    let host = docker_host();
-    let socket = host.strip_prefix("unix://").unwrap_or_default();
-    if std::os::unix::net::UnixStream::connect(socket).is_err() {
-        return Some(format!("needs Docker at {host}"));
-    }
-    if std::process::Command::new("docker-registry").arg("--version").stdout(Stdio::null()).status().is_err() {
-        return Some("needs docker-registry".into());
-    }
-    None
-}
-
 /// Runs a test with an engine of its own, and removes everything that it leaves.
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(&'static Bed) -> F) {
-    if let Some(missing) = missing() {
-        let name = std::thread::current().name().unwrap_or_default().to_owned();
-        // Not `eprintln!`, which the test harness captures.
-        let _ = writeln!(std::io::stderr(), "test {name} ... ignored, {missing}");
-        return;
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         // A reference with a static lifetime makes the tests shorter. The process ends soon.

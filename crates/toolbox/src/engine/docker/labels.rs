@@ -10,7 +10,7 @@ use super::super::ContainerRequest;
 pub const TOOLBOX: &str = "dev.waypost.toolbox";
 /// The ID of the instance.
 pub const INSTANCE: &str = "dev.waypost.instance";
-/// The generation of the instance.
+/// The generation of the instance: of a container, or the one that created a volume.
 pub const GENERATION: &str = "dev.waypost.generation";
 /// The agent or session that a container is for; empty for a shared container.
 pub const KEY: &str = "dev.waypost.key";
@@ -53,7 +53,19 @@ pub fn of_container(toolbox_id: &str, request: &ContainerRequest) -> Labels {
     labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Returns the labels of a network or volume of an instance.
+/// Returns the labels of a volume that a container needs. The engine ignores them if the volume exists.
+pub fn of_volume(toolbox_id: &str, request: &ContainerRequest) -> Labels {
+    let mut labels = of_instance(toolbox_id, &request.instance_id);
+    labels.insert(GENERATION.to_owned(), request.generation.to_string());
+    labels
+}
+
+/// Returns the generation that created a volume.
+pub fn generation(labels: &Labels) -> Option<u64> {
+    labels.get(GENERATION)?.parse().ok()
+}
+
+/// Returns the labels of a network of an instance.
 pub fn of_instance(toolbox_id: &str, instance_id: &str) -> Labels {
     [(TOOLBOX, toolbox_id), (INSTANCE, instance_id)].map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }

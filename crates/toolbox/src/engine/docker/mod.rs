@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::models::Volume;
 use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom, SystemRandom};
 use waypost_toolbox_proto::message::RegistryCredentials;
@@ -179,9 +180,17 @@ impl Engine for DockerEngine {
         self.inner.secrets.remove_instance(instance_id);
         self.remove_networks(instance_id).await?;
         if volumes {
-            self.remove_volumes(instance_id).await?;
+            self.remove_volumes_of(instance_id, |_| true).await?;
         }
         Ok(())
+    }
+
+    async fn remove_volumes(&self, instance_id: &str, generation: u64, keep: &[String]) -> Result<(), EngineError> {
+        containers::check_instance_id(instance_id)?;
+        let kept: Vec<String> = keep.iter().map(|name| config::volume_name(instance_id, name)).collect();
+        let is_left =
+            |volume: &Volume| labels::generation(&volume.labels) == Some(generation) && !kept.contains(&volume.name);
+        self.remove_volumes_of(instance_id, is_left).await
     }
 
     async fn network_namespace(&self, container: &str) -> Result<NetworkNamespace, EngineError> {

@@ -37,7 +37,7 @@ impl DockerEngine {
                 name: Some(volume_name(&request.instance_id, &volume.name)),
                 driver: Some("local".into()),
                 driver_opts: Some(HashMap::new()),
-                labels: Some(labels::of_instance(self.toolbox_id(), &request.instance_id)),
+                labels: Some(labels::of_volume(self.toolbox_id(), request)),
                 ..VolumeCreateRequest::default()
             };
             // Returns the existing volume if there is one, whoever created it.
@@ -55,8 +55,13 @@ impl DockerEngine {
         Ok(volumes)
     }
 
-    pub(super) async fn remove_volumes(&self, instance_id: &str) -> Result<(), EngineError> {
-        for volume in self.volumes(Some(instance_id)).await? {
+    /// Removes the volumes of an instance that `is_removed` selects.
+    pub(super) async fn remove_volumes_of(
+        &self,
+        instance_id: &str,
+        is_removed: impl Fn(&Volume) -> bool,
+    ) -> Result<(), EngineError> {
+        for volume in self.volumes(Some(instance_id)).await?.into_iter().filter(is_removed) {
             match self.docker().remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
                 Err(error) if !errors::is_not_found(&error) => return Err(self.error("remove the volume", &error)),
                 _ => {}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
@@ -158,14 +159,32 @@ impl<E: Engine, S: Servers> Instance<E, S> {
     /// Ends a deployment: removes what it has left, then reports the outcome.
     async fn clean(&mut self) -> bool {
         let failed = self.memory.verdict.as_ref().is_some_and(|verdict| verdict.error.is_some());
-        if !failed || self.memory.serving.is_some() || !self.is_touched() {
+        if !failed || !self.is_touched() {
             self.finish().await;
             return true;
         }
         self.exclusive = Some(Exclusive::Clean);
-        let (shared, id, volumes) = (Arc::clone(&self.shared), self.id.clone(), self.memory.fresh);
-        self.work(async move { Done::Cleaned(shared.parts.engine.remove_instance(&id, volumes).await) });
+        self.clean_after(Duration::ZERO);
         false
+    }
+
+    /// Removes what a failed deployment has left, after a pause. If nothing serves calls, that is everything of the
+    /// instance; otherwise the volumes that it created and that the server that serves calls does not use.
+    pub(super) fn clean_after(&mut self, pause: Duration) {
+        let (shared, id, fresh) = (Arc::clone(&self.shared), self.id.clone(), self.memory.fresh);
+        let generation = self.memory.verdict.as_ref().map_or(0, |verdict| verdict.deployment.container_generation);
+        let kept = self.memory.serving.as_ref().map(|serving| {
+            let volumes = serving.spec.volumes.iter();
+            volumes.map(|volume| volume.name.clone()).collect::<Vec<_>>()
+        });
+        self.work(async move {
+            sleep(pause).await;
+            let engine = &shared.parts.engine;
+            Done::Cleaned(match kept {
+                Some(kept) => engine.remove_volumes(&id, generation, &kept).await,
+                None => engine.remove_instance(&id, fresh).await,
+            })
+        });
     }
 
     fn is_touched(&self) -> bool {

@@ -91,6 +91,8 @@ pub(super) struct Instance<E, S> {
     /// The exits of unknown containers: their starts may be in progress.
     early_exits: VecDeque<ContainerExit>,
     starts: u64,
+    /// How often the removal of what a deployment has left has failed.
+    failed_cleanings: u32,
     /// The specification whose container was started once more for another handshake.
     restarted_for: Option<String>,
     wake: Option<Instant>,
@@ -131,6 +133,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             touched: Arc::new(AtomicBool::new(true)),
             early_exits: VecDeque::new(),
             starts: 0,
+            failed_cleanings: 0,
             restarted_for: None,
             wake: None,
             reported: None,

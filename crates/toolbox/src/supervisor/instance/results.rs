@@ -19,6 +19,8 @@ use crate::reconcile::{CHECK_KEY, Phase};
 
 /// The time within which the engine must tell how a container ended.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the removal of what a failed deployment has left is tried if a server serves calls.
+const MAX_CLEANINGS: u32 = 3;
 
 impl<E: Engine, S: Servers> Instance<E, S> {
     /// Handles the result of a work.
@@ -37,16 +39,23 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             }
             Done::Ended { id, exit_code, out_of_memory } => self.ended(&id, exit_code, out_of_memory).await,
             Done::Cleaned(Ok(())) => {
+                self.failed_cleanings = 0;
                 self.exclusive = None;
                 self.finish().await;
             }
             Done::Cleaned(Err(error)) => {
                 tracing::warn!(%error, instance = self.id, "failed to remove what a deployment has left");
-                let (shared, id, volumes) = (Arc::clone(&self.shared), self.id.clone(), self.memory.fresh);
-                self.work(async move {
-                    sleep(RETRY_PAUSE).await;
-                    Done::Cleaned(shared.parts.engine.remove_instance(&id, volumes).await)
-                });
+                self.failed_cleanings += 1;
+                // A volume that cannot be removed, because something else uses it, must not block a server that serves
+                // calls. It is removed with the instance.
+                let is_lost = error.code == ErrorCode::EngineUnavailable;
+                if self.memory.serving.is_none() || is_lost || self.failed_cleanings < MAX_CLEANINGS {
+                    self.clean_after(RETRY_PAUSE);
+                } else {
+                    self.failed_cleanings = 0;
+                    self.exclusive = None;
+                    self.finish().await;
+                }
             }
             Done::InstanceRemoved => self.instance_removed().await,
             Done::Observed { containers, exists } => {

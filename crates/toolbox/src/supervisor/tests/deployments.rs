@@ -5,7 +5,7 @@ use waypost_toolbox_proto::desired::SecretMount;
 use waypost_toolbox_proto::message::{DeploymentOutcome, InstanceSecrets, RegistryCredentials, ToolboxEvent};
 use waypost_toolbox_proto::{
     DeploymentError, DeploymentStep, ErrorCode, InstanceSpec, InstanceState, ResourceClass, SecretDelivery, Sharing,
-    Transport,
+    Transport, Volume,
 };
 
 use super::engine::{Behaviour, Fault};
@@ -136,6 +136,76 @@ async fn a_failed_upgrade_is_rolled_back() {
             assert_eq!(daemon.outcomes("dep_ins_1_2").len(), 1);
         }
     }
+}
+
+fn with_volumes(image: &str, names: &[&str]) -> InstanceSpec {
+    let volume = |name: &&str| Volume { name: (*name).to_owned(), path: format!("/{name}") };
+    InstanceSpec { volumes: names.iter().map(volume).collect(), ..spec(image) }
+}
+
+fn volumes(daemon: &Daemon) -> Vec<String> {
+    daemon.engine.state().volumes.keys().map(|(_, name)| name.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_upgrade_removes_the_volumes_that_it_created() {
+    let daemon = Daemon::new();
+    daemon.behave("bad", Behaviour::NotMcp);
+    daemon.add("ins_1", with_volumes("good", &["data"]));
+    daemon.outcome("dep_ins_1_1").await;
+    daemon.upgrade("ins_1", with_volumes("bad", &["data", "new"]));
+    assert!(matches!(daemon.outcome("dep_ins_1_2").await, DeploymentOutcome::RolledBack { .. }));
+    assert_eq!(volumes(&daemon), ["data"], "removed before the outcome is reported");
+    // A volume that an earlier version has left contains its files.
+    daemon.upgrade("ins_1", with_volumes("good", &["other"]));
+    assert_eq!(daemon.outcome("dep_ins_1_3").await, DeploymentOutcome::Complete);
+    daemon.upgrade("ins_1", with_volumes("bad", &["data", "new", "other"]));
+    assert!(matches!(daemon.outcome("dep_ins_1_4").await, DeploymentOutcome::RolledBack { .. }));
+    assert_eq!(volumes(&daemon), ["data", "other"]);
+    // A deployment that was replaced leaves nothing either.
+    daemon.behave("slow", Behaviour::NeverAnswers);
+    daemon.upgrade("ins_1", with_volumes("slow", &["new", "other"]));
+    daemon.until("created", |daemon| volumes(daemon).len() == 3).await;
+    daemon.upgrade("ins_1", with_volumes("good", &["other"]));
+    assert_eq!(daemon.outcome("dep_ins_1_6").await, DeploymentOutcome::Complete);
+    assert_eq!(volumes(&daemon), ["data", "other"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_cannot_be_removed_does_not_block_the_instance() {
+    let daemon = Daemon::new();
+    daemon.behave("bad", Behaviour::NotMcp);
+    daemon.add("ins_1", spec("good"));
+    daemon.outcome("dep_ins_1_1").await;
+    for _ in 0..3 {
+        daemon.engine.state().faults.push_back(("remove_volumes", ErrorCode::StartFailed));
+    }
+    daemon.upgrade("ins_1", with_volume("bad"));
+    assert!(matches!(daemon.outcome("dep_ins_1_2").await, DeploymentOutcome::RolledBack { .. }));
+    assert_eq!(volumes(&daemon), ["data"]);
+    daemon.until_state("ins_1", InstanceState::Running).await;
+    daemon.remove("ins_1");
+    daemon.until("removed", |daemon| daemon.engine.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_instance_is_not_started_by_a_deployment() {
+    let daemon = Daemon::new();
+    daemon.add("ins_1", spec("one"));
+    daemon.outcome("dep_ins_1_1").await;
+    daemon.edit("ins_1", |instance| instance.run = false);
+    daemon.until_state("ins_1", InstanceState::Stopped).await;
+    daemon.behave("two", Behaviour::NotMcp);
+    daemon.upgrade("ins_1", spec("two"));
+    assert_eq!(daemon.outcome("dep_ins_1_2").await, DeploymentOutcome::Complete, "accepted, not checked");
+    let report = daemon.report("ins_1").unwrap();
+    assert_eq!((report.state, report.generation), (InstanceState::Stopped, 2));
+    assert!(daemon.engine.running().is_empty());
+    daemon.behave("two", Behaviour::Healthy);
+    daemon.edit("ins_1", |instance| instance.run = true);
+    daemon.until_state("ins_1", InstanceState::Running).await;
+    assert_eq!(daemon.engine.state().containers.values().map(|found| found.image.clone()).collect::<Vec<_>>(), ["two"]);
+    assert_eq!(daemon.outcomes("dep_ins_1_2").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

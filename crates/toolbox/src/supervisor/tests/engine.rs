@@ -60,7 +60,8 @@ pub(super) struct FakeContainer {
 pub(super) struct State {
     pub(super) containers: BTreeMap<String, FakeContainer>,
     pub(super) networks: BTreeSet<String>,
-    pub(super) volumes: BTreeSet<(String, String)>,
+    /// The volumes, by instance and name, with the generations that created them.
+    pub(super) volumes: BTreeMap<(String, String), u64>,
     pub(super) behaviours: BTreeMap<String, Behaviour>,
     pub(super) faults: VecDeque<Fault>,
     /// The percentage of operations that fail, and the state of the generator of random numbers.
@@ -228,7 +229,7 @@ impl Engine for FakeEngine {
         self.operation("instances").await?;
         let state = self.state();
         let mut instances: BTreeSet<String> = state.networks.clone();
-        instances.extend(state.volumes.iter().map(|(instance, _)| instance.clone()));
+        instances.extend(state.volumes.keys().map(|(instance, _)| instance.clone()));
         instances.extend(state.containers.values().map(|container| container.observed.instance_id.clone()));
         Ok(instances.into_iter().collect())
     }
@@ -247,7 +248,8 @@ impl Engine for FakeEngine {
             let mut state = self.state();
             state.networks.insert(request.instance_id.clone());
             for volume in &request.spec.volumes {
-                state.volumes.insert((request.instance_id.clone(), volume.name.clone()));
+                let key = (request.instance_id.clone(), volume.name.clone());
+                state.volumes.entry(key).or_insert(request.generation);
             }
         }
         self.point().await;
@@ -341,10 +343,19 @@ impl Engine for FakeEngine {
             state.containers.retain(|_, container| container.observed.instance_id != instance_id);
             state.networks.remove(instance_id);
             if volumes {
-                state.volumes.retain(|(instance, _)| instance != instance_id);
+                state.volumes.retain(|(instance, _), _| instance != instance_id);
             }
             state.log.push(format!("remove_instance {instance_id} volumes={volumes}"));
         }
+        self.point().await;
+        Ok(())
+    }
+
+    async fn remove_volumes(&self, instance_id: &str, generation: u64, keep: &[String]) -> Result<(), EngineError> {
+        self.operation("remove_volumes").await?;
+        self.state().volumes.retain(|(instance, name), created| {
+            instance != instance_id || *created != generation || keep.contains(name)
+        });
         self.point().await;
         Ok(())
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use waypost_toolbox_proto::message::DeploymentOutcome;
-use waypost_toolbox_proto::{ErrorCode, InstanceSpec, InstanceState, Sharing};
+use waypost_toolbox_proto::{ErrorCode, InstanceSpec, InstanceState, Sharing, Volume};
 
 use super::engine::Behaviour;
 use super::fakes::{Daemon, spec, with_volume};
@@ -138,7 +138,9 @@ async fn an_upgrade_continues_after_a_kill_at_any_point() {
             daemon.behave("new", behaviour);
             let points = daemon.engine.state().points;
             daemon.engine.state().kill_after = Some(points + after);
-            daemon.upgrade("ins_1", make("new"));
+            let mut new = make("new");
+            new.volumes.extend(volumes.then(|| Volume { name: "more".into(), path: "/more".into() }));
+            daemon.upgrade("ins_1", new);
             let killed = tokio::select! {
                 () = daemon.engine.killed.notified() => true,
                 _ = daemon.outcome("dep_ins_1_2") => false,
@@ -155,6 +157,8 @@ async fn an_upgrade_continues_after_a_kill_at_any_point() {
                 DeploymentOutcome::Failed { .. } => false,
             };
             assert!(is_expected, "{outcome:?} {volumes} {behaviour:?} {after}");
+            let expected = usize::from(volumes) + usize::from(volumes && behaviour == Behaviour::Healthy);
+            assert_eq!(daemon.engine.state().volumes.len(), expected, "{behaviour:?} {after}");
             if !volumes && behaviour != Behaviour::Healthy {
                 assert_eq!(daemon.engine.running(), ["con1"], "the old container was never stopped");
             }

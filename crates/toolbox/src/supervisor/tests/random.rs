@@ -130,7 +130,7 @@ fn check(daemon: &Daemon) -> Result<(), String> {
             return Err(format!("{id} belongs to no instance"));
         }
     }
-    let networks = engine.networks.iter().chain(engine.volumes.iter().map(|(instance, _)| instance));
+    let networks = engine.networks.iter().chain(engine.volumes.keys().map(|(instance, _)| instance));
     if let Some(id) = networks.into_iter().find(|id| !desired.instances.iter().any(|instance| instance.id == **id)) {
         return Err(format!("something of {id} is left"));
     }
