@@ -68,6 +68,12 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
         Admin instances::stop(cx, ops, org, instance);
         Admin instances::restart(cx, ops, org, instance);
         Admin instances::delete(cx, ops, org, instance);
+        Member instances::call::list_tools(cx, ops, org, instance);
+        Admin instances::call::call_tool(cx, ops, org, instance, ("a", &serde_json::Map::new()));
+        Admin instances::logs::list(cx, ops, org, instance, 1);
+        Admin instances::logs::follow(cx, ops, org, instance, 1);
+        Admin instances::logs::check(cx, ops, org, instance);
+        Member instances::stats::list(cx, ops, org, instance);
         Operator instances::advance_rotations(cx, ops);
         Member deployments::list(cx, ops, org, instance, None, 1);
         Member deployments::get(cx, ops, org, instance, deployment);
