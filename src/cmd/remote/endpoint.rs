@@ -47,7 +47,9 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::Join(_)
         | Command::Assignment(_)
         | Command::Catalog(_)
-        | Command::Secret(_) => CommandScope::Data,
+        | Command::Secret(_)
+        | Command::Toolbox(_)
+        | Command::Instance(_) => CommandScope::Data,
         Command::Serve(_) => CommandScope::None("serve"),
         Command::Walk(_) => CommandScope::None("walk"),
         Command::Audit(_) => CommandScope::Local("audit"),
