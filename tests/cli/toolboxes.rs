@@ -211,3 +211,91 @@ fn waiting_ends_with_the_reason() {
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(printed["deployment"]["error"]["code"], "interrupted");
 }
+
+#[test]
+fn toolbox_and_instance_commands_work_remotely() {
+    let server = RunningServer::new();
+    let workspace = &server.workspace;
+    workspace.prepare();
+    let created = server.run_json(&["toolbox", "create", "rack-2"]);
+    let names: Vec<_> = created.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["id", "name", "token", "expires_at", "command"]);
+    for arguments in [
+        &["toolbox", "list"][..],
+        &["toolbox", "show", "rack-2"],
+        &["toolbox", "show", created["id"].as_str().unwrap()],
+        &["toolbox", "show", "gone"],
+        &["toolbox", "create", "rack-1"],
+        &["toolbox", "rotate-key", "rack-1"],
+        &["toolbox", "revoke", "rack-2"],
+    ] {
+        server.assert_same(arguments);
+    }
+    server.assert_change(&["toolbox", "revoke", "rack-2", "--yes"], &["toolbox", "show", "rack-2"]);
+    assert_eq!(
+        server.run_json(&["toolbox", "delete", "rack-2", "--yes"]),
+        json!({ "id": created["id"], "deleted": true })
+    );
+    let config = workspace.write_file("config.json", "{\"region\": \"eu\"}");
+    let create = ["instance", "create", "web", "--entry", "Search", "--toolbox", "rack-1"];
+    let show = ["instance", "show", "web"];
+    server.assert_change(&[&create[..], &["--config", &config, "--secret", "TOKEN=GITHUB"]].concat(), &show);
+    let update = ["instance", "update", "web", "--version", "1.0", "--secret", "TOKEN=", "--name", "Web"];
+    let updated = server.assert_change(&update, &show);
+    assert_eq!((&updated["generation"], &updated["secrets"]), (&json!(2), &json!({})));
+    server.assert_change(&["instance", "update", "Web", "--learn-egress"], &show);
+    for action in ["stop", "start", "restart"] {
+        server.assert_change(&["instance", action, "web"], &show);
+    }
+    for arguments in [
+        &["instance", "list"][..],
+        &show,
+        &["instance", "show", updated["id"].as_str().unwrap()],
+        &["instance", "show", "gone"],
+        &["instance", "deployments", "web"],
+        &["instance", "delete", "web"],
+        &create,
+        &["instance", "create", "other", "--entry", "search"],
+        &["instance", "create", "other", "--entry", "gone"],
+        &["instance", "create", "other", "--entry", "search", "--version", "3.0"],
+        &["instance", "create", "other", "--entry", "search", "--toolbox", "gone"],
+        &["instance", "create", "other", "--entry", "search", "--secret", "TOKEN=gone"],
+    ] {
+        server.assert_same(arguments);
+    }
+    assert_eq!(
+        server.run_json(&["instance", "delete", "web", "--yes"]),
+        json!({ "id": updated["id"], "deleted": true })
+    );
+    assert_eq!(workspace.run_json(&["instance", "list"]), json!({ "items": [] }));
+}
+
+/// No machine is connected, so the errors show that the requests arrive at the running process with the operator's rights.
+#[test]
+fn commands_that_need_the_link_reach_the_running_server() {
+    let server = RunningServer::new();
+    let workspace = &server.workspace;
+    workspace.prepare();
+    workspace.run_ok(&["org", "create", "other"]);
+    let acme = ["--org", "acme"];
+    let create = ["instance", "create", "web", "--entry", "search", "--toolbox", "rack-1"];
+    workspace.run_ok(&[&create[..], &acme].concat());
+    for arguments in
+        [&["logs", "web"][..], &["logs", "-f", "web"], &["tools", "web"], &["call", "web", "find"], &["stats", "web"]]
+    {
+        let command = [&["instance"], arguments].concat();
+        let local = workspace.run_err(1, &[&command[..], &acme].concat());
+        assert!(local.contains("offline") || local.contains("not connected"), "{arguments:?}: {local}");
+        assert_eq!(server.run_err(1, &command), local, "{arguments:?}");
+        assert_eq!(
+            workspace.run_err(1, &[&command[..], &["--org", "other"]].concat()),
+            "error: there is no instance `web`: run `waypost instance list` to see all\n"
+        );
+        assert_eq!(
+            workspace.run_err(1, &[&command[..], &["--org", "gone"]].concat()),
+            "error: there is no organisation `gone`: run `waypost org list` to see all\n"
+        );
+        let message = workspace.run_err(2, &command);
+        assert_eq!(message, "error: there are several organisations, choose one with --org SLUG: acme, other\n");
+    }
+}

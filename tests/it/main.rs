@@ -9,6 +9,7 @@
 mod app;
 mod client;
 mod console;
+mod daemon;
 mod redaction;
 
 mod collect_email;

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 /// The prefixes of IDs.
-const PREFIXES: &[&str] = &["org", "srv", "eu", "ses", "wt", "ws", "wv", "wp", "tc", "ev", "wph", "req", "msw"];
+const PREFIXES: &[&str] = &[
+    "org", "srv", "eu", "ses", "wt", "ws", "wv", "wp", "tc", "ev", "wph", "req", "msw", "tbx", "ctv", "ins", "dep",
+    "iev",
+];
 const BASE32: &str = "0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Maps IDs to numbered placeholders, in the order in which they are first seen.

@@ -1,11 +1,12 @@
 //! API authentication with an API key or a console session. On the operator's own socket, every request is the
 //! operator's.
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, header};
-use waypost_core::caller::Caller;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, header};
+use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error, Result};
 use waypost_ops::{api_keys, organizations, user_sessions};
@@ -52,6 +53,44 @@ impl AuthenticatedCaller {
     }
 }
 
+/// The credentials of a GET request. A response that stays open checks with them that its caller still has access.
+#[derive(Debug)]
+pub struct Credentials {
+    headers: HeaderMap,
+    info: RequestInfo,
+    /// Whether the request came through the operator's socket, which checks the caller when it is opened.
+    is_operator: bool,
+}
+
+impl FromRequestParts<Web> for Credentials {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Web) -> Result<Self, ApiError> {
+        let names = [header::AUTHORIZATION, header::COOKIE, HeaderName::from_static(ORGANIZATION_HEADER)];
+        let values =
+            names.iter().flat_map(|name| parts.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
+        // Set by the layer that determined the caller, never by the request.
+        let authenticated = parts.extensions.get::<AuthenticatedCaller>();
+        let is_operator = authenticated.is_some_and(|authenticated| authenticated.caller == Caller::Operator);
+        Ok(Self { headers: values.collect(), info: RequestInfo::from_parts(parts)?, is_operator })
+    }
+}
+
+impl Credentials {
+    /// Returns the caller's current context. Does not count towards any rate limit.
+    ///
+    /// # Errors
+    /// `sign_in_required` if the credentials are not valid any more; any error of the store.
+    pub async fn context(&self, web: &Web) -> Result<Ctx> {
+        if self.is_operator {
+            return Ok(web.context(Caller::Operator, &self.info));
+        }
+        let caller =
+            find_caller(web, &self.info, &Method::GET, &self.headers).await?.ok_or_else(missing_credentials)?;
+        Ok(web.context(caller.caller, &self.info))
+    }
+}
+
 /// Rejects requests without a valid API key or session, even if their path does not exist.
 pub async fn authenticate(State(web): State<Web>, info: RequestInfo, mut request: Request, next: Next) -> Response {
     match find(&web, &info, request.method(), request.headers()).await {
@@ -91,11 +130,7 @@ async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMa
         let error = Error::new(Code::RateLimited, "Too many requests from your network. Try again later.");
         return Err(error.with("retry_after_seconds", wait.as_secs().max(1)));
     }
-    let caller = match headers.get(header::AUTHORIZATION) {
-        Some(value) => by_key(web, info, value.to_str().unwrap_or_default()).await?,
-        None => by_session(web, info, method, headers).await?,
-    };
-    if let Some(caller) = caller {
+    if let Some(caller) = find_caller(web, info, method, headers).await? {
         return Ok(caller);
     }
     // A request without credentials is not an attempt to guess them.
@@ -105,10 +140,26 @@ async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMa
     match checked {
         Err(wait) => Err(Error::new(Code::RateLimited, "Too many requests with invalid credentials. Try again later.")
             .with("retry_after_seconds", wait.as_secs().max(1))),
-        Ok(()) => Err(Error::new(
-            Code::SignInRequired,
-            "Valid credentials are missing. Send an API key (`Authorization: Bearer wpk_…`) or a console session.",
-        )),
+        Ok(()) => Err(missing_credentials()),
+    }
+}
+
+fn missing_credentials() -> Error {
+    Error::new(
+        Code::SignInRequired,
+        "Valid credentials are missing. Send an API key (`Authorization: Bearer wpk_…`) or a console session.",
+    )
+}
+
+async fn find_caller(
+    web: &Web,
+    info: &RequestInfo,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Option<AuthenticatedCaller>> {
+    match headers.get(header::AUTHORIZATION) {
+        Some(value) => by_key(web, info, value.to_str().unwrap_or_default()).await,
+        None => by_session(web, info, method, headers).await,
     }
 }
 

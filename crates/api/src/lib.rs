@@ -8,9 +8,13 @@ mod assignments;
 mod audit_events;
 mod authenticate;
 mod catalog;
+mod deployments;
 mod end_users;
 pub mod extract;
+mod follow;
 mod idempotency;
+mod instance_tools;
+mod instances;
 mod invitations;
 mod joins;
 mod members;
@@ -24,6 +28,7 @@ mod secrets;
 mod servers;
 mod ticket_comments;
 mod tickets;
+mod toolboxes;
 mod walkthroughs;
 mod webhooks;
 
@@ -66,6 +71,7 @@ use crate::routes::Routes;
         (name = "catalog", description = "The catalogue of tool servers that can be deployed, with their versions."),
         (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
         (name = "events", description = "The progress events of attempts."),
+        (name = "instances", description = "Tool servers that run on toolboxes, and their deployments."),
         (name = "invitations", description = "Invitations to join the organisation."),
         (name = "members", description = "The users of the organisation."),
         (name = "oauth-configs", description = "Identity providers that end users sign in with."),
@@ -75,6 +81,7 @@ use crate::routes::Routes;
         (name = "sessions", description = "Client sessions of end users."),
         (name = "steps", description = "The steps of a walkthrough's draft, and their revisions."),
         (name = "tickets", description = "Support tickets and comments."),
+        (name = "toolboxes", description = "Machines that run tool servers."),
         (name = "tool-calls", description = "The log of tool calls."),
         (name = "versions", description = "Publishing a draft, and the published versions of a walkthrough."),
         (name = "walkthroughs", description = "Walkthroughs, their drafts, import and export."),
@@ -96,7 +103,10 @@ fn operations() -> Routes {
         assignments::routes,
         audit_events::routes,
         catalog::routes,
+        deployments::routes,
         end_users::routes,
+        instance_tools::routes,
+        instances::routes,
         invitations::routes,
         joins::routes,
         members::routes,
@@ -106,6 +116,7 @@ fn operations() -> Routes {
         servers::routes,
         ticket_comments::routes,
         tickets::routes,
+        toolboxes::routes,
         walkthroughs::routes,
         webhooks::routes,
     ];

@@ -139,6 +139,7 @@ pub fn failed(incoming: &ServerRequest, error: &Error) -> Response {
         | Code::PreconditionFailed
         | Code::ImageNotFound
         | Code::ImageDenied
+        | Code::ToolServerError
         | Code::InvalidArguments
         | Code::NotFound
         | Code::Forbidden

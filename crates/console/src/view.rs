@@ -173,6 +173,7 @@ impl FormError {
             | Code::PreconditionFailed
             | Code::ImageNotFound
             | Code::ImageDenied
+            | Code::ToolServerError
             | Code::WalkthroughEmpty
             | Code::ConfirmationRequired => {
                 let field = error.details.get("field").and_then(|field| field.as_str()).unwrap_or_default().to_owned();

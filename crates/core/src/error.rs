@@ -49,6 +49,8 @@ pub enum Code {
     ImageNotFound,
     /// The registry denied access to the image.
     ImageDenied,
+    /// A tool server reported an error, did not answer, or did not answer with MCP; `details.reason` says which.
+    ToolServerError,
     /// The caller is not allowed to perform the operation.
     Forbidden,
     /// An internal error.
@@ -79,6 +81,7 @@ impl Code {
             Self::PreconditionFailed => "precondition_failed",
             Self::ImageNotFound => "image_not_found",
             Self::ImageDenied => "image_denied",
+            Self::ToolServerError => "tool_server_error",
             Self::Forbidden => "forbidden",
             Self::Internal => "internal",
         }

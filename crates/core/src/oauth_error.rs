@@ -85,6 +85,7 @@ impl From<Error> for OauthError {
             | Code::PreconditionFailed
             | Code::ImageNotFound
             | Code::ImageDenied
+            | Code::ToolServerError
             | Code::NotFound
             | Code::Forbidden
             | Code::Internal => OauthCode::ServerError,

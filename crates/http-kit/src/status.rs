@@ -22,6 +22,7 @@ pub fn of(code: Code) -> StatusCode {
         Code::Forbidden => StatusCode::FORBIDDEN,
         Code::SignInRequired => StatusCode::UNAUTHORIZED,
         Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::ToolServerError => StatusCode::BAD_GATEWAY,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -33,9 +34,11 @@ pub fn retry_after(error: &Error) -> Option<u64> {
     error.details.get("retry_after_seconds").and_then(Value::as_u64)
 }
 
-/// Logs an internal or availability error. Called once per request, where the response is created.
+/// Logs an internal or availability error. Called once per request, where the response is created. A toolbox that is not
+/// connected is not an error of this installation.
 pub fn log(error: &Error) {
-    if matches!(error.code, Code::Internal | Code::Unavailable) {
+    let is_remote = error.details.contains_key("reason");
+    if error.code == Code::Internal || (error.code == Code::Unavailable && !is_remote) {
         let cause = std::error::Error::source(error).map(ToString::to_string);
         tracing::error!(code = error.code.as_str(), cause, "request failed");
     }

@@ -13,8 +13,19 @@ pub enum LinkError {
     Interrupted,
 }
 
+impl LinkError {
+    /// Returns the stable name of the reason, for responses.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Offline => "toolbox_offline",
+            Self::Interrupted => "link_interrupted",
+        }
+    }
+}
+
 impl From<LinkError> for waypost_core::Error {
     fn from(error: LinkError) -> Self {
-        Self::new(Code::Unavailable, error.to_string())
+        Self::new(Code::Unavailable, error.to_string()).with("reason", error.reason())
     }
 }

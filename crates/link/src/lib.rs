@@ -28,6 +28,7 @@ pub use accept::AcceptError;
 pub use error::LinkError;
 pub use links::Links;
 pub use verify::{is_public_key, verify};
+pub use waypost_link_io::lines::{LineError, LineReader};
 pub use waypost_link_io::{Body, BodyError};
 
 /// A boxed future.

@@ -23,6 +23,8 @@ pub struct Links(Arc<Inner>);
 struct Inner {
     open: Mutex<HashMap<ToolboxId, Arc<Link>>>,
     handshakes: Semaphore,
+    /// Cancelled when the process stops.
+    stopped: CancellationToken,
 }
 
 /// An open link.
@@ -61,7 +63,11 @@ impl Links {
     /// Creates a registry without links.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Inner { open: Mutex::default(), handshakes: Semaphore::new(MAX_HANDSHAKES) }))
+        Self(Arc::new(Inner {
+            open: Mutex::default(),
+            handshakes: Semaphore::new(MAX_HANDSHAKES),
+            stopped: CancellationToken::new(),
+        }))
     }
 
     /// Whether this process holds a link to `toolbox`.
@@ -96,9 +102,16 @@ impl Links {
 
     /// Closes all links, because the process stops. The daemons reconnect.
     pub fn close_all(&self) {
+        self.0.stopped.cancel();
         let links = std::mem::take(&mut *self.open());
         links.values().for_each(|link| link.closed.cancel());
         self.count();
+    }
+
+    /// Returns a token that is cancelled by [`Links::close_all`], for responses that follow a state without using a link.
+    #[must_use]
+    pub fn stopped(&self) -> CancellationToken {
+        self.0.stopped.clone()
     }
 
     /// Tells the daemon to replace its key. It reconnects with the new one.

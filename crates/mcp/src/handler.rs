@@ -125,6 +125,7 @@ fn protocol_error(context: &HandlerContext, error: &Error) -> ErrorData {
         | Code::PreconditionFailed
         | Code::ImageNotFound
         | Code::ImageDenied
+        | Code::ToolServerError
         | Code::RateLimited
         | Code::Unavailable
         | Code::NotFound

@@ -24,6 +24,7 @@ pub mod deployments;
 pub mod devices;
 pub mod end_users;
 mod fair_queue;
+pub mod follows;
 pub mod hosting;
 pub mod idempotency;
 pub mod identities;
@@ -55,6 +56,7 @@ pub mod secret_key;
 pub mod servers;
 pub mod sessions;
 mod sign_in_limits;
+mod slots;
 pub mod spreadsheet;
 pub mod ticket_comments;
 pub mod ticket_creation;
@@ -92,6 +94,8 @@ pub struct Ops {
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
     pub(crate) instance_limit: u32,
     links: Links,
+    pub(crate) calls: slots::Slots,
+    pub(crate) follows: slots::Slots,
 }
 
 /// The default of the maximum number of instances of an organisation.
@@ -111,6 +115,8 @@ impl Ops {
             sign_in_limits: sign_in_limits::SignInLimits::default(),
             instance_limit: INSTANCE_LIMIT,
             links: Links::new(),
+            calls: slots::Slots::new(instances::call::MAX_CALLS),
+            follows: slots::Slots::new(follows::MAX_FOLLOWS),
         }
     }
 

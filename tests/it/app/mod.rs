@@ -255,6 +255,11 @@ impl App {
         Ops::new(self.0.db.clone()).with_outbound(self.0.outbound.clone()).with_keyring(self.0.keyring.clone())
     }
 
+    /// Returns the operations of the running product, whose links to toolboxes the API uses.
+    pub fn running_ops(&self) -> Ops {
+        self.0.running.lock().unwrap().as_ref().unwrap().hosting.ops().clone()
+    }
+
     /// Counts `number` requests from `address` towards the limit of all requests, without sending them.
     pub fn count_requests(&self, address: &str, number: u32) {
         for _ in 0..number {

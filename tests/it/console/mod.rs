@@ -8,6 +8,8 @@ mod assets;
 mod audit;
 mod bulk;
 mod editor;
+mod instance_links;
+mod instances;
 mod invitations;
 mod joins;
 mod members;

@@ -487,6 +487,7 @@ pub fn error_response(error: &Error) -> Response {
         | Code::PreconditionFailed
         | Code::ImageNotFound
         | Code::ImageDenied
+        | Code::ToolServerError
         | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let code = if status.is_server_error() { INTERNAL_ERROR } else { INVALID_REQUEST };

@@ -271,7 +271,8 @@ fn public_code(code: Code) -> &'static str {
         | Code::NotFound
         | Code::PreconditionFailed
         | Code::ImageNotFound
-        | Code::ImageDenied => "unavailable",
+        | Code::ImageDenied
+        | Code::ToolServerError => "unavailable",
         Code::InvalidArguments
         | Code::WalkthroughNotFound
         | Code::WalkthroughEmpty

@@ -88,6 +88,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     let deployment = deployments::begin(cx, &mut tx, &instance).await?;
     record_operation(cx, &mut tx, &instance, "instance.create").await?;
     tx.commit().await?;
+    ops.links().notify_desired(&instance.toolbox_id);
     Ok(InstanceView { instance, deployment: Some(deployment) })
 }
 

@@ -4,15 +4,19 @@
 //! daemon converges, and its reports change the observed state (`toolbox_directory`). Locks are acquired in this order:
 //! organisation, toolbox.
 
+pub mod call;
 pub mod config;
 mod create;
 mod desired;
+pub mod logs;
 mod placement;
 mod removal;
+mod requests;
 mod rotation;
 mod run;
 mod slug;
 mod spec;
+pub mod stats;
 mod update;
 
 use serde_json::{Value, json};

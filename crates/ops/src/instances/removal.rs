@@ -39,5 +39,6 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ins
     }
     record_operation(cx, &mut tx, &instance, "instance.delete").await?;
     tx.commit().await?;
+    ops.links().notify_desired(&toolbox_id);
     Ok(())
 }

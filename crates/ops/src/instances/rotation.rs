@@ -61,6 +61,7 @@ pub(crate) async fn advance(cx: &Ctx, ops: &Ops, organization: &OrganizationId, 
         deploy(cx, &mut tx, &mut instance).await?;
         store::mark_rotation_attempted(&mut tx, organization, &instance.id).await?;
         tx.commit().await?;
+        ops.links().notify_desired(&instance.toolbox_id);
         return Ok(true);
     }
     Ok(false)

@@ -31,6 +31,7 @@ pub async fn start(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inst
     };
     record_operation(cx, &mut tx, &instance, "instance.start").await?;
     tx.commit().await?;
+    ops.links().notify_desired(&instance.toolbox_id);
     Ok(InstanceView { instance, deployment })
 }
 
@@ -49,6 +50,7 @@ pub async fn stop(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Insta
     let deployment = write(&mut tx, &instance).await?;
     record_operation(cx, &mut tx, &instance, "instance.stop").await?;
     tx.commit().await?;
+    ops.links().notify_desired(&instance.toolbox_id);
     Ok(InstanceView { instance, deployment })
 }
 
@@ -70,6 +72,7 @@ pub async fn restart(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &In
     };
     record_operation(cx, &mut tx, &instance, "instance.restart").await?;
     tx.commit().await?;
+    ops.links().notify_desired(&instance.toolbox_id);
     Ok(InstanceView { instance, deployment })
 }
 

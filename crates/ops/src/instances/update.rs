@@ -69,6 +69,7 @@ pub async fn update(
     };
     record_operation(cx, &mut tx, &instance, "instance.update").await?;
     tx.commit().await?;
+    ops.links().notify_desired(&instance.toolbox_id);
     Ok(InstanceView { instance, deployment })
 }
 

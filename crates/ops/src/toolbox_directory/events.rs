@@ -40,11 +40,13 @@ impl ToolboxDirectory {
         let ended = apply_event(&cx, &mut tx, &own, &event).await?;
         toolbox::set_last_event(&mut tx, &own.organization_id, id, event.sequence).await?;
         tx.commit().await?;
-        if let Some(instance) = ended
-            && let Err(error) = continue_rotations(&cx, &self.ops, &instance).await
-        {
-            // The job continues the rotation.
-            tracing::warn!(%error, "failed to continue the rotation of a secret");
+        if let Some(instance) = ended {
+            // A rollback changes the desired state.
+            self.ops.links().notify_desired(id);
+            if let Err(error) = continue_rotations(&cx, &self.ops, &instance).await {
+                // The job continues the rotation.
+                tracing::warn!(%error, "failed to continue the rotation of a secret");
+            }
         }
         Ok(Some(ControlMessage::Acknowledge { sequence: event.sequence }))
     }

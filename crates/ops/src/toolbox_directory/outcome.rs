@@ -69,9 +69,8 @@ async fn end(
     error: Option<&DeploymentError>,
 ) -> Result<()> {
     deployment.state = state;
-    if state == DeploymentState::Complete {
-        deployment.step = DeploymentStep::Complete;
-    }
+    // A failed deployment shows the step that failed.
+    deployment.step = error.map_or(DeploymentStep::Complete, |error| error.step);
     deployment.error = error.map(|error| DeploymentError {
         cause: notify::clean(&error.cause),
         next_action: notify::clean(&error.next_action),

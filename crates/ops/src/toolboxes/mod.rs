@@ -209,8 +209,8 @@ pub async fn update(
     Ok(view)
 }
 
-/// Revokes a toolbox: it can no longer connect, and its running deployments end. Succeeds for a revoked toolbox, too. The
-/// caller closes the link.
+/// Revokes a toolbox: its link is closed, it can no longer connect, and its running deployments end. Succeeds for a
+/// revoked toolbox, too.
 ///
 /// # Errors
 /// `forbidden` for members below admin; `not_found` if the toolbox does not exist.
@@ -226,6 +226,7 @@ pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Too
     }
     let view = view(cx, &mut tx, toolbox).await?;
     tx.commit().await?;
+    ops.links().close(id);
     Ok(view)
 }
 
@@ -241,8 +242,8 @@ async fn end_deployments(cx: &Ctx, tx: &mut Tx, toolbox: &Toolbox) -> Result<()>
     Ok(())
 }
 
-/// Requests a new key from the daemon. It is asked for the key when it sends its next heartbeat, at most a minute later
-/// while it is online. The current key remains valid until the daemon presents the new one.
+/// Requests a new key from the daemon: at once if this process holds the link, otherwise when it sends its next heartbeat,
+/// at most a minute later while it is online. The current key remains valid until the daemon presents the new one.
 ///
 /// # Errors
 /// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if no machine has joined or
@@ -265,10 +266,12 @@ pub async fn rotate_key(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: 
     record_operation(cx, &mut tx, &toolbox, "toolbox.rotate_key").await?;
     let view = view(cx, &mut tx, toolbox).await?;
     tx.commit().await?;
+    // Without a link here, the daemon is asked when it sends its next heartbeat.
+    let _ = ops.links().rotate_key(id);
     Ok(view)
 }
 
-/// Deletes a toolbox. The instances of a revoked toolbox are deleted with it. The caller closes the link.
+/// Deletes a toolbox, and closes its link. The instances of a revoked toolbox are deleted with it.
 ///
 /// # Errors
 /// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if it has instances and is
@@ -297,6 +300,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Too
     }
     record_operation(cx, &mut tx, &toolbox, "toolbox.delete").await?;
     tx.commit().await?;
+    ops.links().close(id);
     Ok(())
 }
 

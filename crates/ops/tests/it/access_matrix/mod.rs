@@ -2,7 +2,7 @@
 //! another.
 //!
 //! The list of operations is read from the sources, so a new operation fails `every_operation_has_a_row` until it has a
-//! row in `rows.rs` or `content.rs`, or an exception here with its reason. The rows need no valid arguments: an
+//! row in `rows.rs`, `content.rs` or `tool_servers.rs`, or an exception here with its reason. The rows need no valid arguments: an
 //! operation must refuse a caller before it checks its arguments. `access.rs` checks some of the operations with
 //! existing objects.
 
@@ -16,6 +16,7 @@ macro_rules! rows {
 mod content;
 mod rows;
 mod sources;
+mod tool_servers;
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,6 @@
 //! The rows of the access matrix: one call of each operation, with the callers that may perform it. `content.rs`
-//! contains the rows of walkthroughs.
+//! contains the rows of walkthroughs, `tool_servers.rs` those of toolboxes and instances.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use waypost_core::account::CodePurpose;
@@ -9,8 +8,8 @@ use waypost_core::analytics::TimeRange;
 use waypost_core::authorization::ProgressClaim;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{
-    AssignmentId, CatalogEntryId, CatalogVersionId, DeploymentId, IdentityId, InstanceId, OauthConfigId, OauthGrantId,
-    StepId, TicketCommentId, TicketId, ToolSecretId, ToolboxId, UserSessionId, WebhookDeliveryId, WebhookId,
+    AssignmentId, CatalogEntryId, IdentityId, OauthConfigId, OauthGrantId, StepId, TicketCommentId, TicketId,
+    ToolSecretId, UserSessionId, WebhookDeliveryId, WebhookId,
 };
 use waypost_core::oauth_config::{OauthConfig, ProviderKind, TokenAuthMethod};
 use waypost_core::organization::{Role, SignUpPolicy};
@@ -30,7 +29,6 @@ use waypost_ops::hosting::Hosting;
 use waypost_ops::identities::{Claims, EndUserIdentity};
 use waypost_ops::identity::{Credentials, Subject};
 use waypost_ops::identity_provider::LoginRequest;
-use waypost_ops::instances::{InstancePatch, NewInstance};
 use waypost_ops::login::{FinishedLogin, ProviderTokens};
 use waypost_ops::oauth_clients::ClientRegistration;
 use waypost_ops::oauth_configs::OauthConfigSettings;
@@ -41,19 +39,19 @@ use waypost_ops::servers::{ServerSearch, ServerSettings};
 use waypost_ops::ticket_comments::NewComment;
 use waypost_ops::ticket_creation::NewTicket;
 use waypost_ops::tickets::{TicketFilter, TicketListQuery, TicketPatch};
-use waypost_ops::toolboxes::ToolboxPatch;
 use waypost_ops::user_sessions::Browser;
 use waypost_ops::webhooks::{NewWebhook, WebhookPatch};
 use waypost_ops::{
     Ops, accounts, activity, analytics, api_keys, assignments, audit_events, audit_export, browser_sessions, catalog,
-    claim_links, deployments, end_users, identities, identity_provider, instances, invitation_emails, invitations,
-    joins, logos, notifications, oauth_clients, oauth_configs, oauth_grants, organizations, overview, progress, search,
-    secret_key, servers, ticket_comments, ticket_creation, ticket_replies, tickets, tool_secrets, toolboxes, try_it,
-    user_accounts, user_sessions, users, walkthroughs, webhook_deliveries, webhooks,
+    claim_links, end_users, identities, identity_provider, invitation_emails, invitations, joins, logos, notifications,
+    oauth_clients, oauth_configs, oauth_grants, organizations, overview, progress, search, secret_key, servers,
+    ticket_comments, ticket_creation, ticket_replies, tickets, tool_secrets, try_it, user_accounts, user_sessions,
+    users, walkthroughs, webhook_deliveries, webhooks,
 };
 
 use super::Access;
 use super::content::{drafts, target, versions, walkthroughs};
+use super::tool_servers::tool_servers;
 use crate::account_test::authorization_request;
 use crate::catalog::entry_file;
 use crate::fixture::{Tenant, plain_key};
@@ -431,48 +429,6 @@ async fn support(call: Call<'_>) -> Vec<Row> {
         Member ticket_comments::create(cx, ops, org, ticket, &new);
         Member ticket_comments::update(cx, ops, org, ticket, comment, "B");
         Member ticket_comments::delete(cx, ops, org, ticket, comment);
-    }
-}
-
-async fn tool_servers(call: Call<'_>) -> Vec<Row> {
-    let Call { cx, ops, tenant: t, new, .. } = call;
-    let org = &t.organization.id;
-    let (toolbox, instance) = (&ToolboxId::from_store("tbx_0".into()), &InstanceId::from_store("ins_0".into()));
-    let deployment = &DeploymentId::from_store("dep_0".into());
-    let new_instance = NewInstance {
-        slug: "a".to_owned(),
-        name: None,
-        catalog_version_id: CatalogVersionId::from_store("ctv_0".into()),
-        toolbox_id: None,
-        config: serde_json::Map::new(),
-        secrets: BTreeMap::new(),
-        learn_egress: false,
-    };
-    rows! {
-        Admin toolboxes::create(cx, ops, org, new);
-        Member toolboxes::list(cx, ops, org, None, 1);
-        Member toolboxes::get(cx, ops, org, toolbox);
-        Member toolboxes::resolve(cx, ops, org, new);
-        Admin toolboxes::update(cx, ops, org, toolbox, &ToolboxPatch::default());
-        Admin toolboxes::revoke(cx, ops, org, toolbox);
-        Admin toolboxes::rotate_key(cx, ops, org, toolbox);
-        Admin toolboxes::delete(cx, ops, org, toolbox);
-        Operator toolboxes::report_unresponsive(cx, ops);
-        Admin instances::create(cx, ops, org, &new_instance);
-        Member instances::list(cx, ops, org, None, 1);
-        Member instances::list_by_toolbox(cx, ops, org, toolbox);
-        Member instances::get(cx, ops, org, instance);
-        Member instances::resolve(cx, ops, org, "a");
-        Member instances::list_events(cx, ops, org, instance, None, 1);
-        Admin instances::update(cx, ops, org, instance, &InstancePatch::default());
-        Admin instances::start(cx, ops, org, instance);
-        Admin instances::stop(cx, ops, org, instance);
-        Admin instances::restart(cx, ops, org, instance);
-        Admin instances::delete(cx, ops, org, instance);
-        Operator instances::advance_rotations(cx, ops);
-        Member deployments::list(cx, ops, org, instance, None, 1);
-        Member deployments::get(cx, ops, org, instance, deployment);
-        Operator deployments::end_offline(cx, ops);
     }
 }
 

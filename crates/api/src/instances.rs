@@ -1,0 +1,380 @@
+//! `/instances`.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use waypost_core::id::{CatalogVersionId, InstanceId, ToolSecretId, ToolboxId};
+use waypost_core::instance::{self, DesiredRun, InstanceEventKind};
+use waypost_core::{Error, Timestamp};
+use waypost_ops::instances::{self, InstancePatch, InstanceView, NewInstance};
+use waypost_toolbox_proto::instance::{self as observed, InstanceState};
+
+use crate::Web;
+use crate::deployments::Deployment;
+use crate::extract::{Json, Path, Query, Scope, created, parse_id};
+use crate::page::{Page, Paging};
+use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
+
+/// The operations on instances.
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get, update, delete))
+        .routes(routes!(start))
+        .routes(routes!(stop))
+        .routes(routes!(restart))
+        .routes(routes!(list_events))
+        .routes(routes!(get_egress))
+}
+
+/// An instance: a tool server that runs on a toolbox.
+#[derive(Debug, Serialize, ToSchema)]
+struct Instance {
+    #[schema(example = "ins_0123456789abcdef")]
+    id: String,
+    /// The slug, unique in the organisation.
+    slug: String,
+    name: String,
+    /// The version that is deployed.
+    catalog_version_id: String,
+    /// The toolbox on which the instance runs.
+    toolbox_id: String,
+    /// The URL of a server that runs elsewhere. Null for an instance on a toolbox.
+    remote: Option<String>,
+    /// Whether the server should run.
+    desired: DesiredRun,
+    /// The observed state.
+    state: InstanceState,
+    /// The number of the specification, increased by every deployment.
+    generation: u64,
+    /// The generation of the container that serves calls. 0 before the first one.
+    observed_generation: u64,
+    /// The last probe. Null before the first one.
+    health: Option<InstanceHealth>,
+    /// The configuration.
+    config: Map<String, Value>,
+    /// The IDs of the secrets, by the names that the version declares.
+    secrets: BTreeMap<String, String>,
+    /// The deployment of the current generation.
+    deployment: Option<Deployment>,
+}
+
+/// The result of the last probe of an instance.
+#[derive(Debug, Serialize, ToSchema)]
+struct InstanceHealth {
+    /// Whether the server counts as healthy.
+    ok: bool,
+    #[schema(format = DateTime)]
+    checked_at: String,
+    /// The duration of the probe in milliseconds. Null if it failed.
+    latency_ms: Option<u64>,
+    /// Why the probe failed.
+    message: Option<String>,
+}
+
+impl From<observed::Health> for InstanceHealth {
+    fn from(health: observed::Health) -> Self {
+        Self {
+            ok: health.ok,
+            checked_at: Timestamp(health.checked_at).rfc3339(),
+            latency_ms: health.latency_ms,
+            message: health.message,
+        }
+    }
+}
+
+impl From<InstanceView> for Instance {
+    fn from(view: InstanceView) -> Self {
+        let InstanceView { instance, deployment } = view;
+        Self {
+            id: instance.id.to_string(),
+            slug: instance.slug,
+            name: instance.name,
+            catalog_version_id: instance.catalog_version_id.to_string(),
+            toolbox_id: instance.toolbox_id.to_string(),
+            remote: None,
+            desired: instance.desired,
+            state: instance.state,
+            generation: instance.generation,
+            observed_generation: instance.observed_generation,
+            health: instance.health.map(InstanceHealth::from),
+            config: instance.config,
+            secrets: instance.secrets.into_iter().map(|used| (used.name, used.secret_id.to_string())).collect(),
+            deployment: deployment.map(Deployment::from),
+        }
+    }
+}
+
+/// An instance to create.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct InstanceCreate {
+    /// The slug, which is part of the public names of its tools. It must not look like that of another instance.
+    #[schema(min_length = 1, max_length = 24, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", example = "github")]
+    slug: String,
+    /// The name. Defaults to that of the catalogue entry.
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// The version to deploy (`ctv_…`).
+    catalog_version_id: String,
+    /// The toolbox (`tbx_…`). Defaults to the online toolbox with the most free memory.
+    toolbox_id: Option<String>,
+    /// The configuration, which must satisfy the version's `config_schema`.
+    #[serde(default)]
+    config: Map<String, Value>,
+    /// The IDs of secrets (`sec_…`), by the names that the version declares.
+    #[serde(default)]
+    secrets: BTreeMap<String, String>,
+    /// Whether rejected destinations are recorded, so that an allowlist can be proposed.
+    #[serde(default)]
+    learn_egress: bool,
+}
+
+/// Changes to an instance. Absent members are not changed. A change of anything except the name is a new deployment.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct InstanceUpdate {
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// Another version of the same catalogue entry.
+    catalog_version_id: Option<String>,
+    /// The complete configuration. Replaces the current one.
+    config: Option<Map<String, Value>>,
+    /// All secrets. Replaces the current assignment.
+    secrets: Option<BTreeMap<String, String>>,
+    /// Whether rejected destinations are recorded.
+    learn_egress: Option<bool>,
+}
+
+/// An event of an instance on its toolbox.
+#[derive(Debug, Serialize, ToSchema)]
+struct InstanceEvent {
+    #[schema(example = "iev_0123456789abcdef01234567")]
+    id: String,
+    kind: InstanceEventKind,
+    /// The new state, or the cause of the crash.
+    message: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+impl From<instance::InstanceEvent> for InstanceEvent {
+    fn from(event: instance::InstanceEvent) -> Self {
+        let created_at = event.created_at.rfc3339();
+        Self { id: event.id.to_string(), kind: event.kind, message: event.message, created_at }
+    }
+}
+
+/// The connections of an instance that were rejected.
+#[derive(Debug, Serialize, ToSchema)]
+struct InstanceEgress {
+    /// Whether rejected destinations are recorded.
+    learn: bool,
+    /// The rejected destinations as `host:port`, in the order in which they were first seen. At most 100.
+    rejected: Vec<String>,
+}
+
+fn parse_field<T: FromStr>(field: &str, text: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| Error::invalid(field, format!("`{field}` is not a valid ID.")))
+}
+
+fn parse_secrets(secrets: BTreeMap<String, String>) -> Result<BTreeMap<String, ToolSecretId>, Error> {
+    let parsed = secrets.into_iter().map(|(name, id)| {
+        let id = id.parse().map_err(|_| Error::invalid("secrets", format!("`secrets.{name}` is not a valid ID.")))?;
+        Ok((name, id))
+    });
+    parsed.collect()
+}
+
+impl TryFrom<InstanceCreate> for NewInstance {
+    type Error = Error;
+
+    fn try_from(new: InstanceCreate) -> Result<Self, Error> {
+        let toolbox_id = new.toolbox_id.as_deref().map(|text| parse_field::<ToolboxId>("toolbox_id", text));
+        Ok(Self {
+            catalog_version_id: parse_field("catalog_version_id", &new.catalog_version_id)?,
+            toolbox_id: toolbox_id.transpose()?,
+            secrets: parse_secrets(new.secrets)?,
+            slug: new.slug,
+            name: new.name,
+            config: new.config,
+            learn_egress: new.learn_egress,
+        })
+    }
+}
+
+impl TryFrom<InstanceUpdate> for InstancePatch {
+    type Error = Error;
+
+    fn try_from(change: InstanceUpdate) -> Result<Self, Error> {
+        let version = change.catalog_version_id.as_deref();
+        let version = version.map(|text| parse_field::<CatalogVersionId>("catalog_version_id", text));
+        Ok(Self {
+            catalog_version_id: version.transpose()?,
+            secrets: change.secrets.map(parse_secrets).transpose()?,
+            name: change.name,
+            config: change.config,
+            learn_egress: change.learn_egress,
+        })
+    }
+}
+
+/// Lists the instances of the organisation, ordered by slug.
+#[utoipa::path(get, path = "/instances", tag = "instances", operation_id = "list_instances", params(Paging),
+    responses((status = 200, body = Page<Instance>), Problems))]
+async fn list(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Query(paging): Query<Paging>,
+) -> ApiResult<Json<Page<Instance>>> {
+    let limit = paging.limit()?;
+    let found = instances::list(&cx, web.ops(), &organization_id, paging.cursor.as_deref(), limit + 1).await?;
+    let found = found.into_iter().map(Instance::from).collect();
+    Ok(Json(Page::paginate(found, limit, |instance: &Instance| instance.slug.clone())))
+}
+
+/// Creates an instance and deploys it.
+///
+/// The response is returned at once; the deployment continues in the background. Get the instance to follow it. If no
+/// toolbox has room, the error has the `reason` `no_capacity` and a reason for each toolbox. Requires the role `admin`.
+#[utoipa::path(post, path = "/instances", tag = "instances", operation_id = "create_instance",
+    request_body = InstanceCreate, responses((status = 202, body = Instance), Problems))]
+async fn create(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Json(new): Json<InstanceCreate>,
+) -> ApiResult<Response> {
+    let view = instances::create(&cx, web.ops(), &organization_id, &new.try_into()?).await?;
+    let body = Instance::from(view);
+    let mut response = created(&format!("instances/{}", body.id), &body);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}
+
+/// Returns an instance.
+#[utoipa::path(get, path = "/instances/{id}", tag = "instances", operation_id = "get_instance",
+    params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
+    responses((status = 200, body = Instance), Problems))]
+async fn get(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Json<Instance>> {
+    Ok(Json(instances::get(&cx, web.ops(), &organization_id, &parse_id(&text, "instance")?).await?.into()))
+}
+
+/// Updates an instance.
+///
+/// A change of anything except the name is a new deployment: the previous container serves calls until the new one is
+/// healthy, and otherwise the change is rolled back. Requires the role `admin`.
+#[utoipa::path(patch, path = "/instances/{id}", tag = "instances", operation_id = "update_instance",
+    params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")), request_body = InstanceUpdate,
+    responses((status = 200, body = Instance), Problems))]
+async fn update(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+    Json(change): Json<InstanceUpdate>,
+) -> ApiResult<Json<Instance>> {
+    let id: InstanceId = parse_id(&text, "instance")?;
+    Ok(Json(instances::update(&cx, web.ops(), &organization_id, &id, &change.try_into()?).await?.into()))
+}
+
+/// Removes an instance.
+///
+/// It has the state `removing` until its toolbox has removed its containers, networks, volumes and files. Requires the
+/// role `admin`.
+#[utoipa::path(delete, path = "/instances/{id}", tag = "instances", operation_id = "delete_instance",
+    params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
+    responses((status = 202), Problems))]
+async fn delete(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<StatusCode> {
+    instances::delete(&cx, web.ops(), &organization_id, &parse_id(&text, "instance")?).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Starts an instance.
+///
+/// Requires the role `admin`.
+#[utoipa::path(post, path = "/instances/{id}/start", tag = "instances", operation_id = "start_instance",
+    params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
+    responses((status = 200, body = Instance), Problems))]
+async fn start(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Json<Instance>> {
+    Ok(Json(instances::start(&cx, web.ops(), &organization_id, &parse_id(&text, "instance")?).await?.into()))
+}
+
+/// Stops an instance.
+///
+/// The server has 30 seconds to end. Requires the role `admin`.
+#[utoipa::path(post, path = "/instances/{id}/stop", tag = "instances", operation_id = "stop_instance",
+    params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
+    responses((status = 200, body = Instance), Problems))]
+async fn stop(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Json<Instance>> {
+    Ok(Json(instances::stop(&cx, web.ops(), &organization_id, &parse_id(&text, "instance")?).await?.into()))
+}
+
+/// Restarts an instance.
+///
+/// If its deployment failed, or a secret was rotated, this is a new deployment. Requires the role `admin`.
+#[utoipa::path(post, path = "/instances/{id}/restart", tag = "instances", operation_id = "restart_instance",
+    params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
+    responses((status = 200, body = Instance), Problems))]
+async fn restart(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Json<Instance>> {
+    Ok(Json(instances::restart(&cx, web.ops(), &organization_id, &parse_id(&text, "instance")?).await?.into()))
+}
+
+/// Lists the events of an instance, newest first.
+///
+/// The last 500 are kept.
+#[utoipa::path(get, path = "/instances/{id}/events", tag = "instances", operation_id = "list_instance_events",
+    params(("id" = String, Path, description = "The ID of the instance (`ins_…`)."), Paging),
+    responses((status = 200, body = Page<InstanceEvent>), Problems))]
+async fn list_events(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+    Query(paging): Query<Paging>,
+) -> ApiResult<Json<Page<InstanceEvent>>> {
+    let id: InstanceId = parse_id(&text, "instance")?;
+    let (limit, before) = (paging.limit()?, paging.parse_cursor()?);
+    let found = instances::list_events(&cx, web.ops(), &organization_id, &id, before.as_ref(), limit + 1).await?;
+    let found = found.into_iter().map(InstanceEvent::from).collect();
+    Ok(Json(Page::paginate(found, limit, |event: &InstanceEvent| event.id.clone())))
+}
+
+/// Returns the connections of an instance that were rejected.
+///
+/// Add what it needs to the catalogue entry, and deploy the new version.
+#[utoipa::path(get, path = "/instances/{id}/egress", tag = "instances", operation_id = "get_instance_egress",
+    params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
+    responses((status = 200, body = InstanceEgress), Problems))]
+async fn get_egress(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Json<InstanceEgress>> {
+    let found = instances::get(&cx, web.ops(), &organization_id, &parse_id(&text, "instance")?).await?.instance;
+    Ok(Json(InstanceEgress { learn: found.learn_egress, rejected: found.rejected_egress }))
+}

@@ -1,0 +1,27 @@
+//! Responses that stay open and follow logs or deployments: their limits.
+
+use waypost_core::Result;
+use waypost_core::id::OrganizationId;
+
+use crate::Ops;
+use crate::slots::{Slot, SlotLimits};
+
+/// The maximum number of open responses of this process. Each queries the database every few seconds.
+pub(crate) const MAX_FOLLOWS: SlotLimits = SlotLimits { total: 200, per_organization: 20 };
+
+/// An open response, counted until it is dropped.
+#[derive(Debug)]
+pub struct Follow {
+    _slot: Slot,
+}
+
+impl Follow {
+    /// Counts an open response.
+    ///
+    /// # Errors
+    /// `rate_limited` if the organisation has 20 open responses, or this process 200.
+    pub fn open(ops: &Ops, organization: &OrganizationId) -> Result<Self> {
+        let message = "Too many logs and deployments are being followed. Close one of them first.";
+        Ok(Self { _slot: ops.follows.acquire(organization, message)? })
+    }
+}

@@ -1,0 +1,220 @@
+//! Calls of the tools of an instance over the link to its toolbox.
+//!
+//! Every response is limited in size and time. Messages that precede the response of a call, such as progress, are
+//! dropped: nobody waits for them.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, header};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use waypost_core::access::{Operation, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{InstanceId, OrganizationId, base32};
+use waypost_core::instance::Instance;
+use waypost_core::{Code, Error, Result};
+use waypost_link::Body;
+use waypost_mcp_wire::{Envelope, ErrorObject, INVALID_PARAMS};
+use waypost_store::instance_source;
+use waypost_toolbox_proto::entry::Sharing;
+use waypost_toolbox_proto::http::{CONTAINER_KEY_HEADER, TIMEOUT_HEADER, mcp_path};
+
+use super::requests::{find, interrupted, send, within};
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::deployments::notify::clean;
+use crate::slots::SlotLimits;
+
+/// The time for the response of the server, including the start of its container.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// The maximum size of a response in bytes. An `Idempotency-Key` stores at most as much.
+pub const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
+/// The maximum length of the name of a tool in bytes.
+pub const MAX_TOOL_NAME: usize = 256;
+/// The additional time in which the daemon reports that a call has timed out.
+const REPORT_TIME: Duration = Duration::from_secs(5);
+/// The maximum number of pages of a list of tools.
+const MAX_PAGES: usize = 50;
+/// The maximum number of calls of this process at a time. Each may need [`MAX_RESPONSE_BYTES`] of memory.
+pub(crate) const MAX_CALLS: SlotLimits = SlotLimits { total: 64, per_organization: 16 };
+
+/// Returns the tools of an instance, as its server describes them. Starts the server if it is stopped until its next
+/// call.
+///
+/// # Errors
+/// `not_found` if the instance does not exist or the caller cannot access it; `rate_limited` if too many calls are in
+/// progress; `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the server cannot be
+/// started; `conflict` if the instance is not running; `tool_server_error` if the server reports an error, or its answer
+/// is not a list of tools, has more than 50 pages or is too large, or does not arrive within 30 seconds.
+pub async fn list_tools(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &InstanceId,
+) -> Result<Vec<Box<RawValue>>> {
+    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    let instance = find(ops, organization, id).await?;
+    let _slot = ops.calls.acquire(organization, BUSY)?;
+    let call = Call { ops, instance: &instance, key: LIST_KEY.to_owned() };
+    within(TIMEOUT + REPORT_TIME, call.list_tools()).await
+}
+
+/// Calls a tool of an instance, and returns the result of the server, which may describe an error of the tool. If the
+/// instance has one container per agent, the caller's own is used; if it has one per session, a new one.
+///
+/// # Errors
+/// Those of [`list_tools`]; `forbidden` for members below admin; `invalid_arguments` if the server rejects the tool's
+/// name or its arguments.
+pub async fn call_tool(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &InstanceId,
+    (tool, arguments): (&str, &Map<String, Value>),
+) -> Result<Box<RawValue>> {
+    authorize(&cx.caller, Operation::InstanceCall, organization)?;
+    if tool.is_empty() || tool.len() > MAX_TOOL_NAME {
+        return Err(Error::invalid("tool", format!("`tool` must have 1 to {MAX_TOOL_NAME} bytes.")));
+    }
+    let instance = find(ops, organization, id).await?;
+    let key = match find_sharing(ops, &instance).await? {
+        Sharing::PerSession => session_key(cx),
+        Sharing::Shared | Sharing::PerAgent => caller_key(cx),
+    };
+    let _slot = ops.calls.acquire(organization, BUSY)?;
+    // Recorded before it is sent, so that every call that may have had an effect is in the audit log.
+    let mut tx = ops.store.begin().await?;
+    let detail = json!({ "slug": instance.slug, "tool": clean(tool) });
+    record(cx, &mut tx, organization, Entry { action: "instance.call", target: id.as_str(), detail }).await?;
+    tx.commit().await?;
+    let params = json!({ "name": tool, "arguments": arguments });
+    let call = Call { ops, instance: &instance, key };
+    within(TIMEOUT + REPORT_TIME, call.request("tools/call", &params, MAX_RESPONSE_BYTES)).await
+}
+
+/// The key of the container that lists tools, if the instance has several. A list has no state, so that all callers share
+/// it, and cannot start one container each.
+const LIST_KEY: &str = "api";
+const BUSY: &str = "Too many calls of tools are in progress. Try again later.";
+
+async fn find_sharing(ops: &Ops, instance: &Instance) -> Result<Sharing> {
+    let mut conn = ops.store.read().await?;
+    let source = instance_source::find(&mut conn, &instance.organization_id, &instance.catalog_version_id).await?;
+    let source = source.ok_or_else(|| Error::internal("the version of an instance does not exist"))?;
+    Ok(source.version.definition.sharing)
+}
+
+/// Returns the key of the caller's own container. Shared instances ignore it. The prefix distinguishes it from the keys
+/// of agents.
+fn caller_key(cx: &Ctx) -> String {
+    format!("api:{}", cx.caller.actor())
+}
+
+/// Returns the key of a container that no other call uses.
+fn session_key(cx: &Ctx) -> String {
+    let mut bytes = [0_u8; 15];
+    cx.random.fill(&mut bytes);
+    format!("api:{}:{}", cx.caller.actor(), base32(&bytes))
+}
+
+/// A page of `tools/list`.
+#[derive(Deserialize)]
+struct ToolPage {
+    tools: Vec<Box<RawValue>>,
+    #[serde(default, rename = "nextCursor")]
+    next_cursor: Option<String>,
+}
+
+/// A caller of an instance.
+struct Call<'a> {
+    ops: &'a Ops,
+    instance: &'a Instance,
+    key: String,
+}
+
+impl Call<'_> {
+    async fn list_tools(&self) -> Result<Vec<Box<RawValue>>> {
+        let mut tools = Vec::new();
+        let mut left = MAX_RESPONSE_BYTES;
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let params = cursor.map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
+            let result = self.request("tools/list", &params, left).await?;
+            left = left.saturating_sub(result.get().len());
+            let page: ToolPage = serde_json::from_str(result.get()).map_err(|_| not_mcp())?;
+            if !page.tools.iter().all(|tool| tool.get().starts_with('{')) {
+                return Err(not_mcp());
+            }
+            tools.extend(page.tools);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(tools);
+            }
+        }
+        Err(too_large(&format!("The server's list of tools has more than {MAX_PAGES} pages.")))
+    }
+
+    /// Sends a request to the server, and returns the result of its response, which has at most `limit` bytes.
+    async fn request(&self, method: &str, params: &impl Serialize, limit: usize) -> Result<Box<RawValue>> {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let message = serde_json::to_vec(&message).map_err(Error::internal)?;
+        let request = Request::post(mcp_path(self.instance.id.as_str()))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(CONTAINER_KEY_HEADER, &self.key)
+            .header(TIMEOUT_HEADER, TIMEOUT.as_millis().to_string())
+            .body(Bytes::from(message))
+            .map_err(Error::internal)?;
+        let body = send(self.ops, self.instance, request).await?;
+        parse_response(&read_response(body, limit).await?)
+    }
+}
+
+/// Reads messages, one per line, until the first that is a response. At most `limit` bytes are kept.
+async fn read_response(mut body: Body, limit: usize) -> Result<Bytes> {
+    let mut buffer = BytesMut::new();
+    let mut searched = 0;
+    loop {
+        while let Some(position) = buffer[searched..].iter().position(|byte| *byte == b'\n') {
+            let line = buffer.split_to(searched + position + 1).freeze();
+            searched = 0;
+            if line.len() > limit {
+                return Err(too_large("The server's answer is too large."));
+            }
+            if Envelope::parse(&line).map_err(|_| not_mcp())?.method.is_none() {
+                return Ok(line);
+            }
+        }
+        searched = buffer.len();
+        if searched > limit {
+            return Err(too_large("The server's answer is too large."));
+        }
+        match body.chunk().await {
+            Ok(Some(chunk)) => buffer.extend_from_slice(&chunk),
+            Ok(None) => return Err(not_mcp()),
+            Err(_) => return Err(interrupted()),
+        }
+    }
+}
+
+fn parse_response(message: &[u8]) -> Result<Box<RawValue>> {
+    let envelope = Envelope::parse(message).map_err(|_| not_mcp())?;
+    if let Some(result) = envelope.result {
+        return Ok(result.to_owned());
+    }
+    let error = envelope.error.ok_or_else(not_mcp)?;
+    let ErrorObject { code, message } = serde_json::from_str(error.get()).map_err(|_| not_mcp())?;
+    let message = format!("The server reported an error: {}", clean(&message));
+    let kind = if code == INVALID_PARAMS { Code::InvalidArguments } else { Code::ToolServerError };
+    Err(Error::new(kind, message).with("reason", "server_error").with("server_code", code))
+}
+
+fn not_mcp() -> Error {
+    Error::new(Code::ToolServerError, "The server did not answer with MCP. Read the log of the instance.")
+        .with("reason", "no_mcp")
+}
+
+fn too_large(message: &str) -> Error {
+    Error::new(Code::ToolServerError, message).with("reason", "too_large")
+}

@@ -1,0 +1,59 @@
+//! The rows of operations on toolboxes, instances and deployments.
+
+use std::collections::BTreeMap;
+
+use waypost_core::id::{CatalogVersionId, DeploymentId, InstanceId, ToolboxId};
+use waypost_ops::instances::{InstancePatch, NewInstance};
+use waypost_ops::toolboxes::ToolboxPatch;
+use waypost_ops::{deployments, instances, toolboxes};
+
+use super::Access;
+use super::rows::{Call, Row, row};
+
+pub async fn tool_servers(call: Call<'_>) -> Vec<Row> {
+    let Call { cx, ops, tenant: t, new, .. } = call;
+    let org = &t.organization.id;
+    let (toolbox, instance) = (&ToolboxId::from_store("tbx_0".into()), &InstanceId::from_store("ins_0".into()));
+    let deployment = &DeploymentId::from_store("dep_0".into());
+    let new_instance = NewInstance {
+        slug: "a".to_owned(),
+        name: None,
+        catalog_version_id: CatalogVersionId::from_store("ctv_0".into()),
+        toolbox_id: None,
+        config: serde_json::Map::new(),
+        secrets: BTreeMap::new(),
+        learn_egress: false,
+    };
+    rows! {
+        Admin toolboxes::create(cx, ops, org, new);
+        Member toolboxes::list(cx, ops, org, None, 1);
+        Member toolboxes::get(cx, ops, org, toolbox);
+        Member toolboxes::resolve(cx, ops, org, new);
+        Admin toolboxes::update(cx, ops, org, toolbox, &ToolboxPatch::default());
+        Admin toolboxes::revoke(cx, ops, org, toolbox);
+        Admin toolboxes::rotate_key(cx, ops, org, toolbox);
+        Admin toolboxes::delete(cx, ops, org, toolbox);
+        Operator toolboxes::report_unresponsive(cx, ops);
+        Admin instances::create(cx, ops, org, &new_instance);
+        Member instances::list(cx, ops, org, None, 1);
+        Member instances::list_by_toolbox(cx, ops, org, toolbox);
+        Member instances::get(cx, ops, org, instance);
+        Member instances::resolve(cx, ops, org, "a");
+        Member instances::list_events(cx, ops, org, instance, None, 1);
+        Admin instances::update(cx, ops, org, instance, &InstancePatch::default());
+        Admin instances::start(cx, ops, org, instance);
+        Admin instances::stop(cx, ops, org, instance);
+        Admin instances::restart(cx, ops, org, instance);
+        Admin instances::delete(cx, ops, org, instance);
+        Member instances::call::list_tools(cx, ops, org, instance);
+        Admin instances::call::call_tool(cx, ops, org, instance, ("a", &serde_json::Map::new()));
+        Admin instances::logs::list(cx, ops, org, instance, 1);
+        Admin instances::logs::follow(cx, ops, org, instance, 1);
+        Admin instances::logs::check(cx, ops, org, instance);
+        Member instances::stats::list(cx, ops, org, instance);
+        Operator instances::advance_rotations(cx, ops);
+        Member deployments::list(cx, ops, org, instance, None, 1);
+        Member deployments::get(cx, ops, org, instance, deployment);
+        Operator deployments::end_offline(cx, ops);
+    }
+}
