@@ -55,6 +55,37 @@ pub fn check_length(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the path of the socket of a running `serve`.
+///
+/// # Errors
+/// If no process listens on it, or this user cannot connect. The message says what to do.
+pub fn connectable_path(data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let path = path(data_dir);
+    check_length(&path)?;
+    let folder = data_dir.display();
+    match std::os::unix::net::UnixStream::connect(&path) {
+        Ok(_) => Ok(path),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => bail!(
+            "this command needs a running `waypost serve`, and none uses the data directory {folder}: start it, choose its data directory with --data-dir, or use --url"
+        ),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            bail!(
+                "the socket {} belongs to another user: run this command as the user of `waypost serve`",
+                path.display()
+            )
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot connect to the socket {}", path.display())),
+    }
+}
+
+/// Whether it is certain that no process listens on the socket in `data_dir`.
+#[must_use]
+pub fn is_dead(data_dir: &Path) -> bool {
+    let path = path(data_dir);
+    let is_refused = |error: std::io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
+    check_length(&path).is_ok() && std::os::unix::net::UnixStream::connect(&path).is_err_and(is_refused)
+}
+
 /// The socket of a running `serve`. Its file is removed when this value is dropped.
 #[derive(Debug)]
 pub struct OperatorSocket {

@@ -34,14 +34,14 @@ pub enum Command {
     },
     /// Show an entry with its versions.
     Show {
-        /// Slug or ID of the entry.
+        /// Slug, name or ID of the entry.
         entry: String,
         #[command(flatten)]
         org: Org,
     },
     /// Delete an entry that no instance uses, with its versions.
     Delete {
-        /// Slug or ID of the entry.
+        /// Slug, name or ID of the entry.
         entry: String,
         #[command(flatten)]
         org: Org,

@@ -5,6 +5,7 @@ mod audit;
 mod backup;
 mod catalog;
 mod doctor;
+mod instance;
 mod join;
 mod key;
 mod migrate;
@@ -22,11 +23,12 @@ mod user;
 mod walk;
 mod walkthrough;
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use waypost_core::seal::SecretText;
 
 use crate::config::{self, Settings, Sources};
@@ -45,6 +47,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// The ID and the name of the option for the configuration file.
+const CONFIG: &str = "config";
 
 const AFTER_HELP: &str = "\
 Settings are read from flags, then environment variables (WAYPOST_…), then the --config file; see docs/config.md.
@@ -122,9 +127,12 @@ enum Command {
     /// Manage the secrets of tool servers.
     #[command(subcommand)]
     Secret(secret::Command),
-    /// Manage the machines that run tool servers, and run the daemon of such a machine.
+    /// Manage toolboxes, the machines that run tool servers, and run the daemon of such a machine.
     #[command(subcommand)]
     Toolbox(toolbox::Command),
+    /// Deploy, use and manage tool servers.
+    #[command(subcommand)]
+    Instance(instance::Command),
     /// Apply pending database migrations.
     Migrate(migrate::Args),
     /// Check the installation and suggest fixes.
@@ -167,7 +175,7 @@ impl App {
 /// Parses the command line, runs the command and reports errors.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             // Also covers help and version. clap selects the output stream and the exit code.
@@ -185,6 +193,37 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => report(&error, verbose),
     }
+}
+
+/// Returns the command line. `--config` is an option of every command, like the other global options, except that some
+/// commands have an option of this name for another file: there it must be passed before the noun.
+fn command_line() -> clap::Command {
+    let command = Cli::command().mut_arg(CONFIG, |config| config.global(false));
+    let config = command.get_arguments().find(|argument| argument.get_id() == CONFIG).cloned();
+    match config {
+        Some(config) => command.mut_subcommands(|subcommand| with_config(subcommand, &config)),
+        None => command,
+    }
+}
+
+fn with_config(command: clap::Command, config: &clap::Arg) -> clap::Command {
+    let has_own = command.get_arguments().any(|argument| argument.get_long() == Some(CONFIG));
+    let command = if has_own { command } else { command.arg(config.clone()) };
+    command.mut_subcommands(|subcommand| with_config(subcommand, config))
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command_line();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let mut current = &matches;
+    while let Some((_, next)) = current.subcommand() {
+        if let Ok(Some(file)) = next.try_get_one::<PathBuf>(CONFIG) {
+            cli.global.config = Some(file.clone());
+        }
+        current = next;
+    }
+    Ok(cli)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -238,6 +277,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let ca_pem = outbound::policy(&app.settings, false)?.extra_roots_pem;
             machine::run(Machine { url, data_dir, json: app.json, ca_pem }, command).await?;
         }
+        Command::Toolbox(toolbox::Command::Operator(command)) => {
+            Session::run(&app, async |session| toolbox::run(session, command).await).await?;
+        }
+        Command::Instance(command) if command.needs_link() => remote::run_on_socket(&app, command).await?,
+        Command::Instance(command) => {
+            Session::run(&app, async |session| instance::run(&app, session, command).await).await?;
+        }
         Command::Migrate(args) => migrate::run(&app, args).await?,
         Command::Doctor => return doctor::run(&app).await,
         Command::Backup(args) => backup::backup(&app, args).await?,
@@ -279,12 +325,28 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_file_can_be_given_anywhere() {
+        let config = |arguments: &[&str]| {
+            let arguments = ["waypost"].iter().chain(arguments).map(OsString::from);
+            parse(arguments).unwrap().global.config.map(|path| path.to_str().unwrap().to_owned())
+        };
+        let settings = Some("w.toml".to_owned());
+        assert_eq!(config(&["doctor"]), None);
+        assert_eq!(config(&["--config", "w.toml", "doctor"]), settings);
+        assert_eq!(config(&["doctor", "--config", "w.toml"]), settings);
+        assert_eq!(config(&["org", "--config", "w.toml", "list"]), settings);
+        assert_eq!(config(&["org", "list", "--config=w.toml"]), settings);
+        let create = ["instance", "create", "a", "--entry", "b", "--config", "c.json"];
+        assert_eq!(config(&create), None, "the configuration of an instance is another file");
+        assert_eq!(config(&[&["--config", "w.toml"], &create[..]].concat()), settings);
+        assert_eq!(config(&["instance", "update", "a", "--config", "c.json"]), None);
     }
 }

@@ -151,9 +151,17 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let Services { hosting, tasks, outbox, .. } = services;
     let operator =
         serve_operator(operator, Connections::new(ConnectionLimits::operator(settings), phases.clone()), web);
+    let (links, stopping) = (hosting.ops().links().clone(), stop.accept.clone());
+    let others = async move {
+        tokio::join!(operator, async {
+            stopping.cancelled().await;
+            // Ends the responses that follow a log.
+            links.close_all();
+        });
+    };
     // All clones must be dropped before the tasks end.
     drop(hosting);
-    serve(connections, listeners.main, router, operator, &phases, &stop.open).await;
+    serve(connections, listeners.main, router, others, &phases, &stop.open).await;
     // The order matters: jobs enqueue emails and records, queues are drained, then the database is closed.
     jobs.stop().await;
     if let Some(task) = diagnostics_task {
@@ -394,7 +402,11 @@ fn diagnostics_router(metrics: Metrics, hosting: Hosting) -> Router {
         .merge(router::health_routes(hosting))
 }
 
-fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+/// Cancels `stop` at SIGTERM and SIGINT.
+///
+/// # Errors
+/// If the signals cannot be handled.
+pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     #[expect(clippy::disallowed_methods, reason = "waits for one signal until the process ends")]

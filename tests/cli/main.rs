@@ -5,12 +5,14 @@
 mod admin;
 mod authoring;
 mod operations;
+mod operator_socket;
 mod outbound;
 mod providers;
 mod remote;
 mod samples;
 mod secrecy;
 mod tool_servers;
+mod toolboxes;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -107,8 +109,10 @@ fn redact(text: &str, folder: &Path) -> String {
 }
 
 fn redact_word(word: &str) -> String {
-    const PREFIXES: [&str; 12] =
-        ["org_", "usr_", "srv_", "wt_", "ws_", "wv_", "msw_", "key_", "wpk_", "cat_", "ctv_", "sec_"];
+    const PREFIXES: [&str; 16] = [
+        "org_", "usr_", "srv_", "wt_", "ws_", "wv_", "msw_", "key_", "wpk_", "cat_", "ctv_", "sec_", "tbx_", "wpt_",
+        "ins_", "dep_",
+    ];
     let is_time = word.len() >= 20 && word.starts_with("20") && word.trim_end_matches('.').ends_with('Z');
     let end = if word.ends_with('.') { "." } else { "" };
     let prefix = PREFIXES.iter().find(|prefix| word.starts_with(**prefix) && word.len() >= prefix.len() + 16);

@@ -17,6 +17,8 @@ fn version_and_help_succeed() {
         "assignment",
         "catalog",
         "secret",
+        "toolbox",
+        "instance",
         "secret-key",
         "migrate",
         "doctor",

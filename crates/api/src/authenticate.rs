@@ -58,6 +58,8 @@ impl AuthenticatedCaller {
 pub struct Credentials {
     headers: HeaderMap,
     info: RequestInfo,
+    /// Whether the request came through the operator's socket, which checks the caller when it is opened.
+    is_operator: bool,
 }
 
 impl FromRequestParts<Web> for Credentials {
@@ -67,7 +69,10 @@ impl FromRequestParts<Web> for Credentials {
         let names = [header::AUTHORIZATION, header::COOKIE, HeaderName::from_static(ORGANIZATION_HEADER)];
         let values =
             names.iter().flat_map(|name| parts.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
-        Ok(Self { headers: values.collect(), info: RequestInfo::from_parts(parts)? })
+        // Set by the layer that determined the caller, never by the request.
+        let authenticated = parts.extensions.get::<AuthenticatedCaller>();
+        let is_operator = authenticated.is_some_and(|authenticated| authenticated.caller == Caller::Operator);
+        Ok(Self { headers: values.collect(), info: RequestInfo::from_parts(parts)?, is_operator })
     }
 }
 
@@ -77,6 +82,9 @@ impl Credentials {
     /// # Errors
     /// `sign_in_required` if the credentials are not valid any more; any error of the store.
     pub async fn context(&self, web: &Web) -> Result<Ctx> {
+        if self.is_operator {
+            return Ok(web.context(Caller::Operator, &self.info));
+        }
         let caller =
             find_caller(web, &self.info, &Method::GET, &self.headers).await?.ok_or_else(missing_credentials)?;
         Ok(web.context(caller.caller, &self.info))

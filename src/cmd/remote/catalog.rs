@@ -13,6 +13,7 @@ use super::{RemoteSession, find_item, not_found_message, text};
 use crate::cmd::catalog::{
     Command, ImportResult, MEMBERS, Outcome, SourceFile, confirm_deletion, print, print_deleted, print_list, read_files,
 };
+use crate::cmd::output;
 
 /// Runs the command.
 ///
@@ -67,12 +68,19 @@ async fn import(remote: &RemoteSession, file: &SourceFile) -> anyhow::Result<Imp
     Ok(ImportResult { id: member("id"), version_id: member("version_id"), change: member("change") })
 }
 
-/// Returns an entry by ID or slug.
-async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
+/// Returns an entry by ID, slug or name.
+pub(super) async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
     if text.parse::<CatalogEntryId>().is_ok() {
         let found = remote.client.find(&["catalog", text]).await?;
         return found.ok_or_else(|| anyhow::anyhow!(not_found_message("catalogue entry", text, "catalog")));
     }
-    let entries = remote.client.list_paged(&["catalog"], &[]).await?;
-    find_item(entries, |entry| entry["slug"] == text, "catalogue entry", text, "catalog")
+    let mut entries = remote.client.list_paged(&["catalog"], &[]).await?;
+    if let Some(at) = entries.iter().position(|entry| entry["slug"] == text) {
+        return Ok(entries.swap_remove(at));
+    }
+    entries.retain(|entry| entry["name"] == text);
+    if entries.len() > 1 {
+        anyhow::bail!("Several entries are named `{}`. Use the slug or the ID.", output::clean(text));
+    }
+    find_item(entries, |_| true, "catalogue entry", text, "catalog")
 }

@@ -7,12 +7,13 @@ use reqwest::{Certificate, Method, redirect};
 use serde_json::Value;
 use url::Url;
 use waypost_core::seal::SecretText;
+use waypost_mcp_wire::sse::EventParser;
 use waypost_outbound::unguarded_client;
 
 use super::endpoint::ApiEndpoint;
 use super::error::{self, ApiError};
 use crate::config::Settings;
-use crate::outbound;
+use crate::{operator_socket, outbound};
 
 /// Timeout for establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +27,11 @@ const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 const MAX_ITEMS: usize = 100_000;
 /// Number of items per page: the maximum of the API.
 const PAGE_SIZE: &str = "200";
+
+/// Maximum size of an event of a stream in bytes.
+const MAX_EVENT_BYTES: usize = 1024 * 1024;
+/// The header with which the operator selects an organisation.
+const ORGANIZATION_HEADER: &str = "waypost-organization";
 
 /// The body of a request.
 pub enum Body {
@@ -41,8 +47,17 @@ pub enum Body {
 pub struct Client {
     http: reqwest::Client,
     root: Url,
+    /// The installation, for messages.
     origin: String,
-    key: SecretText,
+    credentials: Credentials,
+}
+
+/// How the client authenticates.
+enum Credentials {
+    /// With an API key.
+    Key(SecretText),
+    /// With the permissions of the socket. The organisation is selected with a header.
+    Socket { organization_id: Option<String> },
 }
 
 impl Client {
@@ -51,14 +66,7 @@ impl Client {
     /// # Errors
     /// If the root certificates in the settings cannot be read.
     pub fn new(endpoint: ApiEndpoint, settings: &Settings) -> anyhow::Result<Self> {
-        // Redirects are not followed: they would forward the key or change the method to GET.
-        #[expect(clippy::disallowed_methods, reason = "connects to the server that the user chose")]
-        let mut builder = unguarded_client()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")));
+        let mut builder = builder();
         if let Some(pem) = outbound::policy(settings, false)?.extra_roots_pem {
             let roots =
                 Certificate::from_pem_bundle(&pem).context("the setting `outbound_ca_file` must name a PEM file")?;
@@ -66,7 +74,25 @@ impl Client {
         }
         let http = builder.build().context("cannot create the HTTP client")?;
         let origin = endpoint.origin.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { http, root: endpoint.origin, origin, key: endpoint.key })
+        Ok(Self { http, root: endpoint.origin, origin, credentials: Credentials::Key(endpoint.key) })
+    }
+
+    /// Creates a client for the running `serve` on this machine, with the operator as the caller. It has no organisation
+    /// (see [`Client::for_organization`]).
+    ///
+    /// # Errors
+    /// If `serve` is not running, or this user cannot connect to it. The message says what to do.
+    pub fn on_socket(settings: &Settings) -> anyhow::Result<Self> {
+        let path = operator_socket::connectable_path(&settings.data_dir)?;
+        let http = builder().unix_socket(path).build().context("cannot create the HTTP client")?;
+        let root = Url::parse("http://localhost").context("cannot create the HTTP client")?;
+        let credentials = Credentials::Socket { organization_id: None };
+        Ok(Self { http, root, origin: "`waypost serve`".to_owned(), credentials })
+    }
+
+    /// Returns the client for an organisation. Only for the operator: an API key belongs to an organisation.
+    pub fn for_organization(self, id: &str) -> Self {
+        Self { credentials: Credentials::Socket { organization_id: Some(id.to_owned()) }, ..self }
     }
 
     /// Returns the origin of the installation.
@@ -179,6 +205,54 @@ impl Client {
         String::from_utf8(content).map_err(|_| error::not_an_api_response(&self.origin))
     }
 
+    /// Follows an event stream: calls `on_event` with the JSON of each event until the stream ends.
+    ///
+    /// # Errors
+    /// See [`Client::get`]. Also any error of `on_event`, and the error that ends the stream.
+    pub async fn follow(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        mut on_event: impl FnMut(Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        // The response has no end, but comments keep it from being silent for long.
+        let request = self.request(Method::GET, path, query).timeout(Duration::MAX);
+        let mut response = request.send().await.map_err(|error| error::connection_error(&error, &self.origin))?;
+        if !response.status().is_success() {
+            let content = self.read(&mut response).await?;
+            return Err(error::from_response(&self.origin, &response, serde_json::from_slice(&content).ok()));
+        }
+        let is_stream = |value: &reqwest::header::HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
+        if !response.headers().get(reqwest::header::CONTENT_TYPE).is_some_and(is_stream) {
+            return Err(error::not_an_api_response(&self.origin));
+        }
+        let mut parser = EventParser::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| error::connection_lost(&error, &self.origin))? {
+            for event in parser.push(&chunk) {
+                let value: Value =
+                    serde_json::from_str(&event.data).map_err(|_| error::not_an_api_response(&self.origin))?;
+                match event.name.as_deref() {
+                    Some("error") => return Err(error::from_event(&value)),
+                    _ => on_event(value)?,
+                }
+            }
+            if parser.buffered() > MAX_EVENT_BYTES {
+                return Err(error::not_an_api_response(&self.origin));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a request with credentials.
+    fn request(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, self.url(path, query));
+        match &self.credentials {
+            Credentials::Key(key) => request.bearer_auth(key.expose()),
+            Credentials::Socket { organization_id: Some(id) } => request.header(ORGANIZATION_HEADER, id),
+            Credentials::Socket { organization_id: None } => request,
+        }
+    }
+
     /// Sends a request and reads the body of the response.
     async fn fetch(
         &self,
@@ -187,14 +261,23 @@ impl Client {
         query: &[(&str, &str)],
         body: Body,
     ) -> anyhow::Result<Vec<u8>> {
-        let mut request = self.http.request(method, self.url(path, query)).bearer_auth(self.key.expose());
-        request = match body {
+        let request = self.request(method, path, query);
+        let request = match body {
             Body::None => request,
             Body::Json(value) => request.json(&value),
             Body::Bytes(kind, bytes) => request.header(reqwest::header::CONTENT_TYPE, kind).body(bytes),
         };
+        let mut response = request.send().await.map_err(|error| error::connection_error(&error, &self.origin))?;
+        let content = self.read(&mut response).await?;
+        if !response.status().is_success() {
+            return Err(error::from_response(&self.origin, &response, serde_json::from_slice(&content).ok()));
+        }
+        Ok(content)
+    }
+
+    /// Reads the body of a response.
+    async fn read(&self, response: &mut reqwest::Response) -> anyhow::Result<Vec<u8>> {
         let connection_error = |error: reqwest::Error| error::connection_error(&error, &self.origin);
-        let mut response = request.send().await.map_err(connection_error)?;
         let mut content = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(connection_error)? {
             if content.len() + chunk.len() > MAX_RESPONSE_BYTES {
@@ -205,9 +288,6 @@ impl Client {
                 );
             }
             content.extend_from_slice(&chunk);
-        }
-        if !response.status().is_success() {
-            return Err(error::from_response(&self.origin, &response, serde_json::from_slice(&content).ok()));
         }
         Ok(content)
     }
@@ -222,4 +302,17 @@ impl Client {
         }
         url
     }
+}
+
+/// Returns the settings of every client.
+fn builder() -> reqwest::ClientBuilder {
+    // Redirects are not followed: they would forward the key or change the method to GET.
+    #[expect(clippy::disallowed_methods, reason = "connects to the server that the user chose")]
+    let builder = unguarded_client();
+    builder
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .timeout(TOTAL_TIMEOUT)
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")))
 }

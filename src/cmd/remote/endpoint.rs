@@ -6,7 +6,7 @@ use anyhow::Context;
 use url::Url;
 use waypost_core::seal::SecretText;
 
-use crate::cmd::{Command, Global, UsageError, walkthrough};
+use crate::cmd::{Command, Global, UsageError, toolbox, walkthrough};
 use crate::config;
 
 /// Environment variable for `--url`.
@@ -47,9 +47,11 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::Join(_)
         | Command::Assignment(_)
         | Command::Catalog(_)
-        | Command::Secret(_) => CommandScope::Data,
+        | Command::Secret(_)
+        | Command::Toolbox(toolbox::Command::Operator(_))
+        | Command::Instance(_) => CommandScope::Data,
         // Runs on another machine than the installation, and never gets here.
-        Command::Toolbox(_) => CommandScope::None("toolbox"),
+        Command::Toolbox(toolbox::Command::Machine(_)) => CommandScope::None("toolbox"),
         Command::Serve(_) => CommandScope::None("serve"),
         Command::Walk(_) => CommandScope::None("walk"),
         Command::Audit(_) => CommandScope::Local("audit"),

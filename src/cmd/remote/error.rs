@@ -70,6 +70,18 @@ pub fn not_an_api_response(origin: &str) -> anyhow::Error {
     anyhow::anyhow!("the response of {origin} is not from Waypost's API: check the URL")
 }
 
+/// Converts the event with which a stream reports its error.
+pub fn from_event(event: &Value) -> anyhow::Error {
+    let text = |name: &str| clean(event[name].as_str().unwrap_or_default());
+    ApiError { code: text("code"), message: text("detail") }.into()
+}
+
+/// Converts an error in the middle of a stream.
+pub fn connection_lost(error: &reqwest::Error, origin: &str) -> anyhow::Error {
+    let reason = if error.is_timeout() { "it sent nothing for a minute" } else { "it was closed" };
+    anyhow::anyhow!("the connection to {origin} was lost ({reason}): run the command again")
+}
+
 /// Converts an error without a complete response.
 pub fn connection_error(error: &reqwest::Error, origin: &str) -> anyhow::Error {
     let (mut reason, mut is_tls) = (String::new(), false);

@@ -6,12 +6,14 @@ mod catalog;
 mod client;
 mod endpoint;
 mod error;
+mod instance;
 mod join;
 mod key;
 mod oauth_config;
 mod org;
 mod secret;
 mod server;
+mod toolbox;
 mod user;
 mod walkthrough;
 
@@ -23,7 +25,7 @@ use serde_json::{Map, Value, json};
 use client::{Body, Client};
 pub use endpoint::{ApiEndpoint, find};
 
-use super::{App, Command, output};
+use super::{App, Command, UsageError, output};
 
 /// The session of a command that uses the API.
 pub struct RemoteSession {
@@ -50,13 +52,34 @@ pub async fn run(app: &App, endpoint: ApiEndpoint, command: Command) -> anyhow::
         Command::Walkthrough(command) => walkthrough::run(&remote, command).await?,
         Command::Catalog(command) => catalog::run(&remote, command).await?,
         Command::Secret(command) => secret::run(&remote, command).await?,
+        Command::Toolbox(super::toolbox::Command::Operator(command)) => toolbox::run(&remote, command).await?,
+        Command::Instance(command) => instance::run(&remote, command).await?,
         Command::OauthConfig(command) => return oauth_config::run(&remote, command).await,
         _ => bail!("this command does not support --url"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Runs a command that needs the running `serve`, through its socket.
+///
+/// # Errors
+/// If `serve` is not running or the operation is rejected.
+pub async fn run_on_socket(app: &App, command: super::instance::Command) -> anyhow::Result<()> {
+    let remote = RemoteSession::connect_to_socket(app, command.organization()).await?;
+    instance::run(&remote, command).await
+}
+
 impl RemoteSession {
+    /// Connects to the running `serve` as the operator. `name` is the organisation given by `--org`; without it, the
+    /// only organisation is used.
+    async fn connect_to_socket(app: &App, name: Option<&str>) -> anyhow::Result<Self> {
+        let client = Client::on_socket(&app.settings)?;
+        let organizations = client.list(&["organizations"], &[]).await?;
+        let organization = choose_organization(organizations, name)?;
+        let client = client.for_organization(text(&organization, "id"));
+        Ok(Self { client, json: app.json, organization })
+    }
+
     /// Gets the organisation of the key, which also checks the connection, the API and the key.
     async fn connect(app: &App, endpoint: ApiEndpoint) -> anyhow::Result<Self> {
         let client = Client::new(endpoint, &app.settings)?;
@@ -100,6 +123,25 @@ impl RemoteSession {
 
     fn select_all(&self, items: &[Value], members: &[&str]) -> Vec<Value> {
         items.iter().map(|item| self.select(item, members)).collect()
+    }
+}
+
+/// Returns the organisation with this slug or ID; without a name, the only one. The messages are those of commands on the
+/// database.
+fn choose_organization(mut all: Vec<Value>, name: Option<&str>) -> anyhow::Result<Value> {
+    if let Some(name) = name {
+        let is_named = |organization: &Value| organization["slug"] == name || organization["id"] == name;
+        return find_item(all, is_named, "organisation", name, "org");
+    }
+    match all.len() {
+        0 => bail!("there is no organisation yet: create one with `waypost org create SLUG`"),
+        1 => Ok(all.remove(0)),
+        _ => {
+            let slugs: Vec<_> = all.iter().map(|organization| text(organization, "slug")).collect();
+            let slugs = output::clean(&slugs.join(", "));
+            let message = format!("there are several organisations, choose one with --org SLUG: {slugs}");
+            Err(UsageError(message).into())
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
 }
 
 /// Returns a secret by ID or name.
-async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
+pub(super) async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
     let secrets = remote.client.list_paged(&["secrets"], &[]).await?;
     find_item(secrets, |secret| secret["id"] == text || secret["name"] == text, "secret", text, "secret")
 }

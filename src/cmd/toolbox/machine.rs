@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use waypost_core::{Clock, SystemClock};
 use waypost_toolbox::daemon::{self, DaemonOptions};
@@ -15,6 +14,7 @@ use waypost_toolbox::identity::Identity;
 use waypost_toolbox::join::{Join, join};
 use waypost_toolbox::link::Status;
 
+use crate::cmd::serve::stop_on_signal;
 use crate::cmd::{UsageError, output};
 use crate::lock::{self, LockAttempt};
 
@@ -158,26 +158,10 @@ async fn run_daemon(machine: Machine, args: RunArgs) -> anyhow::Result<()> {
         network_pool: args.network_pool,
         ca_pem: machine.ca_pem,
     };
-    let stop = stop_token()?;
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
     daemon::run(options, move |toolbox_id, status| report(&data_dir, toolbox_id, status), stop).await?;
     Ok(())
-}
-
-/// Returns a token that is cancelled by SIGTERM and SIGINT.
-fn stop_token() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let cancelled = stop.clone();
-    #[expect(clippy::disallowed_methods, reason = "waits for one signal until the process ends")]
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("shutting down; containers keep running");
-        cancelled.cancel();
-    });
-    Ok(stop)
 }
 
 /// Prints and stores a change of the link's state.

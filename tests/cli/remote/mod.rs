@@ -35,23 +35,30 @@ impl RunningServer {
     }
 
     /// Starts a server with additional environment variables.
-    fn with(settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
         let workspace = Workspace::new();
         workspace.run_ok(&["org", "create", "acme", "--name", "Acme Inc."]);
         let key = workspace.run_json(&["key", "create", "--name", "remote", "--scope", "owner"]);
         let key = key["key"].as_str().unwrap().to_owned();
-        let serve = ["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
-        let mut command = workspace.command(&serve);
-        command
-            .env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=sign-in")
-            .envs(settings.iter().copied())
-            .stdout(Stdio::piped());
-        let log = std::fs::File::create(workspace.path("serve.log")).unwrap();
-        let mut child = command.stderr(log).spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut output = out.by_ref().map_while(Result::ok);
-        let url = output.find_map(|line| line.strip_prefix("listening on ").map(str::to_owned)).unwrap();
+        let (child, out, url) = start(&workspace, settings);
         Self { workspace, child, _out: out, url, key }
+    }
+
+    /// Stops the server with SIGTERM, and waits until it has exited.
+    pub(crate) fn stop(&mut self) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
+            .unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Starts the server again after [`RunningServer::stop`].
+    pub(crate) fn restart(&mut self) {
+        (self.child, self._out, self.url) = start(&self.workspace, &[]);
+    }
+
+    /// Returns what the server has logged since its last start.
+    pub(crate) fn read_log(&self) -> String {
+        std::fs::read_to_string(self.workspace.path("serve.log")).unwrap()
     }
 
     /// Returns a command that uses the server's API, with URL and key in the environment.
@@ -108,6 +115,18 @@ impl RunningServer {
         assert_eq!(output, self.workspace.run_json(show), "{arguments:?}");
         output
     }
+}
+
+/// Starts `serve` and waits until it accepts connections.
+fn start(workspace: &Workspace, settings: &[(&str, &str)]) -> (Child, Lines<BufReader<ChildStdout>>, String) {
+    let mut command = workspace.command(&["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"]);
+    command.env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=sign-in").envs(settings.iter().copied()).stdout(Stdio::piped());
+    let log = std::fs::File::create(workspace.path("serve.log")).unwrap();
+    let mut child = command.stderr(log).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut output = out.by_ref().map_while(Result::ok);
+    let url = output.find_map(|line| line.strip_prefix("listening on ").map(str::to_owned)).unwrap();
+    (child, out, url)
 }
 
 /// Returns the member names in order.

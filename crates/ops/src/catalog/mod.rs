@@ -18,7 +18,7 @@ use waypost_core::catalog::CatalogEntry;
 use waypost_core::id::{CatalogEntryId, OrganizationId};
 use waypost_core::{Code, Error, Result};
 use waypost_store::catalog_entry::{self as store, CatalogPage};
-use waypost_store::organization;
+use waypost_store::{Conn, organization};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -76,10 +76,10 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Catalo
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Returns the entry with the ID or the slug `text`.
+/// Returns the entry with the ID, the slug or the name `text`.
 ///
 /// # Errors
-/// Those of [`get`].
+/// Those of [`get`]; `conflict` if several entries have this name.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<CatalogEntry> {
     authorize(&cx.caller, Operation::CatalogRead, organization)?;
     let mut conn = ops.store.read().await?;
@@ -88,7 +88,28 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
         Ok(id) => store::find(&mut conn, organization, &id).await?,
         Err(_) => store::find_by_slug(&mut conn, organization, text).await?,
     };
-    found.ok_or_else(not_found)
+    match found {
+        Some(entry) => Ok(entry),
+        None => find_by_name(&mut conn, organization, text).await,
+    }
+}
+
+async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: &str) -> Result<CatalogEntry> {
+    let (mut found, mut after) = (None, None::<String>);
+    loop {
+        let page = CatalogPage { after: after.as_deref(), limit: MAX_PAGE, max_chars: MAX_PAGE_CHARS };
+        let (entries, has_more) = store::list(conn, organization, page).await?;
+        after = entries.last().filter(|_| has_more).map(|last| last.slug.clone());
+        for entry in entries.into_iter().filter(|entry| entry.name == name) {
+            if found.replace(entry).is_some() {
+                let message = format!("Several entries are named `{name}`. Use the slug or the ID.");
+                return Err(Error::new(Code::Conflict, message));
+            }
+        }
+        if after.is_none() {
+            return found.ok_or_else(not_found);
+        }
+    }
 }
 
 /// Deletes an entry with its versions.

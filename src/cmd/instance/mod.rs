@@ -1,0 +1,361 @@
+//! `waypost instance`: tool servers that are deployed on toolboxes.
+//!
+//! Commands that need the link to a machine (`logs`, `tools`, `call`, `stats`) are requests to the running `serve`, and
+//! are in `remote/instance`. All others work on the database.
+
+mod options;
+mod show;
+mod wait;
+
+use serde_json::Value;
+use waypost_core::catalog::CatalogVersion;
+use waypost_core::deployment::Deployment;
+use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
+use waypost_ops::instances::{self, InstancePatch, InstanceView, NewInstance};
+use waypost_ops::{catalog, deployments, tool_secrets, toolboxes};
+
+use super::session::{Session, not_found_message};
+use super::user::Org;
+use super::{App, output};
+use options::parse_arguments;
+pub(super) use options::{CreateOptions, SecretArg, ToolArguments, UpdateOptions, apply_secrets};
+pub(super) use show::{
+    MEMBERS, confirm_deletion, deployment_to_json, log_line, print, print_deleted, print_deployments, print_list,
+    print_logs, print_stats, print_tools, to_json,
+};
+pub(super) use wait::{check_is_served, wait};
+
+/// The number of instances or deployments that are read at a time.
+const PAGE_SIZE: u32 = 200;
+
+/// Subcommands of `waypost instance`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Create an instance of a catalogue entry and deploy it on a toolbox.
+    Create {
+        /// Slug, unique in the organisation, at most 24 characters.
+        slug: String,
+        #[command(flatten)]
+        org: Org,
+        #[command(flatten)]
+        options: CreateOptions,
+    },
+    /// List the instances of an organisation.
+    List {
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Show an instance.
+    Show {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Change an instance. Any change except that of the name deploys it again.
+    Update {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        options: UpdateOptions,
+    },
+    /// Start a stopped instance.
+    Start {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Stop an instance. Its server has 30 seconds to end.
+    Stop {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Restart an instance, or deploy it again if its deployment failed.
+    Restart {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Print the log of an instance. Requires a running `waypost serve`.
+    Logs {
+        #[command(flatten)]
+        at: At,
+        /// Wait for new lines and print them, until the command is interrupted.
+        #[arg(short, long)]
+        follow: bool,
+        /// Number of lines to print from the end of the log.
+        #[arg(long, value_name = "N")]
+        tail: Option<u32>,
+    },
+    /// List the tools of an instance. Requires a running `waypost serve`.
+    Tools {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Call a tool of an instance and print the MCP result, also if it is an error of the tool. Requires a running
+    /// `waypost serve`.
+    Call {
+        /// Slug, name or ID of the instance.
+        instance: String,
+        /// Name of the tool.
+        tool: String,
+        /// Arguments as a JSON object; `-` reads them from standard input [default: {}].
+        #[arg(value_name = "JSON", value_parser = parse_arguments)]
+        arguments: Option<ToolArguments>,
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Print the history of the CPU, memory and network use of an instance. Requires a running `waypost serve`.
+    Stats {
+        #[command(flatten)]
+        at: At,
+    },
+    /// List the deployments of an instance, newest first.
+    Deployments {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Delete an instance with its containers, volumes and logs.
+    Delete {
+        #[command(flatten)]
+        at: At,
+        /// Do not ask for confirmation.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// An instance of an organisation.
+#[derive(Debug, clap::Args)]
+pub struct At {
+    /// Slug, name or ID of the instance.
+    pub(super) instance: String,
+    #[command(flatten)]
+    org: Org,
+}
+
+impl Command {
+    /// Returns the organisation given by `--org`.
+    pub(super) fn organization(&self) -> Option<&str> {
+        let org = match self {
+            Self::Create { org, .. } | Self::List { org } | Self::Call { org, .. } => org,
+            Self::Show { at }
+            | Self::Update { at, .. }
+            | Self::Start { at }
+            | Self::Stop { at }
+            | Self::Restart { at }
+            | Self::Logs { at, .. }
+            | Self::Tools { at }
+            | Self::Stats { at }
+            | Self::Deployments { at }
+            | Self::Delete { at, .. } => &at.org,
+        };
+        org.org.as_deref()
+    }
+
+    /// Whether the command needs the link to a machine, which only the running `serve` has.
+    pub(super) fn needs_link(&self) -> bool {
+        matches!(self, Self::Logs { .. } | Self::Tools { .. } | Self::Call { .. } | Self::Stats { .. })
+    }
+}
+
+/// Runs a command that does not need the link to a machine.
+///
+/// # Errors
+/// If the operation is rejected, or the deployment that the command waits for fails.
+pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<()> {
+    let Session { cx, json, .. } = session;
+    let organization = session.organization(command.organization()).await?.id;
+    // The limit of instances is a setting.
+    let ops = &session.ops.clone().with_instance_limit(app.settings.instance_limit);
+    match command {
+        Command::Create { slug, options, .. } => create(app, session, &organization, slug, options).await,
+        Command::List { .. } => {
+            let (mut items, mut after) = (Vec::new(), None::<String>);
+            loop {
+                let found = instances::list(cx, ops, &organization, after.as_deref(), PAGE_SIZE).await?;
+                after = found.last().map(|last| last.instance.slug.clone());
+                items.extend(found.iter().map(to_json));
+                if after.is_none() {
+                    return print_list(*json, items);
+                }
+            }
+        }
+        Command::Show { at } => print(*json, to_json(&find(session, &organization, &at).await?)),
+        Command::Update { at, options } => update(app, session, &organization, &at, options).await,
+        Command::Start { at } => {
+            let id = find(session, &organization, &at).await?.instance.id;
+            print(*json, to_json(&instances::start(cx, ops, &organization, &id).await?))
+        }
+        Command::Stop { at } => {
+            let id = find(session, &organization, &at).await?.instance.id;
+            print(*json, to_json(&instances::stop(cx, ops, &organization, &id).await?))
+        }
+        Command::Restart { at } => {
+            let id = find(session, &organization, &at).await?.instance.id;
+            print(*json, to_json(&instances::restart(cx, ops, &organization, &id).await?))
+        }
+        Command::Deployments { at } => {
+            let id = find(session, &organization, &at).await?.instance.id;
+            let (mut items, mut before) = (Vec::new(), None::<u64>);
+            loop {
+                let found = deployments::list(cx, ops, &organization, &id, before, PAGE_SIZE).await?;
+                before = found.last().map(|last| last.generation);
+                items.extend(found.iter().map(deployment_to_json));
+                if before.is_none() {
+                    return print_deployments(*json, items);
+                }
+            }
+        }
+        Command::Delete { at, yes } => {
+            let found = find(session, &organization, &at).await?.instance;
+            confirm_deletion(yes, &found.slug)?;
+            instances::delete(cx, ops, &organization, &found.id).await?;
+            print_deleted(*json, found.id.as_str(), &found.slug)
+        }
+        Command::Logs { .. } | Command::Tools { .. } | Command::Call { .. } | Command::Stats { .. } => {
+            anyhow::bail!("this command needs a running `waypost serve`")
+        }
+    }
+}
+
+async fn find(session: &Session, organization: &OrganizationId, at: &At) -> anyhow::Result<InstanceView> {
+    let found = instances::resolve(&session.cx, &session.ops, organization, &at.instance).await;
+    found.map_err(|error| not_found_message(error, "instance", &at.instance, "instance"))
+}
+
+async fn create(
+    app: &App,
+    session: &Session,
+    organization: &OrganizationId,
+    slug: String,
+    options: CreateOptions,
+) -> anyhow::Result<()> {
+    let Session { cx, ops, .. } = session;
+    let config = options.settings.read_config()?.unwrap_or_default();
+    let entry = catalog::resolve(cx, ops, organization, &options.entry).await;
+    let entry = entry.map_err(|error| not_found_message(error, "catalogue entry", &options.entry, "catalog"))?;
+    let toolbox_id = match &options.toolbox {
+        Some(text) => {
+            let toolbox = toolboxes::resolve(cx, ops, organization, text).await;
+            Some(toolbox.map_err(|error| not_found_message(error, "toolbox", text, "toolbox"))?.toolbox.id)
+        }
+        None => None,
+    };
+    let mut secrets = Vec::new();
+    for argument in &options.settings.secrets {
+        secrets.push((argument, find_secret(session, organization, argument).await?));
+    }
+    let new = NewInstance {
+        slug,
+        name: options.settings.name.clone(),
+        catalog_version_id: find_version(&entry.versions, options.settings.version.as_deref(), &entry.slug)?,
+        toolbox_id,
+        config,
+        secrets: apply_secrets(Default::default(), secrets),
+        learn_egress: options.learn_egress,
+    };
+    let limited = ops.clone().with_instance_limit(app.settings.instance_limit);
+    let created = instances::create(cx, &limited, organization, &new).await?;
+    finish(app, session, created, options.settings.wait).await
+}
+
+async fn update(
+    app: &App,
+    session: &Session,
+    organization: &OrganizationId,
+    at: &At,
+    options: UpdateOptions,
+) -> anyhow::Result<()> {
+    let Session { cx, ops, .. } = session;
+    let config = options.settings.read_config()?;
+    let InstanceView { instance, deployment: before } = find(session, organization, at).await?;
+    let catalog_version_id = match &options.settings.version {
+        Some(version) => {
+            let entry = find_entry(session, organization, &instance.catalog_version_id).await?;
+            Some(find_version(&entry.versions, Some(version), &entry.slug)?)
+        }
+        None => None,
+    };
+    let mut changes = Vec::new();
+    for argument in &options.settings.secrets {
+        changes.push((argument, find_secret(session, organization, argument).await?));
+    }
+    let current = instance.secrets.into_iter().map(|used| (used.name, used.secret_id)).collect();
+    let patch = InstancePatch {
+        name: options.settings.name.clone(),
+        catalog_version_id,
+        config,
+        secrets: (!changes.is_empty()).then(|| apply_secrets(current, changes)),
+        learn_egress: options.learn_egress,
+    };
+    let updated = instances::update(cx, ops, organization, &instance.id, &patch).await?;
+    let id = |deployment: &Option<Deployment>| deployment.as_ref().map(|deployment| deployment.id.clone());
+    let is_deployed = id(&updated.deployment) != id(&before);
+    finish(app, session, updated, options.settings.wait && is_deployed).await
+}
+
+/// Prints an instance, if `should_wait` is set after its deployment has ended.
+async fn finish(app: &App, session: &Session, view: InstanceView, should_wait: bool) -> anyhow::Result<()> {
+    let (InstanceView { instance, deployment: Some(deployment) }, true) = (&view, should_wait) else {
+        return print(session.json, to_json(&view));
+    };
+    let Session { cx, ops, json, .. } = session;
+    check_is_served(app, &instance.slug)?;
+    let organization = &instance.organization_id;
+    let outcome = wait(*json, &instance.slug, async || {
+        let found = deployments::get(cx, ops, organization, &instance.id, &deployment.id).await?;
+        Ok::<Value, anyhow::Error>(deployment_to_json(&found))
+    });
+    let outcome = outcome.await;
+    print(*json, to_json(&instances::get(cx, ops, organization, &instance.id).await?))?;
+    outcome
+}
+
+/// Returns the secret of a `--secret NAME=SEC`; `None` if SEC is empty.
+async fn find_secret(
+    session: &Session,
+    organization: &OrganizationId,
+    argument: &SecretArg,
+) -> anyhow::Result<Option<ToolSecretId>> {
+    let Some(text) = &argument.secret else { return Ok(None) };
+    let secret = tool_secrets::resolve(&session.cx, &session.ops, organization, text).await;
+    Ok(Some(secret.map_err(|error| not_found_message(error, "secret", text, "secret"))?.id))
+}
+
+/// Returns the entry that contains a version.
+async fn find_entry(
+    session: &Session,
+    organization: &OrganizationId,
+    version: &CatalogVersionId,
+) -> anyhow::Result<waypost_core::catalog::CatalogEntry> {
+    let mut cursor = None::<String>;
+    loop {
+        let page = catalog::list(&session.cx, &session.ops, organization, PAGE_SIZE, cursor.as_deref()).await?;
+        let contains =
+            |entry: &waypost_core::catalog::CatalogEntry| entry.versions.iter().any(|found| found.id == *version);
+        if let Some(entry) = page.items.into_iter().find(contains) {
+            return Ok(entry);
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            anyhow::bail!("the catalogue entry of this instance does not exist")
+        }
+    }
+}
+
+/// Returns the version with this number or ID; without one, the newest.
+fn find_version(versions: &[CatalogVersion], text: Option<&str>, entry: &str) -> anyhow::Result<CatalogVersionId> {
+    let matches =
+        |version: &&CatalogVersion| text.is_none_or(|text| version.version == text || version.id.as_str() == text);
+    let found = versions.iter().find(matches).map(|version| version.id.clone());
+    found.ok_or_else(|| no_version(text, entry))
+}
+
+/// Returns the error for a version that does not exist.
+pub(super) fn no_version(text: Option<&str>, entry: &str) -> anyhow::Error {
+    let entry = output::clean(entry);
+    match text {
+        Some(text) => {
+            let text = output::clean(text);
+            anyhow::anyhow!("`{entry}` has no version `{text}`: run `waypost catalog show {entry}` to see all")
+        }
+        None => anyhow::anyhow!("`{entry}` has no versions: import one with `waypost catalog import FILE`"),
+    }
+}

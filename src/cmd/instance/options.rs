@@ -1,0 +1,192 @@
+//! The options of `waypost instance create` and `update`, and the arguments of `call`.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::ArgAction;
+use serde_json::{Map, Value};
+use waypost_ops::catalog::MAX_CONFIG_BYTES;
+
+/// The maximum size of a file or of standard input in bytes. The limits of the API are lower.
+const MAX_INPUT_BYTES: u64 = 1024 * 1024;
+
+/// The options of `instance create`.
+#[derive(Debug, clap::Args)]
+pub struct CreateOptions {
+    /// Catalogue entry to deploy (slug, name or ID).
+    #[arg(long, value_name = "ENTRY")]
+    pub(in crate::cmd) entry: String,
+    /// Toolbox to run on (name or ID) [default: the online toolbox with the most free memory].
+    #[arg(long, value_name = "TOOLBOX")]
+    pub(in crate::cmd) toolbox: Option<String>,
+    /// Record the connections that the instance attempts and that are rejected.
+    #[arg(long)]
+    pub(in crate::cmd) learn_egress: bool,
+    #[command(flatten)]
+    pub(in crate::cmd) settings: InstanceSettings,
+}
+
+/// The options of `instance update`.
+#[derive(Debug, clap::Args)]
+pub struct UpdateOptions {
+    /// Whether to record the connections that the instance attempts and that are rejected.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub(in crate::cmd) learn_egress: Option<bool>,
+    #[command(flatten)]
+    pub(in crate::cmd) settings: InstanceSettings,
+}
+
+/// The options of both commands.
+#[derive(Debug, clap::Args)]
+pub struct InstanceSettings {
+    /// Version of the catalogue entry (number or ID) [default: for a new instance, the newest].
+    #[arg(long, value_name = "VERSION")]
+    pub(in crate::cmd) version: Option<String>,
+    /// JSON file with the complete configuration of the instance; `-` reads standard input. Waypost's own configuration file
+    /// can be given before `instance`: `waypost --config FILE instance …`.
+    #[arg(id = "instance_config", long = "config", value_name = "FILE")]
+    pub(in crate::cmd) config: Option<PathBuf>,
+    /// Secret to use (name or ID) for a name that the catalogue entry declares; can be repeated. When an instance is
+    /// updated, its other secrets stay unchanged, and `NAME=` removes one.
+    #[arg(long = "secret", value_name = "NAME=SECRET", value_parser = parse_secret)]
+    pub(in crate::cmd) secrets: Vec<SecretArg>,
+    /// Display name [default: for a new instance, the name of the catalogue entry].
+    #[arg(long)]
+    pub(in crate::cmd) name: Option<String>,
+    /// Wait until the instance is healthy, and exit with 1 if its deployment fails.
+    #[arg(long)]
+    pub(in crate::cmd) wait: bool,
+}
+
+/// An assignment of a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretArg {
+    /// The name that the catalogue entry declares.
+    pub(in crate::cmd) name: String,
+    /// The name or ID of the secret. `None` removes the assignment.
+    pub(in crate::cmd) secret: Option<String>,
+}
+
+fn parse_secret(text: &str) -> Result<SecretArg, &'static str> {
+    match text.split_once('=') {
+        Some((name, secret)) if !name.is_empty() => {
+            Ok(SecretArg { name: name.to_owned(), secret: Some(secret.to_owned()).filter(|secret| !secret.is_empty()) })
+        }
+        _ => Err("expected NAME=SECRET, with the name or ID of a secret from `waypost secret list`"),
+    }
+}
+
+/// Returns the assignment `secrets` after the changes, where `None` removes a name.
+pub(in crate::cmd) fn apply_secrets<T>(
+    mut secrets: BTreeMap<String, T>,
+    changes: Vec<(&SecretArg, Option<T>)>,
+) -> BTreeMap<String, T> {
+    for (SecretArg { name, .. }, secret) in changes {
+        match secret {
+            Some(secret) => drop(secrets.insert(name.clone(), secret)),
+            None => drop(secrets.remove(name)),
+        }
+    }
+    secrets
+}
+
+impl InstanceSettings {
+    /// Reads the file with the configuration; `None` if the option is missing.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is too large, or is not a JSON object.
+    pub(in crate::cmd) fn read_config(&self) -> anyhow::Result<Option<Map<String, Value>>> {
+        let Some(path) = &self.config else { return Ok(None) };
+        let (text, name) = match path == Path::new("-") {
+            true => (read(std::io::stdin()), "standard input".to_owned()),
+            false => (std::fs::File::open(path).and_then(read), path.display().to_string()),
+        };
+        let text = text.with_context(|| format!("cannot read the configuration from {name}"))?;
+        if text.len() > MAX_INPUT_BYTES as usize {
+            anyhow::bail!("the configuration in {name} is too large: the maximum is {MAX_CONFIG_BYTES} bytes");
+        }
+        match serde_json::from_slice(&text) {
+            Ok(Value::Object(config)) => Ok(Some(config)),
+            Ok(_) => anyhow::bail!("the configuration in {name} must be a JSON object"),
+            Err(error) => anyhow::bail!("the configuration in {name} is not valid JSON: {error}"),
+        }
+    }
+}
+
+/// The arguments of a tool.
+#[derive(Debug, Clone)]
+pub enum ToolArguments {
+    /// The arguments are read from standard input.
+    StandardInput,
+    /// The arguments.
+    Object(Map<String, Value>),
+}
+
+impl ToolArguments {
+    /// Returns the arguments, which may be read from standard input.
+    ///
+    /// # Errors
+    /// If standard input cannot be read, is too large, or is not a JSON object.
+    pub(in crate::cmd) fn read(self) -> anyhow::Result<Map<String, Value>> {
+        match self {
+            Self::Object(arguments) => Ok(arguments),
+            Self::StandardInput => {
+                let text = read(std::io::stdin()).context("cannot read the arguments from standard input")?;
+                if text.len() > MAX_INPUT_BYTES as usize {
+                    anyhow::bail!("the arguments are larger than 1 MiB");
+                }
+                parse_object(&text).map_err(anyhow::Error::msg)
+            }
+        }
+    }
+}
+
+pub(super) fn parse_arguments(text: &str) -> Result<ToolArguments, String> {
+    match text {
+        "-" => Ok(ToolArguments::StandardInput),
+        text => parse_object(text.as_bytes()).map(ToolArguments::Object),
+    }
+}
+
+fn parse_object(text: &[u8]) -> Result<Map<String, Value>, String> {
+    match serde_json::from_slice(text) {
+        Ok(Value::Object(arguments)) => Ok(arguments),
+        Ok(_) => Err("the arguments of a tool must be a JSON object, such as '{\"query\": \"docs\"}'".to_owned()),
+        Err(error) => Err(format!("the arguments are not valid JSON: {error}")),
+    }
+}
+
+/// Reads at most one byte more than the maximum, which is enough to recognise an input that is too large.
+fn read(input: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignments_of_secrets_are_parsed_and_applied() {
+        let parse = |text| parse_secret(text).unwrap();
+        assert_eq!(parse("A=b=c"), SecretArg { name: "A".to_owned(), secret: Some("b=c".to_owned()) });
+        assert!(parse_secret("A").is_err() && parse_secret("=b").is_err());
+        let (set, removed, unknown) = (parse("A=new"), parse("B="), parse("C="));
+        let current = [("A", 1), ("B", 2), ("D", 4)].map(|(name, id)| (name.to_owned(), id)).into();
+        let changed = apply_secrets(current, vec![(&set, Some(5)), (&removed, None), (&unknown, None)]);
+        assert_eq!(changed, [("A", 5), ("D", 4)].map(|(name, id)| (name.to_owned(), id)).into());
+    }
+
+    #[test]
+    fn the_arguments_of_a_tool_are_an_object() {
+        let object = parse_arguments("{\"a\": 1}").unwrap();
+        assert!(matches!(object, ToolArguments::Object(arguments) if arguments["a"] == 1));
+        assert!(matches!(parse_arguments("-"), Ok(ToolArguments::StandardInput)));
+        for text in ["[]", "1", "{", ""] {
+            assert!(parse_arguments(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The output of `waypost instance`.
+
+use serde_json::{Map, Value, json};
+use waypost_core::Timestamp;
+use waypost_core::deployment::Deployment;
+use waypost_ops::instances::InstanceView;
+
+use crate::cmd::output;
+
+/// The members of an instance, in the order of [`to_json`].
+pub(in crate::cmd) const MEMBERS: &[&str] = &[
+    "id",
+    "slug",
+    "name",
+    "catalog_version_id",
+    "toolbox_id",
+    "remote",
+    "desired",
+    "state",
+    "generation",
+    "observed_generation",
+    "health",
+    "config",
+    "secrets",
+    "deployment",
+];
+
+/// Returns an instance with the same members as in the API.
+pub(in crate::cmd) fn to_json(view: &InstanceView) -> Value {
+    let InstanceView { instance, deployment } = view;
+    let health = instance.health.as_ref().map(|health| {
+        json!({
+            "ok": health.ok,
+            "checked_at": Timestamp(health.checked_at).rfc3339(),
+            "latency_ms": health.latency_ms,
+            "message": health.message,
+        })
+    });
+    let secrets = instance.secrets.iter().map(|used| (used.name.clone(), json!(used.secret_id)));
+    json!({
+        "id": instance.id,
+        "slug": instance.slug,
+        "name": instance.name,
+        "catalog_version_id": instance.catalog_version_id,
+        "toolbox_id": instance.toolbox_id,
+        "remote": null,
+        "desired": instance.desired.as_str(),
+        "state": instance.state.as_str(),
+        "generation": instance.generation,
+        "observed_generation": instance.observed_generation,
+        "health": health,
+        "config": instance.config,
+        "secrets": secrets.collect::<Map<_, _>>(),
+        "deployment": deployment.as_ref().map(deployment_to_json),
+    })
+}
+
+/// Returns a deployment with the same members as in the API.
+pub(in crate::cmd) fn deployment_to_json(deployment: &Deployment) -> Value {
+    json!({
+        "id": deployment.id,
+        "state": deployment.state.as_str(),
+        "step": deployment.step.as_str(),
+        "error": deployment.error,
+        "started_at": deployment.started_at.rfc3339(),
+        "ended_at": deployment.ended_at.map(Timestamp::rfc3339),
+    })
+}
+
+/// Prints an instance. Text output shows health, secrets and deployment in one line each.
+pub(in crate::cmd) fn print(json: bool, mut instance: Value) -> anyhow::Result<()> {
+    if !json {
+        instance["health"] = describe_health(&instance["health"]);
+        instance["deployment"] = describe_deployment(&instance["deployment"]);
+        let secrets = instance["secrets"].as_object().into_iter().flatten();
+        let secrets: Vec<_> = secrets.map(|(name, id)| format!("{name}={}", id.as_str().unwrap_or_default())).collect();
+        instance["secrets"] = secrets.into();
+    }
+    output::object(json, &instance)
+}
+
+fn describe_health(health: &Value) -> Value {
+    let text = |name: &str| health[name].as_str().unwrap_or_default();
+    match (health["ok"].as_bool(), health["latency_ms"].as_u64()) {
+        (None, _) => Value::Null,
+        (Some(true), Some(latency)) => format!("ok at {} ({latency} ms)", text("checked_at")).into(),
+        (Some(true), None) => format!("ok, but the probe at {} failed: {}", text("checked_at"), text("message")).into(),
+        (Some(false), _) => format!("failing at {}: {}", text("checked_at"), text("message")).into(),
+    }
+}
+
+fn describe_deployment(deployment: &Value) -> Value {
+    let text = |name: &str| deployment[name].as_str().unwrap_or_default();
+    match (text("state"), describe_error(&deployment["error"])) {
+        ("", _) => Value::Null,
+        ("running", _) => format!("running, {}", text("step")).into(),
+        (state, Some(error)) => format!("{state}: {error}").into(),
+        (state, None) => state.into(),
+    }
+}
+
+/// Returns the error of a deployment in one line: step, code, cause and next action.
+pub(super) fn describe_error(error: &Value) -> Option<String> {
+    let text = |name: &str| error[name].as_str().unwrap_or_default();
+    let line = || format!("{} while {}: {} {}", text("code"), text("step"), text("cause"), text("next_action"));
+    error.is_object().then(line)
+}
+
+pub(in crate::cmd) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["slug", "name", "desired", "state", "toolbox_id", "id"], items)
+}
+
+/// Prints deployments. Text output shows the code of the error.
+pub(in crate::cmd) fn print_deployments(json: bool, mut items: Vec<Value>) -> anyhow::Result<()> {
+    if !json {
+        items.iter_mut().for_each(|item| item["error"] = item["error"]["code"].take());
+    }
+    output::list(json, &["id", "state", "step", "error", "started_at", "ended_at"], items)
+}
+
+/// Prints the lines of a log.
+pub(in crate::cmd) fn print_logs(json: bool, lines: Vec<Value>) -> anyhow::Result<()> {
+    if json {
+        return output::json(&json!({ "items": lines }));
+    }
+    output::text(&lines.iter().map(|line| log_line(false, line)).collect::<String>())
+}
+
+/// Formats a line of a log: as JSON in one line, or as the time, the stream and the text. The text comes from the server
+/// and is shown without control characters.
+pub(in crate::cmd) fn log_line(json: bool, line: &Value) -> String {
+    if json {
+        return format!("{line}\n");
+    }
+    let text = |name: &str| output::clean(line[name].as_str().unwrap_or_default());
+    format!("{} {:<7} {}\n", time(&line["at"]), text("stream"), text("text").trim_end())
+}
+
+/// Returns a time in RFC 3339 format. The toolbox reports milliseconds.
+fn time(value: &Value) -> String {
+    match value.as_i64() {
+        Some(milliseconds) => Timestamp(milliseconds).rfc3339(),
+        None => output::clean(value.as_str().unwrap_or_default()),
+    }
+}
+
+/// Prints tools. Text output shows the name and the description.
+pub(in crate::cmd) fn print_tools(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["name", "description"], items)
+}
+
+/// Prints the use of resources. Text output shows times in RFC 3339 format.
+pub(in crate::cmd) fn print_stats(json: bool, mut items: Vec<Value>) -> anyhow::Result<()> {
+    if !json {
+        items.iter_mut().for_each(|item| item["at"] = time(&item["at"]).into());
+    }
+    let columns = ["at", "cpu_percent", "memory_bytes", "network_received_bytes", "network_sent_bytes", "pids"];
+    output::list(json, &columns, items)
+}
+
+pub(in crate::cmd) fn confirm_deletion(yes: bool, slug: &str) -> anyhow::Result<()> {
+    let slug = output::clean(slug);
+    output::confirm(yes, &format!("Delete the instance {slug} with its volumes and its log?"))
+}
+
+pub(in crate::cmd) fn print_deleted(json: bool, id: &str, slug: &str) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Deleted the instance {}.", output::clean(slug)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_lines_have_a_time_and_no_control_characters() {
+        let line = json!({ "at": 1_795_000_000_000_i64, "stream": "stderr", "text": "a\u{1b}[2Jb\n" });
+        assert_eq!(log_line(false, &line), "2026-11-18T11:06:40Z stderr  a\u{fffd}[2Jb\u{fffd}\n");
+        let line = json!({ "at": "2026-01-31T00:00:00Z", "stream": "stdout", "text": "x" });
+        assert_eq!(log_line(false, &line), "2026-01-31T00:00:00Z stdout  x\n");
+        assert_eq!(log_line(true, &line), format!("{line}\n"));
+    }
+
+    #[test]
+    fn health_and_deployment_are_described() {
+        assert_eq!(describe_health(&Value::Null), Value::Null);
+        let health =
+            |ok, latency, message| json!({ "ok": ok, "checked_at": "T", "latency_ms": latency, "message": message });
+        assert_eq!(describe_health(&health(true, Some(3), None::<&str>)), "ok at T (3 ms)");
+        assert_eq!(describe_health(&health(true, None, Some("slow"))), "ok, but the probe at T failed: slow");
+        assert_eq!(describe_health(&health(false, None, Some("no answer"))), "failing at T: no answer");
+        let error = json!({ "step": "pulling", "code": "image_denied", "cause": "Denied.", "next_action": "Sign in." });
+        let deployment = |state, error| json!({ "state": state, "step": "pulling", "error": error });
+        assert_eq!(describe_deployment(&deployment("running", Value::Null)), "running, pulling");
+        assert_eq!(describe_deployment(&deployment("complete", Value::Null)), "complete");
+        assert_eq!(
+            describe_deployment(&deployment("failed", error)),
+            "failed: image_denied while pulling: Denied. Sign in."
+        );
+    }
+}

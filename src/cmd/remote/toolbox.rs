@@ -1,0 +1,57 @@
+//! `waypost toolbox` through the REST API.
+
+use serde_json::{Value, json};
+
+use super::{RemoteSession, find_item, text};
+use crate::cmd::toolbox::{
+    MEMBERS, OperatorCommand, confirm_deletion, confirm_revocation, print, print_created, print_deleted, print_list,
+};
+
+/// Runs the command.
+///
+/// # Errors
+/// If the operation is rejected.
+pub async fn run(remote: &RemoteSession, command: OperatorCommand) -> anyhow::Result<()> {
+    let client = &remote.client;
+    remote.check_organization(command.organization())?;
+    match command {
+        OperatorCommand::Create { name, .. } => {
+            let mut created = client.post(&["toolboxes"], json!({ "name": name })).await?;
+            for member in ["token", "expires_at", "command"] {
+                created[member] = created["join"][member].take();
+            }
+            print_created(remote.json, &remote.select(&created, &["id", "name", "token", "expires_at", "command"]))
+        }
+        OperatorCommand::List { .. } => {
+            let items = client.list_paged(&["toolboxes"], &[]).await?;
+            print_list(remote.json, remote.select_all(&items, MEMBERS))
+        }
+        OperatorCommand::Show { toolbox, .. } => {
+            print(remote.json, remote.select(&find(remote, &toolbox).await?, MEMBERS))
+        }
+        OperatorCommand::Revoke { toolbox, yes, .. } => {
+            let found = find(remote, &toolbox).await?;
+            confirm_revocation(yes, text(&found, "name"))?;
+            let revoked = client.post(&["toolboxes", text(&found, "id"), "revoke"], json!({})).await?;
+            print(remote.json, remote.select(&revoked, MEMBERS))
+        }
+        OperatorCommand::RotateKey { toolbox, .. } => {
+            let found = find(remote, &toolbox).await?;
+            let changed = client.post(&["toolboxes", text(&found, "id"), "rotate-key"], json!({})).await?;
+            print(remote.json, remote.select(&changed, MEMBERS))
+        }
+        OperatorCommand::Delete { toolbox, yes, .. } => {
+            let found = find(remote, &toolbox).await?;
+            let (id, name) = (text(&found, "id"), text(&found, "name"));
+            confirm_deletion(yes, name)?;
+            client.delete(&["toolboxes", id]).await?;
+            print_deleted(remote.json, id, name)
+        }
+    }
+}
+
+/// Returns a toolbox by ID or name.
+pub(super) async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
+    let toolboxes = remote.client.list_paged(&["toolboxes"], &[]).await?;
+    find_item(toolboxes, |toolbox| toolbox["id"] == text || toolbox["name"] == text, "toolbox", text, "toolbox")
+}
