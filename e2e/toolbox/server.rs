@@ -2,7 +2,7 @@
 //! image needs no other file. `rustc -C target-feature=+crt-static` compiles it.
 //!
 //! `server stdio` speaks MCP on standard input and output, `server http PORT` over Streamable HTTP. Other first arguments
-//! are servers with a fault: `silent`, `exit`, `noise`, `flood`, `slow-start`.
+//! are servers with a fault: `stubborn`, `silent`, `exit`, `noise`, `flood`, `slow-start`.
 //!
 //! The JSON reader finds members by their names, which is sufficient for the messages of the tests.
 
@@ -10,9 +10,28 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+unsafe extern "C" {
+    /// signal(2) of the C library, which is part of the program.
+    fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
+    /// _exit(2).
+    fn _exit(status: i32) -> !;
+}
+
+/// Ends the program at SIGTERM. The kernel ignores the signal for the first process of a container without a handler.
+extern "C" fn exit_at_signal(_: i32) {
+    // SAFETY: _exit(2) can be called in a handler (signal-safety(7)).
+    unsafe { _exit(0) }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_none_or(|mode| mode != "stubborn") {
+        // SAFETY: the handler only calls _exit(2).
+        unsafe { signal(15, exit_at_signal) };
+    }
     match arguments.first().map(String::as_str) {
+        // Ignores SIGTERM.
+        Some("stubborn") => stdio(),
         Some("stdio") => stdio(),
         Some("http") => http(arguments.get(1).map_or("8080", String::as_str)),
         // Speaks no MCP and never answers.

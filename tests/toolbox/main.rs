@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests start clients and threads of their own")]
 
 mod attach;
+mod deploy;
 mod engine;
 mod harness;
 mod image;
@@ -15,9 +16,10 @@ mod leak;
 mod netns;
 mod own_engine;
 mod registry;
+mod restart;
 mod server_program;
+mod site;
 mod tar;
-#[allow(dead_code, reason = "the tests of the commands `toolbox join` and `toolbox run` use the rest")]
 mod waypost;
 
 #[path = "../support/mod.rs"]

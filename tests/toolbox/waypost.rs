@@ -128,11 +128,6 @@ impl Toolbox {
         self.secrets.path()
     }
 
-    /// Returns the daemon's data folder.
-    pub fn data(&self) -> &Path {
-        self.data.path()
-    }
-
     /// Returns the process ID of the daemon.
     pub fn pid(&self) -> Pid {
         let id = self.child.as_ref().and_then(Child::id).expect("the daemon runs");

@@ -100,20 +100,24 @@ pub async fn run(
         settings: Settings::default(),
     });
     let heartbeats = supervisor.clone();
-    link.start(Runtime {
+    let runtime = Runtime {
         connector: Arc::new(NetworkConnector::new(options.ca_pem)),
         requests: Arc::new(InstanceRequests::new(supervisor.clone(), Arc::clone(&storage))),
         heartbeat: Arc::new(move || {
             let (engine, supervisor) = (engine.clone(), heartbeats.clone());
             Box::pin(async move { heartbeat(&engine, &supervisor).await })
         }),
-    });
+    };
     let reporting = tasks::spawn("link-status", report_status(link.status(), toolbox_id, on_status));
     let rejections = tasks::spawn("egress-reports", {
         let (storage, link) = (Arc::clone(&storage), link.clone());
         async move { storage.ways().report_rejections(&link).await }
     });
-    supervisor.run(link.desired(), stop).await;
+    let connect = async {
+        supervisor.started().await;
+        link.start(runtime);
+    };
+    tokio::join!(supervisor.run(link.desired(), stop.clone()), stop.run_until_cancelled(connect));
     link.stop().await;
     reporting.abort();
     rejections.abort();

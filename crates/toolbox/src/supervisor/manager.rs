@@ -111,6 +111,7 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
                     }
                     is_tried = true;
                     manager.update(desired.borrow_and_update().as_ref());
+                    self.0.started.send_replace(true);
                 }
                 changed = desired.changed(), if is_tried => match changed {
                     Ok(()) => manager.update(desired.borrow_and_update().as_ref()),

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::Digest as _;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use waypost_toolbox_proto::http::LogStream;
 use waypost_toolbox_proto::message::InstanceReport;
@@ -146,6 +146,8 @@ struct Shared<E, S> {
     budget: Arc<Budget>,
     handles: Mutex<HashMap<String, Handle>>,
     machine: Mutex<Option<MachineInfo>>,
+    /// Whether the instances that are known from the disk have their tasks.
+    started: watch::Sender<bool>,
     start: Instant,
 }
 
@@ -188,8 +190,16 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
             budget: Arc::default(),
             handles: Mutex::default(),
             machine: Mutex::default(),
+            started: watch::Sender::new(false),
             start: Instant::now(),
         }))
+    }
+
+    /// Waits until [`Self::run`] has looked at the engine once and started the tasks of the instances that are known from
+    /// the disk. Earlier, calls would be rejected because their instances are unknown.
+    pub async fn started(&self) {
+        // The sender is in `self`, so this cannot fail.
+        _ = self.0.started.subscribe().wait_for(|started| *started).await;
     }
 
     /// Returns the observed state of every instance, for heartbeats.
