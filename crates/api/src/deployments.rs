@@ -22,6 +22,9 @@ use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
 
+/// The interval at which a deployment that is followed is read: another process may change it.
+const POLL: Duration = Duration::from_millis(500);
+
 /// The operations on deployments.
 pub(super) fn routes() -> Routes {
     Routes::new().routes(routes!(list)).routes(routes!(get))
@@ -117,9 +120,6 @@ async fn get(
     let source = DeploymentSource { web: web.clone(), cx, organization_id, instance_id, id, sent: None, polls };
     Ok(follow::respond(&web, &scope, credentials, async { Ok(source) }).await?)
 }
-
-/// The interval at which a deployment that is followed is read: another process may change it.
-const POLL: Duration = Duration::from_millis(500);
 
 struct DeploymentSource {
     web: Web,

@@ -122,7 +122,10 @@ impl<S: Source> OpenResponse<S> {
             Err(error) => Err(error),
         };
         match checked {
-            Err(error) if matches!(error.code, Code::Unavailable | Code::Internal) => Ok(status::log(&error)),
+            Err(error) if matches!(error.code, Code::Unavailable | Code::Internal) => {
+                status::log(&error);
+                Ok(())
+            }
             checked => checked,
         }
     }

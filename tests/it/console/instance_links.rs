@@ -5,7 +5,6 @@ use futures::StreamExt;
 use h2::Reason;
 use http::{Method, Request};
 use serde_json::{Value, json};
-use waypost_core::Clock;
 use waypost_core::id::ToolboxId;
 use waypost_core::organization::Role;
 use waypost_toolbox_proto::deployment::DeploymentStep;
@@ -394,7 +393,7 @@ async fn the_operator_follows_a_log_and_calls_a_tool() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_number_of_open_responses_is_limited() {
-    let mut stage = Stage::new("shared").await;
+    let stage = Stage::new("shared").await;
     let deployment = stage.instance["deployment"]["id"].as_str().unwrap();
     let path = format!("{}/deployments/{deployment}?follow=true", stage.path);
     let mut open = Vec::new();

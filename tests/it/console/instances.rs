@@ -3,7 +3,6 @@
 use http::Method;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use waypost_core::Clock;
 use waypost_core::organization::Role;
 use waypost_link::Directory;
 use waypost_ops::toolbox_directory::ToolboxDirectory;

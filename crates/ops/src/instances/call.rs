@@ -40,6 +40,11 @@ const MAX_PAGES: usize = 50;
 /// The maximum number of calls of this process at a time. Each may need [`MAX_RESPONSE_BYTES`] of memory.
 pub(crate) const MAX_CALLS: SlotLimits = SlotLimits { total: 64, per_organization: 16 };
 
+/// The key of the container that lists tools, if the instance has several. A list has no state, so all callers can share
+/// one container instead of starting one each.
+const LIST_KEY: &str = "api";
+const BUSY: &str = "Too many calls of tools are in progress. Try again later.";
+
 /// Returns the tools of an instance, as its server describes them. Starts the server if it is stopped until its next
 /// call.
 ///
@@ -93,11 +98,6 @@ pub async fn call_tool(
     let call = Call { ops, instance: &instance, key };
     within(TIMEOUT + REPORT_TIME, call.request("tools/call", &params, MAX_RESPONSE_BYTES)).await
 }
-
-/// The key of the container that lists tools, if the instance has several. A list has no state, so that all callers share
-/// it, and cannot start one container each.
-const LIST_KEY: &str = "api";
-const BUSY: &str = "Too many calls of tools are in progress. Try again later.";
 
 async fn find_sharing(ops: &Ops, instance: &Instance) -> Result<Sharing> {
     let mut conn = ops.store.read().await?;
