@@ -170,8 +170,9 @@ fn is_own_user(socket: &UnixStream) -> bool {
     socket.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
-/// Returns the REST API below `/api/v1`, with the operator as the caller of every request.
-fn router(web: &Web) -> Router {
+/// Returns the REST API below `/api/v1`, with the operator as the caller of every request. Must only be served where nobody
+/// else can connect.
+pub fn router(web: &Web) -> Router {
     Router::new()
         .nest("/api/v1", waypost_api::operator_router(web))
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn log_lines_have_a_time_and_no_control_characters() {
         let line = json!({ "at": 1_795_000_000_000_i64, "stream": "stderr", "text": "a\u{1b}[2Jb\n" });
-        assert_eq!(log_line(false, &line), "2026-11-18T11:06:40Z stderr  a\u{fffd}[2Jb\u{fffd}\n");
+        assert_eq!(log_line(false, &line), "2026-11-18T11:06:40.000Z stderr  a\u{fffd}[2Jb\u{fffd}\n");
         let line = json!({ "at": "2026-01-31T00:00:00Z", "stream": "stdout", "text": "x" });
         assert_eq!(log_line(false, &line), "2026-01-31T00:00:00Z stdout  x\n");
         assert_eq!(log_line(true, &line), format!("{line}\n"));

@@ -4,12 +4,20 @@ use super::*;
 
 /// Starts a server that returns a fixed response. It runs until the test process exits.
 fn start_fixed_server(head: &'static str, body: &'static str) -> String {
+    start_server(move |_| (head, body.to_owned()))
+}
+
+/// Starts a server that returns the head and the body of `respond` for each path. It runs until the test process exits.
+fn start_server(respond: impl Fn(&str) -> (&'static str, String) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            // Fused, because a TLS handshake is not text.
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok).fuse();
+            let request = lines.next().unwrap_or_default();
             let _ = lines.take_while(|line| !line.is_empty()).count();
+            let (head, body) = respond(request.split(' ').nth(1).unwrap_or_default());
             let length = body.len();
             let _ = write!(stream, "HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
         }
@@ -61,6 +69,40 @@ fn a_hostile_server_cannot_control_the_terminal() {
     assert!(other.code == 1 && !other.err.replace('\n', "").chars().any(char::is_control), "{:?}", other.err);
     let endless = start_fixed_server("200 OK", r#"{"items": [{"id": "org_x"}], "next_cursor": "again"}"#);
     insta::assert_snapshot!(error_for(&workspace, &endless), @"error: the list returned by URL does not end or has more than 100000 items");
+}
+
+#[test]
+fn a_log_is_followed_until_the_stream_ends() {
+    const STREAM: &str = "200 OK\r\nContent-Type: text/event-stream";
+    let workspace = Workspace::new();
+    let follow = |head: &'static str, events: String, rest: &[&str]| {
+        let url = start_server(move |path| match path {
+            "/api/v1/organizations" => {
+                ("200 OK", r#"{"items": [{"id": "org_x", "slug": "x"}], "next_cursor": null}"#.to_owned())
+            }
+            "/api/v1/instances/ins_x/logs?tail=5&follow=true" => (head, events.clone()),
+            _ => ("200 OK", r#"{"items": [{"id": "ins_x", "slug": "web"}], "next_cursor": null}"#.to_owned()),
+        });
+        let command = ["instance", "logs", "web", "-f", "--tail", "5", "--url", &url, "--api-key", "wpk_x"];
+        let result = workspace.run(&[&command[..], rest].concat());
+        (result.code, result.out, result.err.replace(&url, "URL"))
+    };
+    let line =
+        |text: &str| format!("data: {{\"at\": 1795000000000, \"stream\": \"stderr\", \"text\": \"{text}\"}}\n\n");
+    let two = format!("{}: a comment\n\n{}", line("one"), line("\\u001b[2J"));
+    let (code, out, err) = follow(STREAM, two.clone(), &[]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(out, "TIME stderr  one\nTIME stderr  \u{fffd}[2J\n");
+    let (_, out, _) = follow(STREAM, two, &["--json"]);
+    let texts: Vec<_> = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].take()).collect();
+    assert_eq!(texts, ["one", "\u{1b}[2J"]);
+    let refused = format!("{}event: error\ndata: {{\"code\": \"not_found\", \"detail\": \"Gone.\"}}\n\n", line("one"));
+    assert_eq!(follow(STREAM, refused, &[]), (1, "TIME stderr  one\n".to_owned(), "error: Gone.\n".to_owned()));
+    let foreign = "error: the response of URL is not from Waypost's API: check the URL\n".to_owned();
+    assert_eq!(follow(STREAM, "data: x\n\n".to_owned(), &[]), (1, String::new(), foreign.clone()));
+    assert_eq!(follow("200 OK", line("one"), &[]), (1, String::new(), foreign.clone()));
+    let endless = format!("data: {}", "x".repeat(3 * 1024 * 1024));
+    assert_eq!(follow(STREAM, endless, &[]), (1, String::new(), foreign));
 }
 
 #[test]

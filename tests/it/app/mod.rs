@@ -13,6 +13,7 @@ use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use waypost::notifications::{MailNotifier, NotificationSender};
+use waypost::operator_socket;
 use waypost::router::{self, RouterState};
 use waypost_auth::client::document::ClientDocuments;
 use waypost_auth::client::document::availability::{Availability, ClientDocumentsMode, HostCheck};
@@ -102,6 +103,7 @@ impl Default for Setup {
 struct RunningProduct {
     router: Router,
     toolboxes: ToolboxDirectory,
+    operator_router: Router,
     hosting: Hosting,
     tasks: Tasks,
 }
@@ -210,6 +212,7 @@ impl App {
             mail,
             random: Arc::clone(&random),
         });
+        let operator_router = operator_socket::router(&web);
         let console = Console::new(
             web,
             ConsoleOptions { sign_up: setup.sign_up, providers: setup.providers, api_document: waypost_api::document },
@@ -236,7 +239,13 @@ impl App {
             keyring,
             clock,
             cx,
-            running: Mutex::new(Some(RunningProduct { router: router::build(routes), toolboxes, hosting, tasks })),
+            running: Mutex::new(Some(RunningProduct {
+                router: router::build(routes),
+                operator_router,
+                toolboxes,
+                hosting,
+                tasks,
+            })),
             names: Mutex::default(),
             calls: AtomicI64::new(0),
             deleted: Mutex::new(false),
@@ -283,6 +292,12 @@ impl App {
     /// Sends a request without a peer address.
     pub async fn send_without_peer(&self, request: Request<Body>) -> Response<Body> {
         self.router().oneshot(request).await.unwrap()
+    }
+
+    /// Sends a request through the router of the operator's socket.
+    pub async fn send_as_operator(&self, request: Request<Body>) -> Response<Body> {
+        let router = self.0.running.lock().unwrap().as_ref().unwrap().operator_router.clone();
+        router.oneshot(request).await.unwrap()
     }
 
     /// Advances the clock and reloads the offers of all servers.
@@ -385,8 +400,8 @@ impl App {
     /// Stops the product. All pending writes are completed.
     pub async fn stop(&self) {
         let Some(running) = self.0.running.lock().unwrap().take() else { return };
-        let RunningProduct { router, toolboxes, hosting, tasks } = running;
-        drop((router, toolboxes, hosting));
+        let RunningProduct { router, operator_router, toolboxes, hosting, tasks } = running;
+        drop((router, operator_router, toolboxes, hosting));
         // Completes only when no other reference to the hosting is left.
         tokio::time::timeout(Duration::from_secs(20), tasks.finish())
             .await

@@ -352,6 +352,45 @@ async fn a_log_is_followed_until_the_client_or_the_access_is_gone() {
     stage.finish().await;
 }
 
+/// The operator's socket has no credentials that could be checked again, but the instance is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_follows_a_log_and_calls_a_tool() {
+    let mut stage = Stage::new("shared").await;
+    let organization = stage.api.org.id.to_string();
+    let request = |method: Method, resource: &str, body: Body| {
+        Request::builder()
+            .method(method)
+            .uri(format!("/api/v1{}/{resource}", stage.path))
+            .header("waypost-organization", &organization)
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap()
+    };
+    let follow = request(Method::GET, "logs?follow=true", Body::empty());
+    let call = request(Method::POST, "call", Body::from("{\"tool\": \"search\"}"));
+    let (app, daemon) = (stage.api.app.clone(), &mut stage.daemon);
+    let (response, mut stream) = tokio::join!(app.send_as_operator(follow), async { daemon.call().await.open(200) });
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut events = Events { stream: response.into_body().into_data_stream(), buffer: String::new() };
+    send_line(&mut stream, &log_line("one")).await;
+    assert_eq!(events.next().await, Some(("message".to_owned(), log_line("one"))));
+    let respond = async {
+        let mut call = daemon.call().await;
+        let received = Received::read(&mut call).await;
+        call.respond(200, &[result(json!({ "content": [] }))]).await;
+        received
+    };
+    let (response, received) = tokio::join!(app.send_as_operator(call), respond);
+    assert_eq!((response.status().as_u16(), received.message["params"]["name"].as_str()), (200, Some("search")));
+    let entry = stage.api.call(Method::GET, "/audit-events?act=instance.call", None).await.json()["items"][0].take();
+    assert_eq!(entry["actor"], "operator", "{entry}");
+    stage.api.call(Method::DELETE, &stage.path, None).await.assert_status(202);
+    let (name, problem) = events.next().await.unwrap();
+    assert_eq!((name.as_str(), &problem["code"]), ("error", &json!("not_found")));
+    drop((events, stream, app));
+    stage.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_number_of_open_responses_is_limited() {
     let stage = Stage::new("shared").await;
