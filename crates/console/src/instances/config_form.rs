@@ -37,6 +37,7 @@ pub(super) struct ConfigField {
     /// The value and the label of each choice.
     pub(super) options: Vec<(String, String)>,
     pub(super) value: String,
+    is_required: bool,
     /// The attributes of the field, which contain nothing but numbers and constants.
     pub(super) attributes: String,
 }
@@ -63,6 +64,7 @@ impl ConfigField {
             kind,
             options,
             value: value.map(|value| to_text(kind, value)).unwrap_or_default(),
+            is_required,
             attributes: attributes(kind, schema, is_required),
         }
     }
@@ -85,10 +87,13 @@ impl ConfigField {
     }
 
     /// Returns the value. `None` if the field is empty.
+    ///
+    /// # Errors
+    /// `invalid_arguments` with the name of the field.
     fn parse(&self) -> Result<Option<Value>> {
         let invalid = |message: &str| Error::invalid(&self.name, message);
         if self.value.trim().is_empty() {
-            return Ok(None);
+            return if self.is_required { Err(invalid("Enter a value. It is required.")) } else { Ok(None) };
         }
         let value = match self.kind {
             // Browsers submit line breaks as CR and LF.
@@ -208,6 +213,7 @@ impl ConfigForm {
             kind: FieldKind::Json,
             options: Vec::new(),
             value: if members.is_empty() { String::new() } else { to_text(FieldKind::Json, &members.into()) },
+            is_required: false,
             attributes: String::new(),
         });
         Self { fields, rest }
@@ -339,15 +345,18 @@ mod tests {
             .collect();
         let parsed = ConfigForm::new(&schema(), Some(&config)).with_input(&input).parse().unwrap();
         assert_eq!(Value::Object(parsed), Value::Object(config));
-        let empty = ConfigForm::new(&schema(), None).with_input(&[]).parse().unwrap();
-        assert!(empty.is_empty());
+        let optional = map(json!({ "properties": { "a": { "type": "string" }, "b": { "enum": [1] } } }));
+        assert!(ConfigForm::new(&optional, None).with_input(&[]).parse().unwrap().is_empty());
     }
 
     #[test]
     fn invalid_input_is_reported_at_its_field() {
-        for (field, text) in [(1, "many"), (2, "maybe"), (3, "\"other\""), (4, "[1"), (6, "1 2")] {
+        for (field, text) in [(0, " "), (1, "many"), (2, "maybe"), (3, "\"other\""), (4, "[1"), (6, "1 2")] {
             let name = format!("config-{field}");
-            let form = ConfigForm::new(&schema(), None).with_input(&[(name.clone(), text.to_owned())]);
+            let mut input = vec![(name.clone(), text.to_owned())];
+            // The first value of a name counts.
+            input.extend([("config-0", "x"), ("config-3", "3")].map(|(name, text)| (name.to_owned(), text.to_owned())));
+            let form = ConfigForm::new(&schema(), None).with_input(&input);
             assert_eq!(form.parse().unwrap_err().details["field"], name.as_str(), "{text}");
         }
         let open = map(json!({ "type": "object" }));
