@@ -54,6 +54,11 @@ impl Waypost {
         self.installation.run(arguments).await
     }
 
+    /// Runs a command that must fail, and returns its output and its errors.
+    pub async fn run_failing(&self, arguments: &[&str]) -> String {
+        self.installation.run_failing(arguments).await
+    }
+
     /// Kills the server with SIGKILL.
     pub async fn kill(&mut self) {
         self.serve.take().expect("the server runs").kill().await;
@@ -126,6 +131,13 @@ impl Toolbox {
     /// Returns the folder for secrets.
     pub fn secrets(&self) -> &Path {
         self.secrets.path()
+    }
+
+    /// Returns the output of `waypost toolbox status --json`.
+    pub async fn status(&self) -> String {
+        let output = self.command("status").arg("--json").output().await.expect("the program starts");
+        assert!(output.status.success(), "toolbox status: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     /// Returns the process ID of the daemon.
