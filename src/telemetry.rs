@@ -65,6 +65,8 @@ fn filter(settings: &Settings, profile: LogProfile) -> Targets {
         .with_target("sqlx::query", at_most(LevelFilter::WARN))
         .with_target("hyper", at_most(LevelFilter::INFO))
         .with_target("h2", at_most(LevelFilter::INFO))
+        // Logs every query of a container at `info`, so a container could flood the log.
+        .with_target("hickory_server", at_most(LevelFilter::ERROR))
         .with_targets(settings.log_level.targets.iter().map(|(target, level)| (target.clone(), *level)))
         // Logs the bodies of requests to the container engine at `debug`, which contain secrets. So it is last: it applies
         // also if the setting names it.

@@ -246,7 +246,7 @@ async fn end_deployments(cx: &Ctx, tx: &mut Tx, toolbox: &Toolbox) -> Result<()>
 /// at most a minute later while it is online. The current key remains valid until the daemon presents the new one.
 ///
 /// # Errors
-/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if no machine has joined or
+/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if no daemon has connected or
 /// the toolbox is revoked.
 pub async fn rotate_key(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<ToolboxView> {
     authorize(&cx.caller, Operation::ToolboxWrite, organization)?;
@@ -254,7 +254,7 @@ pub async fn rotate_key(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: 
     let mut toolbox = store::lock(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     match toolbox.state(cx.now()) {
         ToolboxState::Pending => {
-            return Err(Error::new(Code::Conflict, "No machine has joined this toolbox, so it has no key yet."));
+            return Err(Error::new(Code::Conflict, "No daemon has connected to this toolbox yet."));
         }
         ToolboxState::Revoked => {
             return Err(Error::new(Code::Conflict, "The toolbox is revoked, so its key is no longer valid."));
