@@ -39,6 +39,12 @@ const FILES: &[AssetFile] = &[
     ("tickets.js", SCRIPT, include_bytes!("../assets/tickets.js")),
     ("import.js", SCRIPT, include_bytes!("../assets/import.js")),
     ("walkthroughs.js", SCRIPT, include_bytes!("../assets/walkthroughs.js")),
+    ("live.js", SCRIPT, include_bytes!("../assets/live.js")),
+    ("event-stream.js", SCRIPT, include_bytes!("../assets/event-stream.js")),
+    ("tool-arguments.js", SCRIPT, include_bytes!("../assets/tool-arguments.js")),
+    ("instance-tools.js", SCRIPT, include_bytes!("../assets/instance-tools.js")),
+    ("instance-logs.js", SCRIPT, include_bytes!("../assets/instance-logs.js")),
+    ("catalog.js", SCRIPT, include_bytes!("../assets/catalog.js")),
     ("icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
 ];
 

@@ -55,7 +55,7 @@ pub struct NavItem {
 }
 
 /// Section, path below the organisation and label of each link, in groups. The last group is for admins.
-const NAV: [&[(&str, &str, &str)]; 3] = [
+const NAV: [&[(&str, &str, &str)]; 4] = [
     &[
         ("overview", "", "Overview"),
         ("servers", "servers", "Servers"),
@@ -63,6 +63,11 @@ const NAV: [&[(&str, &str, &str)]; 3] = [
         ("analytics", "analytics", "Analytics"),
         ("end-users", "end-users", "End users"),
         ("tickets", "tickets", "Tickets"),
+    ],
+    &[
+        ("instances", "instances", "Instances"),
+        ("toolboxes", "toolboxes", "Toolboxes"),
+        ("catalog", "catalog", "Catalogue"),
     ],
     &[("members", "members", "Members")],
     &[

@@ -6,16 +6,19 @@ mod analytics;
 mod api_keys;
 mod asset;
 mod audit;
+mod catalog;
 mod code;
 mod editor;
 mod end_users;
 mod form;
 mod home;
 pub mod install;
+mod instances;
 mod invitation;
 mod joins;
 pub mod layout;
 mod link;
+mod live;
 mod login;
 mod members;
 mod oauth_configs;
@@ -35,6 +38,7 @@ mod sign_in;
 mod sign_in_mail;
 mod sign_up;
 mod tickets;
+mod toolboxes;
 pub mod view;
 mod walkthroughs;
 mod webhooks;
@@ -130,10 +134,12 @@ pub fn routes() -> Routes {
         api_keys::routes,
         audit::routes,
         account::routes,
+        catalog::routes,
         code::routes,
         editor::routes,
         end_users::routes,
         home::routes,
+        instances::routes,
         invitation::routes,
         joins::routes,
         link::routes,
@@ -148,6 +154,7 @@ pub fn routes() -> Routes {
         servers::routes,
         set_up::routes,
         tickets::routes,
+        toolboxes::routes,
         webhooks::routes,
         sign_up::routes,
         walkthroughs::routes,

@@ -222,7 +222,7 @@ pub fn duration(milliseconds: Option<i64>) -> String {
 }
 
 /// Adds the security headers: only local content and scripts, no framing, no caching.
-fn add_security_headers(response: &mut Response) {
+pub(crate) fn add_security_headers(response: &mut Response) {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
         connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
     headers::protect(response, POLICY);

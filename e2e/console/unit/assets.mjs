@@ -8,3 +8,5 @@ export * from '../../../crates/console/assets/editor-keep.js';
 export * from '../../../crates/console/assets/editor-session.js';
 export * from '../../../crates/console/assets/times.js';
 export * from '../../../crates/console/assets/messages.js';
+export * from '../../../crates/console/assets/event-stream.js';
+export * from '../../../crates/console/assets/tool-arguments.js';

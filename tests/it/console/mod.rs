@@ -22,6 +22,7 @@ mod takeover;
 mod ticket_flood;
 mod tickets;
 mod tool_servers;
+mod toolbox_pages;
 mod try_it;
 mod walkthroughs;
 mod webhooks;

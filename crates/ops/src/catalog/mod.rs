@@ -15,10 +15,10 @@ use serde_json::json;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::catalog::CatalogEntry;
-use waypost_core::id::{CatalogEntryId, OrganizationId};
+use waypost_core::id::{CatalogEntryId, CatalogVersionId, OrganizationId};
 use waypost_core::{Code, Error, Result};
 use waypost_store::catalog_entry::{self as store, CatalogPage};
-use waypost_store::{Conn, organization};
+use waypost_store::{Conn, instance_source, organization};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -74,6 +74,22 @@ pub async fn list(
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &CatalogEntryId) -> Result<CatalogEntry> {
     authorize(&cx.caller, Operation::CatalogRead, organization)?;
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
+}
+
+/// Returns the entry to which a version belongs.
+///
+/// # Errors
+/// `not_found` if the version does not exist or the caller cannot access the organisation.
+pub async fn get_by_version(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    version: &CatalogVersionId,
+) -> Result<CatalogEntry> {
+    authorize(&cx.caller, Operation::CatalogRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    let source = instance_source::find(&mut conn, organization, version).await?.ok_or_else(not_found)?;
+    store::find(&mut conn, organization, &source.version.catalog_entry_id).await?.ok_or_else(not_found)
 }
 
 /// Returns the entry with the ID, the slug or the name `text`.

@@ -16,12 +16,14 @@ pub(super) async fn catalog_and_secrets(call: Call<'_>) -> Vec<Row> {
     let Call { cx, ops, tenant: t, .. } = call;
     let org = &t.organization.id;
     let (entry, secret) = (&CatalogEntryId::from_store("cat_0".into()), &ToolSecretId::from_store("sec_0".into()));
+    let version = &CatalogVersionId::from_store("ctv_0".into());
     let (file, value) = (&entry_file("search", "1", ""), &SecretText::new("value"));
     rows! {
         Admin catalog::import(cx, ops, org, file);
         Admin catalog::import_text(cx, ops, org, "entry.json", "{}");
         Member catalog::list(cx, ops, org, 1, None);
         Member catalog::get(cx, ops, org, entry);
+        Member catalog::get_by_version(cx, ops, org, version);
         Member catalog::resolve(cx, ops, org, "search");
         Admin catalog::delete(cx, ops, org, entry);
         Admin tool_secrets::create(cx, ops, org, "TOKEN", value);

@@ -1,0 +1,189 @@
+//! The overview of an instance: state, health and the current deployment.
+
+use askama::Template;
+use axum::extract::State;
+use http::HeaderMap;
+use waypost_core::catalog::SecretDelivery;
+use waypost_core::deployment::{Deployment, DeploymentState};
+use waypost_core::toolbox::ToolboxState;
+use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::toolboxes;
+use waypost_toolbox_proto::deployment::DeploymentStep;
+use waypost_toolbox_proto::instance::{Health, InstanceState};
+
+use super::records::deployment_badge;
+use super::{Badge, InstanceContext, InstanceHeader, VersionSource};
+use crate::Console;
+use crate::layout::{CurrentOrganization, Layout};
+use crate::live;
+use crate::view::{self, FormError, PageResult};
+
+/// A step of the current deployment.
+struct Step {
+    label: &'static str,
+    /// `done`, `next` for the running step, `failed` or empty.
+    class: &'static str,
+    /// The state in words.
+    state: &'static str,
+}
+
+/// The parts of the overview that change, which are polled.
+#[derive(Template)]
+#[template(path = "instances/status.html")]
+pub(super) struct Status {
+    base: String,
+    is_admin: bool,
+    state: Badge,
+    text: &'static str,
+    health: Option<Health>,
+    deployment: Option<Deployment>,
+    badge: &'static str,
+    steps: Vec<Step>,
+    /// The name of the toolbox, if it is not online.
+    offline_toolbox: Option<String>,
+    rejected_egress: Vec<String>,
+    learns_egress: bool,
+}
+
+impl Status {
+    /// Whether the log may explain the state, and the viewer can read it.
+    fn suggests_logs(&self) -> bool {
+        self.is_admin && matches!(self.state.class, "bad" | "warn")
+    }
+
+    fn checked_at(&self, health: &Health) -> String {
+        Timestamp(health.checked_at).rfc3339()
+    }
+}
+
+#[derive(Template)]
+#[template(path = "instances/overview.html")]
+struct OverviewPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    header: InstanceHeader,
+    form_error: FormError,
+    status: Status,
+    source: VersionSource,
+    toolbox_id: String,
+    toolbox_name: String,
+    created_at: String,
+    id: String,
+    image: Option<String>,
+}
+
+impl OverviewPage {
+    fn egress(&self) -> String {
+        let egress = self.source.version.definition.egress.iter().map(ToString::to_string).collect::<Vec<_>>();
+        if egress.is_empty() { "None".to_owned() } else { egress.join(", ") }
+    }
+
+    fn env_secrets(&self) -> String {
+        let secrets = self.source.version.definition.secrets.iter();
+        let names = secrets.filter(|secret| secret.delivery == SecretDelivery::Env).map(|secret| secret.name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Returns what a state means.
+fn explain(state: InstanceState) -> &'static str {
+    match state {
+        InstanceState::Deploying => "The server is being deployed. It serves calls when it has listed its tools.",
+        InstanceState::Running => "The server is healthy.",
+        InstanceState::Unhealthy => "The server runs, but does not answer its health checks.",
+        InstanceState::CrashLoop => {
+            "The server crashed three times within five minutes. It is restarted with increasing delays."
+        }
+        InstanceState::Stopped => "The server is stopped.",
+        InstanceState::Failed => "The deployment failed, and nothing serves calls.",
+        InstanceState::Removing => "The toolbox is removing the containers, volumes and files of this instance.",
+        InstanceState::Idle => "The server is stopped until its next call, which starts it.",
+    }
+}
+
+fn step_label(step: DeploymentStep) -> &'static str {
+    match step {
+        DeploymentStep::Validating => "Validate the configuration and the toolbox",
+        DeploymentStep::Preparing => "Prepare networks, volumes and secrets",
+        DeploymentStep::Pulling => "Pull the image",
+        DeploymentStep::Starting => "Start the container",
+        DeploymentStep::Checking => "Check that the server speaks MCP and lists its tools",
+        DeploymentStep::Complete => "Complete",
+    }
+}
+
+fn steps(deployment: &Deployment) -> Vec<Step> {
+    let reached = deployment.error.as_ref().map_or(deployment.step, |error| error.step);
+    let shown = DeploymentStep::ALL.iter().filter(|step| **step != DeploymentStep::Complete);
+    let step = |step: &DeploymentStep| {
+        let (class, state) = match (step.cmp(&reached), deployment.state) {
+            (_, DeploymentState::Complete) | (std::cmp::Ordering::Less, _) => ("done", "done"),
+            (std::cmp::Ordering::Equal, DeploymentState::Running) => ("next", "in progress"),
+            (std::cmp::Ordering::Equal, _) => ("failed", "failed"),
+            (std::cmp::Ordering::Greater, _) => ("", "not reached"),
+        };
+        Step { label: step_label(*step), class, state }
+    };
+    shown.map(step).collect()
+}
+
+async fn load(console: &Console, at: &InstanceContext) -> Result<(Status, toolboxes::ToolboxView)> {
+    let instance = at.instance();
+    let toolbox = toolboxes::get(&at.cx, console.ops(), &at.organization_id, &instance.toolbox_id).await?;
+    let status = Status {
+        base: at.path(""),
+        is_admin: at.org.is_admin(),
+        state: Badge::new(instance.state),
+        text: explain(instance.state),
+        health: instance.health.clone(),
+        badge: at.view.deployment.as_ref().map_or("", |deployment| deployment_badge(deployment.state)),
+        steps: at.view.deployment.as_ref().map(steps).unwrap_or_default(),
+        deployment: at.view.deployment.clone(),
+        offline_toolbox: (toolbox.state != ToolboxState::Online).then(|| toolbox.toolbox.name.clone()),
+        rejected_egress: instance.rejected_egress.clone(),
+        learns_egress: instance.learn_egress,
+    };
+    Ok((status, toolbox))
+}
+
+async fn page(console: &Console, at: &InstanceContext) -> Result<OverviewPage> {
+    let (status, toolbox) = load(console, at).await?;
+    let instance = at.instance();
+    let source = VersionSource::find(&at.cx, console, &at.organization_id, &instance.catalog_version_id).await?;
+    let image = match &source.version.definition.source {
+        waypost_core::catalog::Source::Image(image) => Some(image.clone()),
+        _ => None,
+    };
+    Ok(OverviewPage {
+        layout: at.layout.clone(),
+        org: at.org.clone(),
+        header: at.header(""),
+        form_error: FormError::default(),
+        status,
+        source,
+        toolbox_id: toolbox.toolbox.id.to_string(),
+        toolbox_name: toolbox.toolbox.name,
+        created_at: instance.created_at.rfc3339(),
+        id: instance.id.to_string(),
+        image,
+    })
+}
+
+pub(super) async fn show(State(console): State<Console>, at: InstanceContext) -> PageResult {
+    Ok(view::page(&page(&console, &at).await.map_err(|error| at.page_error(error))?))
+}
+
+pub(super) async fn status(State(console): State<Console>, at: InstanceContext, headers: HeaderMap) -> PageResult {
+    Ok(live::fragment(&headers, &load(&console, &at).await.map_err(|error| at.page_error(error))?.0))
+}
+
+pub(super) async fn badge(at: InstanceContext, headers: HeaderMap) -> PageResult {
+    Ok(live::fragment(&headers, &Badge::new(at.instance().state)))
+}
+
+/// Renders the overview with the error of an action.
+pub(super) async fn render_with_error(console: &Console, at: InstanceContext, error: Error) -> PageResult {
+    let (status, form_error) = FormError::from_error(error).map_err(|error| at.page_error(error))?;
+    let page = page(console, &at).await.map_err(|error| at.page_error(error))?;
+    Ok(view::html(status, &OverviewPage { form_error, ..page }))
+}
