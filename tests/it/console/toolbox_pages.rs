@@ -3,7 +3,6 @@
 use axum::body::Body;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
-use waypost_core::Clock;
 use waypost_core::id::ToolboxId;
 use waypost_core::organization::Role;
 use waypost_link::Directory;
