@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests start clients and threads of their own")]
 
 mod attach;
+mod browser;
 mod commands;
 mod deploy;
 mod engine;

@@ -49,6 +49,13 @@ impl Waypost {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
+    /// Returns the path of the setup page, on which the first owner signs up.
+    pub async fn set_up_path(&self) -> String {
+        let line = self.installation.mailbox.wait_for_line("set up: ").await.expect("the setup link is printed");
+        let (_, path) = line.split_once("/setup").expect("the link leads to the setup");
+        format!("/setup{path}")
+    }
+
     /// Runs a command that must succeed, alongside the server, and returns its output.
     pub async fn run(&self, arguments: &[&str]) -> String {
         self.installation.run(arguments).await
