@@ -65,7 +65,8 @@ async function signUp(page) {
     await see(page, 'overview-first');
     for (const [name, path] of [['servers-empty', 'servers'], ['walkthroughs-empty', 'walkthroughs'], ['analytics-empty', 'analytics'],
         ['end-users-empty', 'end-users'], ['tickets-empty', 'tickets'], ['webhooks-empty', 'webhooks'], ['api-keys-empty', 'api-keys'],
-        ['oauth-configs-empty', 'oauth-configs']]) {
+        ['oauth-configs-empty', 'oauth-configs'], ['instances-empty', 'instances'], ['toolboxes-empty', 'toolboxes'],
+        ['catalog-empty', 'catalog']]) {
         await see(page, name, `/o/acme/${path}`);
     }
 }

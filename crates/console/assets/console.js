@@ -17,6 +17,9 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// On narrow windows, the current tab may be outside of the visible part of its list.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+
 // Button actions: [data-open=ID], [data-close], [data-nav-toggle] and [data-copy].
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button");

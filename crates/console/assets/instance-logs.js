@@ -106,7 +106,7 @@ function stop() {
   summarize();
 }
 
-/** Follows the log until it ends or `signal` is aborted. Returns the message of an error that ended it. */
+/** Follows the log until it ends or `signal` is aborted. Returns the message of an error that ended it, or "". */
 async function readLog(signal) {
   const response = await api("GET", `${path}?follow=true&tail=${by("tail").value}`, { headers: { Accept: "text/event-stream" }, signal });
   if (!response.ok) return problemOf(response);
@@ -114,19 +114,22 @@ async function readLog(signal) {
   clear();
   summarize();
   let pending = [];
+  const flush = () => {
+    if (pending.length && !signal.aborted) append(pending);
+    pending = [];
+  };
   for await (const { name, data } of readEvents(response)) {
-    if (signal.aborted) return null;
+    if (signal.aborted) return "";
     const body = JSON.parse(data);
-    if (name === "error") return plainMessage(body.detail ?? "The log ended.", body.field);
+    if (name === "error") {
+      flush();
+      return plainMessage(body.detail ?? "The log ended.", body.field);
+    }
     pending.push(body);
     // Many lines that arrive together are shown together.
-    if (pending.length === 1) {
-      requestAnimationFrame(() => {
-        if (!signal.aborted) append(pending);
-        pending = [];
-      });
-    }
+    if (pending.length === 1) requestAnimationFrame(flush);
   }
+  flush();
   return "";
 }
 

@@ -123,6 +123,7 @@ async function call(tool, args) {
 
 by("reload").addEventListener("click", load);
 by("tool")?.addEventListener("change", () => {
+  say(by("called"), "");
   // Arguments of another tool are of no use.
   filled = by("arguments").value;
   select();
@@ -136,9 +137,9 @@ by("form")?.addEventListener("submit", async (event) => {
   if (problem) return by("arguments").focus();
   const button = event.target.querySelector("button[type=submit]");
   button.disabled = true;
-  say(by("state"), "Calling the tool…");
+  say(by("called"), "Calling the tool…");
   await call(by("tool").value, value);
-  say(by("state"), "Done.");
+  say(by("called"), "Done. See the result below.");
   button.disabled = false;
 });
 load();

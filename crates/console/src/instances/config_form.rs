@@ -51,11 +51,14 @@ impl ConfigField {
         if kind == FieldKind::Choice && !is_required {
             options.insert(0, (String::new(), "Not set".to_owned()));
         }
-        let hint = match (title.is_empty(), text("description")) {
+        let mut hint = match (title.is_empty(), text("description")) {
             (true, description) => description.to_owned(),
             (false, "") => member.to_owned(),
             (false, description) => format!("{member}: {description}"),
         };
+        if kind == FieldKind::Json {
+            hint = format!("{hint} Enter JSON.").trim_start().to_owned();
+        }
         Self {
             name: format!("config-{position}"),
             member: member.to_owned(),
@@ -209,7 +212,7 @@ impl ConfigForm {
             name: REST.to_owned(),
             member: String::new(),
             label: if properties.is_empty() { "Members" } else { "Other members" }.to_owned(),
-            hint: "A JSON object.".to_owned(),
+            hint: "Enter a JSON object.".to_owned(),
             kind: FieldKind::Json,
             options: Vec::new(),
             value: if members.is_empty() { String::new() } else { to_text(FieldKind::Json, &members.into()) },

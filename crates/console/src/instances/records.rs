@@ -114,7 +114,7 @@ pub(super) async fn deployments(
             badge: deployment_badge(deployment.state),
             label: deployment_label(deployment.state),
             version: version.map_or_else(|| "deleted version".to_owned(), |version| version.version.clone()),
-            duration: view::duration(deployment.ended_at.map(|end| end.0 - deployment.started_at.0)),
+            duration: view::duration(deployment.ended_at.map(|end| (end.0 - deployment.started_at.0).max(0))),
             deployment,
         }
     };
