@@ -87,7 +87,7 @@ impl Stage {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let (id, deployment_id) = (text(&instance["id"]), text(&instance["deployment"]["id"]));
         let generation = instance["generation"].as_u64().unwrap();
-        let health = (state == InstanceState::Running).then(|| Health {
+        let health = (state == InstanceState::Running).then_some(Health {
             ok: true,
             checked_at: 1_700_000_000_000,
             latency_ms: Some(7),
