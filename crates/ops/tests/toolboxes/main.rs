@@ -7,6 +7,7 @@ mod deployments;
 mod events;
 mod fixture;
 mod instances;
+mod off;
 mod rotation;
 mod sequences;
 mod toolboxes;
