@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests spawn tasks")]
 
 mod authentication;
+mod backup;
 mod deployments;
 mod events;
 mod fixture;
