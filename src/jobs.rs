@@ -15,7 +15,9 @@ use waypost_ops::job_leases::JobLeases;
 use waypost_ops::retention::{self, RetentionPeriods};
 use waypost_ops::toolbox_directory::{KnownRevisions, ToolboxDirectory};
 use waypost_ops::walkthroughs::{revisions, trash};
-use waypost_ops::{Ops, analytics, authorizations, deployments, identity, instances, notifications, toolboxes};
+use waypost_ops::{
+    Ops, analytics, authorizations, deployments, identity, instances, notifications, toolbox_counts, toolboxes,
+};
 
 use crate::notifications::NotificationSender;
 use crate::telemetry::Metrics;
@@ -74,6 +76,17 @@ pub fn start(jobs: &Jobs, context: JobContext) {
         retention::delete_old(ops.store(), &SystemClock, &periods).await?;
         Ok(())
     });
+    if context.ops.is_toolboxes_enabled() {
+        start_toolboxes(&leased);
+    }
+    leased.start(identity_provider::JOB, |ops| async move {
+        identity_provider::refresh_due_tokens(&Ctx::operator(), &ops).await?;
+        Ok(())
+    });
+}
+
+/// Starts the jobs of toolboxes on shared data.
+fn start_toolboxes(leased: &LeasedJobs<'_>) {
     leased.start("toolboxes", |ops| async move {
         toolboxes::report_unresponsive(&Ctx::operator(), &ops).await?;
         deployments::end_offline(&Ctx::operator(), &ops).await?;
@@ -81,10 +94,6 @@ pub fn start(jobs: &Jobs, context: JobContext) {
     });
     leased.start("secret-rotations", |ops| async move {
         instances::advance_rotations(&Ctx::operator(), &ops).await?;
-        Ok(())
-    });
-    leased.start(identity_provider::JOB, |ops| async move {
-        identity_provider::refresh_due_tokens(&Ctx::operator(), &ops).await?;
         Ok(())
     });
 }
@@ -107,11 +116,10 @@ fn start_local(jobs: &Jobs, context: &JobContext) {
         let queue = Arc::clone(&queue);
         async move { Ok(queue.start_due().await?) }
     });
-    let (directory, known) = (context.toolboxes.clone(), Arc::new(Mutex::new(KnownRevisions::default())));
-    jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("toolbox-links", LINK_INTERVAL) }, move || {
-        let (directory, known) = (directory.clone(), Arc::clone(&known));
-        async move { Ok(directory.refresh_links(&mut *known.lock().await).await?) }
-    });
+    if context.ops.is_toolboxes_enabled() {
+        start_links(jobs, &context);
+        start_counts(jobs, &context.ops);
+    }
     jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("memory", MEMORY_INTERVAL) }, move || {
         let (context, registry) = (context.clone(), registry.clone());
         async move {
@@ -119,6 +127,24 @@ fn start_local(jobs: &Jobs, context: &JobContext) {
             registry.observe();
             Ok(())
         }
+    });
+}
+
+/// Starts the job that notices changes to toolboxes by other processes.
+fn start_links(jobs: &Jobs, context: &JobContext) {
+    let (directory, known) = (context.toolboxes.clone(), Arc::new(Mutex::new(KnownRevisions::default())));
+    jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("toolbox-links", LINK_INTERVAL) }, move || {
+        let (directory, known) = (directory.clone(), Arc::clone(&known));
+        async move { Ok(directory.refresh_links(&mut *known.lock().await).await?) }
+    });
+}
+
+/// Starts the job that counts toolboxes and instances for the metrics of this process.
+fn start_counts(jobs: &Jobs, ops: &Ops) {
+    let ops = ops.clone();
+    jobs.start(Job::new("toolbox-counts", DATABASE_INTERVAL), move || {
+        let ops = ops.clone();
+        async move { Ok(toolbox_counts::observe(&Ctx::operator(), &ops).await?) }
     });
 }
 

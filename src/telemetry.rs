@@ -65,6 +65,8 @@ fn filter(settings: &Settings, profile: LogProfile) -> Targets {
         .with_target("sqlx::query", at_most(LevelFilter::WARN))
         .with_target("hyper", at_most(LevelFilter::INFO))
         .with_target("h2", at_most(LevelFilter::INFO))
+        // Logs every query of a container at `info`, so a container could flood the log.
+        .with_target("hickory_server", at_most(LevelFilter::ERROR))
         .with_targets(settings.log_level.targets.iter().map(|(target, level)| (target.clone(), *level)))
         // Logs the bodies of requests to the container engine at `debug`, which contain secrets. So it is last: it applies
         // also if the setting names it.
@@ -90,6 +92,8 @@ impl Metrics {
 
 /// Histogram buckets for durations in seconds.
 const DURATION_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Histogram buckets for the durations of deployments in seconds.
+const DEPLOYMENT_BUCKETS: [f64; 11] = [1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0];
 /// Histogram buckets for the number of calls in a writer group.
 const GROUP_SIZE_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
@@ -100,6 +104,7 @@ const GROUP_SIZE_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.
 pub fn start_metrics() -> anyhow::Result<Metrics> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &DURATION_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full("waypost_deployment_seconds".to_owned()), &DEPLOYMENT_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full("waypost_writer_group_size".to_owned()), &GROUP_SIZE_BUCKETS)?
         .install_recorder()
         .context("the metrics were initialised twice")?;
@@ -165,8 +170,27 @@ fn describe() {
         "waypost_open_rows_replaced_total",
         "Unused registrations, open authorization requests and started console logins replaced by newer ones, by table"
     );
+    describe_toolboxes();
     describe_gauge!("waypost_build_info", "1, with the version as a label");
     metrics::gauge!("waypost_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// Describes the metrics of toolboxes and instances.
+fn describe_toolboxes() {
+    describe_gauge!("waypost_toolboxes", "Toolboxes of the installation, by state");
+    describe_gauge!("waypost_instances", "Instances of the installation, by state");
+    describe_gauge!("waypost_toolbox_links", "Open links to toolboxes");
+    describe_counter!("waypost_toolbox_handshakes_rejected_total", "Links that were not opened, by reason");
+    describe_counter!("waypost_toolbox_requests_total", "Requests to toolboxes, by outcome");
+    describe_histogram!(
+        "waypost_toolbox_request_seconds",
+        Unit::Seconds,
+        "Time until the response of a toolbox begins, by outcome"
+    );
+    describe_counter!("waypost_instance_calls_total", "Calls of tools of instances, by outcome");
+    describe_histogram!("waypost_instance_call_seconds", Unit::Seconds, "Duration of these calls, by outcome");
+    describe_counter!("waypost_deployments_total", "Deployments that ended, by outcome and error code");
+    describe_histogram!("waypost_deployment_seconds", Unit::Seconds, "Duration of deployments, by outcome");
 }
 
 #[cfg(test)]

@@ -157,8 +157,9 @@ fn respond(message: &str) -> Option<String> {
 }
 
 /// The tools: name and the name of the only argument.
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 11] = [
     ("echo", "text"),
+    ("log", "text"),
     ("environment", "variable"),
     ("read", "path"),
     ("write", "path"),
@@ -179,6 +180,10 @@ fn describe((name, argument): (&str, &str)) -> String {
 fn call(name: &str, argument: impl Fn(&str) -> String) -> Result<String, String> {
     match name {
         "echo" => Ok(argument("text")),
+        "log" => {
+            eprintln!("{}", argument("text"));
+            Ok("logged".to_owned())
+        }
         "environment" => std::env::var(argument("variable")).map_err(|error| error.to_string()),
         "read" => std::fs::read_to_string(argument("path")).map_err(|error| error.to_string()),
         "write" => std::fs::write(argument("path"), "written")

@@ -31,7 +31,7 @@ pub enum Command {
         /// Slug or ID of the organisation.
         org: String,
     },
-    /// Change the slug, name or logo of an organisation.
+    /// Change the slug, name or logo of an organisation, or switch its toolboxes on or off.
     Update {
         /// Slug or ID of the organisation.
         org: String,
@@ -44,6 +44,10 @@ pub enum Command {
         /// Logo for the sign-in pages and public pages of servers: a PNG, JPEG, GIF or WebP file; `none` removes it.
         #[arg(long, value_name = "FILE")]
         logo: Option<PathBuf>,
+        /// Whether its toolboxes may connect and its instances can be changed and called. With `off`, containers keep
+        /// running on the machines.
+        #[arg(long, value_name = "on|off", value_parser = parse_switch, action = clap::ArgAction::Set)]
+        toolboxes: Option<bool>,
     },
     /// Delete an organisation and everything it owns, including progress.
     Delete {
@@ -68,7 +72,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         }
         Command::List => print_list(*json, organizations::list(cx, ops).await?.iter().map(to_json).collect()),
         Command::Show { org } => output::object(*json, &to_json(&find(session, &org).await?)),
-        Command::Update { org, slug, name, logo } => {
+        Command::Update { org, slug, name, logo, toolboxes } => {
             let organization = find(session, &org).await?;
             if let Some(logo) = logo {
                 match read_logo(&logo)? {
@@ -76,7 +80,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
                     Some(bytes) => logos::set(cx, ops, &organization.id, bytes).await?,
                 }
             }
-            let changes = OrganizationPatch { slug, name };
+            let changes = OrganizationPatch { slug, name, toolboxes_enabled: toolboxes };
             let updated = organizations::update(cx, ops, &organization.id, &changes).await?;
             output::object(*json, &to_json(&updated))
         }
@@ -124,13 +128,18 @@ async fn find(session: &Session, text: &str) -> anyhow::Result<Organization> {
 }
 
 /// The members of the output, in the order of [`to_json`].
-pub(super) const MEMBERS: &[&str] = &["id", "slug", "name", "created_at"];
+pub(super) const MEMBERS: &[&str] = &["id", "slug", "name", "toolboxes_enabled", "created_at"];
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    crate::config::value::switch(text)
+}
 
 fn to_json(organization: &Organization) -> Value {
     json!({
         "id": organization.id,
         "slug": organization.slug,
         "name": organization.name,
+        "toolboxes_enabled": organization.toolboxes_enabled,
         "created_at": organization.created_at.rfc3339(),
     })
 }

@@ -208,7 +208,8 @@ fn start_services(
         .with_outbound(outbound.clone())
         .with_new_users_per_address(settings.new_users_per_address)
         .with_ticket_limits(ticket_limits)
-        .with_instance_limit(settings.instance_limit);
+        .with_instance_limit(settings.instance_limit)
+        .with_toolboxes(settings.toolboxes);
     let outbox = mail::start(settings, &public_url, demo, hosting.jobs())?;
     if let Some(outbox) = &outbox {
         hosting = hosting.with_notifier(Arc::new(MailNotifier::new(outbox.clone(), public_url.clone())));

@@ -35,7 +35,13 @@ impl Session {
     pub async fn run<T>(app: &App, work: impl AsyncFnOnce(&Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let db = app.open().await?.db;
         let public_url = PublicUrl::new(app.settings.public_url(app.settings.listen.port()));
-        let session = Self { ops: Ops::new(db.clone()), cx: Ctx::operator(), json: app.json, public_url, db };
+        let session = Self {
+            ops: Ops::new(db.clone()).with_toolboxes(app.settings.toolboxes),
+            cx: Ctx::operator(),
+            json: app.json,
+            public_url,
+            db,
+        };
         let outcome = work(&session).await;
         // Checkpoints the write-ahead log of SQLite.
         session.db.close().await;

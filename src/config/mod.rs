@@ -183,6 +183,8 @@ pub struct Settings {
     pub ticket_limit_per_server: u32,
     /// Instances of tool servers per organisation.
     pub instance_limit: u32,
+    /// Whether toolboxes and instances can be used.
+    pub toolboxes: bool,
     /// `subscriptions/listen` streams in this process; 0 for no limit.
     pub listen_limit: u32,
     /// Streams per hosted server; 0 for no limit.
@@ -254,6 +256,7 @@ impl Default for Settings {
             ticket_limit_per_address: 30,
             ticket_limit_per_server: 100,
             instance_limit: waypost_ops::INSTANCE_LIMIT,
+            toolboxes: true,
             listen_limit: 2_000,
             listen_limit_per_server: 1_000,
             listen_limit_per_address: 100,

@@ -253,6 +253,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::number(text).map(|number| settings.instance_limit = number),
     },
     Setting {
+        name: "toolboxes",
+        flag: None,
+        default: "`on`",
+        help: "`off` switches off toolboxes and instances: no machine can join or connect, and the operations on toolboxes and instances are rejected. Containers on machines keep running ([toolboxes.md](toolboxes.md#off-switches)).",
+        set: |settings, text| value::switch(text).map(|is_on| settings.toolboxes = is_on),
+    },
+    Setting {
         name: "listen_limit",
         flag: None,
         default: "`2000`",

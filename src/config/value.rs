@@ -195,6 +195,15 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("expected an address and a port, such as 127.0.0.1:8080, not `{text}`"))
 }
 
+/// Parses `on` or `off`.
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("expected on or off, not `{text}`")),
+    }
+}
+
 /// Parses a listen address or `off`.
 pub(super) fn address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "off" { Ok(None) } else { address(text).map(Some).map_err(|reason| format!("{reason}, or `off`")) }

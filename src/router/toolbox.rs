@@ -24,9 +24,15 @@ use super::client::ClientAddress;
 use super::{Host, RequestId, RequestedHost, RouterState, not_found};
 use crate::upgrade::Upgrade;
 
-/// Returns the routes. They exist on the main host only.
+/// Returns the routes. They exist on the main host only, and not at all while toolboxes are
+/// switched off.
 pub(super) fn routes<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
     Router::new().route(JOIN_PATH, post(join::<R>)).route(LINK_PATH, get(open_link::<R>)).with_state(Arc::clone(state))
+}
+
+/// Whether the routes exist: on the main host, unless toolboxes are switched off.
+fn is_served<R: HandlerFactory>(state: &RouterState<R>, requested: &RequestedHost) -> bool {
+    requested.host == Host::Main && state.hosting.ops().is_toolboxes_enabled()
 }
 
 async fn join<R: HandlerFactory>(
@@ -36,7 +42,7 @@ async fn join<R: HandlerFactory>(
     Extension(RequestId(request_id)): Extension<RequestId>,
     body: Bytes,
 ) -> Response {
-    if requested.host != Host::Main {
+    if !is_served(&state, &requested) {
         return not_found();
     }
     let joined = async {
@@ -61,7 +67,7 @@ async fn open_link<R: HandlerFactory>(
     Extension(client): Extension<ClientAddress>,
     request: Request,
 ) -> Response {
-    if requested.host != Host::Main {
+    if !is_served(&state, &requested) {
         return not_found();
     }
     if let Err(error) = check_rate(&state, LimitKind::ToolboxLink, client) {

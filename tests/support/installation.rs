@@ -81,6 +81,14 @@ impl Installation {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Runs a command that must fail with exit code 1, and returns its output and its errors.
+    pub async fn run_failing(&self, arguments: &[&str]) -> String {
+        let output = timeout(TIMEOUT, self.command(arguments).stderr(Stdio::piped()).output()).await;
+        let output = output.expect("the process ends in time").expect("the binary starts");
+        assert_eq!(output.status.code(), Some(1), "waypost {}: {output:?}", arguments.join(" "));
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
+    }
+
     /// Starts `waypost serve`, the first time on a free port and later on the same port.
     pub async fn serve(&mut self) -> ServeProcess {
         self.serve_with(&["serve"]).await

@@ -8,15 +8,20 @@
 #![expect(clippy::disallowed_methods, reason = "the tests start clients and threads of their own")]
 
 mod attach;
+mod browser;
+mod commands;
 mod deploy;
 mod engine;
+mod faults;
 mod harness;
 mod image;
+mod isolation;
 mod leak;
 mod netns;
 mod own_engine;
 mod registry;
 mod restart;
+mod secrets;
 mod server_program;
 mod site;
 mod tar;

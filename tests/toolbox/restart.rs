@@ -4,7 +4,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::image::Image;
-use crate::site::Site;
+use crate::own_engine::OwnEngine;
+use crate::site::{Site, id_of};
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
@@ -54,6 +55,28 @@ waypost_testkit::needs_docker! {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_happens_without_a_control_plane_is_reported_later_docker() {
+        let mut site = Site::start().await;
+        let version = site.import("echo", "1", &Image::stdio(), json!({})).await;
+        let id = site.deploy("echo", &version).await;
+        let container = site.container(&id);
+        site.waypost.kill().await;
+        site.engine.kill(&container);
+        let is_replaced = |other: &Value| other["Id"] != container.as_str() && other["State"] == "running";
+        site.poll("another container", async || site.containers(&id).iter().any(is_replaced)).await;
+        site.waypost.start_again().await;
+        site.wait_for_link(&id).await;
+        site.assert_echo(&id, "replaced").await;
+        let path = format!("/instances/{id}/events");
+        let has_crashed = async || {
+            let events = site.api(Method::GET, &path, &Value::Null).await;
+            events["items"].as_array().unwrap().iter().any(|event| event["kind"] == "crashed")
+        };
+        site.poll("the event of the crash", has_crashed).await;
+        site.finish().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_revoked_toolbox_loses_its_link_docker() {
         let mut site = Site::start().await;
         let id = site.toolbox.id.clone();
@@ -63,5 +86,36 @@ waypost_testkit::needs_docker! {
         site.wait_for_log("the control plane rejected this toolbox").await;
         site.toolbox.stop().await;
         site.finish_stopped();
+    }
+}
+
+waypost_testkit::needs_dockerd! {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_engine_that_is_killed_is_found_again_docker() {
+        let own = OwnEngine::start();
+        let site = Site::start_on(own.another()).await;
+        let version = site.import("echo", "1", &Image::stdio(), json!({})).await;
+        let id = site.deploy("echo", &version).await;
+        own.kill();
+        let (status, _) = site.call(&id, "echo", json!({ "text": "x" })).await;
+        assert_ne!(status, StatusCode::OK, "the streams of the engine are gone");
+        own.start_again();
+        site.wait_for_link(&id).await;
+        site.assert_echo(&id, "again").await;
+        site.finish().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_image_that_does_not_fit_on_the_disk_is_reported_docker() {
+        let own = OwnEngine::with_disk("8m");
+        let site = Site::start_on(own.another()).await;
+        let noise: Vec<u8> = (0_u32..4_000_000).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        let large = Image::stdio().file("large", 0o644, &[noise.as_slice(), &noise, &noise].concat());
+        let version = site.import("large", "1", &large, json!({})).await;
+        let id = id_of(&site.create("large", &version).await);
+        let instance = site.deployed(&id).await;
+        assert_eq!(instance["deployment"]["error"]["code"], "disk_full", "{instance}");
+        assert_eq!(site.leftovers(&id), [""; 0]);
+        site.finish().await;
     }
 }

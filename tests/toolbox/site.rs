@@ -28,7 +28,12 @@ pub struct Site {
 impl Site {
     /// Starts the control plane and a toolbox on the shared engine.
     pub async fn start() -> Self {
-        let (engine, registry, waypost) = (Engine::shared(), Registry::start().await, Waypost::start().await);
+        Self::start_on(Engine::shared()).await
+    }
+
+    /// Starts the control plane and a toolbox on an engine.
+    pub async fn start_on(engine: Engine) -> Self {
+        let (registry, waypost) = (Registry::start().await, Waypost::start().await);
         let mut toolbox = Toolbox::join(&waypost, "machine").await;
         toolbox.run(&engine).await;
         let site = Self { engine, registry, waypost, toolbox };
@@ -126,7 +131,7 @@ impl Site {
     }
 
     /// Waits until `is_reached` returns true.
-    async fn poll(&self, what: &str, mut is_reached: impl AsyncFnMut() -> bool) {
+    pub async fn poll(&self, what: &str, mut is_reached: impl AsyncFnMut() -> bool) {
         let reached = async {
             let mut interval = tokio::time::interval(INTERVAL);
             loop {

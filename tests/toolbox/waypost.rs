@@ -49,9 +49,21 @@ impl Waypost {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
+    /// Returns the path of the setup page, on which the first owner signs up.
+    pub async fn set_up_path(&self) -> String {
+        let line = self.installation.mailbox.wait_for_line("set up: ").await.expect("the setup link is printed");
+        let (_, path) = line.split_once("/setup").expect("the link leads to the setup");
+        format!("/setup{path}")
+    }
+
     /// Runs a command that must succeed, alongside the server, and returns its output.
     pub async fn run(&self, arguments: &[&str]) -> String {
         self.installation.run(arguments).await
+    }
+
+    /// Runs a command that must fail, and returns its output and its errors.
+    pub async fn run_failing(&self, arguments: &[&str]) -> String {
+        self.installation.run_failing(arguments).await
     }
 
     /// Kills the server with SIGKILL.
@@ -126,6 +138,13 @@ impl Toolbox {
     /// Returns the folder for secrets.
     pub fn secrets(&self) -> &Path {
         self.secrets.path()
+    }
+
+    /// Returns the output of `waypost toolbox status --json`.
+    pub async fn status(&self) -> String {
+        let output = self.command("status").arg("--json").output().await.expect("the program starts");
+        assert!(output.status.success(), "toolbox status: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     /// Returns the process ID of the daemon.

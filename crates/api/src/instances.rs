@@ -73,7 +73,7 @@ struct InstanceHealth {
     ok: bool,
     #[schema(format = DateTime)]
     checked_at: String,
-    /// The duration of the probe in milliseconds. Null if it failed.
+    /// The duration of the probe in milliseconds. Null if it failed, and for the check of a deployment.
     latency_ms: Option<u64>,
     /// Why the probe failed.
     message: Option<String>,

@@ -69,6 +69,8 @@ struct Organization {
     /// The slug. Unique in the installation.
     slug: String,
     name: String,
+    /// Whether toolboxes are on. If not, no toolbox is connected, and instances can be neither changed nor called.
+    toolboxes_enabled: bool,
     #[schema(format = DateTime)]
     created_at: String,
 }
@@ -79,6 +81,7 @@ impl From<organization::Organization> for Organization {
             id: organization.id.to_string(),
             slug: organization.slug,
             name: organization.name,
+            toolboxes_enabled: organization.toolboxes_enabled,
             created_at: organization.created_at.rfc3339(),
         }
     }
@@ -106,6 +109,9 @@ struct OrganizationUpdate {
     /// The new display name.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
+    /// `false` switches toolboxes off: their links are closed, and instances can be neither changed nor called.
+    /// Containers keep running.
+    toolboxes_enabled: Option<bool>,
 }
 
 /// Lists the organisations of the signed-in user, or the organisation of the API key.
@@ -141,7 +147,7 @@ async fn get(
     Ok(Json(organizations::get(&cx, web.ops(), &organization_id).await?.into()))
 }
 
-/// Updates the name or slug of an organisation.
+/// Updates an organisation.
 ///
 /// Requires the role `admin`.
 #[utoipa::path(patch, path = "/organizations/{id}", tag = "organizations", operation_id = "update_organization",
@@ -153,7 +159,8 @@ async fn update(
     OrganizationPath { cx, organization_id }: OrganizationPath,
     Json(changes): Json<OrganizationUpdate>,
 ) -> ApiResult<Json<Organization>> {
-    let changes = OrganizationPatch { slug: changes.slug, name: changes.name };
+    let changes =
+        OrganizationPatch { slug: changes.slug, name: changes.name, toolboxes_enabled: changes.toolboxes_enabled };
     Ok(Json(organizations::update(&cx, web.ops(), &organization_id, &changes).await?.into()))
 }
 

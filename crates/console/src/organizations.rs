@@ -226,7 +226,7 @@ async fn settings(State(console): State<Console>, member: Member) -> PageResult 
 
 async fn update(State(console): State<Console>, member: Member, Form(fields): Form<OrganizationForm>) -> PageResult {
     let slug = fields.slug.trim().to_owned();
-    let changes = OrganizationPatch { slug: Some(slug.clone()), name: Some(fields.name.clone()) };
+    let changes = OrganizationPatch { slug: Some(slug.clone()), name: Some(fields.name.clone()), ..Default::default() };
     match organizations::update(&member.cx, console.ops(), &member.organization_id, &changes).await {
         Ok(organization) => Ok(view::redirect_with_flash(&format!("/o/{}/settings", organization.slug), "Saved.")),
         Err(error) => {

@@ -13,6 +13,8 @@ pub struct Organization {
     pub slug: String,
     /// Display name.
     pub name: String,
+    /// Whether its toolboxes may connect, and its instances can be changed and called.
+    pub toolboxes_enabled: bool,
     /// When the organisation was created.
     pub created_at: Timestamp,
 }

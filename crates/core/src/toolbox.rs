@@ -16,7 +16,7 @@ pub const MAX_TOOLBOXES: usize = 100;
 names! {
     /// The state of a toolbox.
     ToolboxState {
-        /// No machine has joined with the token.
+        /// No machine has joined with the token, or its daemon has never run.
         Pending = "pending",
         /// The last heartbeat has arrived in time.
         Online = "online",
@@ -75,12 +75,10 @@ impl Toolbox {
         if self.revoked_at.is_some() {
             return ToolboxState::Revoked;
         }
-        if self.public_key.is_none() {
-            return ToolboxState::Pending;
-        }
-        match self.last_seen_at.or(self.joined_at) {
+        match self.last_seen_at {
+            None => ToolboxState::Pending,
             Some(seen) if now.0 - seen.0 <= UNRESPONSIVE_AFTER_MS => ToolboxState::Online,
-            _ => ToolboxState::Unresponsive,
+            Some(_) => ToolboxState::Unresponsive,
         }
     }
 }

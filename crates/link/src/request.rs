@@ -19,6 +19,7 @@ impl Links {
     /// [`LinkError::Offline`] at once if there is no link, or [`LinkError::Interrupted`]. An error of the daemon is a
     /// response with a status of 400 or more.
     pub async fn request(&self, toolbox: &ToolboxId, request: Request<Bytes>) -> Result<Response<Body>, LinkError> {
+        let start = tokio::time::Instant::now();
         let result = match self.find(toolbox) {
             Some(link) => send(&link, request).await,
             None => Err(LinkError::Offline),
@@ -30,6 +31,7 @@ impl Links {
             Err(LinkError::Interrupted) => "interrupted",
         };
         metrics::counter!("waypost_toolbox_requests_total", "outcome" => outcome).increment(1);
+        metrics::histogram!("waypost_toolbox_request_seconds", "outcome" => outcome).record(start.elapsed());
         result
     }
 }

@@ -128,6 +128,12 @@ impl Hosting {
         Self { ops: self.ops.with_instance_limit(count), ..self }
     }
 
+    /// Switches toolboxes and instances on or off for the whole installation.
+    #[must_use]
+    pub fn with_toolboxes(self, is_enabled: bool) -> Self {
+        Self { ops: self.ops.with_toolboxes(is_enabled), ..self }
+    }
+
     /// Sets the limits of support tickets.
     #[must_use]
     pub fn with_ticket_limits(self, ticket_limits: TicketLimits) -> Self {

@@ -63,6 +63,8 @@ pub mod ticket_creation;
 pub mod ticket_replies;
 pub mod tickets;
 pub mod tool_secrets;
+mod toolbox_access;
+pub mod toolbox_counts;
 pub mod toolbox_directory;
 pub mod toolboxes;
 pub mod try_it;
@@ -93,6 +95,7 @@ pub struct Ops {
     pub(crate) passwords: passwords::Passwords,
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
     pub(crate) instance_limit: u32,
+    is_toolboxes_enabled: bool,
     links: Links,
     pub(crate) calls: slots::Slots,
     pub(crate) follows: slots::Slots,
@@ -114,6 +117,7 @@ impl Ops {
             passwords: passwords::Passwords::default(),
             sign_in_limits: sign_in_limits::SignInLimits::default(),
             instance_limit: INSTANCE_LIMIT,
+            is_toolboxes_enabled: true,
             links: Links::new(),
             calls: slots::Slots::new(instances::call::MAX_CALLS),
             follows: slots::Slots::new(follows::MAX_FOLLOWS),
@@ -148,6 +152,18 @@ impl Ops {
     #[must_use]
     pub fn with_instance_limit(self, instance_limit: u32) -> Self {
         Self { instance_limit, ..self }
+    }
+
+    /// Switches toolboxes and instances on or off for the whole installation.
+    #[must_use]
+    pub fn with_toolboxes(self, is_toolboxes_enabled: bool) -> Self {
+        Self { is_toolboxes_enabled, ..self }
+    }
+
+    /// Whether toolboxes and instances are on for the installation.
+    #[must_use]
+    pub fn is_toolboxes_enabled(&self) -> bool {
+        self.is_toolboxes_enabled
     }
 
     /// Returns the number of passwords that this process has hashed or verified.

@@ -21,6 +21,8 @@ pub struct OrganizationPatch {
     pub slug: Option<String>,
     /// The new name.
     pub name: Option<String>,
+    /// Whether toolboxes are on.
+    pub toolboxes_enabled: Option<bool>,
 }
 
 /// Creates an organisation. The name defaults to the slug.
@@ -43,6 +45,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
         id: OrganizationId::new(&*cx.random),
         slug: slug.to_owned(),
         name: name::check("name", name.unwrap_or(slug))?,
+        toolboxes_enabled: true,
         created_at: cx.now(),
     };
     let mut tx = ops.store.begin().await?;
@@ -109,7 +112,8 @@ pub async fn get(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organizatio
     store::find(&mut ops.store.read().await?, id).await?.ok_or_else(not_found)
 }
 
-/// Updates the slug and the name.
+/// Updates the slug, the name, and whether toolboxes are on. Switching toolboxes off closes their links; containers keep
+/// running on the machines.
 ///
 /// # Errors
 /// As [`get`]; `invalid_arguments`; `conflict` if the slug is taken.
@@ -125,11 +129,12 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Organiza
     if let Some(text) = &changes.name {
         new.name = name::check("name", text)?;
     }
+    new.toolboxes_enabled = changes.toolboxes_enabled.unwrap_or(old.toolboxes_enabled);
     if new == old {
         return Ok(old);
     }
     store::update(&mut tx, &new, cx.now()).await.map_err(|error| slug_taken(error, &new.slug))?;
-    let detail = json!({ "slug": new.slug, "name": new.name });
+    let detail = json!({ "slug": new.slug, "name": new.name, "toolboxes_enabled": new.toolboxes_enabled });
     record(cx, &mut tx, id, Entry { action: "organization.update", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(new)

@@ -20,7 +20,7 @@ use crate::{api_key, organization, server, toolbox, user};
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn find_organization_by_slug(conn: &mut Conn, slug: &str) -> Result<Option<Organization>> {
-    const SQL: &str = "SELECT id, slug, name, created_at FROM organizations WHERE slug = $1";
+    const SQL: &str = "SELECT id, slug, name, toolboxes_enabled, created_at FROM organizations WHERE slug = $1";
     let row: Option<organization::Row> = on!(conn, c => sqlx::query_as(SQL).bind(slug).fetch_optional(c).await?);
     Ok(row.map(Organization::from))
 }
@@ -30,7 +30,7 @@ pub async fn find_organization_by_slug(conn: &mut Conn, slug: &str) -> Result<Op
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn list_organizations(conn: &mut Conn) -> Result<Vec<Organization>> {
-    const SQL: &str = "SELECT id, slug, name, created_at FROM organizations ORDER BY slug";
+    const SQL: &str = "SELECT id, slug, name, toolboxes_enabled, created_at FROM organizations ORDER BY slug";
     let rows: Vec<organization::Row> = on!(conn, c => sqlx::query_as(SQL).fetch_all(c).await?);
     Ok(rows.into_iter().map(Organization::from).collect())
 }
@@ -239,8 +239,8 @@ pub async fn list_organizations_by_email(conn: &mut Conn, email_key: &str) -> Re
 pub async fn find_invitation(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<OpenInvitation>> {
     const SQL: &str =
         "SELECT invitations.id AS invitation_id, organizations.id, organizations.slug, organizations.name,
-            organizations.created_at, invitations.email, invitations.email_key, invitations.role,
-            invitations.invited_by, invitations.expires_at, invitations.emailed_at
+            organizations.toolboxes_enabled, organizations.created_at, invitations.email, invitations.email_key,
+            invitations.role, invitations.invited_by, invitations.expires_at, invitations.emailed_at
         FROM invitations JOIN organizations ON organizations.id = invitations.organization_id
         WHERE invitations.token_hash = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $2";
     let row: Option<invitation_accept::Row> =
@@ -268,7 +268,8 @@ pub async fn find_toolbox_by_token(conn: &mut Conn, token_hash: &str) -> Result<
     row.map(Toolbox::try_from).transpose()
 }
 
-/// Returns the numbers of the desired states of toolboxes that are not revoked.
+/// Returns the numbers of the desired states of toolboxes that are not revoked, and whose organisations have not
+/// switched toolboxes off.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -277,9 +278,41 @@ pub async fn list_toolbox_revisions(conn: &mut Conn, ids: &[&ToolboxId]) -> Resu
         Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
         Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
     };
-    let sql = format!("SELECT id, desired_revision FROM toolboxes WHERE id {listed} AND revoked_at IS NULL");
+    let sql = format!(
+        "SELECT toolboxes.id, toolboxes.desired_revision FROM toolboxes
+            JOIN organizations ON organizations.id = toolboxes.organization_id
+         WHERE toolboxes.id {listed} AND toolboxes.revoked_at IS NULL AND organizations.toolboxes_enabled"
+    );
     let list = to_json(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>());
     let rows: Vec<(String, i64)> =
         on!(conn, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(list).fetch_all(c).await?);
     Ok(rows.into_iter().map(|(id, revision)| (ToolboxId::from_store(id), revision)).collect())
+}
+
+/// Returns the number of toolboxes in each state: pending, online, unresponsive and revoked. A toolbox is unresponsive if
+/// it was last seen before `before`.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn count_toolboxes(conn: &mut Conn, before: Timestamp) -> Result<Vec<(String, i64)>> {
+    const SQL: &str = "SELECT state, count(*) FROM (SELECT CASE
+                WHEN revoked_at IS NOT NULL THEN 'revoked'
+                WHEN public_key IS NULL THEN 'pending'
+                WHEN coalesce(last_seen_at, joined_at, 0) >= $1 THEN 'online'
+                ELSE 'unresponsive' END AS state
+            FROM toolboxes) AS states
+        GROUP BY state";
+    Ok(on!(conn, c => sqlx::query_as(SQL).bind(before.0).fetch_all(c).await?))
+}
+
+/// Returns the number of instances in each stored state; `removing` for those that are being removed.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn count_instances(conn: &mut Conn) -> Result<Vec<(String, i64)>> {
+    const SQL: &str =
+        "SELECT state, count(*) FROM (SELECT CASE WHEN is_removing THEN 'removing' ELSE state END AS state
+            FROM instances) AS states
+        GROUP BY state";
+    Ok(on!(conn, c => sqlx::query_as(SQL).fetch_all(c).await?))
 }

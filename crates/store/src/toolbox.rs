@@ -255,7 +255,7 @@ pub async fn join(
 ) -> Result<bool> {
     const SQL: &str =
         "UPDATE toolboxes SET join_token_hash = NULL, join_expires_at = NULL, public_key = $4, version = $5,
-            joined_at = $6, last_seen_at = $6, updated_at = $6
+            joined_at = $6, updated_at = $6
         WHERE id = $1 AND organization_id = $2 AND join_token_hash = $3 AND join_expires_at > $6
           AND public_key IS NULL AND revoked_at IS NULL";
     let changed = on!(conn, c => sqlx::query(SQL)

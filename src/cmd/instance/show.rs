@@ -84,6 +84,7 @@ fn describe_health(health: &Value) -> Value {
     match (health["ok"].as_bool(), health["latency_ms"].as_u64()) {
         (None, _) => Value::Null,
         (Some(true), Some(latency)) => format!("ok at {} ({latency} ms)", text("checked_at")).into(),
+        (Some(true), None) if health["message"].is_null() => format!("ok at {}", text("checked_at")).into(),
         (Some(true), None) => format!("ok, but the probe at {} failed: {}", text("checked_at"), text("message")).into(),
         (Some(false), _) => format!("failing at {}: {}", text("checked_at"), text("message")).into(),
     }
@@ -186,6 +187,7 @@ mod tests {
         let health =
             |ok, latency, message| json!({ "ok": ok, "checked_at": "T", "latency_ms": latency, "message": message });
         assert_eq!(describe_health(&health(true, Some(3), None::<&str>)), "ok at T (3 ms)");
+        assert_eq!(describe_health(&health(true, None, None)), "ok at T");
         assert_eq!(describe_health(&health(true, None, Some("slow"))), "ok, but the probe at T failed: slow");
         assert_eq!(describe_health(&health(false, None, Some("no answer"))), "failing at T: no answer");
         let error = json!({ "step": "pulling", "code": "image_denied", "cause": "Denied.", "next_action": "Sign in." });

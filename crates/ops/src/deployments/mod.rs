@@ -2,7 +2,7 @@
 
 pub(crate) mod notify;
 
-use waypost_core::access::{Operation, authorize, authorize_operator};
+use waypost_core::access::{Operation, authorize_operator};
 use waypost_core::caller::Ctx;
 use waypost_core::deployment::{Deployment, DeploymentState};
 use waypost_core::id::{DeploymentId, InstanceId, OrganizationId};
@@ -34,7 +34,7 @@ pub async fn list(
     before: Option<u64>,
     limit: u32,
 ) -> Result<Vec<Deployment>> {
-    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
     let mut conn = ops.store.read().await?;
     if instance::find(&mut conn, organization, instance).await?.is_none() {
         return Err(Error::not_found("instance"));
@@ -53,7 +53,7 @@ pub async fn get(
     instance: &InstanceId,
     id: &DeploymentId,
 ) -> Result<Deployment> {
-    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
     let found = store::find(&mut ops.store.read().await?, organization, instance, id).await?;
     found.ok_or_else(|| Error::not_found("deployment"))
 }
@@ -112,6 +112,17 @@ fn end_without_daemon(
     let (cause, next_action) = (cause.to_owned(), next_action.to_owned());
     deployment.error = Some(DeploymentError { step: deployment.step, code, cause, next_action });
     deployment.ended_at = Some(cx.now());
+    count_end(deployment);
+}
+
+/// Counts a deployment that has ended, by outcome and code. A deployment that the control plane ended is counted again if
+/// the daemon reports another outcome.
+pub(crate) fn count_end(deployment: &Deployment) {
+    let outcome = deployment.state.as_str();
+    let code = deployment.error.as_ref().map_or("none", |error| error.code.as_str());
+    metrics::counter!("waypost_deployments_total", "outcome" => outcome, "code" => code).increment(1);
+    let millis = deployment.ended_at.map_or(0, |ended| ended.0.saturating_sub(deployment.started_at.0).max(0));
+    metrics::histogram!("waypost_deployment_seconds", "outcome" => outcome).record(millis as f64 / 1_000.0);
 }
 
 /// Whether a deployment has ended and the daemon cannot change this by reporting a failure. A deployment that the control

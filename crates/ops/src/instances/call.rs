@@ -10,10 +10,11 @@ use http::{Request, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use waypost_core::access::{Operation, authorize};
+use tokio::time::Instant;
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{InstanceId, OrganizationId, base32};
-use waypost_core::instance::Instance;
+use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::{Code, Error, Result};
 use waypost_link::Body;
 use waypost_mcp_wire::{Envelope, ErrorObject, INVALID_PARAMS};
@@ -59,8 +60,8 @@ pub async fn list_tools(
     organization: &OrganizationId,
     id: &InstanceId,
 ) -> Result<Vec<Box<RawValue>>> {
-    authorize(&cx.caller, Operation::InstanceRead, organization)?;
-    let instance = find(ops, organization, id).await?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceRead, organization).await?;
+    let instance = find_running(ops, organization, id).await?;
     let _slot = ops.calls.acquire(organization, BUSY)?;
     let call = Call { ops, instance: &instance, key: LIST_KEY.to_owned() };
     within(TIMEOUT + REPORT_TIME, call.list_tools()).await
@@ -79,11 +80,11 @@ pub async fn call_tool(
     id: &InstanceId,
     (tool, arguments): (&str, &Map<String, Value>),
 ) -> Result<Box<RawValue>> {
-    authorize(&cx.caller, Operation::InstanceCall, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceCall, organization).await?;
     if tool.is_empty() || tool.len() > MAX_TOOL_NAME {
         return Err(Error::invalid("tool", format!("`tool` must have 1 to {MAX_TOOL_NAME} bytes.")));
     }
-    let instance = find(ops, organization, id).await?;
+    let instance = find_running(ops, organization, id).await?;
     let key = match find_sharing(ops, &instance).await? {
         Sharing::PerSession => session_key(cx),
         Sharing::Shared | Sharing::PerAgent => caller_key(cx),
@@ -96,7 +97,29 @@ pub async fn call_tool(
     tx.commit().await?;
     let params = json!({ "name": tool, "arguments": arguments });
     let call = Call { ops, instance: &instance, key };
-    within(TIMEOUT + REPORT_TIME, call.request("tools/call", &params, MAX_RESPONSE_BYTES)).await
+    let start = Instant::now();
+    let result = within(TIMEOUT + REPORT_TIME, call.request("tools/call", &params, MAX_RESPONSE_BYTES)).await;
+    count_call(&result, start);
+    result
+}
+
+/// Returns an instance that should run. A stopped one is rejected here, whatever its toolbox would do.
+async fn find_running(ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<Instance> {
+    let instance = find(ops, organization, id).await?;
+    match instance.desired {
+        DesiredRun::Running => Ok(instance),
+        DesiredRun::Stopped => {
+            let message = "The instance is stopped, so it cannot be called. Start it first.";
+            Err(Error::new(Code::Conflict, message).with("reason", "not_running"))
+        }
+    }
+}
+
+/// Counts a call that was sent. The outcome is `ok` or the code of the error, so there are only a few.
+fn count_call(result: &Result<Box<RawValue>>, start: Instant) {
+    let outcome = result.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
+    metrics::counter!("waypost_instance_calls_total", "outcome" => outcome).increment(1);
+    metrics::histogram!("waypost_instance_call_seconds", "outcome" => outcome).record(start.elapsed());
 }
 
 async fn find_sharing(ops: &Ops, instance: &Instance) -> Result<Sharing> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use waypost_content::name;
-use waypost_core::access::{Operation, authorize};
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
 use waypost_core::instance::{DesiredRun, Instance};
@@ -46,7 +46,7 @@ pub struct NewInstance {
 /// naming the field; `conflict` if the slug is taken or looks like another one, the organisation has the maximum number
 /// of instances, or no toolbox has room (`reason` is `no_capacity`, and `toolboxes` has the reason for each one).
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &NewInstance) -> Result<InstanceView> {
-    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
     slug::check(&new.slug)?;
     let name = new.name.as_deref().map(|text| name::check("name", text)).transpose()?;
     let mut tx = ops.store.begin().await?;

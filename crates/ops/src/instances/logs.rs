@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use waypost_core::access::{Operation, authorize};
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::{Error, Result};
@@ -40,7 +40,7 @@ pub async fn list(
     id: &InstanceId,
     tail: u32,
 ) -> Result<Vec<LogLine>> {
-    authorize(&cx.caller, Operation::InstanceLogRead, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceLogRead, organization).await?;
     check_tail(tail)?;
     let instance = find(ops, organization, id).await?;
     let body = get(ops, &instance, &logs_path(id.as_str(), tail.into(), false)).await?;
@@ -85,7 +85,7 @@ pub async fn follow(
     id: &InstanceId,
     tail: u32,
 ) -> Result<LogFollow> {
-    authorize(&cx.caller, Operation::InstanceLogRead, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceLogRead, organization).await?;
     check_tail(tail)?;
     let instance = find(ops, organization, id).await?;
     let path = logs_path(id.as_str(), tail.into(), true);
@@ -98,7 +98,7 @@ pub async fn follow(
 /// # Errors
 /// Those of [`list`]; `not_found` if the instance is being removed.
 pub async fn check(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<()> {
-    authorize(&cx.caller, Operation::InstanceLogRead, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceLogRead, organization).await?;
     match find(ops, organization, id).await?.is_removing {
         true => Err(not_found()),
         false => Ok(()),

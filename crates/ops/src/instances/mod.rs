@@ -20,7 +20,7 @@ pub mod stats;
 mod update;
 
 use serde_json::{Value, json};
-use waypost_core::access::{Operation, authorize};
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::deployment::Deployment;
 use waypost_core::id::{InstanceEventId, InstanceId, OrganizationId, ToolboxId};
@@ -63,7 +63,7 @@ pub async fn list(
     after: Option<&str>,
     limit: u32,
 ) -> Result<Vec<InstanceView>> {
-    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
     let mut conn = ops.store.read().await?;
     let instances = store::list(&mut conn, organization, after, i64::from(limit)).await?;
     let ids: Vec<_> = instances.iter().map(|instance| &instance.id).collect();
@@ -85,7 +85,7 @@ pub async fn list_by_toolbox(
     organization: &OrganizationId,
     toolbox: &ToolboxId,
 ) -> Result<Vec<Instance>> {
-    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
     let mut conn = ops.store.read().await?;
     if toolbox::find(&mut conn, organization, toolbox).await?.is_none() {
         return Err(Error::not_found("toolbox"));
@@ -98,7 +98,7 @@ pub async fn list_by_toolbox(
 /// # Errors
 /// Those of [`list`]; `not_found` if the instance does not exist.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
-    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
     let mut conn = ops.store.read().await?;
     let instance = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
     let deployment = deployment::list_current(&mut conn, organization, &[id]).await?.pop();
@@ -110,7 +110,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Instan
 /// # Errors
 /// Those of [`get`]; `conflict` if several instances have this name.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<InstanceView> {
-    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
     let mut conn = ops.store.read().await?;
     let by_id = match text.parse::<InstanceId>() {
         Ok(id) => store::find(&mut conn, organization, &id).await?,
@@ -149,7 +149,7 @@ pub async fn list_events(
     before: Option<&InstanceEventId>,
     limit: u32,
 ) -> Result<Vec<InstanceEvent>> {
-    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
     let mut conn = ops.store.read().await?;
     if store::find(&mut conn, organization, id).await?.is_none() {
         return Err(not_found());

@@ -56,7 +56,7 @@ impl Candidate {
     /// Returns the reason why an instance cannot be placed here automatically. `None` if it can.
     fn find_problem(&self, class: ResourceClass) -> Option<String> {
         match self.state {
-            ToolboxState::Pending => return Some("no machine has joined".to_owned()),
+            ToolboxState::Pending => return Some("its daemon has not connected yet".to_owned()),
             ToolboxState::Unresponsive => return Some("its heartbeats are missing".to_owned()),
             ToolboxState::Revoked => return Some("it is revoked".to_owned()),
             ToolboxState::Online => {}
@@ -149,7 +149,7 @@ mod tests {
         let reasons = choose(&all, ResourceClass::Medium).unwrap_err();
         let reasons: Vec<_> = reasons.iter().map(|(found, reason)| format!("{}: {reason}", found.name)).collect();
         let expected = [
-            "a: no machine has joined",
+            "a: its daemon has not connected yet",
             "b: its heartbeats are missing",
             "c: it is revoked",
             "d: it has not reported its capacity yet",

@@ -1,6 +1,6 @@
 //! Removal of instances.
 
-use waypost_core::access::{Operation, authorize};
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::toolbox::ToolboxState;
@@ -18,7 +18,7 @@ use crate::deployments;
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<()> {
-    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    ops.authorize_toolboxes(cx, Operation::InstanceWrite, organization)?;
     let mut tx = ops.store.begin().await?;
     let toolbox_id = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?.toolbox_id;
     let toolbox = toolbox::lock(&mut tx, organization, &toolbox_id).await?;

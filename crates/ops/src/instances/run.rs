@@ -1,6 +1,6 @@
 //! Start, stop and restart of instances. All of them are idempotent, except that every restart is performed.
 
-use waypost_core::access::{Operation, authorize};
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::deployment::Deployment;
 use waypost_core::id::{InstanceId, OrganizationId};
@@ -18,7 +18,7 @@ use crate::Ops;
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin;
 /// `conflict` if it is being removed.
 pub async fn start(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
-    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
     let mut tx = ops.store.begin().await?;
     let mut instance = lock(&mut tx, organization, id).await?;
     if instance.desired == DesiredRun::Running {
@@ -40,7 +40,7 @@ pub async fn start(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inst
 /// # Errors
 /// Those of [`start`].
 pub async fn stop(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
-    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    ops.authorize_toolboxes(cx, Operation::InstanceWrite, organization)?;
     let mut tx = ops.store.begin().await?;
     let mut instance = lock(&mut tx, organization, id).await?;
     if instance.desired == DesiredRun::Stopped {
@@ -59,7 +59,7 @@ pub async fn stop(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Insta
 /// # Errors
 /// Those of [`start`].
 pub async fn restart(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
-    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
     let mut tx = ops.store.begin().await?;
     let mut instance = lock(&mut tx, organization, id).await?;
     (instance.desired, instance.updated_at) = (DesiredRun::Running, cx.now());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use waypost_core::access::{Operation, authorize};
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::{Error, Result};
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// `not_found` if the instance does not exist or the caller cannot access it; `unavailable` if there is no link to the
 /// toolbox (`reason` is `toolbox_offline`); `conflict` if it has not received the instance yet.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<Vec<StatsSample>> {
-    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceRead, organization).await?;
     let instance = find(ops, organization, id).await?;
     let body = get(ops, &instance, &stats_path(id.as_str())).await?;
     within(TIMEOUT, read(LineReader::new(body))).await

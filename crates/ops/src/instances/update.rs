@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use waypost_content::name;
-use waypost_core::access::{Operation, authorize};
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId};
 use waypost_core::instance::Instance;
@@ -48,7 +48,7 @@ pub async fn update(
     id: &InstanceId,
     patch: &InstancePatch,
 ) -> Result<InstanceView> {
-    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
     let name = patch.name.as_deref().map(|text| name::check("name", text)).transpose()?;
     let mut tx = ops.store.begin().await?;
     // The capacity of the toolbox is checked under this lock.

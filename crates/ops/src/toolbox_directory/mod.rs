@@ -23,7 +23,7 @@ use waypost_core::instance::Instance;
 use waypost_core::toolbox::Toolbox;
 use waypost_core::{Clock, Error, Random, Result};
 use waypost_link::{BoxFuture, Directory};
-use waypost_store::{Tx, instance, system, toolbox};
+use waypost_store::{Conn, Tx, instance, system, toolbox};
 use waypost_toolbox_proto::desired::DesiredState;
 use waypost_toolbox_proto::handshake::{Challenge, Hello, Rejection, signed_text};
 use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage};
@@ -32,6 +32,7 @@ use crate::Ops;
 use crate::deployments::notify;
 use crate::instances::load_desired_state;
 use crate::public_url::PublicUrl;
+use crate::toolbox_access::has_toolboxes;
 use crate::toolboxes::check_public_key;
 
 pub use refresh::KnownRevisions;
@@ -77,6 +78,11 @@ impl ToolboxDirectory {
         Ok(found.filter(|toolbox| toolbox.revoked_at.is_none()))
     }
 
+    /// Whether toolboxes are on for the installation and for the organisation of a toolbox.
+    async fn is_on(&self, conn: &mut Conn, toolbox: &Toolbox) -> Result<bool> {
+        Ok(self.ops.is_toolboxes_enabled() && has_toolboxes(conn, &toolbox.organization_id).await?)
+    }
+
     /// Begins a transaction that has locked a toolbox.
     ///
     /// # Errors
@@ -114,6 +120,10 @@ impl ToolboxDirectory {
         // Only a verified daemon learns which versions this installation accepts.
         if challenge.protocol.negotiate(hello.protocol).is_err() {
             return Ok(Err(Rejection::IncompatibleVersion));
+        }
+        // The daemon retries, because toolboxes can be switched on again.
+        if !self.is_on(&mut self.ops.store.read().await?, &toolbox).await? {
+            return Ok(Err(Rejection::Unavailable));
         }
         let (mut tx, current) = match self.begin(&toolbox.id).await {
             Ok(begun) => begun,
@@ -175,6 +185,8 @@ impl Directory for ToolboxDirectory {
             let mut tx = self.ops.store.snapshot().await?;
             let found = system::find_toolbox(&mut tx, toolbox).await?;
             match found.filter(|toolbox| toolbox.revoked_at.is_none()) {
+                // Closes a link that was accepted before toolboxes were switched off.
+                Some(toolbox) if !self.is_on(&mut tx, &toolbox).await? => Ok(None),
                 Some(toolbox) => Ok(Some(load_desired_state(&mut tx, &toolbox).await?)),
                 None => Ok(None),
             }

@@ -10,7 +10,7 @@ use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep};
 use waypost_toolbox_proto::instance::InstanceState;
 use waypost_toolbox_proto::message::DeploymentOutcome;
 
-use crate::deployments::{is_final, notify};
+use crate::deployments::{count_end, is_final, notify};
 
 async fn find(tx: &mut Tx, own: &Instance, id: &str) -> Result<Option<Deployment>> {
     match id.parse::<DeploymentId>() {
@@ -78,6 +78,7 @@ async fn end(
         ..error.clone()
     });
     deployment.ended_at = Some(cx.now());
+    count_end(deployment);
     Ok(store::update(tx, deployment).await?)
 }
 

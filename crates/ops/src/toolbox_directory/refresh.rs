@@ -13,7 +13,7 @@ pub struct KnownRevisions(HashMap<ToolboxId, u64>);
 
 impl ToolboxDirectory {
     /// Sends the desired states that have changed since the last run through the links of this process, and closes the
-    /// links of toolboxes that were revoked or deleted. The state is also sent through links that are new since the last
+    /// links of toolboxes that were revoked, deleted or switched off. The state is also sent through links that are new since the last
     /// run: it may have changed between the time at which the link read it and this run.
     ///
     /// # Errors

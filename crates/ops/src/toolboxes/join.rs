@@ -57,12 +57,13 @@ pub(crate) fn check_public_key(text: &str) -> Option<&str> {
 /// Registers the machine of a toolbox. The request is authorized by the token.
 ///
 /// # Errors
-/// `forbidden` if the token is unknown, used or expired, or the toolbox is revoked; `invalid_arguments` for a malformed
+/// `forbidden` if the token is unknown, used or expired, the toolbox is revoked, or toolboxes are off; `invalid_arguments` for a malformed
 /// key; `conflict` if there is no common version of the protocol. The token stays valid in the last two cases.
 pub async fn join(cx: &Ctx, ops: &Ops, request: &JoinRequest) -> Result<JoinResponse> {
     let public_key = check_public_key(&request.public_key).ok_or_else(|| {
         Error::invalid("public_key", "`public_key` must be an Ed25519 public key in base64url without padding.")
     })?;
+    ops.check_toolboxes()?;
     Versions::OWN.negotiate(request.protocol).map_err(|message| Error::new(Code::Conflict, message))?;
     if !request.token.starts_with(TOKEN_PREFIX) {
         return Err(invalid_token());
@@ -71,6 +72,8 @@ pub async fn join(cx: &Ctx, ops: &Ops, request: &JoinRequest) -> Result<JoinResp
     let token_hash = hash(&request.token);
     let found = system::find_toolbox_by_token(&mut ops.store.read().await?, &token_hash).await?;
     let toolbox = found.ok_or_else(invalid_token)?;
+    // The token stays valid, and only whoever has it learns this.
+    ops.check_toolbox_use(&toolbox.organization_id).await?;
     let version = notify::clean(&request.version);
     let mut tx = ops.store.begin().await?;
     let joining = store::Joining { token_hash: &token_hash, public_key, version: &version, now: cx.now() };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use waypost_content::name;
-use waypost_core::access::{Operation, authorize, authorize_operator};
+use waypost_core::access::{Operation, authorize_operator};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ToolboxId};
 use waypost_core::toolbox::{MAX_TOOLBOXES, Toolbox, ToolboxState, UNRESPONSIVE_AFTER_MS};
@@ -94,7 +94,7 @@ pub async fn create(
     organization: &OrganizationId,
     name: &str,
 ) -> Result<(ToolboxView, JoinToken)> {
-    authorize(&cx.caller, Operation::ToolboxWrite, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::ToolboxWrite, organization).await?;
     let name = name::check("name", name)?;
     let (token, now) = (JoinToken::new(cx), cx.now());
     let toolbox = Toolbox {
@@ -143,7 +143,7 @@ pub async fn list(
     after: Option<&str>,
     limit: u32,
 ) -> Result<Vec<ToolboxView>> {
-    authorize(&cx.caller, Operation::ToolboxRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::ToolboxRead, organization)?;
     let mut conn = ops.store.read().await?;
     let toolboxes = store::list(&mut conn, organization, after, i64::from(limit)).await?;
     let allocations = list_allocations(&mut conn, organization, None).await?;
@@ -159,7 +159,7 @@ pub async fn list(
 /// # Errors
 /// Those of [`list`]; `not_found` if the toolbox does not exist.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<ToolboxView> {
-    authorize(&cx.caller, Operation::ToolboxRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::ToolboxRead, organization)?;
     let mut conn = ops.store.read().await?;
     let toolbox = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
     view(cx, &mut conn, toolbox).await
@@ -170,7 +170,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Toolbo
 /// # Errors
 /// Those of [`get`].
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<ToolboxView> {
-    authorize(&cx.caller, Operation::ToolboxRead, organization)?;
+    ops.authorize_toolboxes(cx, Operation::ToolboxRead, organization)?;
     let mut conn = ops.store.read().await?;
     let by_id = match text.parse::<ToolboxId>() {
         Ok(id) => store::find(&mut conn, organization, &id).await?,
@@ -194,7 +194,7 @@ pub async fn update(
     id: &ToolboxId,
     patch: &ToolboxPatch,
 ) -> Result<ToolboxView> {
-    authorize(&cx.caller, Operation::ToolboxWrite, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::ToolboxWrite, organization).await?;
     let name = patch.name.as_deref().map(|text| name::check("name", text)).transpose()?;
     let mut tx = ops.store.begin().await?;
     let mut toolbox = store::lock(&mut tx, organization, id).await?.ok_or_else(not_found)?;
@@ -215,7 +215,7 @@ pub async fn update(
 /// # Errors
 /// `forbidden` for members below admin; `not_found` if the toolbox does not exist.
 pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<ToolboxView> {
-    authorize(&cx.caller, Operation::ToolboxWrite, organization)?;
+    ops.authorize_toolboxes(cx, Operation::ToolboxWrite, organization)?;
     let mut tx = ops.store.begin().await?;
     let mut toolbox = store::lock(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     if store::revoke(&mut tx, organization, id, cx.now()).await? {
@@ -246,15 +246,15 @@ async fn end_deployments(cx: &Ctx, tx: &mut Tx, toolbox: &Toolbox) -> Result<()>
 /// at most a minute later while it is online. The current key remains valid until the daemon presents the new one.
 ///
 /// # Errors
-/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if no machine has joined or
+/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if no daemon has connected or
 /// the toolbox is revoked.
 pub async fn rotate_key(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<ToolboxView> {
-    authorize(&cx.caller, Operation::ToolboxWrite, organization)?;
+    ops.authorize_toolbox_use(cx, Operation::ToolboxWrite, organization).await?;
     let mut tx = ops.store.begin().await?;
     let mut toolbox = store::lock(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     match toolbox.state(cx.now()) {
         ToolboxState::Pending => {
-            return Err(Error::new(Code::Conflict, "No machine has joined this toolbox, so it has no key yet."));
+            return Err(Error::new(Code::Conflict, "No daemon has connected to this toolbox yet."));
         }
         ToolboxState::Revoked => {
             return Err(Error::new(Code::Conflict, "The toolbox is revoked, so its key is no longer valid."));
@@ -277,7 +277,7 @@ pub async fn rotate_key(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: 
 /// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if it has instances and is
 /// not revoked.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<()> {
-    authorize(&cx.caller, Operation::ToolboxWrite, organization)?;
+    ops.authorize_toolboxes(cx, Operation::ToolboxWrite, organization)?;
     let mut tx = ops.store.begin().await?;
     // Instances are created under this lock.
     store::lock_organization(&mut tx, organization).await?;

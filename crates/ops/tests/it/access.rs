@@ -26,7 +26,7 @@ async fn run_all_operations(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(
     let new_name = Some(format!("{new}-renamed"));
     let rename_server = ServerSettings { slug: Some(format!("{new}-moved")), ..ServerSettings::default() };
     let (rename_org, rename_key) = (
-        organizations::OrganizationPatch { name: new_name.clone(), slug: None },
+        organizations::OrganizationPatch { name: new_name.clone(), ..Default::default() },
         api_keys::ApiKeyPatch { name: new_name, ..Default::default() },
     );
     let patch = AssignmentPatch { display_order: Some(9), enabled: Some(false) };

@@ -26,7 +26,7 @@ async fn organisations_have_unique_slugs(fixture: Fixture) {
     assert_rejected(organizations::create(cx, ops, "acme", None).await, Code::Conflict, "`acme` is taken");
     assert_rejected(organizations::create(cx, ops, "Acme!", None).await, Code::InvalidArguments, "slug");
     assert_rejected(organizations::create(cx, ops, "fine", Some(" ")).await, Code::InvalidArguments, "name");
-    let to_acme = organizations::OrganizationPatch { slug: Some("acme".into()), name: None };
+    let to_acme = organizations::OrganizationPatch { slug: Some("acme".into()), ..Default::default() };
     assert_rejected(organizations::update(cx, ops, &plain.id, &to_acme).await, Code::Conflict, "`acme` is taken");
     let found = [plain.slug.as_str(), plain.id.as_str()];
     for text in found {

@@ -3,10 +3,12 @@
 #![expect(clippy::disallowed_methods, reason = "the tests spawn tasks")]
 
 mod authentication;
+mod backup;
 mod deployments;
 mod events;
 mod fixture;
 mod instances;
+mod off;
 mod rotation;
 mod sequences;
 mod toolboxes;

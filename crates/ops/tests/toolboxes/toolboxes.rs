@@ -40,7 +40,7 @@ async fn a_machine_joins_with_a_token(fixture: Fixture) {
     let joined = toolboxes::join(cx, ops, &join_request(text, &new_key())).await.unwrap();
     assert_eq!((joined.toolbox_id.as_str(), joined.name.as_str()), (created.toolbox.id.as_str(), "rack"));
     let found = toolboxes::get(cx, ops, org, &created.toolbox.id).await.unwrap();
-    assert_eq!((found.state, found.toolbox.join_token_hash.as_deref()), (ToolboxState::Online, None));
+    assert_eq!((found.state, found.toolbox.join_token_hash.as_deref()), (ToolboxState::Pending, None));
     let (_, late) = toolboxes::create(cx, ops, org, "late").await.unwrap();
     clock.advance(15 * MINUTE);
     let mut messages = Vec::new();

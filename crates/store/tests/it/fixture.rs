@@ -79,6 +79,7 @@ impl Fixture {
             id: self.organization.clone(),
             slug: format!("org-{n}"),
             name: format!("Organisation {n}"),
+            toolboxes_enabled: true,
             created_at: NOW,
         }
     }

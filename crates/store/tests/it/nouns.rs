@@ -37,7 +37,8 @@ async fn organizations(TwoFixtures { db, one, two }: TwoFixtures) {
     assert_eq!(system::find_organization_by_slug(&mut tx, "org-2").await.unwrap(), Some(two.organization()));
     assert_eq!(system::find_organization_by_slug(&mut tx, "org-3").await.unwrap(), None);
     assert_eq!(system::list_organizations(&mut tx).await.unwrap(), [one.organization(), two.organization()]);
-    let changed = Organization { name: "N".into(), slug: "org-0".into(), ..two.organization() };
+    let changed =
+        Organization { name: "N".into(), toolboxes_enabled: false, slug: "org-0".into(), ..two.organization() };
     assert!(organization::update(&mut tx, &changed, NOW).await.unwrap());
     assert_eq!(system::list_organizations(&mut tx).await.unwrap(), [changed.clone(), one.organization()]);
     assert_eq!(tx.config_version().await.unwrap().version, config + 1);

@@ -56,7 +56,7 @@ pub(super) async fn operator(call: Call<'_>) -> Vec<Row> {
 pub(super) async fn organization(call: Call<'_>) -> Vec<Row> {
     let Call { cx, ops, tenant: t, new, .. } = call;
     let org = &t.organization.id;
-    let rename = OrganizationPatch { name: Some(new.to_owned()), slug: None };
+    let rename = OrganizationPatch { name: Some(new.to_owned()), ..OrganizationPatch::default() };
     let filter = &AuditFilter::default();
     let key = SecretKey::new([1; 32]);
     rows! {

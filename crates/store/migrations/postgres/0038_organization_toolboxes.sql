@@ -1,0 +1,2 @@
+-- The switch for toolboxes and instances of an organisation.
+ALTER TABLE organizations ADD COLUMN toolboxes_enabled BOOLEAN NOT NULL DEFAULT TRUE;
