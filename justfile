@@ -71,6 +71,11 @@ bench *ARGS:
     cargo build --profile dist -p waypost -p waypost-bench
     target/dist/waypost-bench run --json bench.json {{ARGS}}
 
+# Measure toolboxes with the Docker Engine of DOCKER_HOST: deployments, calls, many daemons, memory, leaks
+bench-toolbox *ARGS:
+    cargo build --profile dist -p waypost -p waypost-bench
+    target/dist/waypost-bench toolbox --json bench-toolbox.json {{ARGS}}
+
 # Soak test: ten minutes of legitimate users alongside hostile connections of every kind
 soak *ARGS:
     cargo build --profile dist -p waypost -p waypost-bench

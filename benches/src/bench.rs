@@ -31,7 +31,34 @@ mod soak;
 mod summary;
 mod table;
 mod tokens;
+mod toolbox;
 mod waypost;
+
+// What the tests of toolboxes use as well: the engine, images and the registry.
+#[path = "../../tests/toolbox/attach.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod attach;
+#[path = "../../tests/toolbox/engine.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod engine;
+#[path = "../../tests/toolbox/image.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod image;
+#[path = "../../tests/toolbox/leak.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod leak;
+#[path = "../../tests/toolbox/registry.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod registry;
+mod server_program;
+#[path = "../../tests/toolbox/tar.rs"]
+mod tar;
+
+/// What these modules need of the tests.
+mod support {
+    /// The time within which another program must answer.
+    pub const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+}
 
 use std::process::ExitCode;
 
@@ -51,6 +78,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Run legitimate users alongside hostile connections of every kind. The exit code is non-zero if a target is missed.
     Soak(soak::SoakArgs),
+    /// Measure toolboxes with a real Docker Engine: that of DOCKER_HOST. The exit code is non-zero only if something failed.
+    Toolbox(toolbox::ToolboxArgs),
     /// Run the hostile clients (started by `soak`).
     #[command(hide = true)]
     Hostile(soak::hostile::HostileArgs),
@@ -66,6 +95,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::main(*args),
         Command::Soak(args) => soak::main(args),
+        Command::Toolbox(args) => toolbox::main(args),
         Command::Hostile(args) => soak::hostile::main(args),
         Command::Floor(args) => floor::main(args),
         Command::Load => load::main(),

@@ -59,6 +59,11 @@ impl Server {
     pub async fn stop(mut self) -> Result<()> {
         terminate(&mut self.child, "TERM").await.with_context(|| format!("stopping {}", self.name))
     }
+
+    /// Kills the process with SIGKILL and waits until it exits.
+    pub async fn kill(mut self) -> Result<()> {
+        terminate(&mut self.child, "KILL").await.with_context(|| format!("killing {}", self.name))
+    }
 }
 
 /// Sends a signal to a child process and waits until it exits.
@@ -132,6 +137,20 @@ pub fn cpu_seconds(root: u32) -> Result<f64> {
         }
     }
     Ok(ticks as f64 / ticks_per_second())
+}
+
+/// Returns the number of open file descriptors of a process and the number of its descendants.
+pub fn open_files_and_descendants(root: u32) -> Result<(usize, usize)> {
+    let files = std::fs::read_dir(format!("/proc/{root}/fd")).context("the process has exited")?.count();
+    let mut parents = HashMap::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if let Some(stat) = stat(pid) {
+            parents.insert(pid, stat);
+        }
+    }
+    let descendants = parents.keys().filter(|pid| **pid != root && is_descendant(**pid, root, &parents)).count();
+    Ok((files, descendants))
 }
 
 /// Returns the resident memory of a process and all its descendants in bytes.

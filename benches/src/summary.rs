@@ -136,11 +136,13 @@ fn ratio(findings: &Findings, group: &[&Leg], other: Kind, era: Era, value: fn(&
 }
 
 impl Target {
-    fn at_least(what: String, measured: Option<f64>, unit: &'static str, target: f64) -> Self {
+    /// Returns a target that is met if at least `target` was measured.
+    pub fn at_least(what: String, measured: Option<f64>, unit: &'static str, target: f64) -> Self {
         Self { what, measured, unit, at_least: true, target, met: measured.map(|value| value >= target) }
     }
 
-    fn at_most(what: String, measured: Option<f64>, unit: &'static str, target: f64) -> Self {
+    /// Returns a target that is met if at most `target` was measured.
+    pub fn at_most(what: String, measured: Option<f64>, unit: &'static str, target: f64) -> Self {
         Self { what, measured, unit, at_least: false, target, met: measured.map(|value| value <= target) }
     }
 }

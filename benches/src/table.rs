@@ -60,7 +60,8 @@ fn measured_rows(medians: &[Medians]) -> Vec<Vec<String>> {
     rows
 }
 
-fn target_rows(targets: &[Target]) -> Vec<Vec<String>> {
+/// Returns the rows of the table of targets.
+pub fn target_rows(targets: &[Target]) -> Vec<Vec<String>> {
     let mut rows = vec![["target", "measured", "required", ""].map(str::to_owned).to_vec()];
     for target in targets {
         let number = |value: f64| {
@@ -83,7 +84,7 @@ fn target_rows(targets: &[Target]) -> Vec<Vec<String>> {
 }
 
 /// Formats a table: columns as wide as their widest cell, text left-aligned, numbers right-aligned.
-fn grid(rows: &[Vec<String>]) -> String {
+pub fn grid(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

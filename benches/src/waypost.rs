@@ -109,7 +109,8 @@ impl Installation {
         self.start(name, logs, &[("WAYPOST_SMTP_URL", "console:")]).await
     }
 
-    async fn start(&self, name: &str, logs: &Path, settings: &[(&str, &str)]) -> Result<(Server, SocketAddr)> {
+    /// Starts `waypost serve` with additional settings, which may replace the default addresses.
+    pub async fn start(&self, name: &str, logs: &Path, settings: &[(&str, &str)]) -> Result<(Server, SocketAddr)> {
         let diagnostics = SocketAddr::from(([127, 0, 0, 1], process::free_port()?));
         let mut command = self.command(&["serve"]);
         command.env("WAYPOST_LISTEN", "127.0.0.1:0").env("WAYPOST_DIAGNOSTICS_LISTEN", diagnostics.to_string());
