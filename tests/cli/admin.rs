@@ -8,10 +8,11 @@ use crate::Workspace;
 fn an_operator_sets_up_an_organisation() {
     let workspace = Workspace::new();
     insta::assert_snapshot!(workspace.run_ok(&["org", "create", "acme", "--name", "Acme Inc."]), @"
-    id:          org_…
-    slug:        acme
-    name:        Acme Inc.
-    created at:  TIME
+    id:                 org_…
+    slug:               acme
+    name:               Acme Inc.
+    toolboxes enabled:  yes
+    created at:         TIME
     ");
     insta::assert_snapshot!(workspace.run_ok(&["user", "create", "Ann@acme.example", "--org", "acme", "--role", "owner"]), @"
     id:               usr_…

@@ -61,7 +61,7 @@ fn toolboxes_are_managed() {
     let shown = workspace.run_json(&["toolbox", "show", created["id"].as_str().unwrap()]);
     assert_eq!((&shown["name"], &shown["state"], shown.get("token")), (&json!("rack-2"), &json!("pending"), None));
     insta::assert_snapshot!(workspace.run_err(1, &["toolbox", "create", "rack-1"]), @"error: A toolbox named `rack-1` already exists. Choose another name, or delete that toolbox first.");
-    insta::assert_snapshot!(workspace.run_err(1, &["toolbox", "rotate-key", "rack-1"]), @"error: No machine has joined this toolbox, so it has no key yet.");
+    insta::assert_snapshot!(workspace.run_err(1, &["toolbox", "rotate-key", "rack-1"]), @"error: No daemon has connected to this toolbox yet.");
     insta::assert_snapshot!(workspace.run_err(1, &["toolbox", "show", "gone"]), @"error: there is no toolbox `gone`: run `waypost toolbox list` to see all");
     insta::assert_snapshot!(workspace.run_err(2, &["toolbox", "revoke", "rack-1"]), @"error: Revoke the toolbox rack-1? Its machine can never connect again. Pass --yes to confirm; there is no terminal for a prompt.");
     let revoked = workspace.run_json(&["toolbox", "revoke", "rack-1", "--yes"]);
@@ -79,7 +79,7 @@ fn instances_are_managed() {
     workspace.run_ok(&["org", "create", "acme"]);
     workspace.prepare();
     let config = workspace.write_file("config.json", "{\"region\": \"eu\"}");
-    insta::assert_snapshot!(workspace.run_err(1, &["instance", "create", "web", "--entry", "search"]), @"error: No toolbox has room for this instance. `rack-1`: no machine has joined. Add a toolbox, or remove an instance.");
+    insta::assert_snapshot!(workspace.run_err(1, &["instance", "create", "web", "--entry", "search"]), @"error: No toolbox has room for this instance. `rack-1`: its daemon has not connected yet. Add a toolbox, or remove an instance.");
     let create = ["instance", "create", "web", "--entry", "search", "--toolbox", "rack-1"];
     insta::assert_snapshot!(
         workspace.run_ok(
@@ -205,7 +205,7 @@ fn waiting_ends_with_the_reason() {
         (output.status.code(), rest.as_str()),
         (
             Some(1),
-            "error: the deployment of `web` failed: interrupted while validating: The toolbox was revoked. No action is required.\n"
+            "error: the deployment of `web` failed: toolbox_offline while validating: The toolbox was revoked. Delete the instance, and create it on another toolbox.\n"
         )
     );
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -13,6 +13,7 @@ mod end_users;
 mod form;
 mod home;
 pub mod install;
+mod instance_state;
 mod instances;
 mod invitation;
 mod joins;

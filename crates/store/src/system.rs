@@ -279,9 +279,8 @@ pub async fn list_toolbox_revisions(conn: &mut Conn, ids: &[&ToolboxId]) -> Resu
         Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
     };
     let sql = format!(
-        "SELECT toolboxes.id, toolboxes.desired_revision FROM toolboxes
-            JOIN organizations ON organizations.id = toolboxes.organization_id
-         WHERE toolboxes.id {listed} AND toolboxes.revoked_at IS NULL AND organizations.toolboxes_enabled"
+        "SELECT id, desired_revision FROM toolboxes WHERE id {listed} AND revoked_at IS NULL
+            AND (SELECT toolboxes_enabled FROM organizations WHERE organizations.id = toolboxes.organization_id)"
     );
     let list = to_json(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>());
     let rows: Vec<(String, i64)> =
@@ -297,8 +296,8 @@ pub async fn list_toolbox_revisions(conn: &mut Conn, ids: &[&ToolboxId]) -> Resu
 pub async fn count_toolboxes(conn: &mut Conn, before: Timestamp) -> Result<Vec<(String, i64)>> {
     const SQL: &str = "SELECT state, count(*) FROM (SELECT CASE
                 WHEN revoked_at IS NOT NULL THEN 'revoked'
-                WHEN public_key IS NULL THEN 'pending'
-                WHEN coalesce(last_seen_at, joined_at, 0) >= $1 THEN 'online'
+                WHEN last_seen_at IS NULL THEN 'pending'
+                WHEN last_seen_at >= $1 THEN 'online'
                 ELSE 'unresponsive' END AS state
             FROM toolboxes) AS states
         GROUP BY state";

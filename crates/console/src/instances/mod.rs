@@ -26,6 +26,7 @@ use waypost_ops::instances::{self, InstanceView};
 use waypost_toolbox_proto::instance::InstanceState;
 
 use crate::Console;
+use crate::instance_state::{badge, label};
 use crate::layout::{CurrentOrganization, Layout};
 use crate::routes::{Access, Routes};
 use crate::session::Member;
@@ -55,25 +56,6 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/instances/{instance}/stop", WRITE, actions::stop)
         .post("/o/{org}/instances/{instance}/restart", WRITE, actions::restart)
         .post("/o/{org}/instances/{instance}/delete", WRITE, actions::delete)
-}
-
-/// Returns the badge class of a state.
-pub(crate) fn badge(state: InstanceState) -> &'static str {
-    match state {
-        InstanceState::Running => "good",
-        InstanceState::Deploying | InstanceState::Idle => "info",
-        InstanceState::Unhealthy => "warn",
-        InstanceState::CrashLoop | InstanceState::Failed => "bad",
-        InstanceState::Stopped | InstanceState::Removing => "",
-    }
-}
-
-/// Returns the label of a state.
-pub(crate) fn label(state: InstanceState) -> &'static str {
-    match state {
-        InstanceState::CrashLoop => "crash loop",
-        other => other.as_str(),
-    }
 }
 
 /// The instance in the path (`{instance}`) with the context of the request.

@@ -15,7 +15,7 @@ use waypost_ops::toolboxes::{self, JoinToken, ToolboxPatch, ToolboxView, join_co
 use super::{Usage, badge, cpu, memory, page_error};
 use crate::Console;
 use crate::form::Form;
-use crate::instances::{badge as instance_badge, label as instance_label};
+use crate::instance_state::{badge as instance_badge, label as instance_label};
 use crate::layout::{CurrentOrganization, Layout};
 use crate::live::{self, bytes};
 use crate::session::Member;

@@ -10,7 +10,7 @@ const WHOLE: &[&str] = &[
     "UPDATE config_version SET version = version + 1, recorded_changes = recorded_changes + 1 \
      WHERE id = 1 RETURNING version",
     "SELECT version, recorded_changes FROM config_version WHERE id = 1",
-    "SELECT id, slug, name, created_at FROM organizations ORDER BY slug",
+    "SELECT id, slug, name, toolboxes_enabled, created_at FROM organizations ORDER BY slug",
     // Runs once, when the installation is set up.
     "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \
      WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id",

@@ -6,7 +6,7 @@ use waypost_core::id::{CatalogEntryId, CatalogVersionId, DeploymentId, InstanceI
 use waypost_core::seal::SecretText;
 use waypost_ops::instances::{InstancePatch, NewInstance};
 use waypost_ops::toolboxes::ToolboxPatch;
-use waypost_ops::{catalog, deployments, instances, tool_secrets, toolboxes};
+use waypost_ops::{catalog, deployments, instances, tool_secrets, toolbox_counts, toolboxes};
 
 use super::super::Access;
 use super::{Call, Row, row};
@@ -59,6 +59,8 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
         Admin toolboxes::rotate_key(cx, ops, org, toolbox);
         Admin toolboxes::delete(cx, ops, org, toolbox);
         Operator toolboxes::report_unresponsive(cx, ops);
+        Operator toolbox_counts::count(cx, ops);
+        Operator toolbox_counts::observe(cx, ops);
         Admin instances::create(cx, ops, org, &new_instance);
         Member instances::list(cx, ops, org, None, 1);
         Member instances::list_by_toolbox(cx, ops, org, toolbox);
