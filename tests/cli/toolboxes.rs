@@ -209,7 +209,7 @@ fn waiting_ends_with_the_reason() {
         )
     );
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(printed["deployment"]["error"]["code"], "interrupted");
+    assert_eq!(printed["deployment"]["error"]["code"], "toolbox_offline");
 }
 
 #[test]
