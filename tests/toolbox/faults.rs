@@ -50,12 +50,19 @@ waypost_testkit::needs_docker! {
         let fields = json!({ "transport": "streamable_http", "port": 8080 });
         let version = site.import("web", "1", &Image::http(), fields).await;
         let id = site.deploy("web", &version).await;
-        let hanging = site.call(&id, "hang", json!({ "seconds": "5" }));
-        let (_, ()) = tokio::join!(hanging, async {
+        let mut hanging = Box::pin(site.call(&id, "hang", json!({ "seconds": "20" })));
+        let others = async {
             for number in 0..20 {
                 site.assert_echo(&id, &number.to_string()).await;
             }
-        });
+        };
+        tokio::select! {
+            () = others => {}
+            (status, result) = &mut hanging => panic!("the other calls waited for the hanging one: {status} {result}"),
+        }
+        let (status, result) = hanging.as_mut().await;
+        drop(hanging);
+        assert!(status.is_success() && result["content"][0]["text"] == "awake", "{status} {result}");
         site.finish().await;
     }
 }

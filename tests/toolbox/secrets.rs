@@ -36,9 +36,15 @@ waypost_testkit::needs_docker! {
         let (_, written) = site.call(&id, "write", json!({ "path": "/data/file" })).await;
         assert_eq!(written["isError"], false, "{written}");
         // The server writes the secret to its log.
-        let (_, _) = site.call(&id, "log", json!({ "text": FIRST })).await;
-        let logs = site.api(Method::GET, &format!("/instances/{id}/logs?tail=100"), &Value::Null).await;
-        assert!(!logs.to_string().contains(FIRST), "{logs}");
+        let (_, logged) = site.call(&id, "log", json!({ "text": format!("before {FIRST} after") })).await;
+        assert_eq!(logged["isError"], false, "{logged}");
+        let (path, mut logs) = (format!("/instances/{id}/logs?tail=100"), String::new());
+        site.poll("the line of the log", async || {
+            logs = site.api(Method::GET, &path, &Value::Null).await.to_string();
+            logs.contains("before ")
+        })
+        .await;
+        assert!(logs.contains("before *** after") && !logs.contains(FIRST), "{logs}");
 
         site.api(Method::POST, &format!("/secrets/{secret}/rotate"), &json!({ "value": SECOND })).await;
         site.wait_for(&id, "the rotation", |instance| {
