@@ -44,7 +44,7 @@ waypost_testkit::needs_docker! {
             logs.contains("before ")
         })
         .await;
-        assert!(logs.contains("before *** after") && !logs.contains(FIRST), "{logs}");
+        assert!(logs.contains("before [secret] after") && !logs.contains(FIRST), "{logs}");
 
         site.api(Method::POST, &format!("/secrets/{secret}/rotate"), &json!({ "value": SECOND })).await;
         site.wait_for(&id, "the rotation", |instance| {

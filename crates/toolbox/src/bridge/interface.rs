@@ -1,14 +1,6 @@
 //! How the bridge appears to the supervisor.
 
-use crate::logs::ContainerLog;
-use crate::supervisor::servers::{CallFailure, LogSink};
-use waypost_toolbox_proto::http::LogStream;
-
-impl LogSink for ContainerLog {
-    fn line(&self, stream: LogStream, text: &str) {
-        self.line(stream, text);
-    }
-}
+use crate::supervisor::servers::CallFailure;
 
 /// The cause of a failure inside the bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,6 @@
 const MASK: &[u8] = b"[secret]";
 /// The minimum length of a secret that is masked. Shorter values would mask parts of ordinary words.
 const MIN_SECRET: usize = 4;
-/// The minimum length of a line of a secret with several lines, each of which is masked on its own as well.
-const MIN_SECRET_LINE: usize = 8;
 
 /// Replaces secrets in a stream, wherever the chunks of the stream begin and end.
 ///
@@ -26,7 +24,7 @@ impl Masker {
     pub(super) fn new(values: &[String]) -> Self {
         let mut secrets: Vec<Vec<u8>> = Vec::new();
         for value in values.iter().filter(|value| value.trim().len() >= MIN_SECRET) {
-            let lines = value.lines().map(str::trim).filter(|line| line.len() >= MIN_SECRET_LINE);
+            let lines = value.lines().map(str::trim).filter(|line| line.len() >= MIN_SECRET);
             // A file often ends with a line break that the program does not repeat.
             let whole = [value.as_str(), value.trim_end()].into_iter().filter(|text| text.len() >= MIN_SECRET);
             secrets.extend(whole.chain(lines).map(|text| text.as_bytes().to_vec()));

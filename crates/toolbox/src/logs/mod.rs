@@ -102,17 +102,6 @@ impl InstanceLog {
         LogWriter::new(self.clone(), stream, secrets)
     }
 
-    /// Returns a log for one container, which masks each of `secrets` with at least four bytes.
-    #[must_use]
-    pub fn container(self: &Arc<Self>, secrets: &[String]) -> ContainerLog {
-        let writer = |stream| Mutex::new(self.writer(stream, secrets));
-        ContainerLog {
-            stdout: writer(LogStream::Stdout),
-            stderr: writer(LogStream::Stderr),
-            toolbox: writer(LogStream::Toolbox),
-        }
-    }
-
     /// Appends a line of the daemon. The text must not contain secrets or text that was received from a server.
     pub fn note(&self, text: &str) {
         let text = if text.len() > MAX_TEXT_BYTES { text::cut(text.to_owned()) } else { text.to_owned() };
@@ -197,25 +186,6 @@ impl InstanceLog {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The log of one container, which masks the secrets of the container.
-pub struct ContainerLog {
-    stdout: Mutex<LogWriter>,
-    stderr: Mutex<LogWriter>,
-    toolbox: Mutex<LogWriter>,
-}
-
-impl ContainerLog {
-    /// Appends a line without its line feed. A longer line than [`MAX_TEXT_BYTES`] is cut.
-    pub fn line(&self, stream: LogStream, text: &str) {
-        let writer = match stream {
-            LogStream::Stdout => &self.stdout,
-            LogStream::Stderr => &self.stderr,
-            LogStream::Toolbox => &self.toolbox,
-        };
-        writer.lock().unwrap_or_else(PoisonError::into_inner).line(text);
     }
 }
 

@@ -9,6 +9,7 @@ use waypost_toolbox_proto::http::LogStream;
 use super::Sink;
 use super::servers::LogSink;
 use crate::engine::{Output, OutputChunk};
+use crate::logs::mask_text;
 
 /// The maximum length of a line in bytes.
 const MAX_LINE: usize = 16 * 1024;
@@ -16,8 +17,6 @@ const MAX_LINE: usize = 16 * 1024;
 const TAIL: usize = 10;
 /// The number of lines that wait for the secrets.
 const MAX_WITHHELD: usize = 200;
-/// Shorter secrets are not masked: too much else would be.
-const MIN_SECRET: usize = 4;
 
 /// The log of a container. Secrets are masked before a line goes anywhere.
 pub(super) struct ContainerLog {
@@ -49,17 +48,9 @@ impl ContainerLog {
 
     /// Sets the secrets, and writes the lines that were withheld.
     pub(super) fn set_masks<'a>(&self, values: impl Iterator<Item = &'a String>) {
-        let mut masks: Vec<String> = values
-            .flat_map(|value| value.lines().map(str::trim).chain([value.as_str()]))
-            .filter(|value| value.len() >= MIN_SECRET)
-            .map(str::to_owned)
-            .collect();
-        // The longest first: one secret can contain another.
-        masks.sort_by_key(|mask| std::cmp::Reverse(mask.len()));
-        masks.dedup();
         let withheld = {
             let mut state = self.lock();
-            state.masks = Some(masks);
+            state.masks = Some(values.cloned().collect());
             std::mem::take(&mut state.withheld)
         };
         for (stream, text) in withheld {
@@ -114,7 +105,7 @@ impl ContainerLog {
 impl State {
     fn mask(&self, text: &str) -> Option<String> {
         let masks = self.masks.as_ref()?;
-        Some(masks.iter().fold(text.to_owned(), |text, mask| text.replace(mask.as_str(), "***")))
+        Some(mask_text(masks, text))
     }
 }
 
@@ -168,7 +159,7 @@ mod tests {
         let (log, sink) = log(&["hunter2", "hunter2-long", "-----BEGIN-----\nabcdefgh\n-----END-----", "ab"]);
         let parts: [&[u8]; 4] = [b"token hun", b"ter2-long, hunter2\nkey:\nabcd", b"efgh\nab\n", b"no line feed"];
         log.copy(stderr(&parts)).await;
-        assert_eq!(*sink.lines.lock().unwrap(), ["token ***, ***", "key:", "***", "ab"]);
+        assert_eq!(*sink.lines.lock().unwrap(), ["token [secret], [secret]", "key:", "[secret]", "ab"]);
         assert_eq!(log.tail().len(), 4);
     }
 
@@ -193,6 +184,6 @@ mod tests {
         log.set_masks(["hunter2".to_owned()].iter());
         let lines = sink.lines.lock().unwrap();
         assert_eq!(lines.len(), MAX_WITHHELD);
-        assert_eq!(lines[MAX_WITHHELD - 1], "line 1999 with ***");
+        assert_eq!(lines[MAX_WITHHELD - 1], "line 1999 with [secret]");
     }
 }

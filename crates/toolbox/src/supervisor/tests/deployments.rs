@@ -269,7 +269,7 @@ async fn the_error_quotes_standard_error_with_secrets_masked() {
         let id = format!("ins_{index}");
         daemon.add(&id, with_secret("bad"));
         let error = error(daemon.outcome(&format!("dep_{id}_1")).await);
-        assert!(error.cause.contains("starting with [\"***\"]"), "{error:?}");
+        assert!(error.cause.contains("starting with [\"[secret]\"]"), "{error:?}");
         assert!(behaviour != Behaviour::Exits || error.cause.contains("code 3"), "{error:?}");
     }
     let lines = daemon.sink.lines.lock().unwrap();
