@@ -151,6 +151,26 @@ impl Engine {
         }
     }
 
+    /// Removes the containers, networks and volumes with a label, as far as possible.
+    pub fn remove_labelled(&self, label: &str) {
+        if !self.is_running() {
+            return;
+        }
+        let remove = |path: String| {
+            let _ = self.try_call("DELETE", &path, &Value::Null);
+        };
+        let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        for container in self.containers(label) {
+            remove(format!("/containers/{}?force=true&v=true", text(&container, "Id")));
+        }
+        for network in self.networks(label) {
+            remove(format!("/networks/{}", text(&network, "Id")));
+        }
+        for volume in self.volumes(label) {
+            remove(format!("/volumes/{}", text(&volume, "Name")));
+        }
+    }
+
     /// Returns the host's address in a network of the engine, which only this machine can reach.
     pub fn host_address(&self, network: &str) -> String {
         let network = self.call("GET", &format!("/networks/{network}"), &Value::Null);
@@ -250,22 +270,6 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.engine.is_running() {
-            return;
-        }
-        let label = format!("{TEST_LABEL}={}", self.label);
-        let remove = |path: String| {
-            let _ = self.engine.try_call("DELETE", &path, &Value::Null);
-        };
-        let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        for container in self.engine.containers(&label) {
-            remove(format!("/containers/{}?force=true&v=true", text(&container, "Id")));
-        }
-        for network in self.engine.networks(&label) {
-            remove(format!("/networks/{}", text(&network, "Id")));
-        }
-        for volume in self.engine.volumes(&label) {
-            remove(format!("/volumes/{}", text(&volume, "Name")));
-        }
+        self.engine.remove_labelled(&format!("{TEST_LABEL}={}", self.label));
     }
 }

@@ -40,11 +40,6 @@ impl OwnEngine {
         &self.engine
     }
 
-    /// Returns another connection to the engine's API.
-    pub fn another(&self) -> Engine {
-        Engine::at(&self.folder.path().join("docker.sock"))
-    }
-
     /// Returns the folder with the engine's data, sockets and logs.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -83,7 +83,7 @@ waypost_testkit::needs_docker! {
         site.api(Method::POST, &format!("/toolboxes/{id}/revoke"), &Value::Null).await;
         let toolbox = site.api(Method::GET, &format!("/toolboxes/{id}"), &Value::Null).await;
         assert_eq!(toolbox["state"], "revoked");
-        site.wait_for_log("the control plane rejected this toolbox").await;
+        site.wait_for_log("the control plane rejects this toolbox").await;
         site.toolbox.stop().await;
         site.finish_stopped();
     }
@@ -93,7 +93,7 @@ waypost_testkit::needs_dockerd! {
     #[tokio::test(flavor = "multi_thread")]
     async fn an_engine_that_is_killed_is_found_again_docker() {
         let own = OwnEngine::start();
-        let site = Site::start_on(own.another()).await;
+        let site = Site::start_on(own.engine().clone()).await;
         let version = site.import("echo", "1", &Image::stdio(), json!({})).await;
         let id = site.deploy("echo", &version).await;
         own.kill();
@@ -108,7 +108,7 @@ waypost_testkit::needs_dockerd! {
     #[tokio::test(flavor = "multi_thread")]
     async fn an_image_that_does_not_fit_on_the_disk_is_reported_docker() {
         let own = OwnEngine::with_disk("8m");
-        let site = Site::start_on(own.another()).await;
+        let site = Site::start_on(own.engine().clone()).await;
         let noise: Vec<u8> = (0_u32..4_000_000).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
         let large = Image::stdio().file("large", 0o644, &[noise.as_slice(), &noise, &noise].concat());
         let version = site.import("large", "1", &large, json!({})).await;

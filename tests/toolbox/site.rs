@@ -23,6 +23,21 @@ pub struct Site {
     pub registry: Registry,
     pub waypost: Waypost,
     pub toolbox: Toolbox,
+    _leftovers: LeftoversOfFailure,
+}
+
+/// Removes what a failed test has left behind, so that it does not disturb others on the shared engine.
+struct LeftoversOfFailure {
+    engine: Engine,
+    label: String,
+}
+
+impl Drop for LeftoversOfFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.engine.remove_labelled(&self.label);
+        }
+    }
 }
 
 impl Site {
@@ -36,7 +51,9 @@ impl Site {
         let (registry, waypost) = (Registry::start().await, Waypost::start().await);
         let mut toolbox = Toolbox::join(&waypost, "machine").await;
         toolbox.run(&engine).await;
-        let site = Self { engine, registry, waypost, toolbox };
+        let label = format!("dev.waypost.toolbox={}", toolbox.id);
+        let _leftovers = LeftoversOfFailure { engine: engine.clone(), label };
+        let site = Self { engine, registry, waypost, toolbox, _leftovers };
         let path = format!("/toolboxes/{}", site.toolbox.id);
         let has_reported = async || site.api(Method::GET, &path, &Value::Null).await["capacity"].is_object();
         site.poll("the first heartbeat", has_reported).await;

@@ -15,7 +15,7 @@ pub fn spawn<T: Send + 'static>(
         match std::panic::AssertUnwindSafe(work).catch_unwind().await {
             Ok(result) => Some(result),
             Err(panic) => {
-                tracing::error!(task = name, message = message(&*panic), "task panicked");
+                tracing::error!(task = name, panic = message(&*panic), "task panicked");
                 None
             }
         }

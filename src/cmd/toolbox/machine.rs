@@ -164,17 +164,13 @@ async fn run_daemon(machine: Machine, args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints and stores a change of the link's state.
+/// Prints and stores a change of the link's state, which the link has logged.
 fn report(data_dir: &Path, toolbox_id: &str, status: &Status) {
     let (state, message) = match status {
         Status::Connecting => ("connecting", None),
         Status::Online => ("online", None),
         Status::Unauthorized(message) => ("unauthorized", Some(message)),
     };
-    match message {
-        Some(message) => tracing::error!(message, "the control plane rejected this toolbox"),
-        None => tracing::info!(state, "link to the control plane"),
-    }
     if *status == Status::Online {
         // A closed pipe is not an error, because the reader may need only the first lines.
         let mut out = std::io::stdout().lock();

@@ -177,7 +177,7 @@ async fn run(shared: &Arc<Shared>, runtime: &Runtime) {
             End::Unauthorized(message) => {
                 attempt = Attempt::CurrentKey;
                 tracing::error!(
-                    message,
+                    reason = message,
                     "the control plane rejects this toolbox; if it was revoked, remove the data directory and join again; retrying every 5 minutes"
                 );
                 shared.status.send_replace(Status::Unauthorized(message));
