@@ -247,7 +247,7 @@ async fn apply_rate_limit<R: HandlerFactory>(
     let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
         return unknown_client();
     };
-    match check_rate(&state, client) {
+    match check_rate(&state, LimitKind::Request, client) {
         // The API checks the key first and rejects large bodies itself.
         Ok(()) if request.body().size_hint().lower() > MAX_BODY as u64 && !is_api_request(&request) => {
             too_large(&request)
@@ -272,8 +272,12 @@ fn too_large(request: &Request) -> Response {
     json_error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
-fn check_rate<R: HandlerFactory>(state: &RouterState<R>, client: IpAddr) -> waypost_core::Result<()> {
-    state.console.limits.check(LimitKind::Request, client).map_err(|wait| {
+/// Counts a request towards a limit.
+///
+/// # Errors
+/// `rate_limited` if there were too many.
+fn check_rate<R: HandlerFactory>(state: &RouterState<R>, kind: LimitKind, client: IpAddr) -> waypost_core::Result<()> {
+    state.console.limits.check(kind, client).map_err(|wait| {
         let seconds = wait.as_secs().max(1);
         let message = format!("Too many requests from your network. Try again in {seconds} seconds.");
         Error::new(Code::RateLimited, message).with("retry_after_seconds", seconds)
@@ -282,7 +286,7 @@ fn check_rate<R: HandlerFactory>(state: &RouterState<R>, client: IpAddr) -> wayp
 
 /// Rejects a request with `response`, and counts it against the rate limit.
 fn reject_limited<R: HandlerFactory>(state: &RouterState<R>, client: IpAddr, response: Response) -> Response {
-    match check_rate(state, client) {
+    match check_rate(state, LimitKind::Request, client) {
         Ok(()) => response,
         Err(error) => too_many_requests(&error),
     }

@@ -13,6 +13,7 @@ use waypost_auth::bearer::BearerToken;
 use waypost_auth::server_request::{ServerRequest, has_oauth};
 use waypost_core::claim_link::{self, is_personal_segment};
 use waypost_core::{Code, Error, personal};
+use waypost_http_kit::limits::LimitKind;
 use waypost_mcp::bearer::{Bearer, Challenge};
 use waypost_mcp::endpoint::{HandlerFactory, McpRequest, error_response};
 use waypost_ops::call_records::{Rejection, record_rejection};
@@ -68,7 +69,7 @@ pub(super) async fn find<R: HandlerFactory>(
     let (offer_cache, slug) = (state.hosting.offer_cache(), slug.to_ascii_lowercase());
     if !offer_cache.has_loaded(&slug) {
         // An unknown slug causes a database query for every request.
-        check_rate(state, client)?;
+        check_rate(state, LimitKind::Request, client)?;
     }
     let offers = offer_cache.get(&slug).await.inspect_err(|error| {
         if error.code != Code::NotFound {
@@ -120,7 +121,7 @@ pub(super) async fn find_server<R: HandlerFactory>(
         let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
             return unknown_client();
         };
-        return match check_rate(&state, client) {
+        return match check_rate(&state, LimitKind::Request, client) {
             Ok(()) => page::public_page(&state, param(&params, "slug"), request).await,
             Err(error) => too_many_requests(&error),
         };
@@ -150,7 +151,7 @@ pub(super) async fn find_server<R: HandlerFactory>(
         }
     }
     if *request.method() == Method::OPTIONS
-        && let Err(error) = check_rate(&state, site.client)
+        && let Err(error) = check_rate(&state, LimitKind::Request, site.client)
     {
         return error_response(&error);
     }
@@ -170,7 +171,7 @@ fn reject_limited<R: HandlerFactory>(state: &RouterState<R>, request: &Request, 
     let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
         return unknown_client();
     };
-    error_response(&check_rate(state, client).err().unwrap_or(error))
+    error_response(&check_rate(state, LimitKind::Request, client).err().unwrap_or(error))
 }
 
 /// Authenticates a request by its token.
@@ -224,7 +225,7 @@ pub(super) async fn removed_transport<R: HandlerFactory>(
     let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
         return unknown_client();
     };
-    if let Err(error) = check_rate(&state, client) {
+    if let Err(error) = check_rate(&state, LimitKind::Request, client) {
         return error_response(&error);
     }
     match request.extensions().get::<FoundServer>() {

@@ -14,18 +14,17 @@ use bytes::Bytes;
 use http::StatusCode;
 use waypost_api::problem::ApiError;
 use waypost_core::caller::Caller;
-use waypost_core::{Code, Error, Result};
+use waypost_core::{Code, Error};
 use waypost_http_kit::limits::LimitKind;
 use waypost_mcp::endpoint::HandlerFactory;
 use waypost_ops::toolboxes;
 use waypost_toolbox_proto::handshake::{JOIN_PATH, JoinRequest, LINK_PATH, MAX_HANDSHAKE_BYTES};
 
 use super::client::ClientAddress;
-use super::{Host, RequestId, RequestedHost, RouterState, not_found};
+use super::{Host, RequestId, RequestedHost, RouterState, check_rate, not_found};
 use crate::upgrade::Upgrade;
 
-/// Returns the routes. They exist on the main host only, and not at all while toolboxes are
-/// switched off.
+/// Returns the routes. They exist on the main host only, and not at all while toolboxes are switched off.
 pub(super) fn routes<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
     Router::new().route(JOIN_PATH, post(join::<R>)).route(LINK_PATH, get(open_link::<R>)).with_state(Arc::clone(state))
 }
@@ -46,7 +45,7 @@ async fn join<R: HandlerFactory>(
         return not_found();
     }
     let joined = async {
-        check_rate(&state, LimitKind::ToolboxJoin, client)?;
+        check_rate(&state, LimitKind::ToolboxJoin, client.address)?;
         let request: Option<JoinRequest> =
             (body.len() <= MAX_HANDSHAKE_BYTES).then(|| serde_json::from_slice(&body).ok()).flatten();
         let request = request.ok_or_else(|| {
@@ -70,7 +69,7 @@ async fn open_link<R: HandlerFactory>(
     if !is_served(&state, &requested) {
         return not_found();
     }
-    if let Err(error) = check_rate(&state, LimitKind::ToolboxLink, client) {
+    if let Err(error) = check_rate(&state, LimitKind::ToolboxLink, client.address) {
         return ApiError::from(error).into_response();
     }
     let (mut parts, _) = request.into_parts();
@@ -86,11 +85,4 @@ async fn open_link<R: HandlerFactory>(
         let _ = links.accept(stream, &*random, directory).await;
     });
     response.map(|()| Body::empty())
-}
-
-fn check_rate<R: HandlerFactory>(state: &RouterState<R>, kind: LimitKind, client: ClientAddress) -> Result<()> {
-    state.console.limits.check(kind, client.address).map_err(|wait| {
-        let error = Error::new(Code::RateLimited, "Too many requests from your network. Try again later.");
-        error.with("retry_after_seconds", wait.as_secs().max(1))
-    })
 }
