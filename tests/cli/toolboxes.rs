@@ -28,6 +28,19 @@ impl Workspace {
 }
 
 #[test]
+fn an_organisation_switches_its_toolboxes_off_and_on() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    workspace.run_ok(&["toolbox", "create", "rack-1"]);
+    assert_eq!(workspace.run_json(&["org", "update", "acme", "--toolboxes", "off"])["toolboxes_enabled"], false);
+    insta::assert_snapshot!(workspace.run_err(1, &["toolbox", "create", "rack-2"]), @"error: Toolboxes are switched off for this organisation. An admin can switch them on again.");
+    // What is stored can still be read and removed.
+    workspace.run_ok(&["toolbox", "show", "rack-1"]);
+    assert_eq!(workspace.run_json(&["org", "update", "acme", "--toolboxes", "on"])["toolboxes_enabled"], true);
+    workspace.run_ok(&["toolbox", "create", "rack-2"]);
+}
+
+#[test]
 fn toolboxes_are_managed() {
     let workspace = Workspace::new();
     workspace.run_ok(&["org", "create", "acme"]);

@@ -75,6 +75,15 @@ async fn a_token_expires_and_bad_requests_are_rejected() {
 }
 
 #[tokio::test]
+async fn the_routes_do_not_exist_while_toolboxes_are_off() {
+    let app = App::with(Setup { toolboxes: false, ..Setup::default() }).await;
+    assert_eq!(post_join(&app, "wpt_unknown", 1).await.0, StatusCode::NOT_FOUND);
+    let link = Request::get("/toolbox/link").header(header::HOST, "localhost:8080").body(Body::empty()).unwrap();
+    assert_eq!(app.send(link).await.status(), StatusCode::NOT_FOUND);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn joins_and_links_have_rate_limits() {
     let app = App::new().await;
     let mut statuses = Vec::new();

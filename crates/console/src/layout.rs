@@ -92,6 +92,8 @@ pub struct Layout {
     pub section: &'static str,
     /// The message of the previous action, shown once.
     pub flash: Option<String>,
+    /// Whether toolboxes are switched off on this installation, so that their pages cannot be opened.
+    pub is_without_toolboxes: bool,
 }
 
 impl Layout {
@@ -118,7 +120,10 @@ impl Layout {
             label,
             section,
         };
-        NAV[..shown].iter().map(|group| group.iter().map(item).collect()).collect()
+        let is_shown = |(section, ..): &&(&str, &str, &str)| {
+            !(self.is_without_toolboxes && matches!(*section, "instances" | "toolboxes"))
+        };
+        NAV[..shown].iter().map(|group| group.iter().filter(is_shown).map(item).collect()).collect()
     }
 
     /// Returns the URL of an asset.

@@ -124,6 +124,7 @@ async fn find_user(
         viewer: Some(Viewer { name: user.display_name().to_owned(), email: user.email }),
         memberships: memberships.clone(),
         flash: cookies::flash(&parts.headers),
+        is_without_toolboxes: !console.ops().is_toolboxes_enabled(),
         ..Layout::empty()
     };
     Ok(Some(CurrentUser { cx, session, memberships, is_verified, layout }))

@@ -77,6 +77,8 @@ pub struct Setup {
     /// The seed of the random numbers. Two processes on one database need different seeds.
     pub seed: u64,
     pub ticket_limits: TicketLimits,
+    /// The setting `toolboxes`.
+    pub toolboxes: bool,
 }
 
 impl Default for Setup {
@@ -96,6 +98,7 @@ impl Default for Setup {
             allow: Vec::new(),
             seed: 1,
             ticket_limits: TicketLimits::default(),
+            toolboxes: true,
         }
     }
 }
@@ -183,7 +186,7 @@ impl App {
             Some(mail) => hosting.with_notifier(Arc::new(MailNotifier::new(mail.clone(), public_url))),
             None => hosting,
         };
-        let hosting = hosting.with_ticket_limits(setup.ticket_limits);
+        let hosting = hosting.with_ticket_limits(setup.ticket_limits).with_toolboxes(setup.toolboxes);
         let endpoint = Endpoint::new(
             ProductHandlers,
             hosting.clone(),

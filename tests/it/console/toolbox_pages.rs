@@ -12,6 +12,7 @@ use waypost_toolbox_proto::message::{DaemonMessage, DeploymentOutcome, InstanceR
 
 use super::instances::Api;
 use super::{ConsoleBrowser, ConsoleResponse};
+use crate::app::{App, Setup};
 use crate::daemon::{self, Daemon};
 
 /// An organisation with an owner, a member below admin, a catalogue entry and a toolbox that is online.
@@ -403,4 +404,25 @@ async fn the_catalogue_lists_entries_and_leads_to_their_deployment() {
     stage.owner.get_page("/o/acme/catalog").await.assert_contains("No entries yet");
     stage.owner.get_page("/o/acme/instances/new").await.assert_contains("The catalogue is empty");
     stage.api.app.finish().await;
+}
+
+/// While toolboxes are off, their pages cannot be opened, and nothing leads to them.
+#[tokio::test]
+async fn the_pages_are_hidden_while_toolboxes_are_off() {
+    for (toolboxes, status) in [(true, 200), (false, 403)] {
+        let app = App::with(Setup { toolboxes, ..Setup::default() }).await;
+        let owner = ConsoleBrowser::owner(&app.org("acme").await).await.for_org("acme");
+        let overview = owner.get("/o/acme").await;
+        for page in ["toolboxes", "instances"] {
+            let link = format!("href=\"/o/acme/{page}\"");
+            if toolboxes {
+                overview.assert_contains(&link)
+            } else {
+                overview.assert_lacks(&link)
+            };
+            assert_eq!(owner.get(&format!("/o/acme/{page}")).await.status, status, "{page}");
+        }
+        overview.assert_contains("href=\"/o/acme/catalog\"");
+        app.finish().await;
+    }
 }
