@@ -22,6 +22,8 @@ use crate::waypost::{Installation, ORGANIZATION};
 pub const TIMEOUT: Duration = Duration::from_secs(120);
 /// The interval between two looks at an instance: the resolution of the measured times.
 const INTERVAL: Duration = Duration::from_millis(20);
+/// The interval after two seconds, when many instances are looked at.
+const SLOW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The control plane.
 pub struct Control {
@@ -59,6 +61,8 @@ impl Control {
             ("WAYPOST_LISTEN", address.as_str()),
             ("WAYPOST_INSTANCE_LIMIT", "1000"),
             ("WAYPOST_RATE_LIMIT_PER_CALLER", "0"),
+            // All clients of the benchmark have the same address.
+            ("WAYPOST_CONNECTION_LIMIT_PER_ADDRESS", "0"),
         ];
         self.server = Some(self.installation.start("control", &self.logs, &settings).await?.0);
         Ok(())
@@ -113,7 +117,12 @@ impl Control {
         let id = text(&created, "id")?;
         let path = format!("/instances/{id}");
         poll("the end of a deployment", async || {
-            let instance = self.api(Method::GET, &path, &Value::Null).await?;
+            let (status, instance) = self.send(&self.client, Method::GET, &path, &Value::Null).await?;
+            if status == 429 {
+                // Many deployments are looked at from one address.
+                return Ok(false);
+            }
+            ensure!(status == 200, "GET {path}: {status} {instance}");
             let state = instance["deployment"]["state"].as_str().unwrap_or("running");
             ensure!(matches!(state, "running" | "complete"), "the deployment of {slug} failed: {instance}");
             Ok(state == "complete")
@@ -296,12 +305,13 @@ pub fn client() -> Result<Client> {
 /// Waits until `is_reached` returns true.
 pub async fn poll(what: &str, mut is_reached: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let reached = async {
-        let mut interval = tokio::time::interval(INTERVAL);
+        let started = Instant::now();
         loop {
-            interval.tick().await;
             if is_reached().await? {
                 return Ok(());
             }
+            let is_slow = started.elapsed() > Duration::from_secs(2);
+            tokio::time::sleep(if is_slow { SLOW_INTERVAL } else { INTERVAL }).await;
         }
     };
     timeout(TIMEOUT, reached).await.with_context(|| format!("{what} was not reached"))?
