@@ -12,6 +12,7 @@ use waypost_core::{SystemClock, SystemRandom};
 use waypost_jobs::{Job, Jobs, Leases, Result};
 use waypost_ops::identity_provider;
 use waypost_ops::job_leases::JobLeases;
+use waypost_ops::link_leases::{self, LinkLeases};
 use waypost_ops::retention::{self, RetentionPeriods};
 use waypost_ops::toolbox_directory::{KnownRevisions, ToolboxDirectory};
 use waypost_ops::walkthroughs::{revisions, trash};
@@ -47,6 +48,8 @@ pub struct JobContext {
     pub retention: RetentionPeriods,
     /// What the links to toolboxes use.
     pub toolboxes: ToolboxDirectory,
+    /// The leases of links, with several replicas.
+    pub leases: Option<LinkLeases>,
 }
 
 /// Starts all jobs. They end with [`Jobs::stop`].
@@ -119,6 +122,9 @@ fn start_local(jobs: &Jobs, context: &JobContext) {
     if context.ops.is_toolboxes_enabled() {
         start_links(jobs, &context);
         start_counts(jobs, &context.ops);
+        if let Some(leases) = context.leases.clone() {
+            start_lease_renewal(jobs, &context.ops, leases);
+        }
     }
     jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("memory", MEMORY_INTERVAL) }, move || {
         let (context, registry) = (context.clone(), registry.clone());
@@ -136,6 +142,16 @@ fn start_links(jobs: &Jobs, context: &JobContext) {
     jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("toolbox-links", LINK_INTERVAL) }, move || {
         let (directory, known) = (directory.clone(), Arc::clone(&known));
         async move { Ok(directory.refresh_links(&mut *known.lock().await).await?) }
+    });
+}
+
+/// Starts the job that renews the leases of the links to this process.
+fn start_lease_renewal(jobs: &Jobs, ops: &Ops, leases: LinkLeases) {
+    let links = ops.links().clone();
+    let job = Job::new("toolbox-link-leases", link_leases::RENEWAL_INTERVAL);
+    jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..job }, move || {
+        let (links, leases) = (links.clone(), leases.clone());
+        async move { Ok(leases.renew(&links.toolboxes()).await?) }
     });
 }
 

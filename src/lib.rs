@@ -12,6 +12,7 @@ pub mod notifications;
 pub mod operator_socket;
 pub mod outbound;
 pub mod providers;
+pub mod replicas;
 pub mod router;
 pub mod storage;
 pub mod telemetry;

@@ -280,7 +280,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Toolbox(toolbox::Command::Operator(command)) => {
             Session::run(&app, async |session| toolbox::run(session, command).await).await?;
         }
-        Command::Instance(command) if command.needs_link() => remote::run_on_socket(&app, command).await?,
+        Command::Instance(command) if command.needs_link() => remote::run_as_operator(&app, command).await?,
         Command::Instance(command) => {
             Session::run(&app, async |session| instance::run(&app, session, command).await).await?;
         }

@@ -25,6 +25,7 @@ use waypost_mail::Outbox;
 use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
+use waypost_ops::ToolboxSwitch;
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::tickets::limits::TicketLimits;
@@ -39,6 +40,7 @@ use crate::connections::{ConnectionLimits, Connections, Shutdown, descriptors};
 use crate::jobs::JobContext;
 use crate::notifications::{MailNotifier, NotificationSender};
 use crate::operator_socket::OperatorSocket;
+use crate::replicas::{InternalListener, Replica};
 use crate::router::{self, RouterState};
 use crate::telemetry::{self, Metrics};
 use crate::{demo, jobs, mail, outbound, providers, storage};
@@ -105,6 +107,8 @@ struct Services {
     outbox: Option<Outbox>,
     outbound: Outbound,
     public_url: PublicUrl,
+    /// This process as one of several replicas.
+    replica: Option<Replica>,
 }
 
 /// Serves until a stop signal.
@@ -125,10 +129,15 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let address = listeners.main.local_addr()?;
     let public_url = PublicUrl::new(settings.public_url(address.port()));
     let metrics = telemetry::start_metrics()?;
-    let services = start_services(settings, db.clone(), keys, public_url, args.demo)?;
+    let replica = Replica::from_settings(settings, &db, &keys)?;
+    let internal = match &replica {
+        Some(replica) => Some(replica.listener(bind(replica.listen, "internal_listen").await?)),
+        None => None,
+    };
+    let services = start_services(settings, db.clone(), keys, public_url, replica, args.demo)?;
     let stop = StopTokens::default();
     let web = build_web(&services);
-    let operator = bind_operator_socket(settings);
+    let operator = settings.database_url.is_sqlite().then(|| bind_operator_socket(settings)).flatten();
     let router = build_router(settings, &services, web.clone(), &stop)?;
     let set_up = set_up_token(services.hosting.ops(), services.hosting.secret()).await?;
     let jobs = start_jobs(settings, &services, metrics.clone());
@@ -149,11 +158,12 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let _limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     print_hints(settings, &services.public_url, address, set_up.as_deref(), args.demo);
     let Services { hosting, tasks, outbox, .. } = services;
+    let internal = serve_internal(internal, settings, phases.clone(), web.clone());
     let operator =
         serve_operator(operator, Connections::new(ConnectionLimits::operator(settings), phases.clone()), web);
     let (links, stopping) = (hosting.ops().links().clone(), stop.accept.clone());
     let others = async move {
-        tokio::join!(operator, async {
+        tokio::join!(operator, internal, async {
             stopping.cancelled().await;
             // Ends the responses that follow a log.
             links.close_all();
@@ -191,6 +201,7 @@ fn start_services(
     db: Db,
     keys: SecretKeys,
     public_url: PublicUrl,
+    replica: Option<Replica>,
     demo: bool,
 ) -> anyhow::Result<Services> {
     let outbound = Outbound::new(outbound::policy(settings, demo)?)
@@ -209,12 +220,15 @@ fn start_services(
         .with_new_users_per_address(settings.new_users_per_address)
         .with_ticket_limits(ticket_limits)
         .with_instance_limit(settings.instance_limit)
-        .with_toolboxes(settings.toolboxes);
+        .with_toolboxes(toolbox_switch(settings, replica.as_ref()));
+    if let Some(replica) = &replica {
+        hosting = hosting.with_forward(replica.forward());
+    }
     let outbox = mail::start(settings, &public_url, demo, hosting.jobs())?;
     if let Some(outbox) = &outbox {
         hosting = hosting.with_notifier(Arc::new(MailNotifier::new(outbox.clone(), public_url.clone())));
     }
-    Ok(Services { hosting, tasks, outbox, outbound, public_url })
+    Ok(Services { hosting, tasks, outbox, outbound, public_url, replica })
 }
 
 /// Creates the state of the console and the REST API.
@@ -228,13 +242,17 @@ fn build_web(services: &Services) -> Web {
     })
 }
 
-/// Listens on the operator's socket. Without it, `serve` works except for the commands that need it, so a failure is not
-/// an error. With PostgreSQL, the data directory need not exist.
-fn bind_operator_socket(settings: &Settings) -> Option<OperatorSocket> {
-    if !settings.data_dir.is_dir() {
-        tracing::info!("no socket for commands, because the data directory does not exist");
-        return None;
+/// Whether toolboxes are on. On PostgreSQL, they require that replicas reach each other.
+fn toolbox_switch(settings: &Settings, replica: Option<&Replica>) -> ToolboxSwitch {
+    match settings.toolbox_switch() {
+        ToolboxSwitch::On if !settings.database_url.is_sqlite() && replica.is_none() => ToolboxSwitch::Incomplete,
+        switch => switch,
     }
+}
+
+/// Listens on the operator's socket. Without it, `serve` works except for the commands that need it, so a failure is not
+/// an error. On PostgreSQL, commands use the internal listener instead.
+fn bind_operator_socket(settings: &Settings) -> Option<OperatorSocket> {
     OperatorSocket::bind(&settings.data_dir)
         .inspect_err(|error| {
             let error = format!("{error:#}");
@@ -246,6 +264,12 @@ fn bind_operator_socket(settings: &Settings) -> Option<OperatorSocket> {
 async fn serve_operator(socket: Option<OperatorSocket>, connections: Connections, web: Web) {
     if let Some(socket) = socket {
         socket.serve(connections, web).await;
+    }
+}
+
+async fn serve_internal(listener: Option<InternalListener>, settings: &Settings, stop: Shutdown, web: Web) {
+    if let Some(listener) = listener {
+        listener.serve(ConnectionLimits::internal(settings), stop, web).await;
     }
 }
 
@@ -295,7 +319,8 @@ fn build_router(settings: &Settings, services: &Services, web: Web, stop: &StopT
 fn start_jobs(settings: &Settings, services: &Services, metrics: Metrics) -> Jobs {
     let jobs = services.hosting.jobs().clone();
     let (ops, toolboxes) = (services.hosting.ops().clone(), toolbox_directory(services));
-    jobs::start(&jobs, JobContext { metrics, retention: settings.retention, ops: ops.clone(), toolboxes });
+    let leases = services.replica.as_ref().map(|replica| replica.leases.clone());
+    jobs::start(&jobs, JobContext { metrics, retention: settings.retention, ops: ops.clone(), toolboxes, leases });
     jobs::start_emails(&jobs, NotificationSender { cx: Ctx::operator(), ops });
     jobs
 }
@@ -303,7 +328,8 @@ fn start_jobs(settings: &Settings, services: &Services, metrics: Metrics) -> Job
 fn toolbox_directory(services: &Services) -> ToolboxDirectory {
     let Services { hosting, public_url, .. } = services;
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
-    ToolboxDirectory::new(hosting.ops().clone(), public_url.clone(), clock, random)
+    let leases = services.replica.as_ref().map(|replica| replica.leases.clone());
+    ToolboxDirectory::new(hosting.ops().clone(), public_url.clone(), clock, random).with_leases(leases)
 }
 
 /// Prints the address of the installation and the next steps.

@@ -18,6 +18,7 @@ use waypost_auth::client::document::availability::ClientDocumentsMode as ClientD
 use waypost_core::organization::SignUpPolicy;
 use waypost_core::seal::SecretText;
 use waypost_mail::{MailUrl, Sender};
+use waypost_ops::ToolboxSwitch;
 use waypost_ops::retention::RetentionPeriods;
 use waypost_outbound::Allowance;
 
@@ -185,6 +186,10 @@ pub struct Settings {
     pub instance_limit: u32,
     /// Whether toolboxes and instances can be used.
     pub toolboxes: bool,
+    /// Listen address for requests of other replicas.
+    pub internal_listen: Option<SocketAddr>,
+    /// The URL at which other replicas reach this one.
+    pub internal_url: Option<Url>,
     /// `subscriptions/listen` streams in this process; 0 for no limit.
     pub listen_limit: u32,
     /// Streams per hosted server; 0 for no limit.
@@ -257,6 +262,8 @@ impl Default for Settings {
             ticket_limit_per_server: 100,
             instance_limit: waypost_ops::INSTANCE_LIMIT,
             toolboxes: true,
+            internal_listen: None,
+            internal_url: None,
             listen_limit: 2_000,
             listen_limit_per_server: 1_000,
             listen_limit_per_address: 100,
@@ -349,6 +356,13 @@ impl Settings {
     #[must_use]
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         self.origins.get(name)
+    }
+
+    /// Whether the operations on toolboxes are on. [`Replica::from_settings`](crate::replicas::Replica::from_settings)
+    /// checks what they require on PostgreSQL.
+    #[must_use]
+    pub fn toolbox_switch(&self) -> ToolboxSwitch {
+        if self.toolboxes { ToolboxSwitch::On } else { ToolboxSwitch::Off }
     }
 
     /// Returns the public origin of this installation, given the port it listens on.

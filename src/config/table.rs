@@ -260,6 +260,20 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::switch(text).map(|is_on| settings.toolboxes = is_on),
     },
     Setting {
+        name: "internal_listen",
+        flag: None,
+        default: "none",
+        help: "Address and port for requests of other replicas, which need a certificate that is derived from `secret_key`. Required for toolboxes on PostgreSQL, and not used on SQLite ([toolboxes.md](toolboxes.md#several-replicas)).",
+        set: |settings, text| value::address(text).map(|address| settings.internal_listen = Some(address)),
+    },
+    Setting {
+        name: "internal_url",
+        flag: None,
+        default: "none",
+        help: "The URL at which other replicas and commands reach `internal_listen`: an origin with `https://`, different for each replica. Required for toolboxes on PostgreSQL.",
+        set: |settings, text| value::secure_origin(text).map(|url| settings.internal_url = Some(url)),
+    },
+    Setting {
         name: "listen_limit",
         flag: None,
         default: "`2000`",

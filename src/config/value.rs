@@ -228,6 +228,15 @@ pub fn origin(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// Parses an origin with `https://`.
+pub(super) fn secure_origin(text: &str) -> Result<Url, String> {
+    let url = origin(text)?;
+    match url.scheme() {
+        "https" => Ok(url),
+        _ => Err("expected an origin that starts with https://".to_owned()),
+    }
+}
+
 /// Parses comma-separated addresses and networks.
 pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     let network = |part: &str| {

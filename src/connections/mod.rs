@@ -4,6 +4,7 @@
 //! [`descriptors`]), time ([`activity`]) and memory ([`budget`], [`body`]). No timeout applies while the server must act,
 //! for example while a request is being processed or a stream is idle.
 
+mod accept;
 mod activity;
 mod body;
 mod budget;
@@ -32,8 +33,8 @@ use hyper_util::server::conn::auto;
 use ipnet::IpNet;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -41,7 +42,7 @@ use activity::{Activity, Exchange, Reason, Timeouts, Watchdog};
 use body::{BodyError, RequestBody, ResponseBody};
 use budget::Budget;
 use descriptors::Reserve;
-use registry::{ConnectionSlot, Limit, Registry, network};
+use registry::{ConnectionSlot, Registry, network};
 
 use crate::upgrade::Upgrade;
 
@@ -109,6 +110,8 @@ struct Shared {
     registry: Registry,
     budget: Budget,
     reserve: Option<Reserve>,
+    /// Encrypts the connections.
+    tls: Option<TlsAcceptor>,
     /// Ports whose waiting connections are closed if no file descriptor is available.
     others: Vec<Registry>,
     tasks: Tasks,
@@ -119,21 +122,33 @@ impl Connections {
     /// Creates a port without connections.
     #[must_use]
     pub fn new(limits: ConnectionLimits, stop: Shutdown) -> Self {
-        Self::build(limits, stop, None, Vec::new())
+        Self::build(limits, stop, None, None, Vec::new())
+    }
+
+    /// Like [`Connections::new`], with TLS. The handshake counts as a part of the first request.
+    #[must_use]
+    pub fn with_tls(limits: ConnectionLimits, stop: Shutdown, acceptor: TlsAcceptor) -> Self {
+        Self::build(limits, stop, None, Some(acceptor), Vec::new())
     }
 
     /// Like [`Connections::new`], but for a port that works even if no file descriptor is available: it reserves some, and
     /// waiting connections of `other` are closed for it.
     #[must_use]
     pub fn with_reserve(limits: ConnectionLimits, stop: Shutdown, reserve: usize, other: &Self) -> Self {
-        Self::build(limits, stop, Some(Reserve::new(reserve)), vec![other.0.registry.clone()])
+        Self::build(limits, stop, Some(Reserve::new(reserve)), None, vec![other.0.registry.clone()])
     }
 
-    fn build(limits: ConnectionLimits, stop: Shutdown, reserve: Option<Reserve>, others: Vec<Registry>) -> Self {
+    fn build(
+        limits: ConnectionLimits,
+        stop: Shutdown,
+        reserve: Option<Reserve>,
+        tls: Option<TlsAcceptor>,
+        others: Vec<Registry>,
+    ) -> Self {
         let ConnectionLimits { port, total, per_address, .. } = limits;
         let registry = Registry::new(port, total, per_address, limits.trusted_proxies.clone());
         let budget = Budget::new(limits.body_memory);
-        Self(Arc::new(Shared { limits, registry, budget, reserve, others, tasks: Tasks::default(), stop }))
+        Self(Arc::new(Shared { limits, registry, budget, reserve, tls, others, tasks: Tasks::default(), stop }))
     }
 
     /// Returns the number of connections that are not waiting for their client.
@@ -142,87 +157,24 @@ impl Connections {
         self.0.registry.active_count()
     }
 
-    /// Serves until [`Shutdown::graceful`]. Returns when all connections are closed.
-    pub async fn serve(&self, listener: TcpListener, router: Router) {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.0.stop.graceful.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((socket, peer)) => self.accept(socket, peer, &router),
-                Err(error) => self.handle_accept_error(&error).await,
-            }
-        }
-        drop((listener, router));
-        self.0.tasks.wait().await;
-    }
-
-    fn accept(&self, socket: TcpStream, peer: SocketAddr, router: &Router) {
-        if let Some(reserve) = &self.0.reserve {
-            reserve.refill();
-        }
-        let activity = Activity::new(self.0.limits.http2_resets);
-        match self.0.registry.admit(peer.ip(), &activity) {
-            Ok(slot) => {
-                // Without TCP_NODELAY, Nagle's algorithm delays small responses by 40 ms.
-                if let Err(error) = socket.set_nodelay(true) {
-                    tracing::debug!(%error, "failed to set TCP_NODELAY");
-                }
-                self.open(socket, peer, slot, activity, router.clone());
-            }
-            Err(limit) => self.reject(&socket, limit),
-        }
-    }
-
-    /// Sends an error response, if possible without waiting, and drops the connection.
-    fn reject(&self, socket: &TcpStream, limit: Limit) {
-        let port = self.0.registry.port();
-        metrics::counter!("waypost_connections_rejected_total", "port" => port, "limit" => limit.as_str()).increment(1);
-        let status = match limit {
-            Limit::Total => "503 Service Unavailable",
-            Limit::Address => "429 Too Many Requests",
-        };
-        let response = format!("HTTP/1.1 {status}\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-        let _ = socket.try_write(response.as_bytes());
-    }
-
-    /// Waits for a file descriptor to become available, because the listener would immediately report the same error again.
-    async fn handle_accept_error(&self, error: &std::io::Error) {
-        use std::io::ErrorKind;
-        if matches!(
-            error.kind(),
-            ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
-        ) {
-            return;
-        }
-        let port = self.0.registry.port();
-        metrics::counter!("waypost_connections_rejected_total", "port" => port, "limit" => "descriptors").increment(1);
-        tracing::debug!(%error, port, "failed to accept a connection");
-        for registry in self.0.others.iter().chain([&self.0.registry]) {
-            if registry.evict() {
-                break;
-            }
-        }
-        if self.0.reserve.as_ref().is_some_and(Reserve::release) {
-            return;
-        }
-        tokio::select! {
-            () = self.0.stop.graceful.cancelled() => {}
-            () = tokio::time::sleep(ACCEPT_PAUSE) => {}
-        }
-    }
-
-    fn open<S>(&self, socket: S, peer: SocketAddr, slot: ConnectionSlot, activity: Activity, router: Router)
-    where
+    /// Serves a connection. `stream` returns it, or `None` if there is no connection.
+    fn open<S>(
+        &self,
+        stream: impl Future<Output = Option<S>> + Send + 'static,
+        peer: SocketAddr,
+        slot: ConnectionSlot,
+        activity: Activity,
+        router: Router,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let upgraded = OnceLock::new();
         let connection = Connection { shared: Arc::clone(&self.0), peer, activity, router, upgraded };
         self.0.tasks.spawn(async move {
             let port = connection.shared.limits.port;
-            if let Some(reason) = connection.run(socket).await {
+            if let Some(stream) = stream.await
+                && let Some(reason) = connection.run(stream).await
+            {
                 metrics::counter!("waypost_connections_closed_total", "port" => port, "reason" => reason).increment(1);
             }
             drop(slot);

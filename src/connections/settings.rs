@@ -1,4 +1,4 @@
-//! The limits of both ports, from the settings.
+//! The limits of the ports, from the settings.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use crate::config::Settings;
 const DEFAULT_TOTAL: usize = 10_000;
 /// Maximum number of connections of the operator's socket.
 const OPERATOR_TOTAL: usize = 64;
+/// Maximum number of connections of the internal port.
+const INTERNAL_TOTAL: usize = 1_024;
 /// Maximum share of all connections per client address, so that one address cannot use all of them.
 const ADDRESS_SHARE: (usize, usize) = (3, 4);
 
@@ -49,6 +51,12 @@ impl ConnectionLimits {
     #[must_use]
     pub fn operator(settings: &Settings) -> Self {
         Self { port: "operator", total: OPERATOR_TOTAL, per_address: 0, ..Self::common(settings) }
+    }
+
+    /// Returns the limits of the internal port, whose clients are other replicas and commands of the operator.
+    #[must_use]
+    pub fn internal(settings: &Settings) -> Self {
+        Self { port: "internal", total: INTERNAL_TOTAL, per_address: 0, ..Self::common(settings) }
     }
 
     fn common(settings: &Settings) -> Self {

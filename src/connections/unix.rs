@@ -1,5 +1,6 @@
 //! The connections of a Unix socket, with the same limits and timeouts as those of a port.
 
+use std::future::ready;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::Router;
@@ -34,7 +35,7 @@ impl Connections {
     fn accept_unix(&self, socket: UnixStream, router: &Router) {
         let activity = Activity::new(self.0.limits.http2_resets);
         match self.0.registry.admit(PEER.ip(), &activity) {
-            Ok(slot) => self.open(socket, PEER, slot, activity, router.clone()),
+            Ok(slot) => self.open(ready(Some(socket)), PEER, slot, activity, router.clone()),
             Err(limit) => {
                 let port = self.0.registry.port();
                 metrics::counter!("waypost_connections_rejected_total", "port" => port, "limit" => limit.as_str())

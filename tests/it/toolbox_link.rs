@@ -13,7 +13,7 @@ use waypost::connections::{ConnectionLimits, Connections, Shutdown};
 use waypost_core::id::{OrganizationId, ToolboxId};
 use waypost_core::toolbox::JOIN_TOKEN_MS;
 use waypost_ops::toolbox_directory::KnownRevisions;
-use waypost_ops::toolboxes;
+use waypost_ops::{ToolboxSwitch, toolboxes};
 use waypost_testkit::TempDir;
 use waypost_toolbox::clock;
 use waypost_toolbox::identity::Identity;
@@ -76,7 +76,7 @@ async fn a_token_expires_and_bad_requests_are_rejected() {
 
 #[tokio::test]
 async fn the_routes_do_not_exist_while_toolboxes_are_off() {
-    let app = App::with(Setup { toolboxes: false, ..Setup::default() }).await;
+    let app = App::with(Setup { toolboxes: ToolboxSwitch::Off, ..Setup::default() }).await;
     assert_eq!(post_join(&app, "wpt_unknown", 1).await.0, StatusCode::NOT_FOUND);
     let link = Request::get("/toolbox/link").header(header::HOST, "localhost:8080").body(Body::empty()).unwrap();
     assert_eq!(app.send(link).await.status(), StatusCode::NOT_FOUND);

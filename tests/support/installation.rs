@@ -83,7 +83,18 @@ impl Installation {
 
     /// Runs a command that must fail with exit code 1, and returns its output and its errors.
     pub async fn run_failing(&self, arguments: &[&str]) -> String {
-        let output = timeout(TIMEOUT, self.command(arguments).stderr(Stdio::piped()).output()).await;
+        self.fail(arguments, self.command(arguments)).await
+    }
+
+    /// Like [`Self::run_failing`], with another value of an environment variable.
+    pub async fn run_failing_with(&self, arguments: &[&str], variable: &'static str, value: &str) -> String {
+        let mut command = self.command(arguments);
+        command.env(variable, value);
+        self.fail(arguments, command).await
+    }
+
+    async fn fail(&self, arguments: &[&str], mut command: Command) -> String {
+        let output = timeout(TIMEOUT, command.stderr(Stdio::piped()).output()).await;
         let output = output.expect("the process ends in time").expect("the binary starts");
         assert_eq!(output.status.code(), Some(1), "waypost {}: {output:?}", arguments.join(" "));
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()

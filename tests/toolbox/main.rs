@@ -20,6 +20,7 @@ mod leak;
 mod netns;
 mod own_engine;
 mod registry;
+mod replicas;
 mod restart;
 mod secrets;
 mod server_program;

@@ -48,8 +48,14 @@ impl Site {
 
     /// Starts the control plane and a toolbox on an engine.
     pub async fn start_on(engine: Engine) -> Self {
-        let (registry, waypost) = (Registry::start().await, Waypost::start().await);
-        let mut toolbox = Toolbox::join(&waypost, "machine").await;
+        let waypost = Waypost::start().await;
+        let toolbox = Toolbox::join(&waypost, "machine").await;
+        Self::start_as(engine, waypost, toolbox).await
+    }
+
+    /// Starts a toolbox that has joined a control plane, on an engine.
+    pub async fn start_as(engine: Engine, waypost: Waypost, mut toolbox: Toolbox) -> Self {
+        let registry = Registry::start().await;
         toolbox.run(&engine).await;
         let label = format!("dev.waypost.toolbox={}", toolbox.id);
         let _leftovers = LeftoversOfFailure { engine: engine.clone(), label };

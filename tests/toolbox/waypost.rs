@@ -29,13 +29,24 @@ pub struct Waypost {
 impl Waypost {
     /// Creates an installation and starts it.
     pub async fn start() -> Self {
-        let mut installation = Installation::new().await;
+        Self::start_as(Installation::new().await).await
+    }
+
+    /// Starts an installation that has the organisation `acme`.
+    pub async fn start_as(mut installation: Installation) -> Self {
         let created = installation.run(&["key", "create", "--org", "acme", "--name", "tests", "--json"]).await;
         let created: Value = serde_json::from_str(&created).expect("the command prints JSON");
         let key = created["key"].as_str().expect("a key").to_owned();
         let serve = installation.serve().await;
         let origin = serve.origin.clone();
         let client = unguarded_client().no_proxy().timeout(TIMEOUT).build().expect("a valid client");
+        Self { installation, serve: Some(serve), origin, key, client }
+    }
+
+    /// Starts another process on the database of `self`, with the settings of `installation`.
+    pub async fn start_replica(&self, mut installation: Installation) -> Self {
+        let serve = installation.serve().await;
+        let (origin, key, client) = (serve.origin.clone(), self.key.clone(), self.client.clone());
         Self { installation, serve: Some(serve), origin, key, client }
     }
 
@@ -66,6 +77,11 @@ impl Waypost {
         self.installation.run_failing(arguments).await
     }
 
+    /// Like [`Self::run_failing`], with another value of a setting.
+    pub async fn run_failing_with(&self, arguments: &[&str], variable: &'static str, value: &str) -> String {
+        self.installation.run_failing_with(arguments, variable, value).await
+    }
+
     /// Kills the server with SIGKILL.
     pub async fn kill(&mut self) {
         self.serve.take().expect("the server runs").kill().await;
@@ -90,6 +106,11 @@ pub struct Toolbox {
 impl Toolbox {
     /// Creates a toolbox in the organisation `acme` and joins it.
     pub async fn join(waypost: &Waypost, name: &str) -> Self {
+        Self::join_at(waypost, &waypost.origin, name).await
+    }
+
+    /// Like [`Self::join`], at another URL than that of the process.
+    pub async fn join_at(waypost: &Waypost, url: &str, name: &str) -> Self {
         let created = waypost.run(&["toolbox", "create", name, "--org", "acme", "--json"]).await;
         let created: Value = serde_json::from_str(&created).expect("the command prints JSON");
         let text = |name: &str| created[name].as_str().unwrap_or_else(|| panic!("no {name} in {created}")).to_owned();
@@ -97,7 +118,7 @@ impl Toolbox {
         let secrets = TempDir::new_in("/dev/shm").expect("a folder in memory can be created");
         let toolbox = Self { id: text("id"), data, secrets, child: None };
         let mut command = toolbox.command("join");
-        command.args(["--url", &waypost.origin, "--token-file", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        command.args(["--url", url, "--token-file", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let mut input = child.stdin.take().expect("stdin is piped");
         input.write_all(text("token").as_bytes()).await.expect("the program reads the token");

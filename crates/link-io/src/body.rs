@@ -1,5 +1,6 @@
 //! Bodies of requests and responses.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -20,14 +21,33 @@ pub enum BodyError {
 
 /// A body that is read chunk by chunk. The sender can only be ahead by the window of the stream. Dropping a body that
 /// has not been read completely cancels the stream.
-#[derive(Debug)]
-pub struct Body(RecvStream);
+pub struct Body(Source);
+
+/// Where the chunks come from.
+enum Source {
+    /// A stream of the link.
+    Link(RecvStream),
+    /// Another replica, which holds the link.
+    Replica(Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").finish_non_exhaustive()
+    }
+}
 
 impl Body {
     /// Wraps the receiving half of a stream.
     #[must_use]
     pub fn new(stream: RecvStream) -> Self {
-        Self(stream)
+        Self(Source::Link(stream))
+    }
+
+    /// Wraps chunks that another replica forwards. Dropping the stream must cancel the request.
+    #[must_use]
+    pub fn forwarded(chunks: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Self {
+        Self(Source::Replica(Box::pin(chunks)))
     }
 
     /// Returns the next chunk; `None` at the end. Cancel-safe.
@@ -52,24 +72,22 @@ impl Body {
         }
         Ok(complete.freeze())
     }
-
-    /// Whether the body is known to have no further bytes.
-    #[must_use]
-    pub fn is_end(&self) -> bool {
-        self.0.is_end_stream()
-    }
 }
 
 impl Stream for Body {
     type Item = Result<Bytes, BodyError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(chunk) = ready!(self.0.poll_data(cx)) else {
+        let stream = match &mut self.0 {
+            Source::Link(stream) => stream,
+            Source::Replica(chunks) => return chunks.as_mut().poll_next(cx),
+        };
+        let Some(chunk) = ready!(stream.poll_data(cx)) else {
             return Poll::Ready(None);
         };
         Poll::Ready(Some(chunk.map_err(|_| BodyError::Interrupted).inspect(|chunk| {
             // Fails only if the stream has ended.
-            let _ = self.0.flow_control().release_capacity(chunk.len());
+            let _ = stream.flow_control().release_capacity(chunk.len());
         })))
     }
 }

@@ -69,13 +69,25 @@ impl Links {
         })?;
         let registration = self.register(toolbox.clone(), client);
         tracing::info!(%toolbox, "link to toolbox opened");
+        let use_link = async {
+            match directory.claim(&toolbox).await {
+                Ok(()) => control::run(&registration.link, &toolbox, &*directory).await,
+                Err(error) => format!("it could not be recorded: {error}"),
+            }
+        };
         let reason = tokio::select! {
             () = registration.link.closed.cancelled() => "closed".to_owned(),
-            end = control::run(&registration.link, &toolbox, &*directory) => end,
+            end = use_link => end,
             result = connection => result.err().map_or_else(|| "the daemon closed it".to_owned(), |error| error.to_string()),
         };
         // Requests that are in progress must not wait for a connection that is gone.
         registration.link.closed.cancel();
+        // If this fails, the lease ends by itself.
+        if registration.remove()
+            && let Err(error) = directory.release(&toolbox).await
+        {
+            tracing::warn!(%error, %toolbox, "failed to record the end of a link");
+        }
         tracing::info!(%toolbox, reason, "link to toolbox ended");
         Ok(toolbox)
     }

@@ -1,18 +1,21 @@
 //! The control plane's end of the links to toolboxes.
 //!
 //! A daemon opens a WebSocket; after the handshake, the control plane sends HTTP/2 requests through it. [`Links`] holds
-//! the open links of this process, and [`Directory`] is what the link needs from the store.
+//! the open links of this process, [`Directory`] is what the link needs from the store, and [`Forward`] sends requests to
+//! the replica of the control plane that holds a link.
 //!
 //! Invariants (tests/it):
 //! 1. A link opens only after [`Directory::authenticate`] has accepted the daemon's signature of this connection's nonce.
 //! 2. A toolbox has at most one link. The newest one wins: the previous one is closed.
-//! 3. Without a link, a request fails at once.
+//!    With several replicas, this holds for all of them together: the one that has lost its lease closes its link.
+//! 3. Without a link, a request fails at once. A request that another replica has forwarded is not forwarded again.
 //! 4. Messages of a toolbox are passed on in order, one at a time. If one cannot be stored, the later ones wait.
 //! 5. A closed link, and a request that is dropped, cancel the calls on the daemon.
 
 mod accept;
 mod control;
 mod error;
+mod forward;
 mod links;
 mod request;
 mod verify;
@@ -26,6 +29,7 @@ use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage};
 
 pub use accept::AcceptError;
 pub use error::LinkError;
+pub use forward::Forward;
 pub use links::Links;
 pub use verify::{is_public_key, verify};
 pub use waypost_link_io::lines::{LineError, LineReader};
@@ -43,6 +47,18 @@ pub trait Directory: Send + Sync + 'static {
         challenge: &'a Challenge,
         hello: &'a Hello,
     ) -> BoxFuture<'a, Result<ToolboxId, Rejection>>;
+
+    /// Records that this process holds the link of a toolbox, instead of any other replica. Called after the link has been
+    /// opened, and before it is used. Does nothing by default, for installations with one process.
+    fn claim<'a>(&'a self, _toolbox: &'a ToolboxId) -> BoxFuture<'a, waypost_core::Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Records that this process no longer holds the link of a toolbox. Does nothing if another replica holds it,
+    /// and by default.
+    fn release<'a>(&'a self, _toolbox: &'a ToolboxId) -> BoxFuture<'a, waypost_core::Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Returns the desired state of a toolbox; `None` if it is revoked or deleted, which closes the link.
     fn desired_state<'a>(&'a self, toolbox: &'a ToolboxId)

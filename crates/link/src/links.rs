@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use waypost_core::id::ToolboxId;
 
 use crate::error::LinkError;
+use crate::forward::Forward;
 
 /// The maximum number of handshakes at a time. Each takes at most
 /// [`HANDSHAKE_SECONDS`](waypost_toolbox_proto::handshake::HANDSHAKE_SECONDS).
@@ -18,7 +19,10 @@ const MAX_HANDSHAKES: usize = 256;
 
 /// The open links of this process. Cheap to clone; clones share the same links.
 #[derive(Clone)]
-pub struct Links(Arc<Inner>);
+pub struct Links {
+    inner: Arc<Inner>,
+    forward: Option<Arc<dyn Forward>>,
+}
 
 struct Inner {
     open: Mutex<HashMap<ToolboxId, Arc<Link>>>,
@@ -63,11 +67,18 @@ impl Links {
     /// Creates a registry without links.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             open: Mutex::default(),
             handshakes: Semaphore::new(MAX_HANDSHAKES),
             stopped: CancellationToken::new(),
-        }))
+        };
+        Self { inner: Arc::new(inner), forward: None }
+    }
+
+    /// Forwards requests to toolboxes without a link to this process to other replicas.
+    #[must_use]
+    pub fn with_forward(self, forward: Arc<dyn Forward>) -> Self {
+        Self { forward: Some(forward), ..self }
     }
 
     /// Whether this process holds a link to `toolbox`.
@@ -102,7 +113,7 @@ impl Links {
 
     /// Closes all links, because the process stops. The daemons reconnect.
     pub fn close_all(&self) {
-        self.0.stopped.cancel();
+        self.inner.stopped.cancel();
         let links = std::mem::take(&mut *self.open());
         links.values().for_each(|link| link.closed.cancel());
         self.count();
@@ -111,7 +122,7 @@ impl Links {
     /// Returns a token that is cancelled by [`Links::close_all`], for responses that follow a state without using a link.
     #[must_use]
     pub fn stopped(&self) -> CancellationToken {
-        self.0.stopped.clone()
+        self.inner.stopped.clone()
     }
 
     /// Tells the daemon to replace its key. It reconnects with the new one.
@@ -123,12 +134,16 @@ impl Links {
         Ok(())
     }
 
+    pub(crate) fn forward(&self) -> Option<&dyn Forward> {
+        self.forward.as_deref()
+    }
+
     pub(crate) fn find(&self, toolbox: &ToolboxId) -> Option<Arc<Link>> {
         self.open().get(toolbox).cloned()
     }
 
     pub(crate) fn handshakes(&self) -> &Semaphore {
-        &self.0.handshakes
+        &self.inner.handshakes
     }
 
     /// Adds a link, and closes the previous link of the toolbox.
@@ -149,7 +164,7 @@ impl Links {
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<ToolboxId, Arc<Link>>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
@@ -158,13 +173,22 @@ impl Links {
     }
 }
 
-impl Drop for Registration<'_> {
-    fn drop(&mut self) {
+impl Registration<'_> {
+    /// Removes the link. Returns whether this process has no other link to the toolbox now.
+    pub(crate) fn remove(&self) -> bool {
         let mut open = self.links.open();
         if open.get(&self.toolbox).is_some_and(|current| Arc::ptr_eq(current, &self.link)) {
             open.remove(&self.toolbox);
         }
+        let is_last = !open.contains_key(&self.toolbox);
         drop(open);
         self.links.count();
+        is_last
+    }
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        self.remove();
     }
 }

@@ -10,8 +10,8 @@ use crate::error::LinkError;
 use crate::links::{Link, Links};
 
 impl Links {
-    /// Sends a request to the daemon of `toolbox`, and returns its response as soon as the headers are complete. Only
-    /// the path and query of the URI are used. Dropping the future, or the body of the response, cancels the call on the
+    /// Sends a request to the daemon of `toolbox`, through the link of this process or, if it has none, of another
+    /// replica, and returns its response as soon as the headers are complete. Only the path and query of the URI are used. Dropping the future, or the body of the response, cancels the call on the
     /// daemon. There is no time limit: the daemon ends a call after the time in
     /// [`TIMEOUT_HEADER`](waypost_toolbox_proto::http::TIMEOUT_HEADER), and the caller drops the future.
     ///
@@ -19,21 +19,47 @@ impl Links {
     /// [`LinkError::Offline`] at once if there is no link, or [`LinkError::Interrupted`]. An error of the daemon is a
     /// response with a status of 400 or more.
     pub async fn request(&self, toolbox: &ToolboxId, request: Request<Bytes>) -> Result<Response<Body>, LinkError> {
-        let start = tokio::time::Instant::now();
-        let result = match self.find(toolbox) {
-            Some(link) => send(&link, request).await,
-            None => Err(LinkError::Offline),
-        };
-        let outcome = match &result {
-            Ok(response) if response.status().as_u16() < 400 => "ok",
-            Ok(_) => "error",
-            Err(LinkError::Offline) => "offline",
-            Err(LinkError::Interrupted) => "interrupted",
-        };
-        metrics::counter!("waypost_toolbox_requests_total", "outcome" => outcome).increment(1);
-        metrics::histogram!("waypost_toolbox_request_seconds", "outcome" => outcome).record(start.elapsed());
-        result
+        match (self.find(toolbox), self.forward()) {
+            (None, Some(forward)) => count("replica", forward.forward(toolbox, request)).await,
+            _ => self.request_here(toolbox, request).await,
+        }
     }
+
+    /// Like [`Links::request`], but only through a link of this process.
+    ///
+    /// # Errors
+    /// Those of [`Links::request`].
+    pub async fn request_here(
+        &self,
+        toolbox: &ToolboxId,
+        request: Request<Bytes>,
+    ) -> Result<Response<Body>, LinkError> {
+        let response = async {
+            match self.find(toolbox) {
+                Some(link) => send(&link, request).await,
+                None => Err(LinkError::Offline),
+            }
+        };
+        count("link", response).await
+    }
+}
+
+/// Counts a request with its outcome. `via` is where it was sent: through a link of this process, or to a replica.
+async fn count(
+    via: &'static str,
+    response: impl Future<Output = Result<Response<Body>, LinkError>>,
+) -> Result<Response<Body>, LinkError> {
+    let start = tokio::time::Instant::now();
+    let result = response.await;
+    let outcome = match &result {
+        Ok(response) if response.status().as_u16() < 400 => "ok",
+        Ok(_) => "error",
+        Err(LinkError::Offline) => "offline",
+        Err(LinkError::Interrupted) => "interrupted",
+    };
+    metrics::counter!("waypost_toolbox_requests_total", "outcome" => outcome, "via" => via).increment(1);
+    metrics::histogram!("waypost_toolbox_request_seconds", "outcome" => outcome, "via" => via).record(start.elapsed());
+    result
 }
 
 async fn send(link: &Link, request: Request<Bytes>) -> Result<Response<Body>, LinkError> {

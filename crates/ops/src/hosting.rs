@@ -12,6 +12,7 @@ use waypost_core::secret::{SecretKey, SecretKeys};
 use waypost_core::version::Version;
 use waypost_core::{Clock, Code, Error, Random, Result};
 use waypost_jobs::Jobs;
+use waypost_link::Forward;
 use waypost_outbound::Outbound;
 use waypost_store::error::UNAVAILABLE;
 use waypost_store::recorder::Recorder;
@@ -19,11 +20,11 @@ use waypost_store::version;
 use waypost_store::writer::Writer;
 use waypost_store::{Conn, Db};
 
-use crate::Ops;
 use crate::caches::{self, Identities, RecentSessions, StepTitles, TokenCache, UnknownAccounts};
 use crate::limits::{NewUserLimit, TicketLimits};
 use crate::notifications::Notifier;
 use crate::offers::OfferCache;
+use crate::{Ops, ToolboxSwitch};
 
 /// The time limit of a client's call. Clients time out soon after, and a slow call would block others.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -130,8 +131,14 @@ impl Hosting {
 
     /// Switches toolboxes and instances on or off for the whole installation.
     #[must_use]
-    pub fn with_toolboxes(self, is_enabled: bool) -> Self {
-        Self { ops: self.ops.with_toolboxes(is_enabled), ..self }
+    pub fn with_toolboxes(self, switch: ToolboxSwitch) -> Self {
+        Self { ops: self.ops.with_toolboxes(switch), ..self }
+    }
+
+    /// Forwards requests to toolboxes without a link to this process.
+    #[must_use]
+    pub fn with_forward(self, forward: Arc<dyn Forward>) -> Self {
+        Self { ops: self.ops.with_forward(forward), ..self }
     }
 
     /// Sets the limits of support tickets.

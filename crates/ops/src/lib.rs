@@ -36,6 +36,7 @@ pub mod invitations;
 pub mod job_leases;
 pub mod joins;
 pub mod limits;
+pub mod link_leases;
 pub mod login;
 pub mod logos;
 pub mod notifications;
@@ -80,9 +81,11 @@ use std::sync::Arc;
 use waypost_core::id::OrganizationId;
 use waypost_core::seal::Keyring;
 use waypost_core::{Error, Result};
-use waypost_link::Links;
+use waypost_link::{Forward, Links};
 use waypost_outbound::{Outbound, Purpose, Route};
 use waypost_store::{Db, organization};
+
+pub use toolbox_access::ToolboxSwitch;
 
 /// The resources that operations use. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -95,7 +98,7 @@ pub struct Ops {
     pub(crate) passwords: passwords::Passwords,
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
     pub(crate) instance_limit: u32,
-    is_toolboxes_enabled: bool,
+    toolboxes: ToolboxSwitch,
     links: Links,
     pub(crate) calls: slots::Slots,
     pub(crate) follows: slots::Slots,
@@ -117,7 +120,7 @@ impl Ops {
             passwords: passwords::Passwords::default(),
             sign_in_limits: sign_in_limits::SignInLimits::default(),
             instance_limit: INSTANCE_LIMIT,
-            is_toolboxes_enabled: true,
+            toolboxes: ToolboxSwitch::On,
             links: Links::new(),
             calls: slots::Slots::new(instances::call::MAX_CALLS),
             follows: slots::Slots::new(follows::MAX_FOLLOWS),
@@ -156,14 +159,20 @@ impl Ops {
 
     /// Switches toolboxes and instances on or off for the whole installation.
     #[must_use]
-    pub fn with_toolboxes(self, is_toolboxes_enabled: bool) -> Self {
-        Self { is_toolboxes_enabled, ..self }
+    pub fn with_toolboxes(self, toolboxes: ToolboxSwitch) -> Self {
+        Self { toolboxes, ..self }
+    }
+
+    /// Forwards requests to toolboxes without a link to this process.
+    #[must_use]
+    pub fn with_forward(self, forward: Arc<dyn Forward>) -> Self {
+        Self { links: self.links.with_forward(forward), ..self }
     }
 
     /// Whether toolboxes and instances are on for the installation.
     #[must_use]
     pub fn is_toolboxes_enabled(&self) -> bool {
-        self.is_toolboxes_enabled
+        self.toolboxes == ToolboxSwitch::On
     }
 
     /// Returns the number of passwords that this process has hashed or verified.

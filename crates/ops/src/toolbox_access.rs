@@ -9,6 +9,17 @@ use waypost_store::{Conn, organization};
 
 use crate::Ops;
 
+/// Whether an installation has toolboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolboxSwitch {
+    /// Toolboxes are on.
+    On,
+    /// The setting `toolboxes` switches them off.
+    Off,
+    /// Replicas cannot reach each other, because the settings for this are missing.
+    Incomplete,
+}
+
 impl Ops {
     /// Authorizes an operation on toolboxes or instances that only reads stored data, or that makes less run: these
     /// are possible while toolboxes are off for the organisation.
@@ -57,9 +68,14 @@ impl Ops {
     /// # Errors
     /// `forbidden` if they are off.
     pub(crate) fn check_toolboxes(&self) -> Result<()> {
-        match self.is_toolboxes_enabled {
-            true => Ok(()),
-            false => Err(off("Toolboxes are switched off on this installation by the setting `toolboxes`.")),
+        match self.toolboxes {
+            ToolboxSwitch::On => Ok(()),
+            ToolboxSwitch::Off => {
+                Err(off("Toolboxes are switched off on this installation by the setting `toolboxes`."))
+            }
+            ToolboxSwitch::Incomplete => {
+                Err(off("Toolboxes on PostgreSQL require the settings `internal_listen` and `internal_url`."))
+            }
         }
     }
 }

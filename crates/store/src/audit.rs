@@ -8,9 +8,10 @@ use waypost_core::audit::AuditEvent;
 use waypost_core::id::{AuditEventId, OrganizationId};
 
 use crate::batch::{self, Column, Kind};
-use crate::db::{Conn, Dialect};
+use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
+use crate::row::in_list;
 
 #[derive(sqlx_macros::FromRow)]
 struct Row {
@@ -170,11 +171,7 @@ pub async fn find_actor_names(
     organization: &OrganizationId,
     actors: &[&str],
 ) -> Result<BTreeMap<String, String>> {
-    let listed = match conn.dialect() {
-        Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
-        // An array makes PostgreSQL use the index; a subquery would be joined with all rows.
-        Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
-    };
+    let listed = in_list(conn.dialect());
     let sql = format!(
         "SELECT id, email FROM users WHERE id {listed}
          UNION ALL SELECT id, name FROM api_keys WHERE organization_id = $2 AND id {listed}"

@@ -6,10 +6,10 @@ use waypost_core::deployment::Deployment;
 use waypost_core::id::{CatalogVersionId, DeploymentId, InstanceId, OrganizationId, ToolboxId};
 use waypost_toolbox_proto::deployment::DeploymentError;
 
-use crate::db::{Conn, Dialect};
+use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::{RowRef, to_json};
+use crate::row::{RowRef, in_list, to_json};
 
 /// The columns of a [`Row`].
 macro_rules! columns {
@@ -170,11 +170,7 @@ pub async fn list_current(
     organization: &OrganizationId,
     instances: &[&InstanceId],
 ) -> Result<Vec<Deployment>> {
-    let listed = match conn.dialect() {
-        Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
-        // An array makes PostgreSQL use the index; a subquery would be joined with all rows.
-        Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
-    };
+    let listed = in_list(conn.dialect());
     let sql = format!(
         "SELECT {} FROM instances i JOIN deployments d ON d.instance_id = i.id AND d.generation = i.generation
          WHERE i.id {listed} AND i.organization_id = $2",

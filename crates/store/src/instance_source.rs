@@ -5,10 +5,10 @@ use waypost_core::Timestamp;
 use waypost_core::catalog::{CatalogEntryState, CatalogVersion};
 use waypost_core::id::{CatalogEntryId, CatalogVersionId, OrganizationId, ToolSecretId};
 
-use crate::db::{Conn, Dialect};
+use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
-use crate::row::{RowRef, to_json};
+use crate::row::{RowRef, in_list, to_json};
 
 /// A catalogue version with the state of its entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,10 +91,7 @@ pub async fn list_secrets(
     organization: &OrganizationId,
     ids: &[&ToolSecretId],
 ) -> Result<Vec<SealedSecret>> {
-    let listed = match conn.dialect() {
-        Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
-        Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
-    };
+    let listed = in_list(conn.dialect());
     let sql = format!("SELECT id, name, value, version FROM tool_secrets WHERE id {listed} AND organization_id = $2");
     let list = to_json(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>());
     Ok(on!(conn, c => sqlx::query_as(AssertSqlSafe(sql)).bind(list).bind(organization.as_str()).fetch_all(c).await?))

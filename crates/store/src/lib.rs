@@ -68,6 +68,7 @@ pub mod ticket_digest;
 pub mod tool_call;
 pub mod tool_secret;
 pub mod toolbox;
+pub mod toolbox_link;
 pub mod trash;
 pub mod user;
 pub mod user_account;

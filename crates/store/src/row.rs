@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use serde::de::DeserializeOwned;
 
+use crate::db::Dialect;
 use crate::error::{Error, Result};
 
 /// Identifies the row that is being read, for error messages.
@@ -37,6 +38,15 @@ impl RowRef<'_> {
     /// Parses a JSON text.
     pub(crate) fn parse_json<T: DeserializeOwned>(self, column: &str, text: &str) -> Result<T> {
         serde_json::from_str(text).map_err(|error| self.corrupt(column, error))
+    }
+}
+
+/// Returns the condition that a column is in the JSON array of texts `$1`.
+pub(crate) fn in_list(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
+        // An array makes PostgreSQL use the index; a subquery would be joined with all rows.
+        Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
     }
 }
 

@@ -12,7 +12,7 @@ use crate::db::{Conn, Dialect, Tx};
 use crate::error::Result;
 use crate::invitation_accept::{self, OpenInvitation};
 use crate::on;
-use crate::row::to_json;
+use crate::row::{in_list, to_json};
 use crate::{api_key, organization, server, toolbox, user};
 
 /// Returns the organisation with this slug.
@@ -274,10 +274,7 @@ pub async fn find_toolbox_by_token(conn: &mut Conn, token_hash: &str) -> Result<
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn list_toolbox_revisions(conn: &mut Conn, ids: &[&ToolboxId]) -> Result<Vec<(ToolboxId, i64)>> {
-    let listed = match conn.dialect() {
-        Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
-        Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
-    };
+    let listed = in_list(conn.dialect());
     let sql = format!(
         "SELECT id, desired_revision FROM toolboxes WHERE id {listed} AND revoked_at IS NULL
             AND (SELECT toolboxes_enabled FROM organizations WHERE organizations.id = toolboxes.organization_id)"

@@ -6,6 +6,7 @@ use anyhow::Context;
 use reqwest::{Certificate, Method, redirect};
 use serde_json::Value;
 use url::Url;
+use waypost_core::SystemRandom;
 use waypost_core::seal::SecretText;
 use waypost_mcp_wire::sse::EventParser;
 use waypost_outbound::unguarded_client;
@@ -13,7 +14,7 @@ use waypost_outbound::unguarded_client;
 use super::endpoint::ApiEndpoint;
 use super::error::{self, ApiError};
 use crate::config::Settings;
-use crate::{operator_socket, outbound};
+use crate::{operator_socket, outbound, replicas, storage};
 
 /// Timeout for establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,8 +57,8 @@ pub struct Client {
 enum Credentials {
     /// With an API key.
     Key(SecretText),
-    /// With the permissions of the socket. The organisation is selected with a header.
-    Socket { organization_id: Option<String> },
+    /// By the socket or the certificate. The organisation is selected with a header.
+    Operator { organization_id: Option<String> },
 }
 
 impl Client {
@@ -77,22 +78,27 @@ impl Client {
         Ok(Self { http, root: endpoint.origin, origin, credentials: Credentials::Key(endpoint.key) })
     }
 
-    /// Creates a client for the running `serve` on this machine, with the operator as the caller. It has no organisation
-    /// (see [`Client::for_organization`]).
+    /// Creates a client for the running `serve`, with the operator as the caller: on SQLite through its socket, on
+    /// PostgreSQL through its internal listener. It has no organisation (see [`Client::for_organization`]).
     ///
     /// # Errors
     /// If `serve` is not running, or this user cannot connect to it. The message says what to do.
-    pub fn on_socket(settings: &Settings) -> anyhow::Result<Self> {
-        let path = operator_socket::connectable_path(&settings.data_dir)?;
-        let http = builder().unix_socket(path).build().context("cannot create the HTTP client")?;
-        let root = Url::parse("http://localhost").context("cannot create the HTTP client")?;
-        let credentials = Credentials::Socket { organization_id: None };
+    pub fn for_operator(settings: &Settings) -> anyhow::Result<Self> {
+        let (http, root) = if settings.database_url.is_sqlite() {
+            let path = operator_socket::connectable_path(&settings.data_dir)?;
+            (builder().unix_socket(path), Url::parse("http://localhost").context("cannot create the HTTP client")?)
+        } else {
+            let (tls, url) = replicas::operator_tls(settings, &storage::keys(settings, &SystemRandom)?)?;
+            (builder().no_proxy().tls_backend_preconfigured(tls), url)
+        };
+        let http = http.build().context("cannot create the HTTP client")?;
+        let credentials = Credentials::Operator { organization_id: None };
         Ok(Self { http, root, origin: "`waypost serve`".to_owned(), credentials })
     }
 
     /// Returns the client for an organisation. Only for the operator: an API key belongs to an organisation.
     pub fn for_organization(self, id: &str) -> Self {
-        Self { credentials: Credentials::Socket { organization_id: Some(id.to_owned()) }, ..self }
+        Self { credentials: Credentials::Operator { organization_id: Some(id.to_owned()) }, ..self }
     }
 
     /// Returns the origin of the installation.
@@ -248,8 +254,8 @@ impl Client {
         let request = self.http.request(method, self.url(path, query));
         match &self.credentials {
             Credentials::Key(key) => request.bearer_auth(key.expose()),
-            Credentials::Socket { organization_id: Some(id) } => request.header(ORGANIZATION_HEADER, id),
-            Credentials::Socket { organization_id: None } => request,
+            Credentials::Operator { organization_id: Some(id) } => request.header(ORGANIZATION_HEADER, id),
+            Credentials::Operator { organization_id: None } => request,
         }
     }
 

@@ -60,20 +60,20 @@ pub async fn run(app: &App, endpoint: ApiEndpoint, command: Command) -> anyhow::
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a command that needs the running `serve`, through its socket.
+/// Runs a command that needs the running `serve`, through its socket or its internal listener.
 ///
 /// # Errors
 /// If `serve` is not running or the operation is rejected.
-pub async fn run_on_socket(app: &App, command: super::instance::Command) -> anyhow::Result<()> {
-    let remote = RemoteSession::connect_to_socket(app, command.organization()).await?;
+pub async fn run_as_operator(app: &App, command: super::instance::Command) -> anyhow::Result<()> {
+    let remote = RemoteSession::connect_as_operator(app, command.organization()).await?;
     instance::run(&remote, command).await
 }
 
 impl RemoteSession {
     /// Connects to the running `serve` as the operator. `name` is the organisation given by `--org`; without it, the
     /// only organisation is used.
-    async fn connect_to_socket(app: &App, name: Option<&str>) -> anyhow::Result<Self> {
-        let client = Client::on_socket(&app.settings)?;
+    async fn connect_as_operator(app: &App, name: Option<&str>) -> anyhow::Result<Self> {
+        let client = Client::for_operator(&app.settings)?;
         let organizations = client.list(&["organizations"], &[]).await?;
         let organization = choose_organization(organizations, name)?;
         let client = client.for_organization(text(&organization, "id"));

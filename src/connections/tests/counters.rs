@@ -2,6 +2,8 @@
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 
+use tokio::net::{TcpListener, TcpStream};
+
 use super::*;
 
 #[tokio::test(start_paused = true)]

@@ -61,7 +61,7 @@ impl Port {
         let peer = SocketAddr::from((peer, 1));
         let activity = Activity::new(self.connections.0.limits.http2_resets);
         let slot = self.connections.0.registry.admit(peer.ip(), &activity).unwrap();
-        self.connections.open(server, peer, slot, activity, router());
+        self.connections.open(std::future::ready(Some(server)), peer, slot, activity, router());
         Client(client)
     }
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::Extension;
 
+use super::super::registry::Limit;
 use super::*;
 
 const UPGRADE: &str = "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";

@@ -40,7 +40,7 @@ use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::tickets::limits::TicketLimits;
 use waypost_ops::toolbox_directory::ToolboxDirectory;
-use waypost_ops::{Ops, organizations};
+use waypost_ops::{Ops, ToolboxSwitch, organizations};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
@@ -78,7 +78,7 @@ pub struct Setup {
     pub seed: u64,
     pub ticket_limits: TicketLimits,
     /// The setting `toolboxes`.
-    pub toolboxes: bool,
+    pub toolboxes: ToolboxSwitch,
 }
 
 impl Default for Setup {
@@ -98,7 +98,7 @@ impl Default for Setup {
             allow: Vec::new(),
             seed: 1,
             ticket_limits: TicketLimits::default(),
-            toolboxes: true,
+            toolboxes: ToolboxSwitch::On,
         }
     }
 }

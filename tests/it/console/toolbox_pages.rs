@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use waypost_core::id::ToolboxId;
 use waypost_core::organization::Role;
 use waypost_link::Directory;
+use waypost_ops::ToolboxSwitch;
 use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep, ErrorCode};
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 use waypost_toolbox_proto::message::{DaemonMessage, DeploymentOutcome, InstanceReport, ToolboxEvent};
@@ -409,13 +410,13 @@ async fn the_catalogue_lists_entries_and_leads_to_their_deployment() {
 /// While toolboxes are off, their pages cannot be opened, and nothing leads to them.
 #[tokio::test]
 async fn the_pages_are_hidden_while_toolboxes_are_off() {
-    for (toolboxes, status) in [(true, 200), (false, 403)] {
+    for (toolboxes, status) in [(ToolboxSwitch::On, 200), (ToolboxSwitch::Off, 403), (ToolboxSwitch::Incomplete, 403)] {
         let app = App::with(Setup { toolboxes, ..Setup::default() }).await;
         let owner = ConsoleBrowser::owner(&app.org("acme").await).await.for_org("acme");
         let overview = owner.get("/o/acme").await;
         for page in ["toolboxes", "instances"] {
             let link = format!("href=\"/o/acme/{page}\"");
-            if toolboxes {
+            if toolboxes == ToolboxSwitch::On {
                 overview.assert_contains(&link)
             } else {
                 overview.assert_lacks(&link)

@@ -21,6 +21,9 @@ pub struct State {
     pub versions: Vec<String>,
     pub desired: Option<DesiredState>,
     pub received: Vec<DaemonMessage>,
+    /// Whether this process is recorded as the one that holds the link.
+    pub is_claimed: bool,
+    pub fails_to_claim: bool,
     /// The number of calls that fail.
     pub failures: usize,
 }
@@ -29,7 +32,15 @@ impl TestDirectory {
     pub fn new() -> Self {
         let (_, public_key) = daemon::key(1);
         let desired = Some(DesiredState { revision: 1, instances: vec![] });
-        let state = State { public_key, versions: vec![], desired, received: vec![], failures: 0 };
+        let state = State {
+            public_key,
+            versions: vec![],
+            desired,
+            received: vec![],
+            is_claimed: false,
+            fails_to_claim: false,
+            failures: 0,
+        };
         Self { state: Mutex::new(state), received: watch::channel(0).0 }
     }
 
@@ -71,6 +82,24 @@ impl Directory for TestDirectory {
                 state.public_key.clone_from(next);
             }
             Ok(ToolboxId::from_store(hello.toolbox_id.clone()))
+        })
+    }
+
+    fn claim<'a>(&'a self, _toolbox: &'a ToolboxId) -> BoxFuture<'a, waypost_core::Result<()>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            if state.fails_to_claim {
+                return Err(Error::new(Code::Unavailable, "The database is not available."));
+            }
+            state.is_claimed = true;
+            Ok(())
+        })
+    }
+
+    fn release<'a>(&'a self, _toolbox: &'a ToolboxId) -> BoxFuture<'a, waypost_core::Result<()>> {
+        Box::pin(async move {
+            self.state().is_claimed = false;
+            Ok(())
         })
     }
 

@@ -26,6 +26,34 @@ async fn a_link_is_open_until_the_daemon_closes_it() {
 }
 
 #[tokio::test]
+async fn a_link_is_recorded_while_it_is_open() {
+    let control = Control::new();
+    let (mut first, first_accepted) = control.link().await;
+    first.receive().await;
+    assert!(control.directory.state().is_claimed);
+    let (mut second, second_accepted) = control.link().await;
+    second.receive().await;
+    first_accepted.await.unwrap().unwrap().unwrap();
+    assert!(control.directory.state().is_claimed, "the end of a link does not release the newer one of this process");
+    drop(second);
+    second_accepted.await.unwrap().unwrap().unwrap();
+    assert!(!control.directory.state().is_claimed);
+}
+
+#[tokio::test]
+async fn a_link_that_cannot_be_recorded_is_closed() {
+    let control = Control::new();
+    let (stream, accepted) = control.connect();
+    let mut socket = socket(stream).await;
+    let challenge = socket.receive().await.unwrap();
+    control.directory.state().fails_to_claim = true;
+    socket.send(&hello(&challenge, "tbx_1", 1, None)).await.unwrap();
+    socket.receive::<waypost_toolbox_proto::handshake::Welcome>().await.unwrap();
+    accepted.await.unwrap().unwrap().unwrap();
+    assert!(!control.links.is_connected(&Control::toolbox()));
+}
+
+#[tokio::test]
 async fn the_newest_link_wins() {
     let control = Control::new();
     let (mut first, first_accepted) = control.link().await;

@@ -1,10 +1,13 @@
 //! Requests to the daemon.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use h2::Reason;
 use http::{Request, Response, StatusCode};
 use tokio::task::JoinHandle;
-use waypost_link::{Body, BodyError, LinkError};
+use waypost_core::id::ToolboxId;
+use waypost_link::{Body, BodyError, BoxFuture, Forward, LinkError};
 use waypost_link_io::send;
 
 use crate::Control;
@@ -45,6 +48,35 @@ async fn requests_and_responses_are_complete() {
     assert_eq!(response.status(), 200);
     assert_eq!(response.into_body().read_to_end(MANY).await.unwrap(), body);
     echo.await.unwrap();
+}
+
+/// Another replica, which answers every request with its path.
+struct OtherReplica;
+
+impl Forward for OtherReplica {
+    fn forward<'a>(
+        &'a self,
+        toolbox: &'a ToolboxId,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'a, Result<Response<Body>, LinkError>> {
+        let answer = Bytes::from(format!("{toolbox} {}", request.uri()));
+        let chunks = futures::stream::iter([Ok(answer), Ok(Bytes::from_static(b" end"))]);
+        Box::pin(async move { Ok(Response::new(Body::forwarded(chunks))) })
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_link_is_forwarded() {
+    let mut control = Control::new();
+    control.links = control.links.with_forward(Arc::new(OtherReplica));
+    let forwarded = request(&control, Request::get("/path").body(Bytes::new()).unwrap()).await.unwrap().unwrap();
+    assert_eq!(forwarded.into_body().read_to_end(MANY).await.unwrap(), "tbx_1 /path end");
+    let here = control.links.request_here(&Control::toolbox(), Request::new(Bytes::new())).await;
+    assert_eq!(here.map(|_| ()), Err(LinkError::Offline), "a forwarded request is not forwarded again");
+    let mut daemon = open(&control).await;
+    let response = request(&control, Request::new(Bytes::new()));
+    daemon.call().await.respond.send_response(Response::new(()), true).unwrap();
+    assert!(response.await.unwrap().unwrap().into_body().read_to_end(MANY).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage};
 use crate::Ops;
 use crate::deployments::notify;
 use crate::instances::load_desired_state;
+use crate::link_leases::LinkLeases;
 use crate::public_url::PublicUrl;
 use crate::toolbox_access::has_toolboxes;
 use crate::toolboxes::check_public_key;
@@ -44,13 +45,20 @@ pub struct ToolboxDirectory {
     public_url: PublicUrl,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    leases: Option<LinkLeases>,
 }
 
 impl ToolboxDirectory {
     /// Creates the directory of an installation whose daemons connect to `public_url`.
     #[must_use]
     pub fn new(ops: Ops, public_url: PublicUrl, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        Self { ops, public_url, clock, random }
+        Self { ops, public_url, clock, random, leases: None }
+    }
+
+    /// Records which replica holds a link.
+    #[must_use]
+    pub fn with_leases(self, leases: Option<LinkLeases>) -> Self {
+        Self { leases, ..self }
     }
 
     /// Returns the context of changes that a toolbox causes.
@@ -176,6 +184,24 @@ impl Directory for ToolboxDirectory {
                 tracing::error!(%error, cause, "failed to authenticate a toolbox");
                 Err(Rejection::Unavailable)
             })
+        })
+    }
+
+    fn claim<'a>(&'a self, toolbox: &'a ToolboxId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match &self.leases {
+                Some(leases) => leases.claim(toolbox).await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn release<'a>(&'a self, toolbox: &'a ToolboxId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match &self.leases {
+                Some(leases) => leases.release(toolbox).await,
+                None => Ok(()),
+            }
         })
     }
 

@@ -13,7 +13,7 @@ pub struct KnownRevisions(HashMap<ToolboxId, u64>);
 
 impl ToolboxDirectory {
     /// Sends the desired states that have changed since the last run through the links of this process, and closes the
-    /// links of toolboxes that were revoked, deleted or switched off. The state is also sent through links that are new since the last
+    /// links of toolboxes that were revoked, deleted or switched off, and those that another replica has claimed. The state is also sent through links that are new since the last
     /// run: it may have changed between the time at which the link read it and this run.
     ///
     /// # Errors
@@ -24,6 +24,12 @@ impl ToolboxDirectory {
         if open.is_empty() {
             known.0.clear();
             return Ok(());
+        }
+        if let Some(leases) = &self.leases {
+            for toolbox in leases.list_lost(&open.iter().collect::<Vec<_>>()).await? {
+                tracing::info!(%toolbox, "closed a link because the toolbox opened a newer one to another replica");
+                links.close(&toolbox);
+            }
         }
         let current = self.list_revisions(&open.iter().collect::<Vec<_>>()).await?;
         let mut revisions = HashMap::with_capacity(current.len());

@@ -8,7 +8,7 @@ use waypost_link::Directory;
 use waypost_ops::organizations::{self, OrganizationPatch};
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::toolbox_directory::ToolboxDirectory;
-use waypost_ops::{Ops, deployments, instances, toolboxes};
+use waypost_ops::{Ops, ToolboxSwitch, deployments, instances, toolboxes};
 use waypost_toolbox_proto::handshake::Rejection;
 use waypost_toolbox_proto::instance::InstanceState;
 
@@ -57,7 +57,7 @@ async fn toolboxes_are_switched_off_for_an_installation(fixture: Fixture) {
     daemon.heartbeat(Vec::new()).await;
     let id = fixture.create("search").await.instance.id;
     let (_, token) = toolboxes::create(cx, &fixture.ops, org, "pending").await.unwrap();
-    let off = fixture.ops.clone().with_toolboxes(false);
+    let off = fixture.ops.clone().with_toolboxes(ToolboxSwitch::Off);
     assert_unusable(&fixture, &off, &id, &daemon.id).await;
     let errors = [
         toolboxes::list(cx, &off, org, None, 10).await.unwrap_err(),

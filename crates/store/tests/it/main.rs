@@ -28,6 +28,7 @@ mod sqlite;
 mod support;
 mod tenants;
 mod tool_secrets;
+mod toolbox_links;
 mod toolboxes;
 mod user_accounts;
 mod walkthrough;

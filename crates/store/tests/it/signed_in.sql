@@ -55,7 +55,7 @@ INSERT INTO toolboxes VALUES
     ('tbx_N', 'org_N', 'rack', NULL, NULL, 'public-key', 6, 5, NULL, '0.1.0',
      '{"version":"20.10","runtime":"1.1","os":"linux","architecture":"amd64"}',
      '{"cpus":2.5,"memory_bytes":4,"disk_free_bytes":5}', 6, NULL, 7, 8, 5, 6);
-INSERT INTO toolbox_links VALUES ('tbx_N', 'replica', 'https://10.0.0.1:8443', 1, 9);
+INSERT INTO toolbox_links VALUES ('tbx_N', 'replica', 'https://10.0.0.1:8443', 9);
 INSERT INTO catalog_entries VALUES
     ('cat_N', 'org_N', 'search', 'Search', 'Finds things', '["web"]', 'MIT', NULL, 'published', 5, 6);
 INSERT INTO catalog_versions VALUES
