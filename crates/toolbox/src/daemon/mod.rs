@@ -82,8 +82,9 @@ pub async fn run(
         secrets_dir: options.secrets_dir.clone(),
         network_pool: options.network_pool,
     };
-    let engine = DockerEngine::connect(engine_options).await;
-    let engine = engine.map_err(|error| DaemonError::Engine(format!("{}. {}", error.cause, error.next_action)))?;
+    let connected = DockerEngine::connect_exclusively(engine_options).await;
+    let (engine, _lock) =
+        connected.map_err(|error| DaemonError::Engine(format!("{}. {}", error.cause, error.next_action)))?;
     let mut never = own_addresses()?;
     never.push(options.network_pool.into());
     let policy = EgressPolicy { allow: options.egress_allow.clone(), never };
