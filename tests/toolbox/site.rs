@@ -51,6 +51,11 @@ impl Site {
         let (registry, waypost) = (Registry::start().await, Waypost::start().await);
         let mut toolbox = Toolbox::join(&waypost, "machine").await;
         toolbox.run(&engine).await;
+        Self::of(engine, registry, waypost, toolbox).await
+    }
+
+    /// Returns the site of parts that run, after the first heartbeat of the toolbox.
+    pub async fn of(engine: Engine, registry: Registry, waypost: Waypost, toolbox: Toolbox) -> Self {
         let label = format!("dev.waypost.toolbox={}", toolbox.id);
         let _leftovers = LeftoversOfFailure { engine: engine.clone(), label };
         let site = Self { engine, registry, waypost, toolbox, _leftovers };
