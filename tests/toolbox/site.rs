@@ -20,10 +20,11 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// An installation with a running toolbox. Must end with [`Site::finish`].
 pub struct Site {
     pub engine: Engine,
-    pub registry: Registry,
     pub waypost: Waypost,
     pub toolbox: Toolbox,
+    // Dropped after the daemon, which would start containers again, and before the registry, which removes images.
     _leftovers: LeftoversOfFailure,
+    pub registry: Registry,
 }
 
 /// Removes what a failed test has left behind, so that it does not disturb others on the shared engine.
