@@ -2,12 +2,13 @@
 //! image needs no other file. `rustc -C target-feature=+crt-static` compiles it.
 //!
 //! `server stdio` speaks MCP on standard input and output, `server http PORT` over Streamable HTTP. Other first arguments
-//! are servers with a fault: `stubborn`, `silent`, `exit`, `noise`, `flood`, `slow-start`.
+//! are servers with a fault: `stubborn`, `silent`, `exit`, `noise`, `flood`, `slow-start`, `gated`.
 //!
 //! The JSON reader finds members by their names, which is sufficient for the messages of the tests.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 unsafe extern "C" {
@@ -21,6 +22,13 @@ unsafe extern "C" {
 extern "C" fn exit_at_signal(_: i32) {
     // SAFETY: _exit(2) can be called in a handler (signal-safety(7)).
     unsafe { _exit(0) }
+}
+
+/// Whether SIGUSR1 was received.
+static IS_OPEN: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn open_gate(_: i32) {
+    IS_OPEN.store(true, Ordering::Relaxed);
 }
 
 fn main() {
@@ -54,6 +62,18 @@ fn main() {
         // Is ready after five seconds.
         Some("slow-start") => {
             std::thread::sleep(Duration::from_secs(5));
+            stdio();
+        }
+        // Does nothing until SIGUSR1 is received. Then exits if there is a second argument.
+        Some("gated") => {
+            // SAFETY: the handler only stores a number.
+            unsafe { signal(10, open_gate) };
+            while !IS_OPEN.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            if arguments.len() > 1 {
+                std::process::exit(3);
+            }
             stdio();
         }
         other => panic!("unknown mode {other:?}"),
@@ -157,13 +177,14 @@ fn respond(message: &str) -> Option<String> {
 }
 
 /// The tools: name and the name of the only argument.
-const TOOLS: [(&str, &str); 11] = [
+const TOOLS: [(&str, &str); 12] = [
     ("echo", "text"),
     ("log", "text"),
     ("environment", "variable"),
     ("read", "path"),
     ("write", "path"),
     ("connect", "address"),
+    ("tunnel", "address"),
     ("fork", "count"),
     ("allocate", "mebibytes"),
     ("exit", "code"),
@@ -190,6 +211,7 @@ fn call(name: &str, argument: impl Fn(&str) -> String) -> Result<String, String>
             .map(|()| "written".to_owned())
             .map_err(|error| error.to_string()),
         "connect" => connect(&argument("address")).map_err(|error| error.to_string()),
+        "tunnel" => tunnel(&argument("address")).map_err(|error| error.to_string()),
         "fork" => Ok(fork(argument("count").parse().unwrap_or(1))),
         "allocate" => {
             let size = argument("mebibytes").parse::<usize>().unwrap_or(1) * 1024 * 1024;
@@ -221,6 +243,27 @@ fn connect(address: &str) -> std::io::Result<String> {
         }
     }
     Err(last)
+}
+
+/// Connects to `host:port` through the proxy of the container, and returns the first line that the other side sends. The
+/// error is the response of the proxy.
+fn tunnel(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect("127.0.0.1:3128")?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    write!(stream, "CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head)? == 0 {
+            return Err(std::io::Error::other(head));
+        }
+    }
+    if !head.starts_with("HTTP/1.1 200") {
+        return Err(std::io::Error::other(head));
+    }
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    Ok(line.trim().to_owned())
 }
 
 /// Starts processes until the limit, and returns how many could be started.

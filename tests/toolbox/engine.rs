@@ -273,3 +273,24 @@ impl Drop for Scratch {
         self.engine.remove_labelled(&format!("{TEST_LABEL}={}", self.label));
     }
 }
+
+/// The images that were pulled from a registry `HOST:PORT`. Removed on drop, if the engine runs.
+pub struct ImagesOf {
+    engine: Engine,
+    registry: String,
+}
+
+impl ImagesOf {
+    /// Remembers the registry.
+    pub fn new(engine: &Engine, registry: &str) -> Self {
+        Self { engine: engine.clone(), registry: registry.to_owned() }
+    }
+}
+
+impl Drop for ImagesOf {
+    fn drop(&mut self) {
+        if self.engine.is_running() {
+            self.engine.remove_images_of(&self.registry);
+        }
+    }
+}

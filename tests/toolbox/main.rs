@@ -9,24 +9,30 @@
 
 mod attach;
 mod browser;
+mod clocks;
 mod commands;
 mod deploy;
 mod engine;
 mod faults;
+mod forged;
 mod harness;
 mod image;
 mod isolation;
 mod leak;
+mod links;
 mod netns;
 mod own_engine;
 mod registry;
+mod relay;
 mod replicas;
 mod restart;
 mod secrets;
 mod server_program;
 mod site;
+mod steps;
 mod tar;
 mod waypost;
+mod ways_out;
 
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]

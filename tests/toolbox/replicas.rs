@@ -99,7 +99,7 @@ waypost_testkit::needs_docker! {
         let first = Waypost::start_as(first).await;
         let mut second = first.start_replica(replica(&database, &balancer.origin).await).await;
         balancer.set(&first);
-        let toolbox = Toolbox::join_at(&first, &balancer.origin, "machine").await;
+        let toolbox = Toolbox::join_at(&first, "machine", &balancer.origin).await;
         // The first replica holds the link.
         let mut site = Site::start_as(Engine::shared(), first, toolbox).await;
         let version = site.import("echo", "1", &Image::stdio(), json!({})).await;

@@ -20,10 +20,11 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// An installation with a running toolbox. Must end with [`Site::finish`].
 pub struct Site {
     pub engine: Engine,
-    pub registry: Registry,
     pub waypost: Waypost,
     pub toolbox: Toolbox,
+    // Dropped after the daemon, which would start containers again, and before the registry, which removes images.
     _leftovers: LeftoversOfFailure,
+    pub registry: Registry,
 }
 
 /// Removes what a failed test has left behind, so that it does not disturb others on the shared engine.
@@ -57,6 +58,11 @@ impl Site {
     pub async fn start_as(engine: Engine, waypost: Waypost, mut toolbox: Toolbox) -> Self {
         let registry = Registry::start().await;
         toolbox.run(&engine).await;
+        Self::of(engine, registry, waypost, toolbox).await
+    }
+
+    /// Returns the site of parts that run, after the first heartbeat of the toolbox.
+    pub async fn of(engine: Engine, registry: Registry, waypost: Waypost, toolbox: Toolbox) -> Self {
         let label = format!("dev.waypost.toolbox={}", toolbox.id);
         let _leftovers = LeftoversOfFailure { engine: engine.clone(), label };
         let site = Self { engine, registry, waypost, toolbox, _leftovers };

@@ -101,22 +101,24 @@ pub struct Toolbox {
     /// In memory, as the daemon requires it.
     secrets: TempDir,
     child: Option<Child>,
+    /// The command that runs the daemon, such as `env VARIABLE=VALUE`. Empty to run it directly.
+    wrapper: Vec<String>,
 }
 
 impl Toolbox {
     /// Creates a toolbox in the organisation `acme` and joins it.
     pub async fn join(waypost: &Waypost, name: &str) -> Self {
-        Self::join_at(waypost, &waypost.origin, name).await
+        Self::join_at(waypost, name, &waypost.origin).await
     }
 
-    /// Like [`Self::join`], at another URL than that of the process.
-    pub async fn join_at(waypost: &Waypost, url: &str, name: &str) -> Self {
+    /// Like [`Self::join`], through another address of the control plane.
+    pub async fn join_at(waypost: &Waypost, name: &str, url: &str) -> Self {
         let created = waypost.run(&["toolbox", "create", name, "--org", "acme", "--json"]).await;
         let created: Value = serde_json::from_str(&created).expect("the command prints JSON");
         let text = |name: &str| created[name].as_str().unwrap_or_else(|| panic!("no {name} in {created}")).to_owned();
         let data = waypost_testkit::folder();
         let secrets = TempDir::new_in("/dev/shm").expect("a folder in memory can be created");
-        let toolbox = Self { id: text("id"), data, secrets, child: None };
+        let toolbox = Self { id: text("id"), data, secrets, child: None, wrapper: Vec::new() };
         let mut command = toolbox.command("join");
         command.args(["--url", url, "--token-file", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
@@ -127,6 +129,19 @@ impl Toolbox {
         let output = output.expect("the command can be waited for");
         assert!(output.status.success(), "toolbox join: {}", String::from_utf8_lossy(&output.stderr));
         toolbox
+    }
+
+    /// Returns a toolbox with a copy of the data directory, and thus the same identity.
+    pub fn copy(&self) -> Self {
+        let data = waypost_testkit::folder();
+        copy_folder(self.data.path(), data.path());
+        let secrets = TempDir::new_in("/dev/shm").expect("a folder in memory can be created");
+        Self { id: self.id.clone(), data, secrets, child: None, wrapper: Vec::new() }
+    }
+
+    /// Runs the daemon with a command in front of it from now on, such as `env VARIABLE=VALUE`.
+    pub fn wrap(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// Starts the daemon with an engine, and waits until its link is up.
@@ -156,6 +171,21 @@ impl Toolbox {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     }
 
+    /// Runs a daemon with this folder for secrets, which must not start, and returns its errors.
+    pub async fn run_again(&self, engine: &Engine, secrets: &Path) -> String {
+        let mut command = self.command("run");
+        command.args(["--docker-host", &engine.host(), "--secrets-dir"]).arg(secrets).stderr(Stdio::piped());
+        let output = timeout(TIMEOUT, command.output()).await.expect("the daemon ends in time");
+        let output = output.expect("the program starts");
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Returns the data directory.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
     /// Returns the folder for secrets.
     pub fn secrets(&self) -> &Path {
         self.secrets.path()
@@ -174,15 +204,20 @@ impl Toolbox {
         Pid::from_raw(id.cast_signed()).expect("a positive number")
     }
 
+    /// Sends a signal to the daemon, such as `STOP`, after which it does nothing, and `CONT`.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the daemon runs");
+    }
+
     /// Kills the daemon with SIGKILL. Its containers continue to run.
     pub async fn kill(&mut self) {
-        kill_process(self.pid(), Signal::KILL).expect("the daemon runs");
+        self.signal(Signal::KILL);
         assert_eq!(self.exit().await.code(), None, "the daemon is terminated by the signal");
     }
 
     /// Sends SIGTERM and checks that the daemon exits with 0.
     pub async fn stop(&mut self) {
-        kill_process(self.pid(), Signal::TERM).expect("the daemon runs");
+        self.signal(Signal::TERM);
         assert_eq!(self.exit().await.code(), Some(0), "the daemon ends");
     }
 
@@ -203,13 +238,28 @@ impl Toolbox {
 
     /// Returns the command `waypost toolbox ACTION`, without inherited settings.
     fn command(&self, action: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
+        let mut words = self.wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_waypost")]);
+        let mut command = Command::new(words.next().expect("at least the program"));
+        command.args(words);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WAYPOST_")) {
             command.env_remove(name);
         }
         command.args(["toolbox", action, "--data-dir"]).arg(self.data.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         command
+    }
+}
+
+/// Copies the files of a folder into another one, with their permissions.
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("the folder can be created");
+    for entry in std::fs::read_dir(from).expect("the folder exists").flatten() {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy_folder(&source, &target);
+        } else {
+            std::fs::copy(&source, &target).expect("the file is copied");
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use self::requests::InstanceRequests;
 use self::storage::Storage;
 use crate::bridge::Bridge;
 use crate::clock;
-use crate::egress::{EgressPolicy, own_addresses};
+use crate::egress::EgressPolicy;
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineOptions};
 use crate::identity::{Identity, IdentityError};
@@ -58,7 +58,7 @@ pub enum DaemonError {
     /// The container engine or the folder for secrets cannot be used.
     #[error("{0}")]
     Engine(String),
-    /// A file or a table of the kernel cannot be read or written.
+    /// A file cannot be read or written.
     #[error("The state of the daemon cannot be read or written: {0}")]
     Io(#[from] std::io::Error),
 }
@@ -82,11 +82,10 @@ pub async fn run(
         secrets_dir: options.secrets_dir.clone(),
         network_pool: options.network_pool,
     };
-    let engine = DockerEngine::connect(engine_options).await;
-    let engine = engine.map_err(|error| DaemonError::Engine(format!("{}. {}", error.cause, error.next_action)))?;
-    let mut never = own_addresses()?;
-    never.push(options.network_pool.into());
-    let policy = EgressPolicy { allow: options.egress_allow.clone(), never };
+    let connected = DockerEngine::connect_exclusively(engine_options).await;
+    let (engine, _lock) =
+        connected.map_err(|error| DaemonError::Engine(format!("{}. {}", error.cause, error.next_action)))?;
+    let policy = EgressPolicy { allow: options.egress_allow.clone(), never: vec![options.network_pool.into()] };
     let link = Link::open(identity, &options.data_dir, clock::system)?;
     let storage = Arc::new(Storage::new(&options.data_dir, Ways::new(policy), clock::system));
     let supervisor = Supervisor::new(Parts {

@@ -33,7 +33,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use waypost_toolbox_proto::Destination;
 
-pub use policy::{EgressPolicy, own_addresses};
+pub use policy::EgressPolicy;
 
 use self::learning::Rejections;
 use crate::engine::NetworkNamespace;
@@ -157,8 +157,9 @@ impl Shared {
     async fn connect(&self, destination: &Destination) -> io::Result<TcpStream> {
         let connect = async {
             let addresses = tokio::net::lookup_host((destination.host.as_str(), destination.port)).await?;
+            let policy = self.policy.with_own_addresses()?;
             let mut last = io::Error::new(io::ErrorKind::PermissionDenied, "no permitted address");
-            for address in addresses.filter(|address| self.policy.permits(address.ip())) {
+            for address in addresses.filter(|address| policy.permits(address.ip())) {
                 match TcpStream::connect(address).await {
                     Ok(stream) => {
                         stream.set_nodelay(true)?;

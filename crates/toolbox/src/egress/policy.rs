@@ -29,11 +29,22 @@ const NEVER_V6: &[(Ipv6Addr, u8)] = &[
 pub struct EgressPolicy {
     /// Private networks that the operator of the machine allows.
     pub allow: Vec<IpNet>,
-    /// Networks that are never reached: those of the containers, and the addresses of this machine.
+    /// Networks that are never reached: those of the containers.
     pub never: Vec<IpNet>,
 }
 
 impl EgressPolicy {
+    /// Returns the policy that also never permits the addresses that this machine has now. They change while the daemon
+    /// runs, for example with the networks of the engine.
+    ///
+    /// # Errors
+    /// Returns an error if the tables of the kernel cannot be read.
+    pub fn with_own_addresses(&self) -> std::io::Result<Self> {
+        let mut policy = self.clone();
+        policy.never.extend(own_addresses()?);
+        Ok(policy)
+    }
+
     /// Whether connections may reach `address`: it is public, or in a network that the operator allows, and is not one
     /// that is never reached.
     #[must_use]
@@ -73,7 +84,7 @@ fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
 ///
 /// # Errors
 /// Returns an error if the tables cannot be read.
-pub fn own_addresses() -> std::io::Result<Vec<IpNet>> {
+fn own_addresses() -> std::io::Result<Vec<IpNet>> {
     let v4 = std::fs::read_to_string("/proc/net/fib_trie")?;
     // Absent if IPv6 is disabled.
     let v6 = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();

@@ -18,6 +18,7 @@ mod user;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,11 +70,30 @@ pub async fn diagnose(options: &EngineOptions) -> Option<String> {
 
 impl DockerEngine {
     /// Connects to the engine, checks that it can be used, and removes what an interrupted daemon has left. Only one
-    /// daemon of a toolbox may run.
+    /// daemon of a toolbox may run: see [`Self::connect_exclusively`].
     ///
     /// # Errors
     /// If the engine or the folder for secrets cannot be used. Its cause and next action say what is missing.
     pub async fn connect(options: EngineOptions) -> Result<Self, EngineError> {
+        let engine = Self::open(options).await?;
+        engine.remove_leftovers().await?;
+        Ok(engine)
+    }
+
+    /// Like [`Self::connect`], and makes sure that no other daemon of the toolbox uses the same folder for secrets, also if
+    /// it has a copy of the data directory: both would start containers for the same instances. The lock is released when
+    /// the returned file is closed, also by the end of the process.
+    ///
+    /// # Errors
+    /// Those of [`Self::connect`], and an error if another daemon has the lock. In this case, nothing was removed.
+    pub async fn connect_exclusively(options: EngineOptions) -> Result<(Self, File), EngineError> {
+        let engine = Self::open(options).await?;
+        let lock = engine.inner.secrets.lock()?;
+        engine.remove_leftovers().await?;
+        Ok((engine, lock))
+    }
+
+    async fn open(options: EngineOptions) -> Result<Self, EngineError> {
         let (docker, version, info) = machine::connect(&options).await?;
         let secrets = SecretFiles::open(&options.secrets_dir, &options.toolbox_id)?;
         let images = PulledImages::open(&options.data_dir);
@@ -88,9 +108,7 @@ impl DockerEngine {
             network_creation: tokio::sync::Mutex::default(),
             unread_logs: Mutex::default(),
         };
-        let engine = Self { inner: Arc::new(inner) };
-        engine.remove_leftovers().await?;
-        Ok(engine)
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     fn docker(&self) -> &Docker {

@@ -4,7 +4,7 @@
 //! container. The folders above belong to root, so no other user of the machine gets to them.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,22 @@ impl SecretFiles {
         let root = secrets_dir.join(toolbox_id);
         create_folder(&root).map_err(unusable)?;
         Ok(Self { root })
+    }
+
+    /// Locks the folder until the returned file is closed, also by the end of the process.
+    ///
+    /// # Errors
+    /// If another process has locked it.
+    pub fn lock(&self) -> Result<File, EngineError> {
+        let folder = File::open(&self.root).map_err(|error| errors::io("open the folder for secrets", &error))?;
+        match folder.try_lock() {
+            Ok(()) => Ok(folder),
+            Err(TryLockError::WouldBlock) => Err(errors::unavailable(
+                "Another daemon of this toolbox runs on this machine",
+                "Stop it first. If its data directory was copied, let the copy join as a toolbox of its own.",
+            )),
+            Err(TryLockError::Error(error)) => Err(errors::io("lock the folder for secrets", &error)),
+        }
     }
 
     /// Writes the secret files of a container and returns their folder. On failure, nothing is left.
