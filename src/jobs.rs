@@ -92,6 +92,7 @@ pub fn start(jobs: &Jobs, context: JobContext) {
 fn start_toolboxes(leased: &LeasedJobs<'_>) {
     leased.start("toolboxes", |ops| async move {
         toolboxes::report_unresponsive(&Ctx::operator(), &ops).await?;
+        toolboxes::delete_expired_tokens(&Ctx::operator(), &ops).await?;
         deployments::end_offline(&Ctx::operator(), &ops).await?;
         Ok(())
     });

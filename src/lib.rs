@@ -16,5 +16,6 @@ pub mod replicas;
 pub mod router;
 pub mod storage;
 pub mod telemetry;
+pub mod unix_socket;
 pub mod upgrade;
 pub mod webhooks;

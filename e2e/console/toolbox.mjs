@@ -49,6 +49,26 @@ async function addToolbox(page) {
     return daemon;
 }
 
+/** Creates a secret, replaces its value, and deletes it. No page shows a value. */
+async function keepSecret(page) {
+    await see(page, 'secrets-empty', 'secrets');
+    const enter = async (value, button, message) => {
+        await page.getByLabel('Value', { exact: true }).fill(value);
+        await page.getByRole('button', { name: button }).click();
+        await page.getByText(message).waitFor();
+        assert(!(await page.content()).includes(value));
+    };
+    await page.getByLabel('Name', { exact: true }).fill('SERVICE_KEY');
+    await enter('first-planted-value', 'Create secret', 'Secret created');
+    await see(page, 'secrets');
+    await page.getByRole('link', { name: 'SERVICE_KEY' }).click();
+    await enter('second-planted-value', 'Replace value', 'Value replaced');
+    await see(page, 'secret');
+    await page.getByRole('button', { name: 'Delete secret' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Delete secret' }).click();
+    await page.getByText('Secret deleted').waitFor();
+}
+
 async function deploy(page) {
     await see(page, 'instances-empty', 'instances');
     await page.goto(at('instances/new'));
@@ -111,6 +131,7 @@ let daemon;
 try {
     const page = await open(browser);
     await setUp(page, given.url + given.setup);
+    await keepSecret(page);
     daemon = await addToolbox(page);
     const id = await deploy(page);
     await useTool(page, id);

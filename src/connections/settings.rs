@@ -12,6 +12,8 @@ const DEFAULT_TOTAL: usize = 10_000;
 const OPERATOR_TOTAL: usize = 64;
 /// Maximum number of connections of the internal port.
 const INTERNAL_TOTAL: usize = 1_024;
+/// Maximum number of connections of the diagnostics socket of a toolbox's daemon.
+const DAEMON_TOTAL: usize = 16;
 /// Maximum share of all connections per client address, so that one address cannot use all of them.
 const ADDRESS_SHARE: (usize, usize) = (3, 4);
 
@@ -57,6 +59,12 @@ impl ConnectionLimits {
     #[must_use]
     pub fn internal(settings: &Settings) -> Self {
         Self { port: "internal", total: INTERNAL_TOTAL, per_address: 0, ..Self::common(settings) }
+    }
+
+    /// Returns the limits of the diagnostics socket of a toolbox's daemon.
+    #[must_use]
+    pub fn daemon() -> Self {
+        Self { port: "daemon", total: DAEMON_TOTAL, per_address: 0, ..Self::common(&Settings::default()) }
     }
 
     fn common(settings: &Settings) -> Self {

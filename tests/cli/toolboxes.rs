@@ -73,6 +73,15 @@ fn toolboxes_are_managed() {
     ");
     let shown = workspace.run_json(&["toolbox", "show", created["id"].as_str().unwrap()]);
     assert_eq!((&shown["name"], &shown["state"], shown.get("token")), (&json!("rack-2"), &json!("pending"), None));
+    insta::assert_snapshot!(workspace.run_ok(&["toolbox", "renew-token", "rack-1", "--org", "acme"]), @"
+    Created a new token for the toolbox rack-1 (tbx_…).
+    Run this command on its machine, then `waypost toolbox run`. The token works once, until TIME.
+
+      echo wpt_… | waypost toolbox join --url http://localhost:8080 --token-file -
+    ");
+    let renewed = workspace.run_json(&["toolbox", "renew-token", "rack-2"]);
+    assert_eq!(renewed.as_object().unwrap().keys().collect::<Vec<_>>(), names);
+    assert!(renewed["id"] == created["id"] && renewed["token"] != created["token"]);
     insta::assert_snapshot!(workspace.run_err(1, &["toolbox", "create", "rack-1"]), @"error: A toolbox named `rack-1` already exists. Choose another name, or delete that toolbox first.");
     insta::assert_snapshot!(workspace.run_err(1, &["toolbox", "rotate-key", "rack-1"]), @"error: No daemon has connected to this toolbox yet.");
     insta::assert_snapshot!(workspace.run_err(1, &["toolbox", "show", "gone"]), @"error: there is no toolbox `gone`: run `waypost toolbox list` to see all");

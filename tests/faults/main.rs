@@ -21,3 +21,4 @@ mod proxy;
 mod replicas;
 mod shutdown;
 mod start;
+mod toolbox_metrics;

@@ -79,6 +79,11 @@ impl ServeProcess {
         Client::new(&self.origin)
     }
 
+    /// Returns the origin, such as `http://127.0.0.1:40001`.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// Returns the process ID.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap()

@@ -54,6 +54,7 @@ async fn a_token_joins_one_machine() {
     let (_, id, token) = create(&app).await;
     let (status, joined) = post_join(&app, &token, 1).await;
     assert_eq!((status, &joined), (StatusCode::OK, &json!({ "toolbox_id": id, "name": "office" })));
+    assert_eq!(post_join(&app, &token, 1).await, (StatusCode::OK, joined), "the response may have been lost");
     let (status, _) = post_join(&app, &token, 2).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     let (status, problem) = post_join(&app, "wpt_unknown", 1).await;

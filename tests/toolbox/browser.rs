@@ -15,6 +15,7 @@ use crate::waypost::Waypost;
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[allow(unused_attributes, reason = "without Docker and without a browser, the test is ignored for two reasons")]
     #[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
     async fn a_toolbox_is_added_and_a_server_is_deployed_called_and_stopped_docker() {
         let (engine, registry, waypost) = (Engine::shared(), Registry::start().await, Waypost::start().await);

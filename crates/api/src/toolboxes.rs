@@ -1,7 +1,7 @@
 //! `/toolboxes`.
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,6 +24,7 @@ pub(super) fn routes() -> Routes {
         .routes(routes!(get, update, delete))
         .routes(routes!(revoke))
         .routes(routes!(rotate_key))
+        .routes(routes!(renew_token))
 }
 
 /// A toolbox: a machine that runs tool servers.
@@ -33,7 +34,7 @@ struct Toolbox {
     id: String,
     /// The name, unique in the organisation.
     name: String,
-    /// `pending`: no machine has joined. `unresponsive`: three heartbeats are missing. A revoked toolbox cannot
+    /// `pending`: no machine has connected. `unresponsive`: three heartbeats are missing. A revoked toolbox cannot
     /// connect.
     state: ToolboxState,
     /// The version of the daemon. Null until a machine has joined.
@@ -60,6 +61,18 @@ struct Allocated {
     memory_bytes: u64,
 }
 
+impl ToolboxWithJoin {
+    fn new(web: &Web, view: ToolboxView, token: &JoinToken) -> Self {
+        let JoinToken { token, expires_at } = token;
+        let join = ToolboxJoin {
+            command: join_command(&web.public_url, token),
+            token: token.expose().to_owned(),
+            expires_at: expires_at.rfc3339(),
+        };
+        Self { toolbox: view.into(), join }
+    }
+}
+
 impl From<ToolboxView> for Toolbox {
     fn from(view: ToolboxView) -> Self {
         let ToolboxView { toolbox, state, allocated } = view;
@@ -77,7 +90,7 @@ impl From<ToolboxView> for Toolbox {
     }
 }
 
-/// A new toolbox with its join token.
+/// A toolbox with its new join token.
 #[derive(Debug, Serialize, ToSchema)]
 struct ToolboxWithJoin {
     #[serde(flatten)]
@@ -140,14 +153,8 @@ async fn create(
     Scope { cx, organization_id }: Scope,
     Json(new): Json<ToolboxCreate>,
 ) -> ApiResult<Response> {
-    let (toolbox, JoinToken { token, expires_at }) =
-        toolboxes::create(&cx, web.ops(), &organization_id, &new.name).await?;
-    let join = ToolboxJoin {
-        command: join_command(&web.public_url, &token),
-        token: token.expose().to_owned(),
-        expires_at: expires_at.rfc3339(),
-    };
-    let body = ToolboxWithJoin { toolbox: toolbox.into(), join };
+    let (toolbox, token) = toolboxes::create(&cx, web.ops(), &organization_id, &new.name).await?;
+    let body = ToolboxWithJoin::new(&web, toolbox, &token);
     Ok(no_store(created(&format!("toolboxes/{}", body.toolbox.id), &body)))
 }
 
@@ -224,4 +231,22 @@ async fn rotate_key(
 ) -> ApiResult<Json<Toolbox>> {
     let id: ToolboxId = parse_id(&text, "toolbox")?;
     Ok(Json(toolboxes::rotate_key(&cx, web.ops(), &organization_id, &id).await?.into()))
+}
+
+/// Creates a new join token for a pending toolbox.
+///
+/// For a toolbox whose token has expired or was lost. The earlier token becomes invalid, and a machine that has joined with
+/// it but has never connected can no longer connect. The response is the only one that contains the new token. Returns 409
+/// unless the toolbox is pending. Requires the role `admin`.
+#[utoipa::path(post, path = "/toolboxes/{id}/renew-token", tag = "toolboxes", operation_id = "renew_toolbox_token",
+    params(("id" = String, Path, description = "The ID of the toolbox (`tbx_…`).")),
+    responses((status = 200, body = ToolboxWithJoin), Problems))]
+async fn renew_token(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Response> {
+    let id: ToolboxId = parse_id(&text, "toolbox")?;
+    let (toolbox, token) = toolboxes::renew_token(&cx, web.ops(), &organization_id, &id).await?;
+    Ok(no_store(Json(ToolboxWithJoin::new(&web, toolbox, &token)).into_response()))
 }

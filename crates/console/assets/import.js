@@ -114,7 +114,7 @@ function showPreview(body) {
   if (body.published_version) {
     card.append(element("p", { text: body.published_new ? `It will be published as version ${body.published_version}.` : `It is already published as version ${body.published_version}.` }));
   }
-  const list = element("ol", { class: "list import-steps" });
+  const list = element("ol", { class: "list" });
   for (const step of body.steps) {
     const [style, label] = CHANGES[step.change] ?? ["badge", step.change];
     const fields = step.fields.length > 0 ? ` (${step.fields.map((field) => field.replaceAll("_", " ")).join(", ")})` : "";

@@ -71,6 +71,7 @@ const NAV: [&[(&str, &str, &str)]; 4] = [
     ],
     &[("members", "members", "Members")],
     &[
+        ("secrets", "secrets", "Secrets"),
         ("api-keys", "api-keys", "API keys"),
         ("oauth-configs", "oauth-configs", "Sign-in providers"),
         ("webhooks", "webhooks", "Webhooks"),
@@ -92,7 +93,7 @@ pub struct Layout {
     pub section: &'static str,
     /// The message of the previous action, shown once.
     pub flash: Option<String>,
-    /// Whether toolboxes are switched off on this installation, so that their pages cannot be opened.
+    /// Whether toolboxes are switched off on this installation, so that the links to what they need are not shown.
     pub is_without_toolboxes: bool,
 }
 
@@ -121,7 +122,7 @@ impl Layout {
             section,
         };
         let is_shown = |(section, ..): &&(&str, &str, &str)| {
-            !(self.is_without_toolboxes && matches!(*section, "instances" | "toolboxes"))
+            !(self.is_without_toolboxes && matches!(*section, "instances" | "toolboxes" | "secrets"))
         };
         NAV[..shown].iter().map(|group| group.iter().filter(is_shown).map(item).collect()).collect()
     }

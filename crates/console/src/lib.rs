@@ -32,6 +32,7 @@ pub mod public_page;
 mod reference;
 mod reset;
 pub mod routes;
+mod secrets;
 mod servers;
 pub mod session;
 mod set_up;
@@ -152,6 +153,7 @@ pub fn routes() -> Routes {
         provider::routes,
         reference::routes,
         reset::routes,
+        secrets::routes,
         servers::routes,
         set_up::routes,
         tickets::routes,

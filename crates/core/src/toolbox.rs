@@ -36,9 +36,9 @@ pub struct Toolbox {
     pub organization_id: OrganizationId,
     /// The name, unique in the organisation.
     pub name: String,
-    /// The SHA-256 of the join token in hexadecimal digits, until a machine has joined.
+    /// The SHA-256 of the join token in hexadecimal digits, until the daemon has connected or the token has expired.
     pub join_token_hash: Option<String>,
-    /// When the join token expires.
+    /// When the join token expires. `None` without a token.
     pub join_expires_at: Option<Timestamp>,
     /// The Ed25519 public key of the daemon, in base64url without padding; `None` until a machine has joined.
     pub public_key: Option<String>,
@@ -69,6 +69,12 @@ pub struct Toolbox {
 }
 
 impl Toolbox {
+    /// Whether its daemon can connect: a machine has joined, and the toolbox is not revoked.
+    #[must_use]
+    pub fn can_connect(&self) -> bool {
+        self.public_key.is_some() && self.revoked_at.is_none()
+    }
+
     /// Returns the state at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> ToolboxState {

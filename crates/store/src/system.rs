@@ -268,15 +268,15 @@ pub async fn find_toolbox_by_token(conn: &mut Conn, token_hash: &str) -> Result<
     row.map(Toolbox::try_from).transpose()
 }
 
-/// Returns the numbers of the desired states of toolboxes that are not revoked, and whose organisations have not
-/// switched toolboxes off.
+/// Returns the numbers of the desired states of toolboxes that a machine has joined and that are not revoked, and whose
+/// organisations have not switched toolboxes off.
 ///
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn list_toolbox_revisions(conn: &mut Conn, ids: &[&ToolboxId]) -> Result<Vec<(ToolboxId, i64)>> {
     let listed = in_list(conn.dialect());
     let sql = format!(
-        "SELECT id, desired_revision FROM toolboxes WHERE id {listed} AND revoked_at IS NULL
+        "SELECT id, desired_revision FROM toolboxes WHERE id {listed} AND revoked_at IS NULL AND public_key IS NOT NULL
             AND (SELECT toolboxes_enabled FROM organizations WHERE organizations.id = toolboxes.organization_id)"
     );
     let list = to_json(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>());

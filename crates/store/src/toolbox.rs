@@ -242,8 +242,9 @@ pub struct Joining<'a> {
     pub now: Timestamp,
 }
 
-/// Registers the machine of a toolbox, if the token is still valid, and removes the token. Returns `false` if the token
-/// has been used or has expired.
+/// Registers the machine of a toolbox, if the token is still valid and no machine has joined with it. The hash of the token
+/// is kept, so that the same machine can repeat its request, until [`update_link`] or [`delete_expired_tokens`] removes
+/// it. Returns `false` if the token has been used or has expired.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -253,15 +254,57 @@ pub async fn join(
     id: &ToolboxId,
     joining: Joining<'_>,
 ) -> Result<bool> {
-    const SQL: &str =
-        "UPDATE toolboxes SET join_token_hash = NULL, join_expires_at = NULL, public_key = $4, version = $5,
-            joined_at = $6, updated_at = $6
+    const SQL: &str = "UPDATE toolboxes SET public_key = $4, version = $5, joined_at = $6, updated_at = $6
         WHERE id = $1 AND organization_id = $2 AND join_token_hash = $3 AND join_expires_at > $6
           AND public_key IS NULL AND revoked_at IS NULL";
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).bind(joining.token_hash).bind(joining.public_key)
         .bind(joining.version).bind(joining.now.0).execute(c).await?.rows_affected());
     Ok(changed > 0)
+}
+
+/// A new join token.
+#[derive(Debug, Clone, Copy)]
+pub struct NewToken<'a> {
+    /// The SHA-256 of the token.
+    pub hash: &'a str,
+    /// When the token expires.
+    pub expires_at: Timestamp,
+    /// The current time.
+    pub now: Timestamp,
+}
+
+/// Replaces the join token of a toolbox whose daemon has never sent a heartbeat, and removes the key of a machine that has
+/// joined with the earlier token. Returns `false` if there was a heartbeat, or the toolbox is revoked or does not exist.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn renew_token(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &ToolboxId,
+    token: NewToken<'_>,
+) -> Result<bool> {
+    const SQL: &str = "UPDATE toolboxes SET join_token_hash = $3, join_expires_at = $4, public_key = NULL,
+            key_rotation_requested_at = NULL, joined_at = NULL, version = NULL, updated_at = $5
+        WHERE id = $1 AND organization_id = $2 AND last_seen_at IS NULL AND revoked_at IS NULL";
+    let changed = on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(token.hash).bind(token.expires_at.0).bind(token.now.0)
+        .execute(c).await?.rows_affected());
+    Ok(changed > 0)
+}
+
+/// Deletes the hashes of at most `limit` join tokens that have expired. Returns their number.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn delete_expired_tokens(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
+    // `> ''` is true of every hash, so the index of the hashes is used: few toolboxes have one. The outer condition is
+    // evaluated again after a wait for the row's lock.
+    const SQL: &str = "UPDATE toolboxes SET join_token_hash = NULL, join_expires_at = NULL
+        WHERE join_expires_at <= $1
+          AND id IN (SELECT id FROM toolboxes WHERE join_token_hash > '' AND join_expires_at <= $1 LIMIT $2)";
+    Ok(on!(conn, c => sqlx::query(SQL).bind(now.0).bind(limit).execute(c).await?.rows_affected()))
 }
 
 /// Revokes a toolbox and its join token. Returns `false` if it is revoked already or does not exist.
@@ -294,12 +337,14 @@ pub async fn request_key_rotation(
     Ok(())
 }
 
-/// Records that the link of a toolbox was opened: its version, its key, and a pending request for a new key.
+/// Records that the link of a toolbox was opened: its version, its key, and a pending request for a new key. Removes the
+/// join token, with which nothing can be done any more.
 ///
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn update_link(conn: &mut Conn, toolbox: &Toolbox) -> Result<()> {
-    const SQL: &str = "UPDATE toolboxes SET version = $3, public_key = $4, key_rotation_requested_at = $5
+    const SQL: &str = "UPDATE toolboxes SET version = $3, public_key = $4, key_rotation_requested_at = $5,
+            join_token_hash = NULL, join_expires_at = NULL
         WHERE id = $1 AND organization_id = $2";
     on!(conn, c => sqlx::query(SQL)
         .bind(toolbox.id.as_str()).bind(toolbox.organization_id.as_str()).bind(toolbox.version.as_deref())

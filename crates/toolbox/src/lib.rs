@@ -8,6 +8,7 @@ pub mod bridge;
 pub mod clock;
 pub mod control;
 pub mod daemon;
+pub mod diagnostics;
 pub mod egress;
 pub mod engine;
 pub mod files;

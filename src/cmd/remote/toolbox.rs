@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{RemoteSession, find_item, text};
 use crate::cmd::toolbox::{
-    MEMBERS, OperatorCommand, confirm_deletion, confirm_revocation, print, print_created, print_deleted, print_list,
+    MEMBERS, OperatorCommand, RENEWED, TOKEN_MEMBERS, confirm_deletion, confirm_revocation, print, print_deleted,
+    print_list, print_token,
 };
 
 /// Runs the command.
@@ -16,11 +17,8 @@ pub async fn run(remote: &RemoteSession, command: OperatorCommand) -> anyhow::Re
     remote.check_organization(command.organization())?;
     match command {
         OperatorCommand::Create { name, .. } => {
-            let mut created = client.post(&["toolboxes"], json!({ "name": name })).await?;
-            for member in ["token", "expires_at", "command"] {
-                created[member] = created["join"][member].take();
-            }
-            print_created(remote.json, &remote.select(&created, &["id", "name", "token", "expires_at", "command"]))
+            let created = client.post(&["toolboxes"], json!({ "name": name })).await?;
+            print_token(remote.json, "Created the toolbox", &select_token(remote, created))
         }
         OperatorCommand::List { .. } => {
             let items = client.list_paged(&["toolboxes"], &[]).await?;
@@ -40,6 +38,11 @@ pub async fn run(remote: &RemoteSession, command: OperatorCommand) -> anyhow::Re
             let changed = client.post(&["toolboxes", text(&found, "id"), "rotate-key"], json!({})).await?;
             print(remote.json, remote.select(&changed, MEMBERS))
         }
+        OperatorCommand::RenewToken { toolbox, .. } => {
+            let found = find(remote, &toolbox).await?;
+            let renewed = client.post(&["toolboxes", text(&found, "id"), "renew-token"], json!({})).await?;
+            print_token(remote.json, RENEWED, &select_token(remote, renewed))
+        }
         OperatorCommand::Delete { toolbox, yes, .. } => {
             let found = find(remote, &toolbox).await?;
             let (id, name) = (text(&found, "id"), text(&found, "name"));
@@ -48,6 +51,14 @@ pub async fn run(remote: &RemoteSession, command: OperatorCommand) -> anyhow::Re
             print_deleted(remote.json, id, name)
         }
     }
+}
+
+/// Returns the members of the output of a command that creates a token.
+fn select_token(remote: &RemoteSession, mut toolbox: Value) -> Value {
+    for member in ["token", "expires_at", "command"] {
+        toolbox[member] = toolbox["join"][member].take();
+    }
+    remote.select(&toolbox, TOKEN_MEMBERS)
 }
 
 /// Returns a toolbox by ID or name.

@@ -9,13 +9,16 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use waypost_core::{Clock, SystemClock};
 use waypost_toolbox::daemon::{self, DaemonOptions};
+use waypost_toolbox::diagnostics::Diagnostics;
 use waypost_toolbox::files;
 use waypost_toolbox::identity::Identity;
 use waypost_toolbox::join::{Join, join};
 use waypost_toolbox::link::Status;
 
+use super::diagnostics::DiagnosticsSocket;
 use crate::cmd::serve::stop_on_signal;
 use crate::cmd::{UsageError, output};
+use crate::connections::Shutdown;
 use crate::lock::{self, LockAttempt};
 
 /// The default of `--data-dir`.
@@ -65,6 +68,9 @@ pub struct RunArgs {
     /// Network of which each tool server gets a part.
     #[arg(long, value_name = "CIDR", default_value = "10.213.0.0/16")]
     network_pool: Ipv4Net,
+    /// Unix socket for diagnostics, which only this user can open. It serves `/metrics` and `/healthz` [default: none].
+    #[arg(long, value_name = "PATH")]
+    diagnostics_socket: Option<PathBuf>,
 }
 
 /// The global options and settings that the commands use.
@@ -150,6 +156,8 @@ async fn run_daemon(machine: Machine, args: RunArgs) -> anyhow::Result<()> {
         LockAttempt::Acquired(lock) => lock,
         LockAttempt::HeldElsewhere => bail!("another daemon uses {}: stop it first", data_dir.display()),
     };
+    let diagnostics = Diagnostics::default();
+    let socket = args.diagnostics_socket.as_deref().map(DiagnosticsSocket::bind).transpose()?;
     let options = DaemonOptions {
         data_dir: data_dir.clone(),
         docker_host: args.docker_host,
@@ -157,11 +165,26 @@ async fn run_daemon(machine: Machine, args: RunArgs) -> anyhow::Result<()> {
         egress_allow: args.egress_allow,
         network_pool: args.network_pool,
         ca_pem: machine.ca_pem,
+        diagnostics: diagnostics.clone(),
     };
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
-    daemon::run(options, move |toolbox_id, status| report(&data_dir, toolbox_id, status), stop).await?;
-    Ok(())
+    let phases = Shutdown { graceful: stop.clone(), immediate: CancellationToken::new() };
+    let serve = async {
+        if let Some(socket) = socket {
+            socket.serve(diagnostics, phases.clone()).await;
+        }
+    };
+    let run = async {
+        let on_status = move |toolbox_id: &str, status: &Status| report(&data_dir, toolbox_id, status);
+        let result = daemon::run(options, on_status, stop).await;
+        // Also if the daemon could not start.
+        phases.graceful.cancel();
+        phases.immediate.cancel();
+        result
+    };
+    let (result, ()) = tokio::join!(run, serve);
+    Ok(result?)
 }
 
 /// Prints and stores a change of the link's state, which the link has logged.

@@ -1,5 +1,6 @@
 //! `waypost toolbox`: an organisation's machines that run tool servers.
 
+mod diagnostics;
 pub mod machine;
 
 use serde_json::{Value, json};
@@ -62,6 +63,13 @@ pub enum OperatorCommand {
         #[command(flatten)]
         org: Org,
     },
+    /// Create a new token for a toolbox whose machine has not connected yet. The earlier token becomes invalid.
+    RenewToken {
+        /// Name or ID of the toolbox.
+        toolbox: String,
+        #[command(flatten)]
+        org: Org,
+    },
     /// Delete a toolbox. A toolbox with instances must be revoked first; they are deleted with it.
     Delete {
         /// Name or ID of the toolbox.
@@ -89,6 +97,7 @@ impl OperatorCommand {
         | Self::Show { org, .. }
         | Self::Revoke { org, .. }
         | Self::RotateKey { org, .. }
+        | Self::RenewToken { org, .. }
         | Self::Delete { org, .. }) = self;
         org.org.as_deref()
     }
@@ -103,15 +112,8 @@ pub async fn run(session: &Session, command: OperatorCommand) -> anyhow::Result<
     let organization = session.organization(command.organization()).await?.id;
     match command {
         OperatorCommand::Create { name, .. } => {
-            let (created, JoinToken { token, expires_at }) = toolboxes::create(cx, ops, &organization, &name).await?;
-            let value = json!({
-                "id": created.toolbox.id,
-                "name": created.toolbox.name,
-                "token": token.expose(),
-                "expires_at": expires_at.rfc3339(),
-                "command": join_command(&session.public_url, &token),
-            });
-            print_created(*json, &value)
+            let (created, token) = toolboxes::create(cx, ops, &organization, &name).await?;
+            print_token(*json, "Created the toolbox", &token_to_json(session, &created, &token))
         }
         OperatorCommand::List { .. } => {
             let (mut items, mut after) = (Vec::new(), None::<String>);
@@ -134,6 +136,11 @@ pub async fn run(session: &Session, command: OperatorCommand) -> anyhow::Result<
             let found = find(session, &organization, &toolbox).await?.toolbox;
             print(*json, to_json(&toolboxes::rotate_key(cx, ops, &organization, &found.id).await?))
         }
+        OperatorCommand::RenewToken { toolbox, .. } => {
+            let found = find(session, &organization, &toolbox).await?.toolbox;
+            let (renewed, token) = toolboxes::renew_token(cx, ops, &organization, &found.id).await?;
+            print_token(*json, RENEWED, &token_to_json(session, &renewed, &token))
+        }
         OperatorCommand::Delete { toolbox, yes, .. } => {
             let found = find(session, &organization, &toolbox).await?.toolbox;
             confirm_deletion(yes, &found.name)?;
@@ -148,14 +155,31 @@ async fn find(session: &Session, organization: &OrganizationId, text: &str) -> a
     toolbox.map_err(|error| not_found_message(error, "toolbox", text, "toolbox"))
 }
 
-/// Prints a new toolbox with its token: as JSON, or as the command to run on the machine.
-pub(super) fn print_created(json: bool, value: &Value) -> anyhow::Result<()> {
+/// The start of the output of `renew-token`.
+pub(super) const RENEWED: &str = "Created a new token for the toolbox";
+
+/// The members of the output of `create` and `renew-token`.
+pub(super) const TOKEN_MEMBERS: &[&str] = &["id", "name", "token", "expires_at", "command"];
+
+fn token_to_json(session: &Session, view: &ToolboxView, token: &JoinToken) -> Value {
+    let JoinToken { token, expires_at } = token;
+    json!({
+        "id": view.toolbox.id,
+        "name": view.toolbox.name,
+        "token": token.expose(),
+        "expires_at": expires_at.rfc3339(),
+        "command": join_command(&session.public_url, token),
+    })
+}
+
+/// Prints a toolbox with its new token: as JSON, or as `done` and the command to run on the machine.
+pub(super) fn print_token(json: bool, done: &str, value: &Value) -> anyhow::Result<()> {
     if json {
         return output::json(value);
     }
     let text = |name: &str| output::clean(value[name].as_str().unwrap_or_default());
     output::text(&format!(
-        "Created the toolbox {} ({}).\nRun this command on its machine, then `waypost toolbox run`. The token works once, until {}.\n\n  {}\n",
+        "{done} {} ({}).\nRun this command on its machine, then `waypost toolbox run`. The token works once, until {}.\n\n  {}\n",
         text("name"),
         text("id"),
         text("expires_at"),

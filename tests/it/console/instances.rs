@@ -149,6 +149,7 @@ async fn a_toolbox_is_created_joined_and_revoked() {
     }
     "#);
     assert_eq!(api.get("/toolboxes").await, json!({ "items": [joined], "next_cursor": null }));
+    api.post(&format!("/toolboxes/{id}/renew-token"), json!({})).await.assert_status(409);
     api.post("/toolboxes", json!({ "name": "rack" })).await.assert_status(409);
     api.post("/toolboxes", json!({ "name": "b", "url": "x" })).await.assert_status(422);
     api.post("/toolboxes", json!({ "name": "other" })).await.assert_status(201);
@@ -163,6 +164,25 @@ async fn a_toolbox_is_created_joined_and_revoked() {
     assert_eq!(revoked["state"], "revoked");
     api.call(Method::DELETE, &path, None).await.assert_status(204);
     api.call(Method::GET, &path, None).await.assert_status(404);
+    api.app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_token_of_a_pending_toolbox_is_renewed() {
+    let api = Api::new().await;
+    let created = api.post("/toolboxes", json!({ "name": "rack" })).await.json();
+    let path = format!("/toolboxes/{}/renew-token", created["id"].as_str().unwrap());
+    let response = api.post(&path, json!({})).await;
+    response.assert_status(200);
+    assert_eq!(response.header("cache-control"), "no-store");
+    let renewed = response.json();
+    let members = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(members(&renewed), members(&created));
+    assert_eq!(members(&renewed["join"]), ["token", "expires_at", "command"]);
+    assert_ne!(renewed["join"]["token"], created["join"]["token"]);
+    api.join(renewed["join"]["token"].as_str().unwrap()).await;
+    api.post(&path, json!({})).await.assert_status(409);
+    api.post("/toolboxes/tbx_0123456789abcdef/renew-token", json!({})).await.assert_status(404);
     api.app.finish().await;
 }
 

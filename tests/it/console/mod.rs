@@ -16,6 +16,7 @@ mod members;
 mod organizations;
 mod pages;
 mod providers;
+mod secret_pages;
 mod servers;
 mod sign_in;
 mod takeover;

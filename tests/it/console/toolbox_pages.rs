@@ -17,13 +17,14 @@ use crate::app::{App, Setup};
 use crate::daemon::{self, Daemon};
 
 /// An organisation with an owner, a member below admin, a catalogue entry and a toolbox that is online.
-struct Stage {
-    api: Api,
-    owner: ConsoleBrowser,
-    member: ConsoleBrowser,
+pub struct Stage {
+    pub api: Api,
+    pub owner: ConsoleBrowser,
+    pub member: ConsoleBrowser,
     toolbox: ToolboxId,
     entry: Value,
-    secret: String,
+    /// The ID of the secret `TOKEN`.
+    pub secret: String,
     /// The number of the last event of the toolbox.
     sequence: u64,
 }
@@ -48,7 +49,7 @@ fn entry(version: &str) -> Value {
 }
 
 impl Stage {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let api = Api::new().await;
         let owner = ConsoleBrowser::owner(&api.org).await.for_org("acme");
         let member = ConsoleBrowser::member(&api.org, "member@example.com", Role::Member).await;
@@ -69,8 +70,8 @@ impl Stage {
         self.owner.post("/o/acme/instances", &[&base[..], fields].concat()).await
     }
 
-    /// Deploys an instance. Returns the path of its page.
-    async fn instance(&self) -> String {
+    /// Deploys an instance, which uses the secret. Returns the path of its page.
+    pub async fn instance(&self) -> String {
         let created = self.deploy(&[("config-0", "https://x.example"), ("secret-0", &self.secret)]).await;
         assert_eq!(created.status, 303, "{}", created.body);
         created.location().to_owned()
@@ -143,6 +144,17 @@ async fn an_expired_token_is_reported() {
     owner.get_page(&page).await.assert_lacks("has expired");
     api.app.advance_clock(15 * 60 * 1_000).await;
     owner.get_page(&page).await.assert_contains("The token has expired");
+    let member = ConsoleBrowser::member(&api.org, "member@example.com", Role::Member).await;
+    member.get_page(&page).await.assert_lacks("Create a new join command");
+    member.post(&format!("{page}/renew-token"), &[]).await.assert_status(403);
+    let renewed = owner.post(&format!("{page}/renew-token"), &[]).await;
+    renewed.assert_status(200).assert_contains("Connect the machine").assert_lacks("The token has expired");
+    assert_eq!((renewed.header("cache-control"), renewed.header("content-encoding")), ("no-store", ""));
+    let token = renewed.body.split("echo ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    owner.get_page(&page).await.assert_lacks(&token).assert_contains("Create a new join command");
+    api.join(&token).await;
+    owner.get_page(&page).await.assert_lacks("Create a new join command");
+    owner.post(&format!("{page}/renew-token"), &[]).await.assert_status(409).assert_contains("Only a pending toolbox");
     api.app.finish().await;
 }
 

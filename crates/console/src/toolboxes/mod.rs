@@ -29,6 +29,7 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/toolboxes/{id}/status", READ, show::status)
         .post("/o/{org}/toolboxes/{id}", WRITE, show::rename)
         .post("/o/{org}/toolboxes/{id}/rotate-key", WRITE, show::rotate_key)
+        .post("/o/{org}/toolboxes/{id}/renew-token", WRITE, show::renew_token)
         .post("/o/{org}/toolboxes/{id}/revoke", WRITE, show::revoke)
         .post("/o/{org}/toolboxes/{id}/delete", WRITE, show::delete)
 }

@@ -31,7 +31,7 @@ struct Status {
     memory: Option<Usage>,
     cpu: Option<Usage>,
     disk_free: Option<String>,
-    /// Whether no machine has joined and the token has expired.
+    /// Whether the token has expired.
     is_expired: bool,
     instances: Vec<Instance>,
 }
@@ -39,6 +39,11 @@ struct Status {
 impl Status {
     fn is_pending(&self) -> bool {
         self.view.state == ToolboxState::Pending
+    }
+
+    /// Whether a machine has joined, but its daemon has never connected.
+    fn is_waiting_for_daemon(&self) -> bool {
+        self.is_pending() && self.view.toolbox.joined_at.is_some()
     }
 
     fn is_online(&self) -> bool {
@@ -133,7 +138,7 @@ fn page(member: &Member, status: Status) -> ToolboxPage {
     }
 }
 
-/// Renders the page of a new toolbox with the command that lets a machine join.
+/// Renders the page of a toolbox with a new token, with the command that lets a machine join.
 pub(super) async fn render_with_token(
     console: &Console,
     member: &Member,
@@ -214,6 +219,19 @@ pub(super) async fn rotate_key(
     let rotated = toolboxes::rotate_key(&member.cx, console.ops(), &member.organization_id, &id).await;
     let message = "Key rotation requested. The daemon replaces its key at the latest with its next heartbeat.";
     finish(&console, &member, &id, rotated, message).await
+}
+
+pub(super) async fn renew_token(
+    State(console): State<Console>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+) -> PageResult {
+    let id = parse_id(&id).map_err(page_error(&member))?;
+    match toolboxes::renew_token(&member.cx, console.ops(), &member.organization_id, &id).await {
+        // No redirect, because the token is only available in this response.
+        Ok((view, token)) => render_with_token(&console, &member, view, &token).await,
+        Err(error) => finish(&console, &member, &id, Err::<(), _>(error), "").await,
+    }
 }
 
 pub(super) async fn revoke(

@@ -67,7 +67,8 @@ impl ToolboxDirectory {
         Ctx { caller: Caller::Operator, clock, random, request_id: format!("link {toolbox}") }
     }
 
-    /// Returns the number of the desired state of each toolbox. `None` if it is revoked or deleted. A process polls this
+    /// Returns the number of the desired state of each toolbox. `None` if it is revoked or deleted, or its join token was
+    /// renewed. A process polls this
     /// for its open links, so that it notices changes by other processes.
     ///
     /// # Errors
@@ -83,7 +84,7 @@ impl ToolboxDirectory {
 
     async fn find(&self, id: &ToolboxId) -> Result<Option<Toolbox>> {
         let found = system::find_toolbox(&mut self.ops.store.read().await?, id).await?;
-        Ok(found.filter(|toolbox| toolbox.revoked_at.is_none()))
+        Ok(found.filter(Toolbox::can_connect))
     }
 
     /// Whether toolboxes are on for the installation and for the organisation of a toolbox.
@@ -94,13 +95,13 @@ impl ToolboxDirectory {
     /// Begins a transaction that has locked a toolbox.
     ///
     /// # Errors
-    /// `not_found` if the toolbox is revoked or deleted.
+    /// `not_found` if the toolbox is revoked or deleted, or its join token was renewed.
     async fn begin(&self, id: &ToolboxId) -> Result<(Tx, Toolbox)> {
         let missing = || Error::not_found("toolbox");
         let organization = self.find(id).await?.ok_or_else(missing)?.organization_id;
         let mut tx = self.ops.store.begin().await?;
         let toolbox = toolbox::lock(&mut tx, &organization, id).await?;
-        Ok((tx, toolbox.filter(|toolbox| toolbox.revoked_at.is_none()).ok_or_else(missing)?))
+        Ok((tx, toolbox.filter(Toolbox::can_connect).ok_or_else(missing)?))
     }
 
     /// Checks a daemon's answer to a challenge. Returns its toolbox, with the version and the next key of the daemon.
@@ -210,7 +211,7 @@ impl Directory for ToolboxDirectory {
             // One consistent state: the number belongs to exactly these instances.
             let mut tx = self.ops.store.snapshot().await?;
             let found = system::find_toolbox(&mut tx, toolbox).await?;
-            match found.filter(|toolbox| toolbox.revoked_at.is_none()) {
+            match found.filter(Toolbox::can_connect) {
                 // Closes a link that was accepted before toolboxes were switched off.
                 Some(toolbox) if !self.is_on(&mut tx, &toolbox).await? => Ok(None),
                 Some(toolbox) => Ok(Some(load_desired_state(&mut tx, &toolbox).await?)),

@@ -13,8 +13,9 @@ pub struct KnownRevisions(HashMap<ToolboxId, u64>);
 
 impl ToolboxDirectory {
     /// Sends the desired states that have changed since the last run through the links of this process, and closes the
-    /// links of toolboxes that were revoked, deleted or switched off, and those that another replica has claimed. The state is also sent through links that are new since the last
-    /// run: it may have changed between the time at which the link read it and this run.
+    /// links of toolboxes that were revoked, deleted or switched off, whose join token was renewed, or that another replica
+    /// has claimed. The state is also sent through links that are new since the last run: it may have changed between the
+    /// time at which the link read it and this run.
     ///
     /// # Errors
     /// Any error of the store. Nothing is sent or closed then.

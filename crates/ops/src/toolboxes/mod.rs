@@ -16,7 +16,7 @@ use waypost_store::toolbox::{self as store, ClassUse};
 use waypost_store::{Conn, Tx, instance};
 
 pub(crate) use self::join::check_public_key;
-pub use self::join::{JoinToken, join, join_command};
+pub use self::join::{JoinToken, join, join_command, renew_token};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
@@ -25,6 +25,8 @@ use crate::webhooks::{Event, enqueue};
 
 /// The maximum number of toolboxes that [`report_unresponsive`] reports at a time.
 const MAX_REPORTED: i64 = 100;
+/// The maximum number of tokens that [`delete_expired_tokens`] deletes at a time.
+const MAX_DELETED: i64 = 1_000;
 
 /// The resources of a toolbox that its instances use: the sum of their resource classes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -328,6 +330,18 @@ pub async fn report_unresponsive(cx: &Ctx, ops: &Ops) -> Result<usize> {
     }
     tx.commit().await?;
     Ok(found.len())
+}
+
+/// Deletes the hashes of expired join tokens. Returns their number. Called by a job.
+///
+/// # Errors
+/// `forbidden` for everyone except the operator; any error of the store.
+pub async fn delete_expired_tokens(cx: &Ctx, ops: &Ops) -> Result<u64> {
+    authorize_operator(&cx.caller)?;
+    let mut tx = ops.store.begin().await?;
+    let deleted = store::delete_expired_tokens(&mut tx, cx.now(), MAX_DELETED).await?;
+    tx.commit().await?;
+    Ok(deleted)
 }
 
 async fn record_operation(cx: &Ctx, tx: &mut Tx, toolbox: &Toolbox, action: &'static str) -> Result<()> {

@@ -37,6 +37,7 @@ async fn assert_unusable(fixture: &Fixture, ops: &Ops, id: &InstanceId, toolbox:
     let errors = [
         toolboxes::create(cx, ops, org, "another").await.unwrap_err(),
         toolboxes::rotate_key(cx, ops, org, toolbox).await.unwrap_err(),
+        toolboxes::renew_token(cx, ops, org, toolbox).await.unwrap_err(),
         instances::create(cx, ops, org, &new).await.unwrap_err(),
         instances::update(cx, ops, org, id, &Default::default()).await.unwrap_err(),
         instances::start(cx, ops, org, id).await.unwrap_err(),

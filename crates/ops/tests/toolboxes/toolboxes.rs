@@ -5,21 +5,26 @@ use waypost_core::id::ToolboxId;
 use waypost_core::seal::SecretText;
 use waypost_core::toolbox::{MAX_TOOLBOXES, ToolboxState};
 use waypost_ops::public_url::PublicUrl;
-use waypost_ops::toolboxes::{self, ToolboxPatch};
+use waypost_ops::toolboxes::{self, JoinToken, ToolboxPatch};
 use waypost_ops::{deployments, instances};
 use waypost_store::toolbox as store;
 use waypost_toolbox_proto::handshake::Versions;
 use waypost_toolbox_proto::message::ControlMessage;
 
-use crate::fixture::{Fixture, MINUTE, code, heartbeat, join_request, new_key, set_up};
+use crate::fixture::{Fixture, MINUTE, challenge, code, heartbeat, hello, join_request, new_key, public_key, set_up};
 
 waypost_testkit::both!(set_up =>
     a_token_admits_one_of_parallel_machines,
+    parallel_joins_of_one_machine_succeed,
     the_limit_of_toolboxes_is_exact,
 );
 
 waypost_testkit::both!(extended set_up =>
     a_machine_joins_with_a_token,
+    a_machine_repeats_its_join_until_it_has_connected,
+    a_repeated_join_ends_with_the_token,
+    a_token_is_renewed_while_the_toolbox_is_pending,
+    a_renewed_token_cuts_off_the_earlier_machine,
     invalid_requests_do_not_use_the_token,
     toolboxes_are_listed_and_renamed,
     a_toolbox_with_instances_is_deleted_only_if_revoked,
@@ -37,10 +42,11 @@ async fn a_machine_joins_with_a_token(fixture: Fixture) {
     assert_eq!((created.toolbox.name.as_str(), created.state), ("rack", ToolboxState::Pending));
     let stored = created.toolbox.join_token_hash.as_deref().unwrap();
     assert!(stored.len() == 64 && !stored.contains(&text[4..]), "a SHA-256");
-    let joined = toolboxes::join(cx, ops, &join_request(text, &new_key())).await.unwrap();
+    let key = new_key();
+    let joined = toolboxes::join(cx, ops, &join_request(text, &key)).await.unwrap();
     assert_eq!((joined.toolbox_id.as_str(), joined.name.as_str()), (created.toolbox.id.as_str(), "rack"));
     let found = toolboxes::get(cx, ops, org, &created.toolbox.id).await.unwrap();
-    assert_eq!((found.state, found.toolbox.join_token_hash.as_deref()), (ToolboxState::Pending, None));
+    assert_eq!((found.state, found.toolbox.public_key), (ToolboxState::Pending, Some(public_key(&key))));
     let (_, late) = toolboxes::create(cx, ops, org, "late").await.unwrap();
     clock.advance(15 * MINUTE);
     let mut messages = Vec::new();
@@ -55,6 +61,116 @@ async fn a_machine_joins_with_a_token(fixture: Fixture) {
     assert_eq!(fixture.count(actions).await, 3);
     let secret = format!("SELECT count(*) FROM audit_events WHERE detail LIKE '%{}%'", &text[4..]);
     assert_eq!(fixture.count(&secret).await, 0);
+}
+
+async fn a_machine_repeats_its_join_until_it_has_connected(fixture: Fixture) {
+    use waypost_link::Directory;
+    let Fixture { ops, cx, org, directory, .. } = &fixture;
+    let (created, token) = toolboxes::create(cx, ops, org, "rack").await.unwrap();
+    let key = new_key();
+    let request = join_request(token.token.expose(), &key);
+    let first = toolboxes::join(cx, ops, &request).await.unwrap();
+    let before = toolboxes::get(cx, ops, org, &created.toolbox.id).await.unwrap();
+    assert_eq!(toolboxes::join(cx, ops, &request).await.unwrap(), first);
+    assert_eq!(toolboxes::get(cx, ops, org, &created.toolbox.id).await.unwrap(), before, "nothing changes");
+    let other = join_request(token.token.expose(), &new_key());
+    let rejected = toolboxes::join(cx, ops, &other).await.unwrap_err();
+    let unknown = toolboxes::join(cx, ops, &join_request("wpt_unknown", &key)).await.unwrap_err();
+    assert_eq!((rejected.code, &rejected.message), (Code::Forbidden, &unknown.message));
+    // Whoever repeats the request with the public key still needs the private key.
+    let challenge = challenge();
+    let thief = hello(&challenge, &created.toolbox.id, &new_key(), None);
+    directory.authenticate(&challenge, &thief).await.unwrap_err();
+    toolboxes::join(cx, ops, &request).await.unwrap();
+    let own = hello(&challenge, &created.toolbox.id, &key, None);
+    directory.authenticate(&challenge, &own).await.unwrap();
+    let found = toolboxes::get(cx, ops, org, &created.toolbox.id).await.unwrap().toolbox;
+    assert_eq!((found.join_token_hash, found.join_expires_at), (None, None));
+    assert_eq!(code(toolboxes::join(cx, ops, &request).await), Code::Forbidden);
+    assert_eq!(fixture.count("SELECT count(*) FROM audit_events WHERE act = 'toolbox.join'").await, 1);
+}
+
+async fn a_repeated_join_ends_with_the_token(fixture: Fixture) {
+    let Fixture { ops, cx, org, clock, .. } = &fixture;
+    let (revoked, token) = toolboxes::create(cx, ops, org, "revoked").await.unwrap();
+    let request = join_request(token.token.expose(), &new_key());
+    toolboxes::join(cx, ops, &request).await.unwrap();
+    toolboxes::revoke(cx, ops, org, &revoked.toolbox.id).await.unwrap();
+    assert_eq!(code(toolboxes::join(cx, ops, &request).await), Code::Forbidden);
+    let (expired, token) = toolboxes::create(cx, ops, org, "expired").await.unwrap();
+    let request = join_request(token.token.expose(), &new_key());
+    toolboxes::join(cx, ops, &request).await.unwrap();
+    clock.advance(15 * MINUTE - 1);
+    toolboxes::join(cx, ops, &request).await.unwrap();
+    assert_eq!(toolboxes::delete_expired_tokens(cx, ops).await.unwrap(), 0);
+    clock.advance(1);
+    assert_eq!(code(toolboxes::join(cx, ops, &request).await), Code::Forbidden);
+    assert_eq!(toolboxes::delete_expired_tokens(cx, ops).await.unwrap(), 1);
+    let found = toolboxes::get(cx, ops, org, &expired.toolbox.id).await.unwrap().toolbox;
+    assert!(found.join_token_hash.is_none() && found.can_connect(), "the machine can still connect");
+}
+
+async fn parallel_joins_of_one_machine_succeed(fixture: Fixture) {
+    let Fixture { ops, cx, org, .. } = &fixture;
+    let (created, token) = toolboxes::create(cx, ops, org, "rack").await.unwrap();
+    let request = join_request(token.token.expose(), &new_key());
+    let join = |_| {
+        let (cx, ops, request) = (cx.clone(), ops.clone(), request.clone());
+        tokio::spawn(async move { toolboxes::join(&cx, &ops, &request).await })
+    };
+    for task in (0..12).map(join).collect::<Vec<_>>() {
+        assert_eq!(task.await.unwrap().unwrap().toolbox_id, created.toolbox.id.as_str());
+    }
+    assert_eq!(fixture.count("SELECT count(*) FROM audit_events WHERE act = 'toolbox.join'").await, 1);
+}
+
+async fn a_token_is_renewed_while_the_toolbox_is_pending(fixture: Fixture) {
+    let Fixture { ops, cx, org, clock, .. } = &fixture;
+    let (created, first) = toolboxes::create(cx, ops, org, "rack").await.unwrap();
+    let id = &created.toolbox.id;
+    let (_, second) = toolboxes::renew_token(cx, ops, org, id).await.unwrap();
+    let join =
+        async |token: &JoinToken| toolboxes::join(cx, ops, &join_request(token.token.expose(), &new_key())).await;
+    assert_eq!(code(join(&first).await), Code::Forbidden, "the earlier token is invalid");
+    clock.advance(15 * MINUTE);
+    toolboxes::delete_expired_tokens(cx, ops).await.unwrap();
+    assert_eq!(code(join(&second).await), Code::Forbidden);
+    let (view, third) = toolboxes::renew_token(cx, ops, org, id).await.unwrap();
+    assert_eq!((view.toolbox.id.clone(), view.state), (id.clone(), ToolboxState::Pending));
+    assert_eq!(view.toolbox.join_expires_at, Some(third.expires_at));
+    assert_eq!(third.expires_at.since(cx.now()), 15 * MINUTE);
+    assert_eq!(join(&third).await.unwrap().toolbox_id, id.as_str());
+    assert_eq!(code(toolboxes::renew_token(cx, ops, &fixture.other, id).await), Code::NotFound);
+    assert_eq!(fixture.count("SELECT count(*) FROM audit_events WHERE act = 'toolbox.renew_token'").await, 2);
+    let daemon = fixture.daemon(org, "online").await;
+    assert_eq!(code(toolboxes::renew_token(cx, ops, org, &daemon.id).await), Code::Conflict);
+    clock.advance(60 * MINUTE);
+    assert_eq!(code(toolboxes::renew_token(cx, ops, org, &daemon.id).await), Code::Conflict, "unresponsive");
+    toolboxes::revoke(cx, ops, org, id).await.unwrap();
+    assert_eq!(code(toolboxes::renew_token(cx, ops, org, id).await), Code::Conflict);
+}
+
+async fn a_renewed_token_cuts_off_the_earlier_machine(fixture: Fixture) {
+    use waypost_link::Directory;
+    let Fixture { ops, cx, org, directory, .. } = &fixture;
+    let (created, first) = toolboxes::create(cx, ops, org, "rack").await.unwrap();
+    let (id, key) = (&created.toolbox.id, new_key());
+    toolboxes::join(cx, ops, &join_request(first.token.expose(), &key)).await.unwrap();
+    let challenge = challenge();
+    let earlier = hello(&challenge, id, &key, None);
+    directory.authenticate(&challenge, &earlier).await.unwrap();
+    // The daemon has connected, but its first heartbeat has not arrived.
+    let (renewed, second) = toolboxes::renew_token(cx, ops, org, id).await.unwrap();
+    assert!(!renewed.toolbox.can_connect() && renewed.toolbox.joined_at.is_none());
+    directory.authenticate(&challenge, &earlier).await.unwrap_err();
+    assert_eq!(directory.desired_state(id).await.unwrap(), None, "an open link is closed");
+    assert_eq!(directory.list_revisions(&[id]).await.unwrap(), [(id.clone(), None)]);
+    let message = waypost_toolbox_proto::message::DaemonMessage::Heartbeat(heartbeat(Vec::new()));
+    assert_eq!(code(directory.receive(id, message).await.map(|_| ())), Code::NotFound);
+    let next = new_key();
+    toolboxes::join(cx, ops, &join_request(second.token.expose(), &next)).await.unwrap();
+    directory.authenticate(&challenge, &hello(&challenge, id, &next, None)).await.unwrap();
+    directory.authenticate(&challenge, &earlier).await.unwrap_err();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use waypost_core::deployment::{Deployment, DeploymentState};
 use waypost_core::id::{DeploymentId, InstanceEventId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
 use waypost_core::instance::{DesiredRun, Instance, InstanceEvent, InstanceEventKind, SecretUse};
 use waypost_core::toolbox::Toolbox;
-use waypost_store::toolbox::{ClassUse, Joining};
+use waypost_store::toolbox::{ClassUse, Joining, NewToken};
 use waypost_store::{Db, Tx, deployment, instance, instance_event, instance_source, system, toolbox};
 use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep, ErrorCode};
 use waypost_toolbox_proto::entry::ResourceClass;
@@ -132,6 +132,7 @@ async fn toolboxes_are_read_and_written(TwoWorlds { mut tx, one, two }: TwoWorld
     toolbox::update_heartbeat(&mut tx, &new).await.unwrap();
     (new.public_key, new.key_rotation_requested_at) = (Some("key".to_owned()), Some(NOW));
     toolbox::update_link(&mut tx, &new).await.unwrap();
+    (new.join_token_hash, new.join_expires_at) = (None, None);
     assert_eq!(toolbox::find(&mut tx, org, &new.id).await.unwrap(), Some(new.clone()));
     toolbox::increment_revision(&mut tx, org, &new.id).await.unwrap();
     toolbox::increment_revision(&mut tx, &two.organization, &new.id).await.unwrap();
@@ -166,6 +167,44 @@ async fn a_token_works_once_and_only_in_time(TwoWorlds { mut tx, one, two }: Two
     let found = toolbox::find(&mut tx, org, &new.id).await.unwrap().unwrap();
     assert_eq!((found.public_key.as_deref(), found.version.as_deref()), (Some("key"), Some("1")));
     assert_eq!((found.joined_at, found.last_seen_at), (Some(NOW.plus(9)), None));
+    assert_eq!((found.join_token_hash, found.join_expires_at), (new.join_token_hash, new.join_expires_at), "kept");
+}
+
+async fn a_token_is_renewed_until_the_first_heartbeat(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+    let org = &one.organization;
+    let new = new_toolbox(org, "new");
+    toolbox::insert(&mut tx, &new).await.unwrap();
+    let joining = Joining { token_hash: "hash-new", public_key: "key", version: "1", now: NOW };
+    assert!(toolbox::join(&mut tx, org, &new.id, joining).await.unwrap());
+    let token = NewToken { hash: "second", expires_at: NOW.plus(20), now: NOW.plus(1) };
+    assert!(!toolbox::renew_token(&mut tx, &two.organization, &new.id, token).await.unwrap());
+    assert!(toolbox::renew_token(&mut tx, org, &new.id, token).await.unwrap());
+    let renewed = Toolbox {
+        join_token_hash: Some("second".into()),
+        join_expires_at: Some(NOW.plus(20)),
+        updated_at: NOW.plus(1),
+        ..new.clone()
+    };
+    assert_eq!(toolbox::find(&mut tx, org, &new.id).await.unwrap(), Some(renewed.clone()), "without the key");
+    assert_eq!(system::list_toolbox_revisions(&mut tx, &[&new.id]).await.unwrap(), []);
+    let seen = Toolbox { last_seen_at: Some(NOW), ..renewed };
+    toolbox::update_heartbeat(&mut tx, &seen).await.unwrap();
+    assert!(!toolbox::renew_token(&mut tx, org, &new.id, token).await.unwrap());
+    let revoked = new_toolbox(org, "revoked");
+    toolbox::insert(&mut tx, &revoked).await.unwrap();
+    toolbox::revoke(&mut tx, org, &revoked.id, NOW).await.unwrap();
+    assert!(!toolbox::renew_token(&mut tx, org, &revoked.id, token).await.unwrap());
+}
+
+async fn hashes_of_expired_tokens_are_deleted(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+    for (fixture, name) in [(&one, "a"), (&two, "b"), (&two, "c")] {
+        toolbox::insert(&mut tx, &new_toolbox(&fixture.organization, name)).await.unwrap();
+    }
+    assert_eq!(toolbox::delete_expired_tokens(&mut tx, NOW.plus(9), 9).await.unwrap(), 0);
+    assert_eq!(toolbox::delete_expired_tokens(&mut tx, NOW.plus(10), 2).await.unwrap(), 2);
+    assert_eq!(toolbox::delete_expired_tokens(&mut tx, NOW.plus(10), 2).await.unwrap(), 1);
+    assert_eq!(toolbox::delete_expired_tokens(&mut tx, NOW.plus(99), 9).await.unwrap(), 0);
+    let found = system::find_toolbox(&mut tx, &ToolboxId::from_store("tbx_a".into())).await.unwrap().unwrap();
     assert_eq!((found.join_token_hash, found.join_expires_at), (None, None));
 }
 
@@ -368,6 +407,8 @@ async fn sources_are_read(TwoWorlds { mut tx, one, two }: TwoWorlds) {
 waypost_testkit::both!(two_worlds =>
     toolboxes_are_read_and_written,
     a_token_works_once_and_only_in_time,
+    a_token_is_renewed_until_the_first_heartbeat,
+    hashes_of_expired_tokens_are_deleted,
     missing_heartbeats_are_found_once,
     instances_are_read_and_written,
     the_state_of_a_rotation_is_kept,

@@ -4,7 +4,7 @@ use waypost_core::deployment::Deployment;
 use waypost_core::id::{CatalogVersionId, DeploymentId, InstanceEventId, InstanceId, ToolSecretId, ToolboxId};
 use waypost_core::instance::{Instance, InstanceEvent, InstanceEventKind};
 use waypost_core::toolbox::Toolbox;
-use waypost_store::toolbox::Joining;
+use waypost_store::toolbox::{Joining, NewToken};
 use waypost_store::{Tx, deployment, instance, instance_event, instance_source, system, toolbox};
 
 use crate::fixture::{Fixture, NOW};
@@ -78,6 +78,8 @@ pub(super) async fn use_toolboxes(tx: &mut Tx, one: &Fixture) {
     toolbox::insert(tx, &toolbox).await.unwrap();
     let joining = Joining { token_hash: "hash", public_key: "key", version: "1", now: NOW };
     toolbox::join(tx, org, &new, joining).await.unwrap();
+    toolbox::renew_token(tx, org, &new, NewToken { hash: "other", expires_at: NOW, now: NOW }).await.unwrap();
+    toolbox::delete_expired_tokens(tx, NOW, 9).await.unwrap();
     toolbox::revoke(tx, org, &new, NOW).await.unwrap();
     instance::delete_by_toolbox(tx, org, &new).await.unwrap();
     toolbox::delete(tx, org, &new).await.unwrap();

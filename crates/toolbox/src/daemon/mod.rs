@@ -20,7 +20,9 @@ use self::requests::InstanceRequests;
 use self::storage::Storage;
 use crate::bridge::Bridge;
 use crate::clock;
+use crate::diagnostics::{Diagnostics, Snapshot};
 use crate::egress::EgressPolicy;
+use crate::engine::counted::CountedEngine;
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineOptions};
 use crate::identity::{Identity, IdentityError};
@@ -47,6 +49,8 @@ pub struct DaemonOptions {
     pub network_pool: Ipv4Net,
     /// Additional root certificates for the connection to the control plane, in PEM.
     pub ca_pem: Option<Vec<u8>>,
+    /// Gives access to the state of the daemon.
+    pub diagnostics: Diagnostics,
 }
 
 /// Why the daemon cannot run. The message is for the operator of the machine.
@@ -85,6 +89,7 @@ pub async fn run(
     let connected = DockerEngine::connect_exclusively(engine_options).await;
     let (engine, _lock) =
         connected.map_err(|error| DaemonError::Engine(format!("{}. {}", error.cause, error.next_action)))?;
+    let engine = CountedEngine(engine);
     let policy = EgressPolicy { allow: options.egress_allow.clone(), never: vec![options.network_pool.into()] };
     let link = Link::open(identity, &options.data_dir, clock::system)?;
     let storage = Arc::new(Storage::new(&options.data_dir, Ways::new(policy), clock::system));
@@ -97,6 +102,15 @@ pub async fn run(
         clock: clock::system,
         jitter,
         settings: Settings::default(),
+    });
+    options.diagnostics.set_source({
+        let (link, supervisor) = (link.clone(), supervisor.clone());
+        move || Snapshot {
+            link: link.status().borrow().clone(),
+            is_engine_reachable: supervisor.machine().is_some(),
+            instances: supervisor.reports(),
+            queued_events: link.unacknowledged_events(),
+        }
     });
     let heartbeats = supervisor.clone();
     let runtime = Runtime {
@@ -124,9 +138,9 @@ pub async fn run(
 }
 
 /// Returns the state of the machine for a heartbeat. The link adds the revision of the desired state.
-async fn heartbeat<S: crate::supervisor::servers::Servers>(
-    engine: &DockerEngine,
-    supervisor: &Supervisor<DockerEngine, S>,
+async fn heartbeat<E: Engine, S: crate::supervisor::servers::Servers>(
+    engine: &E,
+    supervisor: &Supervisor<E, S>,
 ) -> Heartbeat {
     let machine = tokio::time::timeout(ENGINE_TIMEOUT, engine.info()).await.ok().and_then(Result::ok);
     let capacity = machine.as_ref().map(|machine| machine.capacity);

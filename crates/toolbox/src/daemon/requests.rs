@@ -40,7 +40,12 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
         let path: Vec<&str> = request.uri.path().split('/').collect();
         let ["", "v1", "instances", id, resource] = path[..] else { return not_found() };
         match (&request.method, resource) {
-            (&Method::POST, "mcp") => self.call(id, &request.headers, body).await,
+            (&Method::POST, "mcp") => {
+                let response = self.call(id, &request.headers, body).await;
+                let status = response.status().as_str().to_owned();
+                metrics::counter!("waypost_daemon_calls_total", "status" => status).increment(1);
+                response
+            }
             // The folder of an unknown instance must not be created.
             _ if !self.has(id) => not_found(),
             (&Method::GET, "logs") => {

@@ -1,5 +1,6 @@
 //! The container engine: what the supervisor can do with containers.
 
+pub mod counted;
 pub mod docker;
 pub mod netns;
 

@@ -46,6 +46,7 @@ pub(super) async fn run(
         Err(error) => return End::Lost(error.to_string()),
     };
     shared.status.send_replace(Status::Online);
+    metrics::counter!("waypost_daemon_links_opened_total").increment(1);
     tracing::info!("the link to the control plane is open");
     let reader = LineReader::new(Body::new(request.into_body()));
     // The receiving half never waits for the sending half, so the two ends cannot block each other.

@@ -176,6 +176,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
     }
 
     fn report_crash(&self, exit_code: i64, out_of_memory: bool) {
+        metrics::counter!("waypost_daemon_crashes_total").increment(1);
         let instance_id = self.id.clone();
         self.shared.parts.control.report(ToolboxEvent::Crashed { instance_id, exit_code, out_of_memory });
     }

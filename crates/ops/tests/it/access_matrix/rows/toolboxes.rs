@@ -57,8 +57,10 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
         Admin toolboxes::update(cx, ops, org, toolbox, &ToolboxPatch::default());
         Admin toolboxes::revoke(cx, ops, org, toolbox);
         Admin toolboxes::rotate_key(cx, ops, org, toolbox);
+        Admin toolboxes::renew_token(cx, ops, org, toolbox);
         Admin toolboxes::delete(cx, ops, org, toolbox);
         Operator toolboxes::report_unresponsive(cx, ops);
+        Operator toolboxes::delete_expired_tokens(cx, ops);
         Operator toolbox_counts::count(cx, ops);
         Operator toolbox_counts::observe(cx, ops);
         Admin instances::create(cx, ops, org, &new_instance);
