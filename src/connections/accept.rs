@@ -11,7 +11,7 @@ use super::registry::Limit;
 use super::{ACCEPT_PAUSE, Activity, Connections};
 
 impl Connections {
-    /// Serves until [`Shutdown::graceful`]. Returns when all connections are closed.
+    /// Serves until [`Shutdown::graceful`](super::Shutdown::graceful). Returns when all connections are closed.
     pub async fn serve(&self, listener: TcpListener, router: Router) {
         loop {
             let accepted = tokio::select! {

@@ -253,6 +253,10 @@ fn toolbox_and_instance_commands_work_remotely() {
     ] {
         server.assert_same(arguments);
     }
+    let renewed = server.run_json(&["toolbox", "renew-token", "rack-2"]);
+    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&renewed), names(&workspace.run_json(&["toolbox", "renew-token", "rack-2"])));
+    assert_eq!(renewed["id"], created["id"]);
     server.assert_change(&["toolbox", "revoke", "rack-2", "--yes"], &["toolbox", "show", "rack-2"]);
     assert_eq!(
         server.run_json(&["toolbox", "delete", "rack-2", "--yes"]),

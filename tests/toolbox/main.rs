@@ -12,6 +12,7 @@ mod browser;
 mod clocks;
 mod commands;
 mod deploy;
+mod diagnostics;
 mod engine;
 mod faults;
 mod forged;

@@ -73,8 +73,8 @@ impl Diagnostics {
         self.0.get().map(|source| source())
     }
 
-    /// Sets where the state comes from. Only the first call has an effect.
-    pub(crate) fn set_source(&self, source: impl Fn() -> Snapshot + Send + Sync + 'static) {
+    /// Sets where the state comes from: the daemon does this when it starts. Only the first call has an effect.
+    pub fn set_source(&self, source: impl Fn() -> Snapshot + Send + Sync + 'static) {
         _ = self.0.set(Box::new(source));
     }
 }
