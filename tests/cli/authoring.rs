@@ -145,7 +145,7 @@ fn errors_name_the_file_and_change_nothing() {
 
 #[test]
 fn lint_needs_no_database() {
-    let workspace = Workspace::new();
+    let workspace = Workspace::empty();
     let hello = workspace.write_file("hello.md", HELLO);
     let bad = workspace.write_file("bad.md", "---\ntype: installer\n---\n\n# Setup\n\n## One\n\nText.\n");
     insta::assert_snapshot!(workspace.run_ok(&["walkthrough", "lint", &hello]), @"DIR/hello.md: no problems");

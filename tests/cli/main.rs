@@ -15,6 +15,8 @@ mod tool_servers;
 mod toolboxes;
 mod usage;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -34,7 +36,19 @@ struct CommandResult {
 }
 
 impl Workspace {
+    /// Creates a folder whose data directory has a database without content. Applying every migration in each test would
+    /// take longer than most tests.
     fn new() -> Self {
+        let workspace = Self::empty();
+        let (data, template) = (workspace.path("waypost-data"), waypost_testkit::folder());
+        waypost_testkit::sqlite_url(&template);
+        DirBuilder::new().mode(0o700).create(&data).unwrap();
+        std::fs::copy(template.path().join("waypost.db"), data.join("waypost.db")).unwrap();
+        workspace
+    }
+
+    /// Creates an empty folder.
+    fn empty() -> Self {
         Self { folder: waypost_testkit::folder() }
     }
 

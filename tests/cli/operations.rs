@@ -19,7 +19,7 @@ fn newest_schema() -> u32 {
 
 #[test]
 fn migrate_reports_the_result() {
-    let workspace = Workspace::new();
+    let workspace = Workspace::empty();
     let newest = newest_schema();
     let result = workspace.run_err(1, &["org", "list", "--no-migrate"]);
     let expected =
@@ -36,7 +36,7 @@ fn migrate_reports_the_result() {
 #[test]
 fn created_files_are_private() {
     use std::os::unix::fs::PermissionsExt;
-    let workspace = Workspace::new();
+    let workspace = Workspace::empty();
     workspace.run_ok(&["migrate"]);
     for (name, expected) in [("waypost-data", 0o700), ("waypost-data/waypost.db", 0o600)] {
         let mode = std::fs::metadata(workspace.path(name)).unwrap().permissions().mode();
@@ -148,7 +148,7 @@ fn a_backup_can_be_restored() {
 
 #[test]
 fn doctor_changes_nothing() {
-    let workspace = Workspace::new();
+    let workspace = Workspace::empty();
     // Port 0 is always free.
     let file = workspace.write_file("waypost.toml", "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\n");
     let report = workspace.run_json(&["doctor", "--config", &file]);

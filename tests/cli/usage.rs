@@ -4,7 +4,7 @@ use crate::Workspace;
 
 #[test]
 fn version_and_help_succeed() {
-    let workspace = Workspace::new();
+    let workspace = Workspace::empty();
     assert_eq!(workspace.run_ok(&["--version"]), format!("waypost {}\n", env!("CARGO_PKG_VERSION")));
     let commands = [
         "serve",
@@ -46,7 +46,7 @@ fn incorrect_usage_exits_with_2() {
 
 #[test]
 fn unknown_and_invalid_settings_are_named() {
-    let workspace = Workspace::new();
+    let workspace = Workspace::empty();
     let mut command = workspace.command(&["migrate"]);
     let result = workspace.to_result(command.env("WAYPOST_LISTENN", "x").output().unwrap());
     insta::assert_snapshot!(result.err, @"error: unknown setting `WAYPOST_LISTENN` (from environment variable WAYPOST_LISTENN); did you mean `WAYPOST_LISTEN`?");

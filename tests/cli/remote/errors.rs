@@ -150,7 +150,7 @@ fn the_key_can_come_from_the_environment_stdin_or_a_flag() {
 
 #[test]
 fn conflicting_flags_are_rejected() {
-    let workspace = Workspace::new();
+    let workspace = Workspace::empty();
     let fails = |arguments: &[&str]| {
         let result = workspace.run(&[arguments, &["--api-key", "wpk_x"]].concat());
         assert_eq!((result.code, result.out.as_str()), (2, ""), "{arguments:?}: {}", result.err);
