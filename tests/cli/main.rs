@@ -41,7 +41,7 @@ impl Workspace {
     fn new() -> Self {
         let workspace = Self::empty();
         let (data, template) = (workspace.path("waypost-data"), waypost_testkit::folder());
-        waypost_testkit::sqlite_url(&template);
+        let _url = waypost_testkit::sqlite_url(&template);
         DirBuilder::new().mode(0o700).create(&data).unwrap();
         std::fs::copy(template.path().join("waypost.db"), data.join("waypost.db")).unwrap();
         workspace
