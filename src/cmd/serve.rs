@@ -25,7 +25,6 @@ use waypost_mail::Outbox;
 use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
-use waypost_ops::ToolboxSwitch;
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::tickets::limits::TicketLimits;
@@ -220,7 +219,7 @@ fn start_services(
         .with_new_users_per_address(settings.new_users_per_address)
         .with_ticket_limits(ticket_limits)
         .with_instance_limit(settings.instance_limit)
-        .with_toolboxes(toolbox_switch(settings, replica.as_ref()));
+        .with_toolboxes(settings.toolbox_switch());
     if let Some(replica) = &replica {
         hosting = hosting.with_forward(replica.forward());
     }
@@ -240,14 +239,6 @@ fn build_web(services: &Services) -> Web {
         mail: services.outbox.clone(),
         random: Arc::new(SystemRandom),
     })
-}
-
-/// Whether toolboxes are on. On PostgreSQL, they require that replicas reach each other.
-fn toolbox_switch(settings: &Settings, replica: Option<&Replica>) -> ToolboxSwitch {
-    match settings.toolbox_switch() {
-        ToolboxSwitch::On if !settings.database_url.is_sqlite() && replica.is_none() => ToolboxSwitch::Incomplete,
-        switch => switch,
-    }
 }
 
 /// Listens on the operator's socket. Without it, `serve` works except for the commands that need it, so a failure is not

@@ -358,11 +358,14 @@ impl Settings {
         self.origins.get(name)
     }
 
-    /// Whether the operations on toolboxes are on. [`Replica::from_settings`](crate::replicas::Replica::from_settings)
-    /// checks what they require on PostgreSQL.
+    /// Whether toolboxes are on. On PostgreSQL, they require that replicas and commands reach each other.
     #[must_use]
     pub fn toolbox_switch(&self) -> ToolboxSwitch {
-        if self.toolboxes { ToolboxSwitch::On } else { ToolboxSwitch::Off }
+        match self.toolboxes {
+            false => ToolboxSwitch::Off,
+            true if !self.database_url.is_sqlite() && self.internal_url.is_none() => ToolboxSwitch::Incomplete,
+            true => ToolboxSwitch::On,
+        }
     }
 
     /// Returns the public origin of this installation, given the port it listens on.

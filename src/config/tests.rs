@@ -155,3 +155,15 @@ fn the_reference_is_up_to_date() {
     let current = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(current, table::reference(), "docs/config.md is out of date: run the test with WAYPOST_TEST_WRITE=1");
 }
+
+#[test]
+fn toolboxes_on_postgresql_require_an_internal_url() {
+    let mut settings = Settings::default();
+    assert_eq!(settings.toolbox_switch(), ToolboxSwitch::On);
+    settings.database_url = "postgres://waypost@db/waypost".parse().unwrap();
+    assert_eq!(settings.toolbox_switch(), ToolboxSwitch::Incomplete);
+    settings.internal_url = Some("https://10.0.0.1:8443".parse().unwrap());
+    assert_eq!(settings.toolbox_switch(), ToolboxSwitch::On);
+    settings.toolboxes = false;
+    assert_eq!(settings.toolbox_switch(), ToolboxSwitch::Off);
+}

@@ -13,19 +13,27 @@ use super::{ACCEPT_PAUSE, Activity, Connections};
 impl Connections {
     /// Serves until [`Shutdown::graceful`](super::Shutdown::graceful). Returns when all connections are closed.
     pub async fn serve(&self, listener: TcpListener, router: Router) {
+        self.accept_each(|| listener.accept(), |(socket, peer)| self.accept(socket, peer, &router)).await;
+        drop((listener, router));
+        self.0.tasks.wait().await;
+    }
+
+    /// Calls `open` with each connection that `accept` returns, until the port stops.
+    pub(super) async fn accept_each<T, F>(&self, accept: impl Fn() -> F, open: impl Fn(T))
+    where
+        F: Future<Output = std::io::Result<T>>,
+    {
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.0.stop.graceful.cancelled() => break,
-                accepted = listener.accept() => accepted,
+                accepted = accept() => accepted,
             };
             match accepted {
-                Ok((socket, peer)) => self.accept(socket, peer, &router),
+                Ok(connection) => open(connection),
                 Err(error) => self.handle_accept_error(&error).await,
             }
         }
-        drop((listener, router));
-        self.0.tasks.wait().await;
     }
 
     fn accept(&self, socket: TcpStream, peer: SocketAddr, router: &Router) {
@@ -64,7 +72,7 @@ impl Connections {
     }
 
     /// Waits for a file descriptor to become available, because the listener would immediately report the same error again.
-    pub(super) async fn handle_accept_error(&self, error: &std::io::Error) {
+    async fn handle_accept_error(&self, error: &std::io::Error) {
         use std::io::ErrorKind;
         if matches!(
             error.kind(),

@@ -15,18 +15,11 @@ impl Connections {
     /// Serves a Unix socket until [`super::Shutdown::graceful`]. Connections for which `is_allowed` returns `false` are
     /// closed. Returns when all connections are closed.
     pub async fn serve_unix(&self, listener: UnixListener, router: Router, is_allowed: impl Fn(&UnixStream) -> bool) {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.0.stop.graceful.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((socket, _)) if is_allowed(&socket) => self.accept_unix(socket, &router),
-                Ok(_) => tracing::warn!(port = self.0.registry.port(), "rejected a connection of another user"),
-                Err(error) => self.handle_accept_error(&error).await,
-            }
-        }
+        let open = |(socket, _)| match is_allowed(&socket) {
+            true => self.accept_unix(socket, &router),
+            false => tracing::warn!(port = self.0.registry.port(), "rejected a connection of another user"),
+        };
+        self.accept_each(|| listener.accept(), open).await;
         drop((listener, router));
         self.0.tasks.wait().await;
     }

@@ -33,13 +33,12 @@ pub fn routes(links: Links) -> Router {
 
 async fn relay(
     State(links): State<Links>,
-    Path((id, path)): Path<(String, String)>,
+    Path((id, _)): Path<(String, String)>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
-    let _ = path;
     let Some((toolbox, uri)) = id.parse::<ToolboxId>().ok().zip(inner(&uri)) else {
         return link_error(LinkError::Offline);
     };
