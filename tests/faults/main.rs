@@ -14,6 +14,8 @@ mod disk;
 mod durability;
 mod installation;
 mod kill;
+#[path = "../support/link_client.rs"]
+mod link_client;
 mod load;
 mod outage;
 mod program;

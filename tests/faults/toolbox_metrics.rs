@@ -1,9 +1,5 @@
 //! The metrics of toolboxes, instances and deployments in `/metrics` of the running program.
 
-use std::sync::Arc;
-
-use http::request::Parts;
-use http::{Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 use waypost_core::caller::Ctx;
@@ -11,17 +7,14 @@ use waypost_core::seal::SecretText;
 use waypost_ops::instances::{self, NewInstance};
 use waypost_ops::{Ops, catalog, toolboxes};
 use waypost_outbound::unguarded_client;
-use waypost_toolbox::clock;
 use waypost_toolbox::control::Control;
-use waypost_toolbox::identity::Identity;
 use waypost_toolbox::join::{Join, join};
-use waypost_toolbox::link::connect::NetworkConnector;
-use waypost_toolbox::link::requests::{BoxFuture, Requests, ResponseBody, error_response};
-use waypost_toolbox::link::{Link, Runtime, Status};
+use waypost_toolbox::link::{Link, Status};
 use waypost_toolbox_proto::instance::InstanceState;
-use waypost_toolbox_proto::message::{Capacity, DeploymentOutcome, Heartbeat, InstanceReport, ToolboxEvent};
+use waypost_toolbox_proto::message::{DeploymentOutcome, InstanceReport, ToolboxEvent};
 
 use crate::installation::{Installation, TIMEOUT};
+use crate::link_client;
 use crate::program::{ServeProcess, configure, run_command, waypost_command};
 
 /// Starts the program. Returns it with the URL of its metrics.
@@ -57,31 +50,11 @@ async fn assert_has(metrics: &str, beginnings: &[&str]) {
     }
 }
 
-/// Answers every request with 404.
-struct NoServers;
-
-impl Requests for NoServers {
-    fn handle(&self, _: Parts, _: waypost_link_io::Body) -> BoxFuture<'_, Response<ResponseBody>> {
-        Box::pin(async { error_response(StatusCode::NOT_FOUND, "There are no servers.") })
-    }
-}
-
 /// Joins with the token, and opens a link without a container engine.
 async fn open_link(url: String, token: &SecretText, folder: &waypost_testkit::TempDir) -> Link {
     let request = Join { url, token: token.expose().to_owned(), data_dir: folder.path().to_owned(), ca_pem: None };
-    let identity: Identity = join(request).await.unwrap();
-    let link = Link::open(identity, folder.path(), clock::system).unwrap();
-    link.start(Runtime {
-        connector: Arc::new(NetworkConnector::new(None)),
-        requests: Arc::new(NoServers),
-        heartbeat: Arc::new(|| {
-            let capacity = Capacity { cpus: 2.0, memory_bytes: 4 << 30, disk_free_bytes: 1 << 30 };
-            let (version, instances) = ("1.0".to_owned(), Vec::new());
-            Box::pin(async move { Heartbeat { version, engine: None, capacity, desired_revision: 0, instances } })
-        }),
-    });
-    timeout(TIMEOUT, link.status().wait_for(|status| *status == Status::Online)).await.unwrap().unwrap();
-    link
+    let identity = join(request).await.unwrap();
+    link_client::open(identity, folder.path(), link_client::heartbeat()).await
 }
 
 async fn new_instance(cx: &Ctx, ops: &Ops, installation: &Installation) -> NewInstance {

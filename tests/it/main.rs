@@ -19,6 +19,8 @@ mod docs;
 mod guidance;
 mod hidden_text;
 mod identity;
+#[path = "../support/link_client.rs"]
+mod link_client;
 mod many_walkthroughs;
 mod modules;
 mod play;

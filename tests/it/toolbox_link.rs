@@ -3,27 +3,29 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::request::Parts;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tower::ServiceExt;
 use waypost::config::Settings;
 use waypost::connections::{ConnectionLimits, Connections, Shutdown};
+use waypost::replicas::relay;
 use waypost_core::id::{OrganizationId, ToolboxId};
 use waypost_core::toolbox::JOIN_TOKEN_MS;
+use waypost_core::{SystemClock, SystemRandom};
+use waypost_link::Directory;
+use waypost_ops::link_leases::LinkLeases;
 use waypost_ops::toolbox_directory::KnownRevisions;
 use waypost_ops::{ToolboxSwitch, toolboxes};
 use waypost_testkit::TempDir;
-use waypost_toolbox::clock;
-use waypost_toolbox::identity::Identity;
 use waypost_toolbox::join::{Join, join};
-use waypost_toolbox::link::connect::NetworkConnector;
-use waypost_toolbox::link::requests::{BoxFuture, Requests, ResponseBody, error_response};
-use waypost_toolbox::link::{Link, Runtime, Status};
-use waypost_toolbox_proto::message::{Capacity, Heartbeat};
+use waypost_toolbox::link::{Link, Status};
 
 use crate::app::{App, Setup};
+use crate::link_client::{self, TIMEOUT};
 
 /// Creates a toolbox in a new organisation, and returns both and the token.
 async fn create(app: &App) -> (OrganizationId, ToolboxId, String) {
@@ -103,60 +105,101 @@ async fn joins_and_links_have_rate_limits() {
     app.finish().await;
 }
 
-/// Answers every request with 404.
-struct NoInstances;
+/// An installation that listens on a port, with a machine that has joined and is online.
+struct Connected {
+    app: App,
+    organization: OrganizationId,
+    id: ToolboxId,
+    link: Link,
+    shutdown: Shutdown,
+    serving: JoinHandle<()>,
+    _folder: TempDir,
+}
 
-impl Requests for NoInstances {
-    fn handle(&self, _: Parts, _: waypost_link::Body) -> BoxFuture<'_, Response<ResponseBody>> {
-        Box::pin(async { error_response(StatusCode::NOT_FOUND, "There are no instances.") })
+impl Connected {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+        let app = App::with(Setup { public_url: String::leak(origin.clone()), ..Setup::default() }).await;
+        let shutdown = Shutdown::default();
+        let connections = Connections::new(ConnectionLimits::main(&Settings::default(), 1_024), shutdown.clone());
+        let serving = tokio::spawn({
+            let router = app.router();
+            async move { connections.serve(listener, router).await }
+        });
+        let (organization, id, token) = create(&app).await;
+        let folder = waypost_testkit::folder();
+        let request = Join { url: origin, token, data_dir: folder.path().to_owned(), ca_pem: None };
+        let link = link_client::open(join(request).await.unwrap(), folder.path(), link_client::heartbeat()).await;
+        Self { app, organization, id, link, shutdown, serving, _folder: folder }
+    }
+
+    async fn finish(self) {
+        self.link.stop().await;
+        self.shutdown.graceful.cancel();
+        self.serving.await.unwrap();
+        self.app.finish().await;
     }
 }
 
-fn start_link(identity: Identity, folder: &TempDir) -> Link {
-    let link = Link::open(identity, folder.path(), clock::system).unwrap();
-    link.start(Runtime {
-        connector: Arc::new(NetworkConnector::new(None)),
-        requests: Arc::new(NoInstances),
-        heartbeat: Arc::new(|| {
-            let capacity = Capacity { cpus: 2.0, memory_bytes: 1 << 30, disk_free_bytes: 1 << 30 };
-            let (version, instances) = ("1.0".to_owned(), Vec::new());
-            Box::pin(async move { Heartbeat { version, engine: None, capacity, desired_revision: 0, instances } })
-        }),
-    });
-    link
-}
-
-/// A machine joins, opens its link, and loses it when it is revoked by another process.
+/// A toolbox loses its link when another process revokes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_toolbox_loses_its_link() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let origin = format!("http://localhost:{}", listener.local_addr().unwrap().port());
-    let app = App::with(Setup { public_url: String::leak(origin.clone()), ..Setup::default() }).await;
-    let shutdown = Shutdown::default();
-    let connections = Connections::new(ConnectionLimits::main(&Settings::default(), 1_024), shutdown.clone());
-    let serving = tokio::spawn({
-        let router = app.router();
-        async move { connections.serve(listener, router).await }
-    });
-    let (organization, id, token) = create(&app).await;
-    let folder = waypost_testkit::folder();
-    let request = Join { url: origin, token, data_dir: folder.path().to_owned(), ca_pem: None };
-    let link = start_link(join(request).await.unwrap(), &folder);
-    let mut status = link.status();
-    status.wait_for(|status| *status == Status::Online).await.unwrap();
-    let directory = app.toolboxes();
-    let links = app.links();
-    let mut known = KnownRevisions::default();
+    let connected = Connected::new().await;
+    let Connected { app, organization, id, link, .. } = &connected;
+    let (directory, links, mut known) = (app.toolboxes(), app.links(), KnownRevisions::default());
     directory.refresh_links(&mut known).await.unwrap();
-    assert_eq!(links.toolboxes(), std::slice::from_ref(&id));
+    assert_eq!(links.toolboxes(), std::slice::from_ref(id));
     // These operations have links of their own, like another process.
-    toolboxes::revoke(app.cx(), &app.ops(), &organization, &id).await.unwrap();
+    toolboxes::revoke(app.cx(), &app.ops(), organization, id).await.unwrap();
     directory.refresh_links(&mut known).await.unwrap();
     assert_eq!(links.toolboxes(), []);
-    status.wait_for(|status| matches!(status, Status::Unauthorized(_))).await.unwrap();
-    link.stop().await;
+    link.status().wait_for(|status| matches!(status, Status::Unauthorized(_))).await.unwrap();
     drop((directory, links));
-    shutdown.graceful.cancel();
-    serving.await.unwrap();
-    app.finish().await;
+    connected.finish().await;
+}
+
+/// The newest link wins, also if it is one to another replica: this one closes its link.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_another_replica_has_claimed_is_closed() {
+    let connected = Connected::new().await;
+    let Connected { app, id, link, .. } = &connected;
+    let leases = |url: &str| LinkLeases::new(app.db().clone(), Arc::new(SystemClock), &SystemRandom, url.to_owned());
+    let here = app.toolboxes().with_leases(Some(leases("https://here")));
+    let other = app.toolboxes().with_leases(Some(leases("https://other")));
+    let (links, mut known) = (app.links(), KnownRevisions::default());
+    other.claim(id).await.unwrap();
+    here.claim(id).await.unwrap();
+    here.refresh_links(&mut known).await.unwrap();
+    assert_eq!(links.toolboxes(), std::slice::from_ref(id), "the last claim is that of this process");
+    let mut status = link.status();
+    status.mark_unchanged();
+    other.claim(id).await.unwrap();
+    here.refresh_links(&mut known).await.unwrap();
+    let lost = timeout(TIMEOUT, status.wait_for(|status| *status == Status::Connecting)).await;
+    lost.expect("the link is closed").unwrap();
+    drop((here, other, links));
+    connected.finish().await;
+}
+
+/// Another replica receives the daemon's response, also an error, and can tell it from an error of the link.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_other_replicas_are_relayed() {
+    let connected = Connected::new().await;
+    let send = async |toolbox: &str| {
+        let uri = format!("/toolboxes/{toolbox}/v1/instances/ins_1/logs?tail=1&follow=false");
+        let request = Request::get(uri).body(Body::empty()).unwrap();
+        let response = relay::routes(connected.app.links()).oneshot(request).await.unwrap();
+        let error = response.headers().get(relay::LINK_ERROR_HEADER).map(|value| value.to_str().unwrap().to_owned());
+        let status = response.status();
+        (status, error, response.into_body().collect().await.unwrap().to_bytes())
+    };
+    let (status, error, body) = send(connected.id.as_str()).await;
+    assert_eq!((status, error), (StatusCode::NOT_FOUND, None));
+    assert!(String::from_utf8_lossy(&body).contains("There are no instances."), "{body:?}");
+    for unknown in ["tbx_0000000000000000", "x"] {
+        let (status, error, _) = send(unknown).await;
+        assert_eq!((status, error.as_deref()), (StatusCode::SERVICE_UNAVAILABLE, Some("toolbox_offline")), "{unknown}");
+    }
+    connected.finish().await;
 }

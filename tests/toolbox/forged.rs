@@ -1,40 +1,24 @@
 //! A toolbox that sends messages about the instance of another one: a client in the test, with the real link.
 
-use std::sync::Arc;
-
-use http::{Method, Response};
+use http::Method;
 use serde_json::{Value, json};
-use waypost_link_io::Body;
-use waypost_toolbox::clock;
 use waypost_toolbox::control::Control;
 use waypost_toolbox::identity::Identity;
-use waypost_toolbox::link::connect::NetworkConnector;
-use waypost_toolbox::link::requests::{BoxFuture, Requests, ResponseBody, error_response};
-use waypost_toolbox::link::{Link, Runtime, Status};
+use waypost_toolbox::link::Link;
 use waypost_toolbox_proto::message::{Capacity, DeploymentOutcome, Engine, Heartbeat, InstanceReport, ToolboxEvent};
 use waypost_toolbox_proto::{DeploymentError, DeploymentStep, ErrorCode, InstanceState};
 
 use crate::image::Image;
+use crate::link_client;
 use crate::site::{Site, id_of};
 use crate::support::TIMEOUT;
 use crate::waypost::Toolbox;
 
 const SECRET: &str = "correct-horse-battery-staple";
 
-/// Has no instances.
-struct NoRequests;
-
-impl Requests for NoRequests {
-    fn handle(&self, _: http::request::Parts, _: Body) -> BoxFuture<'_, Response<ResponseBody>> {
-        Box::pin(async { error_response(http::StatusCode::NOT_FOUND, "The toolbox does not have this instance.") })
-    }
-}
-
 /// Opens the link of a toolbox that claims to have an instance, which has failed.
 async fn open_link(toolbox: &Toolbox, instance: &str) -> Link {
     let identity = Identity::load(toolbox.data()).expect("the toolbox has joined");
-    let link = Link::open(identity, toolbox.data(), clock::system).expect("the folder is writable");
-    let report = failed(instance);
     let heartbeat = Heartbeat {
         version: "forged".to_owned(),
         engine: Some(Engine {
@@ -44,21 +28,10 @@ async fn open_link(toolbox: &Toolbox, instance: &str) -> Link {
             architecture: "amd64".to_owned(),
         }),
         capacity: Capacity { cpus: 64.0, memory_bytes: 1 << 40, disk_free_bytes: 1 << 40 },
-        desired_revision: 0,
-        instances: vec![report],
+        instances: vec![failed(instance)],
+        ..link_client::heartbeat()
     };
-    link.start(Runtime {
-        connector: Arc::new(NetworkConnector::new(None)),
-        requests: Arc::new(NoRequests),
-        heartbeat: Arc::new(move || {
-            let heartbeat = heartbeat.clone();
-            Box::pin(async move { heartbeat })
-        }),
-    });
-    let mut status = link.status();
-    let online = tokio::time::timeout(TIMEOUT, status.wait_for(|status| *status == Status::Online)).await;
-    online.expect("the link opens in time").expect("the link runs");
-    link
+    link_client::open(identity, toolbox.data(), heartbeat).await
 }
 
 fn failed(instance: &str) -> InstanceReport {

@@ -20,6 +20,8 @@ mod harness;
 mod image;
 mod isolation;
 mod leak;
+#[path = "../support/link_client.rs"]
+mod link_client;
 mod links;
 mod netns;
 mod own_engine;

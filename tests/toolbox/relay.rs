@@ -1,7 +1,6 @@
 //! Relays between two parts, with the faults of a network: between daemon and control plane, daemon and engine, or engine
 //! and registry.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +49,8 @@ struct Shared {
 /// A relay. It ends when it is dropped.
 pub struct Relay {
     shared: Arc<Shared>,
+    /// Where new connections lead: a `HOST:PORT` or the path of a socket.
+    target: watch::Sender<String>,
     address: String,
     accepting: JoinHandle<()>,
     _folder: Option<TempDir>,
@@ -60,18 +61,19 @@ impl Relay {
     pub async fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener is bound").to_string();
-        let (shared, target) = (Shared::new(), target.to_owned());
+        let shared = Shared::new();
+        let (target, current) = watch::channel(target.to_owned());
         let accepting = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    let target = target.clone();
+                    let target = current.borrow().clone();
                     let connect = async move { TcpStream::connect(target).await };
                     tokio::spawn(serve(client, connect, Arc::clone(&shared)));
                 }
             }
         });
-        Self { shared, address, accepting, _folder: None }
+        Self { shared, target, address, accepting, _folder: None }
     }
 
     /// Relays a new Unix socket to an engine.
@@ -80,18 +82,20 @@ impl Relay {
         let folder = TempDir::new_in("/tmp").expect("a temporary folder can be created");
         let path = folder.path().join("docker.sock");
         let listener = UnixListener::bind(&path).expect("the socket is new");
-        let (shared, target) = (Shared::new(), PathBuf::from(engine.host().trim_start_matches("unix://")));
+        let shared = Shared::new();
+        let (target, current) = watch::channel(engine.host().trim_start_matches("unix://").to_owned());
         let accepting = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    let target = target.clone();
+                    let target = current.borrow().clone();
                     let connect = async move { UnixStream::connect(target).await };
                     tokio::spawn(serve(client, connect, Arc::clone(&shared)));
                 }
             }
         });
-        Self { shared, address: path.to_str().expect("UTF-8").to_owned(), accepting, _folder: Some(folder) }
+        let address = path.to_str().expect("UTF-8").to_owned();
+        Self { shared, target, address, accepting, _folder: Some(folder) }
     }
 
     /// Returns `HOST:PORT`, or the path of the socket.
@@ -122,6 +126,12 @@ impl Relay {
     /// Closes all connections. New ones are accepted.
     pub fn cut(&self) {
         self.change(|faults| faults.epoch += 1);
+    }
+
+    /// Relays to another `HOST:PORT`, and closes the connections to the earlier one.
+    pub fn move_to(&self, target: &str) {
+        self.target.send_replace(target.to_owned());
+        self.cut();
     }
 
     /// Transfers the next bytes of each client twice.

@@ -4,55 +4,17 @@ use std::net::SocketAddr;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::TcpListener;
 
 use crate::engine::Engine;
 use crate::image::Image;
+use crate::relay::Relay;
 use crate::site::Site;
 use crate::support::installation::Installation;
 use crate::waypost::{Toolbox, Waypost};
 
 const KEY: &str = "6b6579206f6620616e20696e7374616c6c6174696f6e20666f72207465737473";
 const OTHER_KEY: &str = "6b6579206f6620736f6d6520696e7374616c6c6174696f6e2c206e6f74206f75";
-
-/// A load balancer that forwards all connections to one replica, and closes them when it changes to another one.
-struct Balancer {
-    origin: String,
-    target: watch::Sender<Option<SocketAddr>>,
-}
-
-impl Balancer {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = format!("http://{}", listener.local_addr().unwrap());
-        let (target, watched) = watch::channel(None);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(forward(client, watched.clone()));
-            }
-        });
-        Self { origin, target }
-    }
-
-    fn set(&self, replica: &Waypost) {
-        self.target.send_replace(Some(replica.origin.trim_start_matches("http://").parse().unwrap()));
-    }
-}
-
-async fn forward(mut client: TcpStream, mut target: watch::Receiver<Option<SocketAddr>>) {
-    let address = *target.borrow_and_update();
-    let Some(Ok(mut server)) = (match address {
-        Some(address) => Some(TcpStream::connect(address).await),
-        None => None,
-    }) else {
-        return;
-    };
-    tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-        _ = target.changed() => {}
-    }
-}
 
 async fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
@@ -68,6 +30,11 @@ async fn replica(database: &str, public_url: &str) -> Installation {
     installation.set_env("WAYPOST_INTERNAL_LISTEN", internal.to_string());
     installation.set_env("WAYPOST_INTERNAL_URL", format!("https://{internal}"));
     installation
+}
+
+/// Returns the address of the public port of a replica.
+fn address(replica: &Waypost) -> &str {
+    replica.origin.trim_start_matches("http://")
 }
 
 /// Calls the tool `echo` through a replica, until it has reached the toolbox.
@@ -93,13 +60,15 @@ waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
     async fn each_replica_reaches_the_toolbox_docker() {
         let database = waypost_testkit::postgres_url();
-        let balancer = Balancer::start().await;
-        let first = replica(&database, &balancer.origin).await;
+        // The load balancer leads to one replica at a time.
+        let balancer = Relay::to("127.0.0.1:1").await;
+        let public_url = format!("http://{}", balancer.address());
+        let first = replica(&database, &public_url).await;
         first.run(&["org", "create", "acme", "--name", "Acme Rockets"]).await;
         let first = Waypost::start_as(first).await;
-        let mut second = first.start_replica(replica(&database, &balancer.origin).await).await;
-        balancer.set(&first);
-        let toolbox = Toolbox::join_at(&first, "machine", &balancer.origin).await;
+        let mut second = first.start_replica(replica(&database, &public_url).await).await;
+        balancer.move_to(address(&first));
+        let toolbox = Toolbox::join_at(&first, "machine", &public_url).await;
         // The first replica holds the link.
         let mut site = Site::start_as(Engine::shared(), first, toolbox).await;
         let version = site.import("echo", "1", &Image::stdio(), json!({})).await;
@@ -130,7 +99,7 @@ waypost_testkit::needs_docker! {
         let refused = second.run_failing_with(&call, "WAYPOST_SECRET_KEY", OTHER_KEY).await;
         assert!(refused.contains("waypost serve"), "{refused}");
 
-        // An error of the daemon is not one of the link.
+        // What another replica stores reaches the daemon through the one with the link.
         second.api(Method::POST, &format!("/instances/{id}/stop"), &Value::Null).await;
         site.wait_for_state(&id, "stopped").await;
         second.api(Method::POST, &format!("/instances/{id}/start"), &Value::Null).await;
@@ -141,13 +110,13 @@ waypost_testkit::needs_docker! {
         site.waypost.kill().await;
         let (status, error) = second.api(Method::GET, &format!("/instances/{id}/tools"), &Value::Null).await;
         assert_eq!((status, &error["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("toolbox_offline")), "{error}");
-        balancer.set(&second);
+        balancer.move_to(address(&second));
         assert_reaches(&site, &second, &id).await;
         // Another process takes the place of the dead one, and forwards to the one with the link.
         site.waypost.start_again().await;
         assert_reaches(&site, &site.waypost, &id).await;
-        // The daemon moves while both run: the newest link wins.
-        balancer.set(&site.waypost);
+        // The daemon moves while both run.
+        balancer.move_to(address(&site.waypost));
         assert_reaches(&site, &site.waypost, &id).await;
         assert_reaches(&site, &second, &id).await;
         assert_eq!(site.container(&id), container);

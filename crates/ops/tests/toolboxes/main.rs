@@ -8,6 +8,7 @@ mod deployments;
 mod events;
 mod fixture;
 mod instances;
+mod leases;
 mod off;
 mod rotation;
 mod sequences;

@@ -58,6 +58,9 @@ async fn toolboxes_are_switched_off_for_an_installation(fixture: Fixture) {
     daemon.heartbeat(Vec::new()).await;
     let id = fixture.create("search").await.instance.id;
     let (_, token) = toolboxes::create(cx, &fixture.ops, org, "pending").await.unwrap();
+    let incomplete = fixture.ops.clone().with_toolboxes(ToolboxSwitch::Incomplete);
+    let error = toolboxes::list(cx, &incomplete, org, None, 10).await.unwrap_err();
+    assert!(is_off(&error) && error.message.contains("`internal_url`"), "{error:?}");
     let off = fixture.ops.clone().with_toolboxes(ToolboxSwitch::Off);
     assert_unusable(&fixture, &off, &id, &daemon.id).await;
     let errors = [
