@@ -8,7 +8,7 @@
 //! | `GET /v1/instances/ID/stats` | | [`StatsSample`], one per line, oldest first |
 //!
 //! Cancelling a request (`RST_STREAM`) cancels the call. An error is a status with [`CallError`] as its body: 404 for an
-//! unknown instance, 409 if the instance is not to run, 413, 429 if too many calls are waiting, 502 if the server did not
+//! unknown instance, 409 if the instance is stopped or its deployment failed, 413, 429 if too many calls are waiting, 502 if the server did not
 //! answer with MCP, 503 if it cannot be started, 504 for a timeout.
 
 use serde::{Deserialize, Serialize};

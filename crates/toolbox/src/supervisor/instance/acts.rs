@@ -328,7 +328,10 @@ fn failure(refusal: &Refusal) -> CallFailure {
     let (status, message) = match refusal {
         Refusal::Stopped => (409, "The instance is stopped. Start it first.".to_owned()),
         Refusal::Deploying => (503, "The instance is being deployed. Try again.".to_owned()),
-        Refusal::Failed => (503, "The deployment of the instance failed.".to_owned()),
+        // Repeating the call does not help.
+        Refusal::Failed => {
+            (409, "The deployment of the instance failed. Correct its configuration, and deploy it again.".to_owned())
+        }
         Refusal::Crashed { retry_in, message } => {
             let seconds = retry_in.as_secs() + 1;
             (503, format!("{message} It starts again in {seconds} seconds."))

@@ -73,7 +73,7 @@ pub(super) fn no_mcp(cause: &str, log: &ContainerLog) -> DeploymentError {
 pub(super) fn health_timeout(cause: Option<&str>, log: &ContainerLog) -> DeploymentError {
     let mut text = "The server did not list its tools within 60 seconds.".to_owned();
     if let Some(cause) = cause {
-        text = format!("{text} Last error: {}", log.mask(cause));
+        text = format!("{text} Last error: {}.", log.mask(cause).trim_end_matches('.'));
     }
     error(
         DeploymentStep::Checking,
@@ -90,6 +90,6 @@ fn with_tail(cause: &str, log: &ContainerLog) -> String {
     let start = (start..=tail.len()).find(|start| tail.is_char_boundary(*start)).unwrap_or(tail.len());
     match &tail[start..] {
         "" => cause.to_owned(),
-        quote => format!("{cause} Its last output: {quote}"),
+        quote => format!("{cause} Its last output: \"{}\".", quote.trim_end()),
     }
 }
