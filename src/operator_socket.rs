@@ -16,6 +16,7 @@ use axum::response::Response;
 use tracing::Instrument;
 use waypost_core::Random;
 use waypost_core::id::base32;
+use waypost_http_kit::layered::layered;
 use waypost_http_kit::request_info::RequestInfo;
 use waypost_http_kit::web::Web;
 use waypost_ops::limits::MAX_BODY;
@@ -89,10 +90,9 @@ impl OperatorSocket {
 /// Returns the REST API below `/api/v1`, with the operator as the caller of every request. Must only be served where nobody
 /// else can connect.
 pub fn router(web: &Web) -> Router {
-    Router::new()
-        .nest("/api/v1", waypost_api::operator_router(web))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(Arc::clone(&web.random), describe_request))
+    let api = Router::new().nest_service("/api/v1", waypost_api::operator_router(web));
+    let api = layered(api, DefaultBodyLimit::max(MAX_BODY));
+    layered(api, middleware::from_fn_with_state(Arc::clone(&web.random), describe_request))
 }
 
 /// Adds the facts that the API requires of every request.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::HttpBody as _;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
@@ -25,6 +25,7 @@ use waypost_auth::Auth;
 use waypost_console::Console;
 use waypost_core::id::base32;
 use waypost_core::{Code, Error, Random};
+use waypost_http_kit::layered::{MatchedRoute, layered, record_route};
 use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::request_info::RequestInfo;
 use waypost_mcp::endpoint::{Endpoint, HandlerFactory};
@@ -94,24 +95,27 @@ pub fn build<R: HandlerFactory>(state: RouterState<R>) -> Router {
     let mcp = mcp
         .layer(cors)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), server::find_server::<R>))
+        .route_layer(middleware::from_fn(record_route))
         .with_state(Arc::clone(&state));
-    let others = Router::new()
-        .merge(oauth(&state))
-        .merge(public_pages(&state))
-        .merge(toolbox::routes(&state))
-        .merge(
-            waypost_console::router(state.console.clone())
-                .nest("/api/v1", waypost_api::router(&state.console))
-                .layer(middleware::from_fn_with_state(Arc::clone(&state), serve_console::<R>)),
-        )
-        .fallback(fallback)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), apply_rate_limit::<R>));
-    others
-        .merge(mcp)
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), check_host::<R>))
-        .merge(health_routes(state.hosting.clone()))
-        .layer(middleware::from_fn_with_state(state, observe::<R>))
+    let limited = layered(others(&state), DefaultBodyLimit::max(MAX_BODY));
+    let limited = layered(limited, middleware::from_fn_with_state(Arc::clone(&state), apply_rate_limit::<R>));
+    let hosts =
+        layered(mcp.fallback_service(limited), middleware::from_fn_with_state(Arc::clone(&state), check_host::<R>));
+    let all = health_routes(state.hosting.clone()).fallback_service(hosts);
+    layered(all, middleware::from_fn_with_state(state, observe::<R>))
+}
+
+/// Returns the routes that share the general rate limit: everything except MCP endpoints.
+fn others<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
+    let console = waypost_console::router(state.console.clone(), any(fallback));
+    let console = Router::new().nest_service("/api/v1", waypost_api::router(&state.console)).fallback_service(console);
+    let console = layered(console, middleware::from_fn_with_state(Arc::clone(state), serve_console::<R>));
+    Router::new()
+        .merge(oauth(state))
+        .merge(public_pages(state))
+        .merge(toolbox::routes(state))
+        .route_layer(middleware::from_fn(record_route))
+        .fallback_service(console)
 }
 
 /// Returns the routes of the authorization servers: metadata and endpoints for clients of any origin, which use no
@@ -200,14 +204,15 @@ async fn observe<R: HandlerFactory>(
     request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     // Log the route, not the path, which may contain a tracking ID.
-    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = MatchedRoute::default();
+    request.extensions_mut().insert(route.clone());
     let span = tracing::info_span!("request", request_id = id);
     let mut response = match identify_client(&state, &mut request) {
         Ok(()) => next.run(request).instrument(span.clone()).await,
         Err(response) => response,
     };
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
-    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    let route = route.as_str();
     span.in_scope(|| tracing::debug!(%method, route, status, elapsed_us = elapsed.as_micros(), "request completed"));
     metrics::counter!("waypost_http_requests_total", "status" => status.to_string()).increment(1);
     metrics::histogram!("waypost_http_request_seconds").record(elapsed.as_secs_f64());

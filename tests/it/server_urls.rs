@@ -75,7 +75,7 @@ async fn a_server_has_a_path_url_and_a_virtual_host_url() {
     localhost              /s/acme%2Fmcp              404
     localhost              /s/%00/mcp                 404
     localhost              /s/a'%20OR%201=1--/mcp     404
-    localhost              /                          403
+    localhost              /                          405
     a.acme.localhost       /mcp                       421
     evil.example           /s/acme/mcp                421
     localhost.evil.example /s/acme/mcp                421

@@ -46,6 +46,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use waypost_core::Error;
 use waypost_http_kit::asset::Assets;
 use waypost_http_kit::compression::{self, Compressible};
+use waypost_http_kit::layered::{layered, record_route};
 use waypost_http_kit::web::Web;
 
 use crate::problem::ApiError;
@@ -161,43 +162,46 @@ fn describe_credentials(document: &mut utoipa::openapi::OpenApi) {
 /// Returns the routes below `/api/v1`. They require a [`waypost_http_kit::request_info::RequestInfo`] in each request's
 /// extensions.
 pub fn router(web: &Web) -> Router {
-    with_caller(web, |routes| routes.layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate)))
+    let authenticate = middleware::from_fn_with_state(web.clone(), authenticate::authenticate);
+    with_documents(layered(operation_routes(web), authenticate))
 }
 
 /// Returns the same routes for the operator, who is the caller of every request and needs no credentials. The header
 /// `Waypost-Organization` selects the organisation. Must only be served where nobody else can connect.
 pub fn operator_router(web: &Web) -> Router {
-    with_caller(web, |routes| {
-        routes.layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate_operator))
-    })
+    let authenticate = middleware::from_fn_with_state(web.clone(), authenticate::authenticate_operator);
+    with_documents(layered(operation_routes(web), authenticate))
 }
 
-/// Returns the routes with the layer that determines the caller. No request can determine its caller itself, because both
-/// layers replace the extension that handlers read.
-fn with_caller(web: &Web, authenticate: impl FnOnce(Router<Web>) -> Router<Web>) -> Router {
+/// Returns the routes of all operations, without the layer that determines the caller. No request can determine its
+/// caller itself, because both of these layers replace the extension that handlers read.
+fn operation_routes(web: &Web) -> Router {
     let routes = operations()
         .into_router()
+        .route_layer(middleware::from_fn(record_route))
         .fallback(|| async { ApiError::from(Error::not_found("path")) })
         .method_not_allowed_fallback(|| async {
             let message = "This path does not support this method. See /api/v1/openapi.json for the supported methods.";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
         })
-        .layer(middleware::from_fn_with_state(web.clone(), idempotency::handle));
-    authenticate(routes)
-        .layer(middleware::map_response(|mut response: Response| async {
-            // Only responses to GET and HEAD are compressed. They contain no secrets: a secret is returned once, in the
-            // response to the POST that creates it.
-            response.extensions_mut().insert(Compressible);
-            response
-        }))
-        .layer(middleware::from_fn(compression::compress))
-        .route(
-            "/openapi.json",
-            get(|RawQuery(query): RawQuery, headers: HeaderMap| async move {
-                DOCUMENT_FILE.serve(DOCUMENT_NAME, query.as_deref(), &headers)
-            }),
-        )
-        .with_state(web.clone())
+        .with_state(web.clone());
+    layered(routes, middleware::from_fn_with_state(web.clone(), idempotency::handle))
+}
+
+/// Adds the OpenAPI document, which needs no caller, and compression.
+fn with_documents(routes: Router) -> Router {
+    let mark = middleware::map_response(|mut response: Response| async {
+        // Only responses to GET and HEAD are compressed. They contain no secrets: a secret is returned once, in the
+        // response to the POST that creates it.
+        response.extensions_mut().insert(Compressible);
+        response
+    });
+    layered(layered(routes, mark), middleware::from_fn(compression::compress)).route(
+        "/openapi.json",
+        get(|RawQuery(query): RawQuery, headers: HeaderMap| async move {
+            DOCUMENT_FILE.serve(DOCUMENT_NAME, query.as_deref(), &headers)
+        }),
+    )
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use waypost_http_kit::web::Web;
 /// The routes of a part of the API.
 #[derive(Default)]
 pub struct Routes {
-    router: Router<Web>,
+    operations: Vec<(String, MethodRouter<Web>)>,
     descriptions: Vec<fn() -> UtoipaMethodRouter<Web>>,
 }
 
@@ -44,17 +44,19 @@ impl Routes {
 
     pub fn routes(mut self, operations: Operations) -> Self {
         self.descriptions.push(operations.describe);
-        Self { router: self.router.route(&operations.path, operations.methods), ..self }
+        self.operations.push((operations.path, operations.methods));
+        self
     }
 
     pub fn merge(mut self, other: Self) -> Self {
         self.descriptions.extend(other.descriptions);
-        Self { router: self.router.merge(other.router), ..self }
+        self.operations.extend(other.operations);
+        self
     }
 
     /// Returns the router, without descriptions.
     pub fn into_router(self) -> Router<Web> {
-        self.router
+        self.operations.into_iter().fold(Router::new(), |router, (path, methods)| router.route(&path, methods))
     }
 
     /// Adds the descriptions of all operations to `document`.

@@ -49,9 +49,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
+use axum::routing::MethodRouter;
 use waypost_core::organization::SignUpPolicy;
+use waypost_http_kit::compression;
+use waypost_http_kit::layered::{layered, record_route};
 use waypost_http_kit::web::Web;
-use waypost_http_kit::{compression, origin};
 use waypost_ops::user_accounts::UserAccounts;
 
 use crate::providers::Provider;
@@ -115,15 +117,15 @@ impl std::ops::Deref for Console {
 }
 
 /// Returns the router of the console. It requires a [`waypost_http_kit::request_info::RequestInfo`] in each request's
-/// extensions.
-pub fn router(console: Console) -> Router {
-    Router::new()
-        .merge(routes().into_router())
-        .layer(middleware::from_fn(view::clear_flash))
-        .layer(middleware::from_fn(origin::check))
-        .layer(middleware::from_fn(compression::compress))
+/// extensions. `not_found` responds to requests that match no route.
+pub fn router(console: Console, not_found: MethodRouter) -> Router {
+    let pages = routes()
+        .into_router()
         .merge(asset::router())
-        .with_state(console)
+        .route_layer(middleware::from_fn(record_route))
+        .fallback_service(not_found)
+        .with_state(console);
+    layered(pages, middleware::from_fn(compression::compress))
 }
 
 /// Returns the routes of all pages with their required access.

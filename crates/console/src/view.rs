@@ -1,9 +1,8 @@
 //! Responses of pages: HTML, redirects and errors, with security headers.
 
 use askama::Template;
-use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use waypost_core::{Code, Error};
 
@@ -68,15 +67,19 @@ pub fn redirect_with_flash(location: &str, message: &str) -> Response {
     response
 }
 
-/// Clears the message of [`redirect_with_flash`] after a page has shown it.
-pub async fn clear_flash(request: Request, next: Next) -> Response {
-    let has_flash = request.method() == Method::GET && cookies::read(request.headers(), cookies::FLASH).is_some();
-    let is_fragment = request.headers().contains_key("hx-request");
-    let mut response = next.run(request).await;
-    if has_flash && !is_fragment && !response.status().is_redirection() {
+/// Whether the response to this request shows the flash message, so that [`clear_flash`] must be called. A fragment of a
+/// page does not show it.
+pub fn clears_flash(request: &Parts) -> bool {
+    request.method == Method::GET
+        && cookies::read(&request.headers, cookies::FLASH).is_some()
+        && !request.headers.contains_key("hx-request")
+}
+
+/// Clears the flash message that the response shows. A redirect shows nothing.
+pub fn clear_flash(response: &mut Response) {
+    if !response.status().is_redirection() {
         cookies::clear(response.headers_mut(), cookies::FLASH);
     }
-    response
 }
 
 /// Returns `next` if it is a path of this site, otherwise `/`. Prevents redirects to other sites.

@@ -94,14 +94,29 @@ pub fn without_coding(opaque: &str) -> &str {
 
 /// Middleware that compresses responses marked as [`Compressible`]. It must wrap the middleware that marks them.
 pub async fn compress(mut request: Request, next: Next) -> Response {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_head = *request.method() == Method::HEAD;
+    let is_read = is_head || *request.method() == Method::GET;
     if !is_read || is_caused_by_another_site(request.headers()) {
         return next.run(request).await;
     }
+    // A response to HEAD has the same headers as the response to GET (RFC 9110, section 9.3.2).
+    *request.method_mut() = Method::GET;
+    let response = compress_read(request, next).await;
+    if is_head { without_body(response) } else { response }
+}
+
+/// Removes the body of a response to HEAD. The header states its length, if it is known.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
+}
+
+async fn compress_read(request: Request, next: Next) -> Response {
     let coding = Coding::negotiate(request.headers());
     let cached: Vec<_> = request.headers().get_all(header::IF_NONE_MATCH).iter().cloned().collect();
-    // A response to HEAD has the same headers as the response to GET; the server omits the body.
-    *request.method_mut() = Method::GET;
     let mut response = next.run(request).await;
     if response.extensions_mut().remove::<Compressible>().is_none() {
         return response;

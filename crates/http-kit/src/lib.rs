@@ -1,4 +1,4 @@
-//! Code shared by the HTTP crates: assets, compression, cookies, headers, rate limits, statuses of errors, and facts
+//! Code shared by the HTTP crates: assets, compression, cookies, headers, layers, rate limits, statuses of errors, and facts
 //! about a request.
 
 pub mod asset;
@@ -6,6 +6,7 @@ pub mod compression;
 pub mod cookies;
 pub mod download;
 pub mod headers;
+pub mod layered;
 pub mod limits;
 pub mod origin;
 pub mod request_info;

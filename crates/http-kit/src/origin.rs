@@ -4,13 +4,13 @@
 //! The browser states the origin of a request (`Sec-Fetch-Site`, Fetch Metadata; `Origin`, RFC 6454), and scripts
 //! cannot forge these headers. Forms therefore need no token.
 
-use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
 use url::Url;
 
 use crate::request_info::RequestInfo;
+use crate::status;
 
 /// Whether a request with these headers comes from a page of the host in `info`. Returns false if neither header is
 /// present: every current browser sends at least one of them with a form.
@@ -33,15 +33,24 @@ fn is_origin_of(origin: &str, authority: &str) -> bool {
     matches!(url.scheme(), "http" | "https") && url.origin() == own.origin()
 }
 
-/// Rejects requests that would change something and do not come from the console's own pages.
-pub async fn check(info: RequestInfo, request: Request, next: Next) -> Response {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if safe || is_same_origin(request.headers(), &info) {
-        return next.run(request).await;
+/// Returns the response to a request that would change something and does not come from the console's own pages.
+pub fn check(request: &Parts) -> Option<Response> {
+    if matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return None;
+    }
+    let info = match RequestInfo::from_parts(request) {
+        Ok(info) => info,
+        Err(error) => {
+            status::log(&error);
+            return Some(status::of(error.code).into_response());
+        }
+    };
+    if is_same_origin(&request.headers, &info) {
+        return None;
     }
     let message =
         "This form was not sent from a page of this console. Go back, reload the page and submit the form again.\n";
-    (StatusCode::FORBIDDEN, message).into_response()
+    Some((StatusCode::FORBIDDEN, message).into_response())
 }
 
 #[cfg(test)]

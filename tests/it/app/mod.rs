@@ -106,7 +106,8 @@ impl Default for Setup {
 struct RunningProduct {
     router: Router,
     toolboxes: ToolboxDirectory,
-    operator_router: Router,
+    /// The state from which the router of the operator's socket is built, which few tests use.
+    web: Web,
     hosting: Hosting,
     tasks: Tasks,
 }
@@ -215,9 +216,8 @@ impl App {
             mail,
             random: Arc::clone(&random),
         });
-        let operator_router = operator_socket::router(&web);
         let console = Console::new(
-            web,
+            web.clone(),
             ConsoleOptions { sign_up: setup.sign_up, providers: setup.providers, api_document: waypost_api::document },
         );
         let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
@@ -242,13 +242,7 @@ impl App {
             keyring,
             clock,
             cx,
-            running: Mutex::new(Some(RunningProduct {
-                router: router::build(routes),
-                operator_router,
-                toolboxes,
-                hosting,
-                tasks,
-            })),
+            running: Mutex::new(Some(RunningProduct { router: router::build(routes), web, toolboxes, hosting, tasks })),
             names: Mutex::default(),
             calls: AtomicI64::new(0),
             deleted: Mutex::new(false),
@@ -299,8 +293,8 @@ impl App {
 
     /// Sends a request through the router of the operator's socket.
     pub async fn send_as_operator(&self, request: Request<Body>) -> Response<Body> {
-        let router = self.0.running.lock().unwrap().as_ref().unwrap().operator_router.clone();
-        router.oneshot(request).await.unwrap()
+        let web = self.0.running.lock().unwrap().as_ref().unwrap().web.clone();
+        operator_socket::router(&web).oneshot(request).await.unwrap()
     }
 
     /// Advances the clock and reloads the offers of all servers.
@@ -403,8 +397,8 @@ impl App {
     /// Stops the product. All pending writes are completed.
     pub async fn stop(&self) {
         let Some(running) = self.0.running.lock().unwrap().take() else { return };
-        let RunningProduct { router, operator_router, toolboxes, hosting, tasks } = running;
-        drop((router, operator_router, toolboxes, hosting));
+        let RunningProduct { router, web, toolboxes, hosting, tasks } = running;
+        drop((router, web, toolboxes, hosting));
         // Completes only when no other reference to the hosting is left.
         tokio::time::timeout(Duration::from_secs(20), tasks.finish())
             .await
