@@ -50,7 +50,7 @@ pub(super) async fn respond<S: Source>(
     credentials: Credentials,
     open: impl Future<Output = Result<S>>,
 ) -> Result<Response> {
-    let follow = Follow::open(web.ops(), &scope.organization_id)?;
+    let follow = Follow::open(web.ops(), &scope.organization_id).await?;
     let source = open.await?;
     let mut checks = interval(CHECK);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,13 +1,22 @@
 //! Responses that stay open and follow logs or deployments: their limits.
 
+use std::time::Duration;
+
 use waypost_core::Result;
 use waypost_core::id::OrganizationId;
 
 use crate::Ops;
 use crate::slots::{Slot, SlotLimits};
 
-/// The maximum number of open responses of this process. Each queries the database every few seconds.
-pub(crate) const MAX_FOLLOWS: SlotLimits = SlotLimits { total: 200, per_organization: 20 };
+/// The limits of open responses. Each queries the database every few seconds. Nothing waits: an open response may never
+/// end.
+pub(crate) const MAX_FOLLOWS: SlotLimits = SlotLimits {
+    total: 200,
+    per_organization: 20,
+    waiting: 0,
+    waiting_per_organization: 0,
+    max_wait: Duration::ZERO,
+};
 
 /// An open response, counted until it is dropped.
 #[derive(Debug)]
@@ -20,8 +29,8 @@ impl Follow {
     ///
     /// # Errors
     /// `rate_limited` if the organisation has 20 open responses, or this process 200.
-    pub fn open(ops: &Ops, organization: &OrganizationId) -> Result<Self> {
+    pub async fn open(ops: &Ops, organization: &OrganizationId) -> Result<Self> {
         let message = "Too many logs and deployments are being followed. Close one of them first.";
-        Ok(Self { _slot: ops.follows.acquire(organization, message)? })
+        Ok(Self { _slot: ops.follows.acquire(organization, message).await? })
     }
 }

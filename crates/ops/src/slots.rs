@@ -1,8 +1,16 @@
-//! Limits of work that takes place at the same time, in total and per organisation.
+//! Limits of work that takes place at the same time, in total and per organisation, with a bounded queue.
+//!
+//! 1. At most [`SlotLimits::total`] slots are in use, and at most [`SlotLimits::per_organization`] by an organisation.
+//! 2. Work that finds no free slot waits, in the order of its arrival within the organisation. An organisation occupies at
+//!    most as many places in the queue for the slots of all as it may have slots, so that the others overtake its
+//!    remaining work.
+//! 3. If too much work waits, or a wait takes too long, it is rejected.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error, Result};
 
@@ -13,67 +21,109 @@ pub(crate) struct SlotLimits {
     pub total: usize,
     /// The maximum number of slots in use by an organisation.
     pub per_organization: usize,
+    /// The maximum number of waiting requests.
+    pub waiting: usize,
+    /// The maximum number of waiting requests of an organisation.
+    pub waiting_per_organization: usize,
+    /// The maximum time that a request waits.
+    pub max_wait: Duration,
 }
 
-/// Counts work in progress. Cheap to clone; clones share the same counts.
+/// Slots for work in progress. Cheap to clone; clones share the same slots.
 #[derive(Debug, Clone)]
 pub(crate) struct Slots(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     limits: SlotLimits,
-    used: Mutex<Used>,
+    free: Arc<Semaphore>,
+    users: Mutex<Users>,
 }
 
+/// The requests that wait or have a slot.
 #[derive(Debug, Default)]
-struct Used {
+struct Users {
     total: usize,
-    organizations: HashMap<OrganizationId, usize>,
+    organizations: HashMap<OrganizationId, Organization>,
+}
+
+#[derive(Debug)]
+struct Organization {
+    users: usize,
+    free: Arc<Semaphore>,
 }
 
 impl Slots {
     pub(crate) fn new(limits: SlotLimits) -> Self {
-        Self(Arc::new(Inner { limits, used: Mutex::default() }))
+        Self(Arc::new(Inner { limits, free: Arc::new(Semaphore::new(limits.total)), users: Mutex::default() }))
     }
 
-    /// Takes a slot until the returned value is dropped.
+    /// Waits for a slot and takes it until the returned value is dropped.
     ///
     /// # Errors
-    /// `rate_limited` with `message` if a limit is reached.
-    pub(crate) fn acquire(&self, organization: &OrganizationId, message: &str) -> Result<Slot> {
-        let mut used = self.0.used();
-        let own = used.organizations.get(organization).copied().unwrap_or(0);
-        if used.total >= self.0.limits.total || own >= self.0.limits.per_organization {
-            return Err(Error::new(Code::RateLimited, message).with("retry_after_seconds", 1));
+    /// `rate_limited` with `message` if too many requests wait, or there is no free slot in time.
+    pub(crate) async fn acquire(&self, organization: &OrganizationId, message: &str) -> Result<Slot> {
+        let rejection = || Error::new(Code::RateLimited, message).with("retry_after_seconds", 1);
+        let (place, own) = self.enter(organization).ok_or_else(rejection)?;
+        let permits = async {
+            let own = own.acquire_owned().await.map_err(Error::internal)?;
+            let shared = Arc::clone(&self.0.free).acquire_owned().await.map_err(Error::internal)?;
+            Ok::<_, Error>([own, shared])
+        };
+        let permits = tokio::time::timeout(self.0.limits.max_wait, permits).await.map_err(|_| rejection())??;
+        Ok(Slot { _permits: permits, _place: place })
+    }
+
+    /// Counts a request that waits, and returns the slots of its organisation.
+    fn enter(&self, organization: &OrganizationId) -> Option<(Place, Arc<Semaphore>)> {
+        let limits = &self.0.limits;
+        let mut users = self.0.users();
+        let own = users.organizations.get(organization).map_or(0, |own| own.users);
+        if users.total >= limits.total + limits.waiting
+            || own >= limits.per_organization + limits.waiting_per_organization
+        {
+            return None;
         }
-        used.total += 1;
-        used.organizations.insert(organization.clone(), own + 1);
-        Ok(Slot { slots: self.clone(), organization: organization.clone() })
+        users.total += 1;
+        let own = users.organizations.entry(organization.clone()).or_insert_with(|| Organization {
+            users: 0,
+            free: Arc::new(Semaphore::new(limits.per_organization)),
+        });
+        own.users += 1;
+        let free = Arc::clone(&own.free);
+        Some((Place { slots: self.clone(), organization: organization.clone() }, free))
     }
 }
 
 impl Inner {
-    fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    fn users(&self) -> MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A slot in use.
 #[derive(Debug)]
 pub(crate) struct Slot {
+    _permits: [OwnedSemaphorePermit; 2],
+    _place: Place,
+}
+
+/// A request that is counted until it is dropped.
+#[derive(Debug)]
+struct Place {
     slots: Slots,
     organization: OrganizationId,
 }
 
-impl Drop for Slot {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut used = self.slots.0.used();
-        used.total -= 1;
-        // Removed at 0, so that the map does not grow beyond the number of slots.
-        match used.organizations.get_mut(&self.organization) {
-            Some(own) if *own > 1 => *own -= 1,
+        let mut users = self.slots.0.users();
+        users.total -= 1;
+        // Removed at 0, so that the map does not grow beyond the number of requests.
+        match users.organizations.get_mut(&self.organization) {
+            Some(own) if own.users > 1 => own.users -= 1,
             _ => {
-                used.organizations.remove(&self.organization);
+                users.organizations.remove(&self.organization);
             }
         }
     }
@@ -81,20 +131,62 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt;
+
     use super::*;
 
-    #[test]
-    fn slots_are_limited_and_released() {
-        let slots = Slots::new(SlotLimits { total: 3, per_organization: 2 });
-        let ids: Vec<_> = (0..3).map(|n| OrganizationId::from_store(format!("org_{n}"))).collect();
-        let acquire = |n: usize| slots.acquire(&ids[n], "Too many.");
-        let (first, _second) = (acquire(0).unwrap(), acquire(0).unwrap());
-        assert_eq!(acquire(0).unwrap_err().code, Code::RateLimited, "the organisation has two");
-        let third = acquire(1).unwrap();
-        assert_eq!(acquire(2).unwrap_err().code, Code::RateLimited, "there are three in total");
+    fn organization(n: usize) -> OrganizationId {
+        OrganizationId::from_store(format!("org_{n}"))
+    }
+
+    fn slots(waiting: usize, waiting_per_organization: usize) -> Slots {
+        let max_wait = Duration::from_secs(30);
+        Slots::new(SlotLimits { total: 3, per_organization: 2, waiting, waiting_per_organization, max_wait })
+    }
+
+    #[tokio::test]
+    async fn without_a_queue_slots_are_limited_and_released() {
+        let slots = slots(0, 0);
+        let acquire = async |n: usize| slots.acquire(&organization(n), "Too many.").await;
+        let (first, _second) = (acquire(0).await.unwrap(), acquire(0).await.unwrap());
+        assert_eq!(acquire(0).await.unwrap_err().code, Code::RateLimited, "the organisation has two");
+        let third = acquire(1).await.unwrap();
+        assert_eq!(acquire(2).await.unwrap_err().code, Code::RateLimited, "there are three in total");
         drop(first);
-        let _fourth = acquire(0).unwrap();
+        let _fourth = acquire(0).await.unwrap();
         drop(third);
-        assert_eq!(slots.0.used().organizations.len(), 1);
+        assert_eq!(slots.0.users().organizations.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn requests_wait_in_order_and_do_not_block_other_organisations() {
+        let slots = slots(3, 2);
+        let acquire = |n: usize| {
+            let slots = slots.clone();
+            async move { slots.acquire(&organization(n), "Too many.").await }
+        };
+        let (first, second) = (acquire(0).await.unwrap(), acquire(0).await.unwrap());
+        let (mut third, mut fourth) = (pin!(acquire(0)), pin!(acquire(0)));
+        assert!(third.as_mut().now_or_never().is_none() && fourth.as_mut().now_or_never().is_none());
+        assert_eq!(acquire(0).await.unwrap_err().code, Code::RateLimited, "two wait");
+        let _other = acquire(1).await.unwrap();
+        drop(first);
+        assert!(fourth.as_mut().now_or_never().is_none(), "the third is first");
+        let third = third.await.unwrap();
+        drop((second, third));
+        let _fourth = fourth.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends() {
+        let slots = slots(3, 2);
+        let own = organization(0);
+        let held = [slots.acquire(&own, "Too many.").await.unwrap(), slots.acquire(&own, "Too many.").await.unwrap()];
+        assert_eq!(slots.acquire(&own, "Too many.").await.unwrap_err().code, Code::RateLimited);
+        drop(held);
+        assert!(slots.0.users().organizations.is_empty(), "the request that gave up is not counted");
+        assert_eq!(slots.0.free.available_permits(), 3);
     }
 }

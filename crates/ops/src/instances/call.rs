@@ -38,20 +38,27 @@ pub const MAX_TOOL_NAME: usize = 256;
 const REPORT_TIME: Duration = Duration::from_secs(5);
 /// The maximum number of pages of a list of tools.
 const MAX_PAGES: usize = 50;
-/// The maximum number of calls of this process at a time. Each may need [`MAX_RESPONSE_BYTES`] of memory.
-pub(crate) const MAX_CALLS: SlotLimits = SlotLimits { total: 64, per_organization: 16 };
+/// The limits of calls of this process. Each may need [`MAX_RESPONSE_BYTES`] of memory once it has a slot; until then, it
+/// needs that of its arguments.
+pub(crate) const MAX_CALLS: SlotLimits = SlotLimits {
+    total: 64,
+    per_organization: 16,
+    waiting: 2_048,
+    waiting_per_organization: 1_008,
+    max_wait: TIMEOUT,
+};
 
 /// The key of the container that lists tools, if the instance has several. A list has no state, so all callers can share
 /// one container instead of starting one each.
 const LIST_KEY: &str = "api";
-const BUSY: &str = "Too many calls of tools are in progress. Try again later.";
+const BUSY: &str = "Too many calls of tools are waiting. Try again later.";
 
 /// Returns the tools of an instance, as its server describes them. Starts the server if it is stopped until its next
 /// call.
 ///
 /// # Errors
-/// `not_found` if the instance does not exist or the caller cannot access it; `rate_limited` if too many calls are in
-/// progress; `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the server cannot be
+/// `not_found` if the instance does not exist or the caller cannot access it; `rate_limited` if too many calls wait, or the
+/// call has waited for 30 seconds; `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the server cannot be
 /// started; `conflict` if the instance is not running; `tool_server_error` if the server reports an error, or its answer
 /// is not a list of tools, has more than 50 pages or is too large, or does not arrive within 30 seconds.
 pub async fn list_tools(
@@ -62,7 +69,7 @@ pub async fn list_tools(
 ) -> Result<Vec<Box<RawValue>>> {
     ops.authorize_toolbox_use(cx, Operation::InstanceRead, organization).await?;
     let instance = find_running(ops, organization, id).await?;
-    let _slot = ops.calls.acquire(organization, BUSY)?;
+    let _slot = ops.calls.acquire(organization, BUSY).await?;
     let call = Call { ops, instance: &instance, key: LIST_KEY.to_owned() };
     within(TIMEOUT + REPORT_TIME, call.list_tools()).await
 }
@@ -89,7 +96,7 @@ pub async fn call_tool(
         Sharing::PerSession => session_key(cx),
         Sharing::Shared | Sharing::PerAgent => caller_key(cx),
     };
-    let _slot = ops.calls.acquire(organization, BUSY)?;
+    let _slot = ops.calls.acquire(organization, BUSY).await?;
     // Recorded before it is sent, so that every call that may have had an effect is in the audit log.
     let mut tx = ops.store.begin().await?;
     let detail = json!({ "slug": instance.slug, "tool": clean(tool) });
