@@ -37,6 +37,7 @@ pub mod server;
 pub mod slug;
 pub mod step;
 pub mod ticket;
+pub mod tool_definition;
 pub mod tool_secret;
 pub mod toolbox;
 pub mod version;

@@ -4,16 +4,19 @@
 //! the raw text that was received.
 
 pub mod canonical;
+pub mod definition;
 mod envelope;
 pub mod era;
 mod error;
 pub mod methods;
 mod params;
+pub mod public_name;
 pub mod relay;
 mod request_id;
 pub mod revision;
 mod session;
 pub mod sse;
+pub mod strict;
 
 pub use envelope::{Body, Envelope, MAX_BATCH, MAX_DEPTH};
 pub use error::{
