@@ -190,6 +190,8 @@ id!(/// A secret of tool servers.
     ToolSecretId, "sec_", random);
 id!(/// An event of an instance on its toolbox.
     InstanceEventId, "iev_", ordered);
+id!(/// A definition of a tool server, with its approval.
+    ToolApprovalId, "apr_", ordered);
 
 #[cfg(test)]
 mod tests {

@@ -66,6 +66,7 @@ pub mod ticket;
 pub mod ticket_comment;
 pub mod ticket_digest;
 pub mod tool_call;
+pub mod tool_definition;
 pub mod tool_secret;
 pub mod toolbox;
 pub mod toolbox_link;

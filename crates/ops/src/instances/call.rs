@@ -40,13 +40,8 @@ const REPORT_TIME: Duration = Duration::from_secs(5);
 const MAX_PAGES: usize = 50;
 /// The limits of calls of this process. Each may need [`MAX_RESPONSE_BYTES`] of memory once it has a slot; until then, it
 /// needs that of its arguments.
-pub(crate) const MAX_CALLS: SlotLimits = SlotLimits {
-    total: 64,
-    per_organization: 16,
-    waiting: 2_048,
-    waiting_per_organization: 1_008,
-    max_wait: TIMEOUT,
-};
+pub(crate) const MAX_CALLS: SlotLimits =
+    SlotLimits { total: 64, per_organization: 16, waiting: 2_048, waiting_per_organization: 1_008, max_wait: TIMEOUT };
 
 /// The key of the container that lists tools, if the instance has several. A list has no state, so all callers can share
 /// one container instead of starting one each.

@@ -27,6 +27,7 @@ mod schema;
 mod sqlite;
 mod support;
 mod tenants;
+mod tool_definitions;
 mod tool_secrets;
 mod toolbox_links;
 mod toolboxes;

@@ -66,6 +66,9 @@ INSERT INTO instances VALUES
     ('ins_N', 'org_N', 'search', 'search', 'Search', 'ctv_N', 'tbx_N', 'running', 'running', 1, 1, 0, FALSE, NULL, '{}',
      FALSE, '[]', 5, 6);
 INSERT INTO instance_secrets VALUES ('ins_N', 'API_KEY', 'org_N', 'sec_N', 1, 0);
+INSERT INTO tool_definitions VALUES
+    ('apr_N', 'org_N', 'ins_N', 'ctv_N', 'tool', 'find', 'd0', '{"name":"find"}', NULL, TRUE, 'pending', NULL, NULL, NULL,
+     NULL, 5);
 INSERT INTO deployments VALUES
     ('dep_N', 'org_N', 'ins_N', 1, 'ctv_N', '{}', '[]', FALSE, 'complete', 'complete', NULL, 5, 6);
 INSERT INTO instance_events VALUES ('iev_N', 'org_N', 'ins_N', 'state', 'running', 6);
