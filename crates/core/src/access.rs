@@ -89,6 +89,10 @@ names! {
         ToolSecretRead = "tool_secret.read",
         /// Create, rotate and delete secrets.
         ToolSecretWrite = "tool_secret.write",
+        /// View the definitions of tool servers and their approvals.
+        ToolApprovalRead = "tool_approval.read",
+        /// Approve and reject definitions of tool servers.
+        ToolApprovalWrite = "tool_approval.write",
         /// Play a walkthrough that is offered on a server.
         WalkthroughPlay = "walkthrough.play",
         /// Sign in as an end user on the pages of a server.
@@ -128,7 +132,8 @@ impl Operation {
             | Self::InstanceWrite
             | Self::InstanceCall
             | Self::ToolSecretRead
-            | Self::ToolSecretWrite => Some(Role::Admin),
+            | Self::ToolSecretWrite
+            | Self::ToolApprovalWrite => Some(Role::Admin),
             Self::OrganizationRead
             | Self::MemberRead
             | Self::ServerRead
@@ -142,7 +147,8 @@ impl Operation {
             | Self::TicketWrite
             | Self::ToolboxRead
             | Self::CatalogRead
-            | Self::InstanceRead => Some(Role::Member),
+            | Self::InstanceRead
+            | Self::ToolApprovalRead => Some(Role::Member),
         }
     }
 }

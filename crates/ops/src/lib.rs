@@ -63,6 +63,8 @@ pub mod ticket_comments;
 pub mod ticket_creation;
 pub mod ticket_replies;
 pub mod tickets;
+pub mod tool_approvals;
+pub mod tool_definitions;
 pub mod tool_secrets;
 mod toolbox_access;
 pub mod toolbox_counts;

@@ -270,3 +270,35 @@ pub async fn update_approval(conn: &mut Conn, definition: &ToolDefinition) -> Re
         .bind(definition.decided_at.map(|at| at.0)).execute(c).await?.rows_affected());
     Ok(changed > 0)
 }
+
+/// Returns the definitions of an instance with this digest that its server lists at present.
+///
+/// # Errors
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_by_digest(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    instance: &InstanceId,
+    digest: &str,
+) -> Result<Vec<ToolDefinition>> {
+    let sql = select("WHERE instance_id = $1 AND organization_id = $2 AND digest = $3 AND is_current = $4 ORDER BY id");
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
+        .bind(instance.as_str()).bind(organization.as_str()).bind(digest).bind(true).fetch_all(c).await?);
+    rows.into_iter().map(ToolDefinition::try_from).collect()
+}
+
+/// Returns the IDs of the definitions of an instance about which an admin has decided.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn list_decided_ids(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    instance: &InstanceId,
+) -> Result<Vec<ToolApprovalId>> {
+    const SQL: &str = "SELECT id FROM tool_definitions WHERE instance_id = $1 AND organization_id = $2 AND state <> $3";
+    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(instance.as_str()).bind(organization.as_str()).bind(ApprovalState::Pending.as_str())
+        .fetch_all(c).await?);
+    Ok(ids.into_iter().map(ToolApprovalId::from_store).collect())
+}

@@ -45,7 +45,7 @@ pub(crate) const MAX_CALLS: SlotLimits =
 
 /// The key of the container that lists tools, if the instance has several. A list has no state, so all callers can share
 /// one container instead of starting one each.
-const LIST_KEY: &str = "api";
+pub(crate) const LIST_KEY: &str = "api";
 const BUSY: &str = "Too many calls of tools are waiting. Try again later.";
 
 /// Returns the tools of an instance, as its server describes them. Starts the server if it is stopped until its next
@@ -153,10 +153,11 @@ struct ToolPage {
 }
 
 /// A caller of an instance.
-struct Call<'a> {
-    ops: &'a Ops,
-    instance: &'a Instance,
-    key: String,
+pub(crate) struct Call<'a> {
+    pub(crate) ops: &'a Ops,
+    pub(crate) instance: &'a Instance,
+    /// The key of the caller's container, if the instance has several.
+    pub(crate) key: String,
 }
 
 impl Call<'_> {
@@ -182,7 +183,10 @@ impl Call<'_> {
     }
 
     /// Sends a request to the server, and returns the result of its response, which has at most `limit` bytes.
-    async fn request(&self, method: &str, params: &impl Serialize, limit: usize) -> Result<Box<RawValue>> {
+    ///
+    /// # Errors
+    /// `unavailable` or `tool_server_error` with a `reason`; `server_code` is the code of a JSON-RPC error.
+    pub(crate) async fn request(&self, method: &str, params: &impl Serialize, limit: usize) -> Result<Box<RawValue>> {
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let message = serde_json::to_vec(&message).map_err(Error::internal)?;
         let request = Request::post(mcp_path(self.instance.id.as_str()))

@@ -11,7 +11,7 @@ mod desired;
 pub mod logs;
 mod placement;
 mod removal;
-mod requests;
+pub(crate) mod requests;
 mod rotation;
 mod run;
 mod slug;

@@ -56,7 +56,7 @@ pub(super) async fn get(ops: &Ops, instance: &Instance, path: &str) -> Result<Bo
 ///
 /// # Errors
 /// Those of `work`.
-pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     let late =
         |_| Error::new(Code::Unavailable, "The toolbox did not answer in time. Try again.").with("reason", "timeout");
     tokio::time::timeout(limit, work).await.map_err(late)?
