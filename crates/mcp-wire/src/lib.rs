@@ -12,8 +12,12 @@ mod params;
 pub mod relay;
 mod request_id;
 pub mod revision;
+mod scan;
 mod session;
+#[cfg(any(test, feature = "testing"))]
+pub mod smuggling;
 pub mod sse;
+pub mod strict;
 
 pub use envelope::{Body, Envelope, MAX_BATCH, MAX_DEPTH};
 pub use error::{
@@ -22,4 +26,5 @@ pub use error::{
 };
 pub use params::RoutingParams;
 pub use request_id::RequestId;
+pub use scan::{Ambiguity, MAX_LEVELS};
 pub use session::{LIFETIME_MS, OpenedSession, Session};
