@@ -4,6 +4,8 @@
 //! the raw text that was received.
 
 pub mod canonical;
+pub mod definition;
+mod edits;
 mod envelope;
 pub mod era;
 mod error;
@@ -12,6 +14,7 @@ mod params;
 pub mod relay;
 mod request_id;
 pub mod revision;
+pub mod rewrite;
 mod scan;
 mod session;
 #[cfg(any(test, feature = "testing"))]

@@ -253,6 +253,23 @@ impl<'a> Scanner<'a> {
         Ok(&self.text[start..self.at])
     }
 
+    /// Reads an object, and passes the name (with its quotation marks) and value of each member to `member`. Checks only
+    /// that it is JSON.
+    pub(crate) fn raw_members(&mut self, level: usize, mut member: impl FnMut(&'a str, &'a str)) -> Result<(), Flaw> {
+        self.expect(b'{')?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let name = self.raw_name()?;
+            let value = self.skip(level + 1)?;
+            member(name, value);
+            if !self.take(b',') {
+                return self.expect(b'}');
+            }
+        }
+    }
+
     /// Reads a value and checks only that it is JSON with at most [`MAX_SKIPPED_LEVELS`] levels.
     pub(crate) fn skip(&mut self, level: usize) -> Result<&'a str, Flaw> {
         self.peek();
@@ -303,7 +320,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads the name of a member and the colon, and returns the name as received. It can contain a lone surrogate.
-    pub(crate) fn raw_name(&mut self) -> Result<&'a str, Flaw> {
+    fn raw_name(&mut self) -> Result<&'a str, Flaw> {
         let name = if self.peek() == Some(b'"') { self.string(false)? } else { return Err(self.syntax()) };
         self.expect(b':')?;
         Ok(name)

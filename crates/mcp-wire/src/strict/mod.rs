@@ -73,6 +73,25 @@ impl<'a> Message<'a> {
         self.raw_id.and_then(RequestId::from_text)
     }
 
+    /// Returns the JSON text of the name or URI of the tool, prompt, resource or template that the message is about. `None`
+    /// if its method has none, or if the member is missing.
+    #[must_use]
+    pub fn target(&self) -> Option<&'a str> {
+        let Params { name, uri, reference, .. } = &self.params;
+        match self.method.as_deref()? {
+            "tools/call" | "prompts/get" => *name,
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" | "notifications/resources/updated" => {
+                *uri
+            }
+            "completion/complete" => match text_of(reference.kind)?.as_ref() {
+                "ref/prompt" => reference.name,
+                "ref/resource" => reference.uri,
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether the message declares the revision 2026-07-28 or a later one ("Per-request metadata").
     #[must_use]
     pub fn is_modern(&self) -> bool {
@@ -214,23 +233,15 @@ fn find_id(text: &str) -> Result<Option<RequestId>, Flaw> {
     const ID: Names<1> = Names::new(["id"], &[]);
     let mut scanner = Scanner::new(text);
     let (mut id, mut count) = (None, 0);
-    if scanner.take(b'{') && !scanner.take(b'}') {
-        loop {
-            let name = scanner.raw_name()?;
-            let value = scanner.skip(1)?;
+    if scanner.peek() == Some(b'{') {
+        scanner.raw_members(0, |name, value| {
             // A name with a lone surrogate is not an ID.
             let found = unquote(name).map_or(Ok(None), |name| ID.find(&name));
             if !matches!(found, Ok(None)) {
                 count += 1;
                 id = found.ok().and(RequestId::from_text(value));
             }
-            if !scanner.take(b',') {
-                break;
-            }
-        }
-        if !scanner.take(b'}') {
-            return Err(scanner.syntax());
-        }
+        })?;
         scanner.end()?;
     }
     Ok(id.filter(|_| count == 1))
