@@ -10,6 +10,7 @@ mod envelope;
 pub mod era;
 mod error;
 pub mod methods;
+pub mod names;
 mod params;
 pub mod relay;
 mod request_id;
