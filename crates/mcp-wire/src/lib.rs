@@ -9,8 +9,10 @@ mod edits;
 mod envelope;
 pub mod era;
 mod error;
+pub mod headers;
 pub mod methods;
 pub mod names;
+pub mod param_headers;
 mod params;
 pub mod relay;
 mod request_id;
@@ -25,8 +27,8 @@ pub mod strict;
 
 pub use envelope::{Body, Envelope, MAX_BATCH, MAX_DEPTH};
 pub use error::{
-    ErrorObject, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, PARSE_ERROR,
-    UNSUPPORTED_VERSION,
+    ErrorObject, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND,
+    MISSING_CAPABILITY, PARSE_ERROR, UNSUPPORTED_VERSION,
 };
 pub use params::RoutingParams;
 pub use request_id::RequestId;

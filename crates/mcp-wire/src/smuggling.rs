@@ -1,7 +1,7 @@
 //! Malformed and ambiguous messages, each with the error that it must cause, for tests of everything that relays messages
 //! (contract, section 8). None of them may reach the other side, in either direction.
 
-use crate::error::{INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR};
+use crate::error::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR};
 
 /// A message that must be rejected.
 #[derive(Debug, Clone)]
@@ -361,4 +361,82 @@ fn message((name, text, has_id): &Row, id: &str, tool: &str) -> RejectedMessage 
 
 fn not_json() -> impl Iterator<Item = RejectedMessage> {
     NOT_JSON.iter().map(|(name, body)| RejectedMessage { name, body: body.to_vec(), code: PARSE_ERROR, has_id: false })
+}
+
+/// A call whose headers and body are compared (2026-07-28, "Standard Request Headers").
+#[derive(Debug, Clone)]
+pub struct HeaderCase {
+    /// The property that is tested.
+    pub name: &'static str,
+    /// The headers; the names are in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// The JSON-RPC error code; `None` if the call is accepted.
+    pub code: Option<i64>,
+}
+
+/// Returns the definition of the tool that [`headers`] calls, whose argument `region` is repeated in `mcp-param-region`
+/// and `count` in `mcp-param-count`.
+#[must_use]
+pub fn headers_tool(tool: &str) -> String {
+    let properties =
+        r#"{"region":{"type":"string","x-mcp-header":"Region"},"count":{"type":"integer","x-mcp-header":"Count"}}"#;
+    format!(r#"{{"name":"{tool}","inputSchema":{{"type":"object","properties":{properties}}}}}"#)
+}
+
+/// The name, what happens to the value of each header (`None`: removed; `+`: repeated with this value), and whether the
+/// call is rejected.
+type HeaderRow = (&'static str, &'static [(&'static str, Option<&'static str>)], bool);
+
+const HEADERS: &[HeaderRow] = &[
+    ("correct headers", &[], false),
+    ("no revision", &[("mcp-protocol-version", None)], true),
+    ("another revision", &[("mcp-protocol-version", Some("2025-11-25"))], true),
+    ("repeated revision", &[("mcp-protocol-version", Some("+2026-07-28"))], true),
+    ("no method", &[("mcp-method", None)], true),
+    ("another method", &[("mcp-method", Some("tools/list"))], true),
+    ("method in another case", &[("mcp-method", Some("Tools/Call"))], true),
+    ("repeated method", &[("mcp-method", Some("+tools/list"))], true),
+    ("no name", &[("mcp-name", None)], true),
+    ("another name", &[("mcp-name", Some("other"))], true),
+    ("name in another case", &[("mcp-name", Some("=?base64?VE9PTA==?="))], true),
+    ("invalid Base64", &[("mcp-name", Some("=?base64?!?="))], true),
+    ("unfinished Base64", &[("mcp-name", Some("=?base64?dG9vbA=="))], true),
+    ("repeated name", &[("mcp-name", Some("+other"))], true),
+    ("two names in one header", &[("mcp-name", Some("TOOL, other"))], true),
+    ("white space around the name", &[("mcp-name", Some(" TOOL\t"))], false),
+    ("no header for an argument", &[("mcp-param-region", None)], true),
+    ("another argument", &[("mcp-param-region", Some("us"))], true),
+    ("repeated argument", &[("mcp-param-region", Some("+us"))], true),
+    ("encoded argument", &[("mcp-param-region", Some("=?base64?ZXU=?="))], false),
+    ("header for a missing argument", &[("mcp-param-count", Some("1"))], true),
+];
+
+/// Returns calls of `tool` (see [`headers_tool`]) with the ID `id` (JSON text), the argument `region` `eu`, and these
+/// headers.
+#[must_use]
+pub fn headers(id: &str, tool: &str) -> Vec<HeaderCase> {
+    let meta =
+        r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+    let params = format!(r#"{{"name":"{tool}","arguments":{{"region":"eu"}},"_meta":{meta}}}"#);
+    let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#).into_bytes();
+    let correct = [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", tool),
+        ("mcp-param-region", "eu"),
+    ];
+    let case = |(name, changes, is_rejected): &HeaderRow| {
+        let mut headers: Vec<(String, String)> =
+            correct.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        for (header, value) in *changes {
+            let repeated = value.and_then(|value| value.strip_prefix('+'));
+            headers.retain(|(other, _)| other != header || repeated.is_some());
+            let value = repeated.or(*value).map(|value| value.replace(TOOL, tool));
+            headers.extend(value.map(|value| ((*header).to_owned(), value)));
+        }
+        HeaderCase { name, headers, body: body.clone(), code: is_rejected.then_some(HEADER_MISMATCH) }
+    };
+    HEADERS.iter().map(case).collect()
 }
