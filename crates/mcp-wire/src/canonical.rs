@@ -33,12 +33,6 @@ impl Digest {
         Ok(Self(Sha256::digest(to_vec(value)?).into()))
     }
 
-    /// Wraps the 32 bytes of a SHA-256.
-    #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
     /// Returns the digest in lowercase hexadecimal.
     #[must_use]
     pub fn to_hex(self) -> String {

@@ -1,14 +1,18 @@
 //! Reads what the server of an instance lists.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 use waypost_core::instance::Instance;
 use waypost_core::tool_definition::{DefinitionKind, MAX_DEFINITIONS};
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::METHOD_NOT_FOUND;
-use waypost_mcp_wire::definition::{Definition, list_method, read_list};
+use waypost_mcp_wire::definition::split_list;
 use waypost_mcp_wire::revision::NEWEST_LEGACY;
+use waypost_mcp_wire::strict::{ResultMembers, text_of};
 
 use super::Listed;
 use crate::Ops;
@@ -18,20 +22,24 @@ use crate::instances::requests::within;
 /// The maximum number of pages of a list.
 const MAX_PAGES: usize = 50;
 
-/// The result of `initialize` (legacy) or `server/discover` (2026-07-28).
-#[derive(Deserialize)]
-struct Description<'a> {
-    #[serde(borrow)]
-    instructions: Option<&'a RawValue>,
-    #[serde(default)]
-    capabilities: Capabilities,
-}
-
+/// The capabilities of a server that stand for lists.
 #[derive(Default, Deserialize)]
 struct Capabilities {
-    tools: Option<serde::de::IgnoredAny>,
-    prompts: Option<serde::de::IgnoredAny>,
-    resources: Option<serde::de::IgnoredAny>,
+    tools: Option<IgnoredAny>,
+    prompts: Option<IgnoredAny>,
+    resources: Option<IgnoredAny>,
+}
+
+impl Capabilities {
+    fn kinds(&self) -> impl Iterator<Item = DefinitionKind> + use<> {
+        let kinds = [
+            (DefinitionKind::Tool, self.tools.is_some()),
+            (DefinitionKind::Prompt, self.prompts.is_some()),
+            (DefinitionKind::Resource, self.resources.is_some()),
+            (DefinitionKind::ResourceTemplate, self.resources.is_some()),
+        ];
+        kinds.into_iter().filter(|(_, is_supported)| *is_supported).map(|(kind, _)| kind)
+    }
 }
 
 /// Returns everything that the server of an instance lists, without duplicates. Starts the server if it is stopped until its
@@ -48,20 +56,15 @@ pub async fn fetch(ops: &Ops, instance: &Instance) -> Result<Vec<Listed>> {
 
 async fn fetch_all(call: &Call<'_>) -> Result<Vec<Listed>> {
     let description = describe(call).await?;
-    let Description { instructions, capabilities } =
-        serde_json::from_str(description.get()).map_err(|_| no_list("describe itself"))?;
-    let mut listed = Vec::new();
-    if let Some(definition) = instructions.and_then(Definition::read_instructions) {
-        listed.push(Listed { kind: DefinitionKind::Instructions, definition });
-    }
-    let kinds = [
-        (DefinitionKind::Tool, capabilities.tools.is_some()),
-        (DefinitionKind::Prompt, capabilities.prompts.is_some()),
-        (DefinitionKind::Resource, capabilities.resources.is_some()),
-        (DefinitionKind::ResourceTemplate, capabilities.resources.is_some()),
-    ];
+    let no_description = || no_list("initialize");
+    let members = ResultMembers::parse(description.get()).ok_or_else(no_description)?;
+    let capabilities: Capabilities =
+        serde_json::from_str(members.capabilities.unwrap_or("{}")).map_err(|_| no_description())?;
+    let instructions = members.instructions.filter(|text| text.starts_with('"'));
+    let mut listed: Vec<Listed> =
+        instructions.and_then(|text| Listed::read(DefinitionKind::Instructions, text)).into_iter().collect();
     let mut left = MAX_RESPONSE_BYTES;
-    for (kind, _) in kinds.into_iter().filter(|(_, is_supported)| *is_supported) {
+    for kind in capabilities.kinds() {
         list(call, kind, &mut left, &mut listed).await?;
     }
     Ok(listed)
@@ -94,12 +97,12 @@ async fn list(call: &Call<'_>, kind: DefinitionKind, left: &mut usize, listed: &
             result => result?,
         };
         *left = left.saturating_sub(result.get().len());
-        let page = read_list(kind, &result).ok_or_else(|| no_list(method))?;
-        for definition in page.items.into_iter().filter_map(|item| Definition::read(kind, item)) {
-            let is_known = |other: &Listed| other.kind == kind && other.definition.name == definition.name;
+        let members = ResultMembers::parse(result.get()).ok_or_else(|| no_list(method))?;
+        let items = split_list(list_of(kind, &members).ok_or_else(|| no_list(method))?);
+        for item in items.map_err(|_| no_list(method))?.into_iter().filter_map(|item| Listed::read(kind, item)) {
             // The first one counts, as for clients that read the list in order.
-            if !listed.iter().any(is_known) {
-                listed.push(Listed { kind, definition });
+            if !listed.iter().any(|other| other.kind == kind && other.name == item.name) {
+                listed.push(item);
             }
         }
         if listed.len() > MAX_DEFINITIONS {
@@ -107,12 +110,32 @@ async fn list(call: &Call<'_>, kind: DefinitionKind, left: &mut usize, listed: &
                 "The server lists more than {MAX_DEFINITIONS} tools, prompts and resources."
             )));
         }
-        cursor = page.next_cursor;
+        cursor = text_of(members.next_cursor).map(Cow::into_owned);
         if cursor.is_none() {
             return Ok(());
         }
     }
     Err(too_much(&format!("The server's answer to `{method}` has more than {MAX_PAGES} pages.")))
+}
+
+fn list_method(kind: DefinitionKind) -> Option<&'static str> {
+    match kind {
+        DefinitionKind::Tool => Some("tools/list"),
+        DefinitionKind::Prompt => Some("prompts/list"),
+        DefinitionKind::Resource => Some("resources/list"),
+        DefinitionKind::ResourceTemplate => Some("resources/templates/list"),
+        DefinitionKind::Instructions => None,
+    }
+}
+
+fn list_of<'a>(kind: DefinitionKind, result: &ResultMembers<'a>) -> Option<&'a str> {
+    match kind {
+        DefinitionKind::Tool => result.tools,
+        DefinitionKind::Prompt => result.prompts,
+        DefinitionKind::Resource => result.resources,
+        DefinitionKind::ResourceTemplate => result.resource_templates,
+        DefinitionKind::Instructions => None,
+    }
 }
 
 fn no_list(method: &str) -> Error {

@@ -84,8 +84,7 @@ impl<'a> Difference<'a> {
         let mut present = HashSet::new();
         let (mut new, mut back) = (Vec::new(), Vec::new());
         for item in listed {
-            let digest = item.definition.digest.to_hex();
-            match known.get(&(item.kind.as_str(), item.definition.name.as_str(), digest.as_str())) {
+            match known.get(&(item.kind.as_str(), item.name.as_str(), item.digest.as_str())) {
                 None => new.push(item),
                 Some(row) => {
                     present.insert(&row.id);
@@ -105,27 +104,22 @@ impl<'a> Difference<'a> {
 }
 
 async fn insert(cx: &Ctx, tx: &mut Tx, instance: &Instance, new: &Listed) -> Result<ToolDefinition> {
-    let (organization, definition) = (&instance.organization_id, &new.definition);
-    let digest = definition.digest.to_hex();
-    let content = Content {
-        catalog_version: &instance.catalog_version_id,
-        kind: new.kind,
-        name: &definition.name,
-        digest: &digest,
-    };
+    let organization = &instance.organization_id;
+    let content =
+        Content { catalog_version: &instance.catalog_version_id, kind: new.kind, name: &new.name, digest: &new.digest };
     let same = store::list_by_content(tx, organization, content).await?;
     let approved = same.into_iter().find(|other| other.state == ApprovalState::Approved);
-    let approved = approved.filter(|_| definition.problem.is_none());
+    let approved = approved.filter(|_| new.problem.is_none());
     let row = ToolDefinition {
         id: ToolApprovalId::new(cx.now(), &*cx.random),
         organization_id: organization.clone(),
         instance_id: instance.id.clone(),
         catalog_version_id: instance.catalog_version_id.clone(),
         kind: new.kind,
-        name: definition.name.clone(),
-        digest,
-        definition: definition.text.clone(),
-        problem: definition.problem.as_ref().map(|problem| problem.as_str().to_owned()),
+        name: new.name.clone(),
+        digest: new.digest.clone(),
+        definition: new.text.clone(),
+        problem: new.problem.map(str::to_owned),
         is_current: true,
         state: if approved.is_some() { ApprovalState::Approved } else { ApprovalState::Pending },
         class: approved.as_ref().and_then(|approved| approved.class),

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use serde_json::value::RawValue;
 use waypost_core::caller::Caller;
 use waypost_core::instance::Instance;
 use waypost_core::organization::Role;
 use waypost_core::random::SeededRandom;
 use waypost_core::tool_definition::{ApprovalState, Class, DefinitionKind, ToolDefinition};
 use waypost_core::{Code, Random};
-use waypost_mcp_wire::definition::Definition;
 use waypost_ops::tool_approvals::{self, ListToolApprovals};
 use waypost_ops::tool_definitions::{KEPT_UNDECIDED, Listed, Observation, observe};
 use waypost_store::tool_definition as store;
@@ -36,8 +34,7 @@ fn tool(name: &str, description: &str) -> Listed {
 }
 
 fn listed(text: &str) -> Listed {
-    let raw = RawValue::from_string(text.to_owned()).unwrap();
-    Listed { kind: DefinitionKind::Tool, definition: Definition::read(DefinitionKind::Tool, &raw).unwrap() }
+    Listed::read(DefinitionKind::Tool, text).unwrap()
 }
 
 /// An instance whose server lists what a test says.
@@ -66,14 +63,14 @@ impl<'a> Server<'a> {
     }
 
     async fn find(&self, item: &Listed) -> ToolDefinition {
-        let digest = item.definition.digest.to_hex();
         let all = self.all().await;
-        all.into_iter().find(|row| row.name == item.definition.name && row.digest == digest).unwrap()
+        all.into_iter().find(|row| row.name == item.name && row.digest == item.digest).unwrap()
     }
 
     async fn approve(&self, item: &Listed, class: Class) -> waypost_core::Result<ToolDefinition> {
-        let (id, digest) = (self.find(item).await.id, item.definition.digest.to_hex());
-        tool_approvals::approve(&self.fixture.cx, &self.fixture.ops, &self.fixture.org, &id, (&digest, class)).await
+        let id = self.find(item).await.id;
+        tool_approvals::approve(&self.fixture.cx, &self.fixture.ops, &self.fixture.org, &id, (&item.digest, class))
+            .await
     }
 
     /// Returns the names and descriptions of the usable tools of this instance.
@@ -86,7 +83,7 @@ impl<'a> Server<'a> {
 }
 
 fn key(item: &Listed) -> (String, String) {
-    (item.definition.name.clone(), item.definition.digest.to_hex())
+    (item.name.clone(), item.digest.clone())
 }
 
 async fn new_and_changed_definitions_wait_for_an_approval(fixture: Fixture) {
@@ -107,7 +104,7 @@ async fn new_and_changed_definitions_wait_for_an_approval(fixture: Fixture) {
     assert_eq!(server.lists(&[changed.clone(), read.clone()]).await.pending, 1);
     assert_eq!(server.usable().await, []);
     let approval = tool_approvals::get(&fixture.cx, &fixture.ops, &fixture.org, &server.find(&changed).await.id).await;
-    assert_eq!(approval.unwrap().previous.map(|previous| previous.digest), Some(find.definition.digest.to_hex()));
+    assert_eq!(approval.unwrap().previous.map(|previous| previous.digest), Some(find.digest.clone()));
     server.lists(&[find.clone(), read.clone()]).await;
     assert_eq!(server.usable().await, [key(&find)], "exactly this definition was approved");
     server.lists(std::slice::from_ref(&changed)).await;
@@ -152,12 +149,12 @@ async fn careless_approvals_are_rejected(fixture: Fixture) {
     let _daemon = fixture.daemon(&fixture.org, "rack").await;
     let server = Server::new(&fixture, "search").await;
     let (old, new) = (tool("find", "Finds."), tool("find", "Finds more."));
-    let repeated = listed(r#"{"name":"twice","name":"twice","inputSchema":{"type":"object"}}"#);
+    let repeated = listed(r#"{"name":"twice","title":"a","title":"b","inputSchema":{"type":"object"}}"#);
     let no_schema = listed(r#"{"name":"bare"}"#);
     server.lists(&[old.clone(), repeated.clone(), no_schema.clone()]).await;
     let id = server.find(&old).await.id;
     let Fixture { cx, ops, org, .. } = &fixture;
-    let other = new.definition.digest.to_hex();
+    let other = new.digest.clone();
     assert_eq!(code(tool_approvals::approve(cx, ops, org, &id, (&other, Class::Read)).await), Code::Conflict);
     for (item, reason) in [(&repeated, "not_canonical"), (&no_schema, "invalid_schema")] {
         let error = server.approve(item, Class::Read).await.unwrap_err();
@@ -182,7 +179,7 @@ async fn several_definitions_are_approved_together_or_not_at_all(fixture: Fixtur
     let tools = [tool("a", ""), tool("b", ""), listed(r#"{"name":"c"}"#)];
     server.lists(&tools).await;
     let Fixture { cx, ops, org, .. } = &fixture;
-    let digests: Vec<String> = tools.iter().map(|item| item.definition.digest.to_hex()).collect();
+    let digests: Vec<String> = tools.iter().map(|item| item.digest.clone()).collect();
     let approve = async |digests: &[String]| {
         tool_approvals::approve_all(cx, ops, org, &server.instance.id, (digests, Class::Write)).await
     };
@@ -215,7 +212,7 @@ async fn only_admins_decide(fixture: Fixture) {
     let server = Server::new(&fixture, "search").await;
     let find = tool("find", "Finds.");
     server.lists(std::slice::from_ref(&find)).await;
-    let (id, digest) = (server.find(&find).await.id, find.definition.digest.to_hex());
+    let (id, digest) = (server.find(&find).await.id, find.digest.clone());
     let caller = |role| Caller::Member { organization_id: fixture.org.clone(), role, actor: "usr_1".to_owned() };
     let member = fixture.cx.with_caller(caller(Role::Member));
     let Fixture { ops, org, .. } = &fixture;
