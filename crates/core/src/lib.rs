@@ -3,7 +3,9 @@
 
 pub mod access;
 pub mod account;
+pub mod agent;
 pub mod analytics;
+pub mod argument_rule;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;
@@ -16,6 +18,7 @@ pub mod deployment;
 pub mod email;
 pub mod error;
 pub mod event;
+pub mod grant;
 pub mod id;
 pub mod impact;
 pub mod instance;
@@ -39,7 +42,9 @@ pub mod step;
 pub mod ticket;
 pub mod tool_definition;
 pub mod tool_secret;
+pub mod tool_set;
 pub mod toolbox;
+pub mod uri_template;
 pub mod version;
 pub mod walkthrough;
 pub mod webhook;
