@@ -63,6 +63,7 @@ pub mod ticket_comments;
 pub mod ticket_creation;
 pub mod ticket_replies;
 pub mod tickets;
+pub mod tool_access;
 pub mod tool_approvals;
 pub mod tool_definitions;
 pub mod tool_secrets;

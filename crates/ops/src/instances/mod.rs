@@ -8,6 +8,7 @@ pub mod call;
 pub mod config;
 mod create;
 mod desired;
+pub mod exchange;
 pub mod logs;
 mod placement;
 mod removal;
