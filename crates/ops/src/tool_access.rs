@@ -120,7 +120,8 @@ impl ToolAccessCache {
 
     /// Forgets what is known of an organisation, so that the next request reads it again. For changes of this process.
     pub fn evict(&self, organization: &OrganizationId) {
-        if let Some(current) = self.entry(organization).current.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(current) = self.entry(organization).current.write().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
             current.version = (-1, -1);
             current.checked_at -= MAX_AGE;
         }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 
+mod agents;
 mod analytics;
 mod backup;
 mod catalog;
