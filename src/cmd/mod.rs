@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod approval;
 mod assignment;
 mod audit;
 mod backup;
@@ -133,6 +134,9 @@ enum Command {
     /// Deploy, use and manage tool servers.
     #[command(subcommand)]
     Instance(instance::Command),
+    /// Approve what tool servers define, before agents can use it.
+    #[command(subcommand)]
+    Approval(approval::Command),
     /// Apply pending database migrations.
     Migrate(migrate::Args),
     /// Check the installation and suggest fixes.
@@ -280,7 +284,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Toolbox(toolbox::Command::Operator(command)) => {
             Session::run(&app, async |session| toolbox::run(session, command).await).await?;
         }
-        Command::Instance(command) if command.needs_link() => remote::run_as_operator(&app, command).await?,
+        Command::Instance(command) if command.needs_link() => {
+            let organization = command.organization().map(str::to_owned);
+            let remote = remote::RemoteSession::connect_as_operator(&app, organization.as_deref()).await?;
+            remote::instance::run(&remote, command).await?;
+        }
+        Command::Approval(command) => {
+            let remote = remote::RemoteSession::connect_as_operator(&app, command.organization()).await?;
+            remote::approval::run(&remote, command).await?;
+        }
         Command::Instance(command) => {
             Session::run(&app, async |session| instance::run(&app, session, command).await).await?;
         }

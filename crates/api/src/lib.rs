@@ -28,6 +28,7 @@ mod secrets;
 mod servers;
 mod ticket_comments;
 mod tickets;
+mod tool_approvals;
 mod toolboxes;
 mod walkthroughs;
 mod webhooks;
@@ -117,6 +118,7 @@ fn operations() -> Routes {
         servers::routes,
         ticket_comments::routes,
         tickets::routes,
+        tool_approvals::routes,
         toolboxes::routes,
         walkthroughs::routes,
         webhooks::routes,

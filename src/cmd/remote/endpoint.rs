@@ -49,6 +49,7 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::Catalog(_)
         | Command::Secret(_)
         | Command::Toolbox(toolbox::Command::Operator(_))
+        | Command::Approval(_)
         | Command::Instance(_) => CommandScope::Data,
         // Runs on another machine than the installation, and never gets here.
         Command::Toolbox(toolbox::Command::Machine(_)) => CommandScope::None("toolbox"),
