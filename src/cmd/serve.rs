@@ -312,7 +312,8 @@ fn build_router(settings: &Settings, services: &Services, web: Web, stop: &StopT
 }
 
 fn gateway_options(settings: &Settings) -> GatewayOptions {
-    GatewayOptions { definition_max_age: Duration::from_secs(settings.gateway_definition_max_age_seconds.into()) }
+    let definition_max_age = Duration::from_secs(settings.gateway_definition_max_age_seconds.into());
+    GatewayOptions { definition_max_age, ..GatewayOptions::default() }
 }
 
 fn start_jobs(settings: &Settings, services: &Services, metrics: Metrics) -> Jobs {

@@ -271,9 +271,7 @@ pub static SETTINGS: &[Setting] = &[
         flag: None,
         default: "`30`",
         help: "Age in seconds of a tool server's list of tools, prompts and resources up to which the gateway does not read it again before a call; `0` reads it before every call ([gateway.md](gateway.md#approvals)).",
-        set: |settings, text| {
-            value::number(text).map(|number| settings.gateway_definition_max_age_seconds = number)
-        },
+        set: |settings, text| value::number(text).map(|number| settings.gateway_definition_max_age_seconds = number),
     },
     Setting {
         name: "internal_listen",

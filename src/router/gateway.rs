@@ -5,6 +5,7 @@
 //! | all | anyone | a hash, and one query for a token of the right form; failures count towards the general rate limit | nothing | nothing: without a valid token, the answer is 401, whether the address exists or not |
 //! | all | agents with a token | a list from memory, or a call of a server that was granted; ten calls at a time | last use of the token | what was granted and approved |
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -25,18 +26,10 @@ use super::{Host, RequestedHost, RouterState, json_error, not_found, reject_limi
 
 /// Returns the routes of the gateway.
 pub(super) fn routes<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
-    let routes = Router::new()
-        .route("/gateway/mcp", any(|state, host, client, request| async {
-            serve::<R>(state, host, client, GatewayAddress::default(), request).await
-        }))
-        .route("/gateway/{org}/mcp", any(|state, host, client, Path(organization): Path<String>, request| async {
-            let address = GatewayAddress { organization: Some(organization), tool_set: None };
-            serve::<R>(state, host, client, address, request).await
-        }))
-        .route("/gateway/{org}/{set}/mcp", any(|state, host, client, Path((organization, set)): Path<(String, String)>, request| async {
-            let address = GatewayAddress { organization: Some(organization), tool_set: Some(set) };
-            serve::<R>(state, host, client, address, request).await
-        }));
+    let mut routes = Router::new();
+    for path in ["/gateway/mcp", "/gateway/{organization}/mcp", "/gateway/{organization}/{tool_set}/mcp"] {
+        routes = routes.route(path, any(serve::<R>));
+    }
     routes.route_layer(middleware::from_fn(record_route)).with_state(Arc::clone(state))
 }
 
@@ -44,7 +37,7 @@ async fn serve<R: HandlerFactory>(
     State(state): State<Arc<RouterState<R>>>,
     Extension(requested): Extension<RequestedHost>,
     Extension(client): Extension<ClientAddress>,
-    address: GatewayAddress,
+    Path(mut names): Path<HashMap<String, String>>,
     request: Request,
 ) -> Response {
     let Some(gateway) = state.gateway.as_ref().filter(|_| requested.host == Host::Main) else { return not_found() };
@@ -57,6 +50,7 @@ async fn serve<R: HandlerFactory>(
         Ok(None) => return reject_limited(&state, client.address, unauthorized(request.headers())),
         Err(_) => return json_error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again in a few seconds."),
     };
+    let address = GatewayAddress { organization: names.remove("organization"), tool_set: names.remove("tool_set") };
     let caller = AgentCaller { organization_id: agent.organization_id, agent_id: agent.agent.id };
     gateway.handle(&caller, &address, request.into_parts()).await
 }

@@ -103,8 +103,11 @@ pub fn build<R: HandlerFactory>(state: RouterState<R>) -> Router {
         .with_state(Arc::clone(&state));
     let limited = layered(others(&state), DefaultBodyLimit::max(MAX_BODY));
     let limited = layered(limited, middleware::from_fn_with_state(Arc::clone(&state), apply_rate_limit::<R>));
-    let hosts =
-        layered(mcp.fallback_service(limited), middleware::from_fn_with_state(Arc::clone(&state), check_host::<R>));
+    let gateway = if state.gateway.is_some() { gateway::routes(&state) } else { Router::new() };
+    let hosts = layered(
+        mcp.merge(gateway).fallback_service(limited),
+        middleware::from_fn_with_state(Arc::clone(&state), check_host::<R>),
+    );
     let all = health_routes(state.hosting.clone()).fallback_service(hosts);
     layered(all, middleware::from_fn_with_state(state, observe::<R>))
 }

@@ -57,6 +57,8 @@ names! {
         DeploymentComplete = "deployment.complete",
         /// A tool server has a new or changed definition that waits for an approval.
         DefinitionChanged = "definition.changed",
+        /// An agent was granted access to an instance.
+        GrantCreated = "grant.created",
         /// A test event, which every webhook can receive.
         Test = "webhook.test",
     }
@@ -64,7 +66,7 @@ names! {
 
 impl WebhookEvent {
     /// The events that a webhook can subscribe to.
-    pub const SUBSCRIBABLE: [Self; 11] = [
+    pub const SUBSCRIBABLE: [Self; 12] = [
         Self::TicketCreated,
         Self::TicketUpdated,
         Self::TicketCommented,
@@ -76,6 +78,7 @@ impl WebhookEvent {
         Self::ToolboxUnresponsive,
         Self::DeploymentComplete,
         Self::DefinitionChanged,
+        Self::GrantCreated,
     ];
 }
 

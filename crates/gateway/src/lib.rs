@@ -20,7 +20,7 @@ use std::time::Duration;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{AgentId, OrganizationId};
 use waypost_ops::Ops;
-use waypost_ops::tool_access::ToolAccessCache;
+use waypost_ops::tool_access::{self, ToolAccessCache};
 
 pub use crate::endpoint::MAX_BODY;
 use crate::freshness::Freshness;
@@ -35,11 +35,13 @@ pub struct GatewayOptions {
     /// The age of a server's list of definitions up to which it is not read again before a call. Zero reads it before every
     /// call.
     pub definition_max_age: Duration,
+    /// The time within which a change of grants, approvals and tool sets takes effect.
+    pub access_max_age: Duration,
 }
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { definition_max_age: DEFINITION_MAX_AGE }
+        Self { definition_max_age: DEFINITION_MAX_AGE, access_max_age: tool_access::MAX_AGE }
     }
 }
 
@@ -77,7 +79,7 @@ impl Gateway {
     /// Creates a gateway. `cx` is the context of what it does itself.
     #[must_use]
     pub fn new(ops: Ops, cx: Ctx, options: GatewayOptions) -> Self {
-        let access = ToolAccessCache::new(ops.clone());
+        let access = ToolAccessCache::new(ops.clone(), options.access_max_age);
         Self { ops, cx, options, access, freshness: Freshness::default(), slots: CallSlots::default() }
     }
 }

@@ -25,7 +25,7 @@ use waypost_toolbox_proto::entry::Sharing;
 
 use crate::Ops;
 
-/// The age up to which access is used without asking the database whether it has changed.
+/// The default of the age up to which access is used without asking the database whether it has changed.
 pub const MAX_AGE: Duration = Duration::from_millis(250);
 /// The age up to which access is used if the database fails.
 pub const MAX_AGE_WITHOUT_DATABASE: Duration = Duration::from_secs(1);
@@ -71,6 +71,7 @@ pub struct AgentAccess {
 #[derive(Debug)]
 pub struct ToolAccessCache {
     ops: Ops,
+    max_age: Duration,
     organizations: Mutex<hashlink::LruCache<OrganizationId, Arc<Entry>>>,
 }
 
@@ -90,11 +91,11 @@ struct Current {
 }
 
 impl ToolAccessCache {
-    /// Creates an empty cache.
+    /// Creates an empty cache, which uses access without asking the database for `max_age`.
     #[must_use]
-    pub fn new(ops: Ops) -> Self {
+    pub fn new(ops: Ops, max_age: Duration) -> Self {
         let organizations = Mutex::new(hashlink::LruCache::new(ORGANIZATIONS.get()));
-        Self { ops, organizations }
+        Self { ops, max_age, organizations }
     }
 
     /// Returns what an agent can use.
@@ -103,12 +104,13 @@ impl ToolAccessCache {
     /// `not_found` if the organisation does not exist; `unavailable` if the database has failed for a second.
     pub async fn find(&self, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
         let entry = self.entry(organization);
-        if let Some(found) = entry.find(agent, MAX_AGE) {
+        let arrived = Instant::now();
+        if let Some(found) = entry.find(agent, self.max_age) {
             return Ok(found);
         }
         let _loading = entry.loading.lock().await;
         // Another request may have loaded it meanwhile.
-        if let Some(found) = entry.find(agent, MAX_AGE) {
+        if let Some(found) = entry.find(agent, self.max_age.max(arrived.elapsed())) {
             return Ok(found);
         }
         match self.load(&entry, organization, agent).await {
@@ -123,7 +125,7 @@ impl ToolAccessCache {
         if let Some(current) = self.entry(organization).current.write().unwrap_or_else(PoisonError::into_inner).as_mut()
         {
             current.version = (-1, -1);
-            current.checked_at -= MAX_AGE;
+            current.checked_at -= MAX_AGE_WITHOUT_DATABASE;
         }
     }
 

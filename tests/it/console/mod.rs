@@ -9,7 +9,7 @@ mod audit;
 mod bulk;
 mod editor;
 mod instance_links;
-mod instances;
+pub mod instances;
 mod invitations;
 mod joins;
 mod members;

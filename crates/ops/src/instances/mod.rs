@@ -15,7 +15,6 @@ mod removal;
 pub(crate) mod requests;
 mod rotation;
 mod run;
-mod slug;
 mod spec;
 pub mod stats;
 mod update;
