@@ -55,6 +55,8 @@ names! {
         ToolboxUnresponsive = "toolbox.unresponsive",
         /// A deployment has ended successfully.
         DeploymentComplete = "deployment.complete",
+        /// An agent was granted access to an instance.
+        GrantCreated = "grant.created",
         /// A test event, which every webhook can receive.
         Test = "webhook.test",
     }
@@ -62,7 +64,7 @@ names! {
 
 impl WebhookEvent {
     /// The events that a webhook can subscribe to.
-    pub const SUBSCRIBABLE: [Self; 10] = [
+    pub const SUBSCRIBABLE: [Self; 11] = [
         Self::TicketCreated,
         Self::TicketUpdated,
         Self::TicketCommented,
@@ -73,6 +75,7 @@ impl WebhookEvent {
         Self::InstanceFailed,
         Self::ToolboxUnresponsive,
         Self::DeploymentComplete,
+        Self::GrantCreated,
     ];
 }
 

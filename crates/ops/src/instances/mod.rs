@@ -14,7 +14,6 @@ mod removal;
 mod requests;
 mod rotation;
 mod run;
-mod slug;
 mod spec;
 pub mod stats;
 mod update;
