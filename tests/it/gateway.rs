@@ -299,7 +299,7 @@ async fn grants_limit_the_class_the_names_and_the_time() {
     let change = GrantPatch { rules: Some(Vec::new()), expires_at: Some(Some(expires_at)), ..GrantPatch::default() };
     stage.change(&grant, change).await;
     assert!(stage.call("search__find", json!({ "q": "mail" })).await.get("result").is_some());
-    stage.api.app.advance(60_000).await;
+    stage.api.app.advance_clock(60_000).await;
     assert_eq!(stage.tools().await, [""; 0], "the grant has expired");
     assert!(is_unknown(&stage.call("search__find", json!({})).await));
 }

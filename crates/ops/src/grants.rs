@@ -5,12 +5,13 @@ use waypost_core::access::{Operation, authorize};
 use waypost_core::agent::Agent;
 use waypost_core::argument_rule::ArgumentRule;
 use waypost_core::caller::Ctx;
-use waypost_core::grant::{Access, Grant, GrantedNames, MAX_GRANTS};
+use waypost_core::grant::{AccessLevel, Grant, GrantedNames, MAX_GRANTS};
 use waypost_core::id::{AgentId, GrantId, InstanceId, OrganizationId};
 use waypost_core::instance::Instance;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_store::grant::{self as store, GrantFilter};
+use waypost_store::grant as store;
+pub use waypost_store::grant::GrantFilter;
 use waypost_store::{Tx, agent, instance};
 
 use crate::Ops;
@@ -29,7 +30,7 @@ pub struct NewGrant {
     /// The instance.
     pub instance_id: InstanceId,
     /// The access level.
-    pub access: Access,
+    pub access: AccessLevel,
     /// What `custom` covers.
     pub names: GrantedNames,
     /// The rules on arguments.
@@ -42,7 +43,7 @@ pub struct NewGrant {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GrantPatch {
     /// The access level. A change to another level than `custom` empties the lists.
-    pub access: Option<Access>,
+    pub access: Option<AccessLevel>,
     /// All original names of tools.
     pub tools: Option<Vec<String>>,
     /// All original names of prompts.
@@ -154,7 +155,7 @@ pub async fn update(
 fn apply(before: &Grant, change: &GrantPatch) -> Grant {
     let mut grant = before.clone();
     grant.access = change.access.unwrap_or(grant.access);
-    if grant.access != Access::Custom {
+    if grant.access != AccessLevel::Custom {
         grant.names = GrantedNames::default();
     }
     let names = &mut grant.names;
@@ -192,9 +193,9 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Gra
 /// Enqueues the webhooks for a new grant.
 async fn notify(cx: &Ctx, tx: &mut Tx, grant: &Grant, agent: &Agent, instance: &Instance) -> Result<()> {
     let access = match grant.access {
-        Access::ReadOnly => "read-only access",
-        Access::Custom => "access to selected tools",
-        Access::FullAccess => "full access",
+        AccessLevel::ReadOnly => "read-only access",
+        AccessLevel::Custom => "access to selected tools",
+        AccessLevel::FullAccess => "full access",
     };
     let text = format!("The agent {} was granted {access} to {} ({}).", agent.name, instance.name, instance.slug);
     let data = json!({

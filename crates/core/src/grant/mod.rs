@@ -36,7 +36,7 @@ pub const MAX_RESOURCE: usize = 2_000;
 
 names! {
     /// The access level of a grant.
-    Access {
+    AccessLevel {
         /// Definitions of the class `read`.
         ReadOnly = "read_only",
         /// Listed tools, prompts and resources.
@@ -77,7 +77,7 @@ pub struct Grant {
     /// The instance.
     pub instance_id: InstanceId,
     /// The access level.
-    pub access: Access,
+    pub access: AccessLevel,
     /// What `custom` covers.
     pub names: GrantedNames,
     /// The rules on arguments. All rules that name the called tool must match.
@@ -131,9 +131,9 @@ impl Grant {
             return true;
         }
         match self.access {
-            Access::FullAccess => true,
-            Access::ReadOnly => target.class == Some(Class::Read),
-            Access::Custom => self.names.contains(target),
+            AccessLevel::FullAccess => true,
+            AccessLevel::ReadOnly => target.class == Some(Class::Read),
+            AccessLevel::Custom => self.names.contains(target),
         }
     }
 
@@ -156,7 +156,7 @@ impl Grant {
                 Error::invalid("resources", format!("An entry of `resources` is invalid: {error}."))
             })?;
         }
-        if self.access != Access::Custom && !names.is_empty() {
+        if self.access != AccessLevel::Custom && !names.is_empty() {
             let message = format!(
                 "`tools`, `prompts` and `resources` are only for the access `custom`, not for `{}`. Remove them, or \
                  choose `custom`.",
@@ -164,7 +164,7 @@ impl Grant {
             );
             return Err(Error::invalid("access", message));
         }
-        if self.access == Access::Custom && names.is_empty() {
+        if self.access == AccessLevel::Custom && names.is_empty() {
             let message = "The access `custom` needs at least one entry of `tools`, `prompts` or `resources`.";
             return Err(Error::invalid("tools", message));
         }
@@ -174,7 +174,7 @@ impl Grant {
         }
         for rule in &self.rules {
             rule.check()?;
-            if self.access == Access::Custom && !names.tools.contains(&rule.tool) {
+            if self.access == AccessLevel::Custom && !names.tools.contains(&rule.tool) {
                 let message = "A rule names a tool that is not in `tools`. Add the tool, or remove the rule.";
                 return Err(Error::invalid("rules", message));
             }

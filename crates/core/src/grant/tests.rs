@@ -6,7 +6,7 @@ use crate::argument_rule::Comparison;
 
 const NOW: Timestamp = Timestamp(1_000);
 
-fn grant(access: Access) -> Grant {
+fn grant(access: AccessLevel) -> Grant {
     Grant {
         id: GrantId::from_store("grt_1".to_owned()),
         organization_id: OrganizationId::from_store("org_1".to_owned()),
@@ -24,7 +24,7 @@ fn grant(access: Access) -> Grant {
 fn custom(tools: &[&str], prompts: &[&str], resources: &[&str]) -> Grant {
     let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let names = GrantedNames { tools: list(tools), prompts: list(prompts), resources: list(resources) };
-    Grant { names, ..grant(Access::Custom) }
+    Grant { names, ..grant(AccessLevel::Custom) }
 }
 
 fn rule(tool: &str, field: &str, comparison: Comparison, value: Value) -> ArgumentRule {
@@ -37,12 +37,12 @@ fn target(kind: DefinitionKind, name: &str, class: Option<Class>) -> Target<'_> 
 
 #[test]
 fn read_only_covers_the_class_read_of_every_kind() {
-    let grants = [grant(Access::ReadOnly)];
+    let grants = [grant(AccessLevel::ReadOnly)];
     for kind in DefinitionKind::ALL {
         for class in [None, Some(Class::Read), Some(Class::Write), Some(Class::Destructive)] {
             let expected = class == Some(Class::Read) || *kind == DefinitionKind::Instructions;
             assert_eq!(allows(&grants, NOW, target(*kind, "a", class), None), expected, "{kind} {class:?}");
-            assert!(allows(&[grant(Access::FullAccess)], NOW, target(*kind, "a", class), None));
+            assert!(allows(&[grant(AccessLevel::FullAccess)], NOW, target(*kind, "a", class), None));
         }
     }
 }
@@ -79,8 +79,8 @@ fn a_call_must_satisfy_all_rules_of_one_grant() {
     let small = rule("pay", "amount", Comparison::AtMost, json!(100));
     let euros = rule("pay", "currency", Comparison::Equals, json!("EUR"));
     let francs = rule("pay", "currency", Comparison::Equals, json!("CHF"));
-    let one = Grant { rules: vec![small.clone(), euros], ..grant(Access::FullAccess) };
-    let other = Grant { rules: vec![francs], ..grant(Access::FullAccess) };
+    let one = Grant { rules: vec![small.clone(), euros], ..grant(AccessLevel::FullAccess) };
+    let other = Grant { rules: vec![francs], ..grant(AccessLevel::FullAccess) };
     let pay = target(DefinitionKind::Tool, "pay", None);
     let may = |grants: &[Grant], amount: i64, currency: &str| {
         allows(grants, NOW, pay, Some(&json!({ "amount": amount, "currency": currency })))
@@ -97,7 +97,7 @@ fn a_call_must_satisfy_all_rules_of_one_grant() {
 
 #[test]
 fn a_grant_expires_at_its_expiry() {
-    let expiring = Grant { expires_at: Some(NOW), ..grant(Access::FullAccess) };
+    let expiring = Grant { expires_at: Some(NOW), ..grant(AccessLevel::FullAccess) };
     let search = target(DefinitionKind::Tool, "search", None);
     assert!(allows(std::slice::from_ref(&expiring), NOW.plus(-1), search, None));
     assert!(!allows(std::slice::from_ref(&expiring), NOW, search, None));
@@ -107,13 +107,13 @@ fn a_grant_expires_at_its_expiry() {
 #[test]
 fn lists_and_rules_must_fit_the_access_level() {
     let field = |grant: &Grant| grant.check().unwrap_err().details["field"].as_str().unwrap().to_owned();
-    for valid in [grant(Access::ReadOnly), grant(Access::FullAccess), custom(&["a"], &[], &[])] {
+    for valid in [grant(AccessLevel::ReadOnly), grant(AccessLevel::FullAccess), custom(&["a"], &[], &[])] {
         assert!(valid.check().is_ok());
     }
     assert!(custom(&[], &["p"], &[]).check().is_ok() && custom(&[], &[], &["x://{y}"]).check().is_ok());
     assert_eq!(field(&custom(&[], &[], &[])), "tools");
-    assert_eq!(field(&Grant { access: Access::FullAccess, ..custom(&["a"], &[], &[]) }), "access");
-    assert_eq!(field(&Grant { access: Access::ReadOnly, ..custom(&[], &[], &["x://y"]) }), "access");
+    assert_eq!(field(&Grant { access: AccessLevel::FullAccess, ..custom(&["a"], &[], &[]) }), "access");
+    assert_eq!(field(&Grant { access: AccessLevel::ReadOnly, ..custom(&[], &[], &["x://y"]) }), "access");
     assert_eq!(field(&custom(&["a", "b", "a"], &[], &[])), "tools");
     assert_eq!(field(&custom(&[], &[""], &[])), "prompts");
     assert_eq!(field(&custom(&[&"a".repeat(MAX_TOOL_NAME + 1)], &[], &[])), "tools");
@@ -126,8 +126,8 @@ fn lists_and_rules_must_fit_the_access_level() {
     assert!(Grant { rules: vec![equals("a"); MAX_RULES], ..custom(&["a"], &[], &[]) }.check().is_ok());
     assert_eq!(field(&Grant { rules: vec![equals("a"); MAX_RULES + 1], ..custom(&["a"], &[], &[]) }), "rules");
     assert_eq!(field(&Grant { rules: vec![equals("b")], ..custom(&["a"], &[], &[]) }), "rules");
-    assert!(Grant { rules: vec![equals("b")], ..grant(Access::ReadOnly) }.check().is_ok());
-    assert_eq!(field(&Grant { rules: vec![equals("")], ..grant(Access::ReadOnly) }), "rules");
+    assert!(Grant { rules: vec![equals("b")], ..grant(AccessLevel::ReadOnly) }.check().is_ok());
+    assert_eq!(field(&Grant { rules: vec![equals("")], ..grant(AccessLevel::ReadOnly) }), "rules");
 }
 
 fn any_rule() -> impl Strategy<Value = ArgumentRule> {
@@ -141,7 +141,7 @@ fn any_grant() -> impl Strategy<Value = Grant> {
     let resources = prop::sample::subsequence(vec!["a", "{x}", "b/{x}"], 0..=3);
     let expiry = prop_oneof![Just(None), (0_i64..10).prop_map(|at| Some(Timestamp(at)))];
     let rules = prop::collection::vec(any_rule(), 0..3);
-    (prop::sample::select(Access::ALL), names(), names(), resources, rules, expiry).prop_map(
+    (prop::sample::select(AccessLevel::ALL), names(), names(), resources, rules, expiry).prop_map(
         |(access, tools, prompts, resources, rules, expires_at)| Grant {
             access,
             rules,
@@ -220,7 +220,7 @@ proptest! {
 
     #[test]
     fn a_custom_grant_covers_no_other_names((kind, _, class) in any_target(), grant in any_grant()) {
-        let grant = Grant { access: Access::Custom, ..grant };
+        let grant = Grant { access: AccessLevel::Custom, ..grant };
         let is_covered = covers(&[grant], Timestamp(0), target(kind, "other/name", class));
         prop_assert!(!is_covered || kind == DefinitionKind::Instructions);
     }

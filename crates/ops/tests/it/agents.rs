@@ -7,7 +7,7 @@ use waypost_core::agent::{AgentKind, AgentState, INACTIVE_TOKEN_MS, MAX_AGENTS, 
 use waypost_core::argument_rule::{ArgumentRule, Comparison};
 use waypost_core::caller::Ctx;
 use waypost_core::clock::ManualClock;
-use waypost_core::grant::{Access, Grant, GrantedNames, MAX_GRANTS};
+use waypost_core::grant::{AccessLevel, Grant, GrantedNames, MAX_GRANTS};
 use waypost_core::id::{AgentId, AgentTokenId, InstanceId, OrganizationId};
 use waypost_core::organization::Role;
 use waypost_core::random::SystemRandom;
@@ -17,12 +17,11 @@ use waypost_core::tool_set::{MAX_TOOL_SETS, ToolSetMember};
 use waypost_core::{Code, Error, Timestamp};
 use waypost_ops::agent_tokens::{CreateAgentToken, ResolvedAgent};
 use waypost_ops::agents::AgentPatch;
-use waypost_ops::grants::{GrantPatch, NewGrant};
+use waypost_ops::grants::{GrantFilter, GrantPatch, NewGrant};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::tool_sets::{NewToolSet, ToolSetPatch};
 use waypost_ops::{agent_tokens, agents, grants, tool_sets};
 use waypost_store::db::count_statements;
-use waypost_store::grant::GrantFilter;
 use waypost_store::{audit, on};
 
 use crate::fixture::{Fixture, set_up};
@@ -281,7 +280,7 @@ async fn ended_tokens_are_deleted(fixture: Fixture) {
     assert_eq!((tokens.len(), &tokens[0].id), (1, &kept));
 }
 
-fn new_grant(agent: &AgentId, access: Access) -> NewGrant {
+fn new_grant(agent: &AgentId, access: AccessLevel) -> NewGrant {
     let (agent_id, instance_id) = (agent.clone(), instance("ins_acme"));
     NewGrant { agent_id, instance_id, access, names: GrantedNames::default(), rules: Vec::new(), expires_at: None }
 }
@@ -311,13 +310,13 @@ async fn grants_are_created_changed_and_reported(fixture: Fixture) {
         names: tools(&["search", "fetch"]),
         rules: vec![rule.clone()],
         expires_at: Some(cx.now().plus(MINUTE)),
-        ..new_grant(&agent, Access::Custom)
+        ..new_grant(&agent, AccessLevel::Custom)
     };
     let grant = grants::create(cx, ops, org, &custom).await.unwrap();
     assert_eq!((grant.created_by.as_str(), &grant.names, &grant.rules), ("usr_caller", &custom.names, &custom.rules));
     assert_eq!(grants::get(cx, ops, org, &grant.id).await.unwrap(), grant);
     acme.clock.advance(1);
-    let all = grants::create(cx, ops, org, &new_grant(&agent, Access::FullAccess)).await.unwrap();
+    let all = grants::create(cx, ops, org, &new_grant(&agent, AccessLevel::FullAccess)).await.unwrap();
     let filter = GrantFilter { agent: Some(&agent), instance: None };
     assert_eq!(grants::list(cx, ops, org, filter, (None, 9)).await.unwrap(), [all.clone(), grant.clone()]);
     assert_eq!(grants::list(cx, ops, org, filter, (Some(&all.id), 9)).await.unwrap(), std::slice::from_ref(&grant));
@@ -328,26 +327,27 @@ async fn grants_are_created_changed_and_reported(fixture: Fixture) {
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)), "{error}");
     };
     let unknown = AgentId::from_store("agt_0".to_owned());
-    rejected(new_grant(&unknown, Access::FullAccess), "agent_id").await;
-    rejected(NewGrant { instance_id: instance("ins_0"), ..new_grant(&agent, Access::FullAccess) }, "instance_id").await;
-    rejected(NewGrant { expires_at: Some(cx.now()), ..new_grant(&agent, Access::FullAccess) }, "expires_at").await;
-    rejected(new_grant(&agent, Access::Custom), "tools").await;
-    rejected(NewGrant { names: tools(&["a"]), ..new_grant(&agent, Access::ReadOnly) }, "access").await;
+    rejected(new_grant(&unknown, AccessLevel::FullAccess), "agent_id").await;
+    rejected(NewGrant { instance_id: instance("ins_0"), ..new_grant(&agent, AccessLevel::FullAccess) }, "instance_id")
+        .await;
+    rejected(NewGrant { expires_at: Some(cx.now()), ..new_grant(&agent, AccessLevel::FullAccess) }, "expires_at").await;
+    rejected(new_grant(&agent, AccessLevel::Custom), "tools").await;
+    rejected(NewGrant { names: tools(&["a"]), ..new_grant(&agent, AccessLevel::ReadOnly) }, "access").await;
     let foreign = acme.fixture.create_tenant("other").await.organization.id;
-    let result = grants::create(&acme.fixture.cx, ops, &foreign, &new_grant(&agent, Access::FullAccess)).await;
+    let result = grants::create(&acme.fixture.cx, ops, &foreign, &new_grant(&agent, AccessLevel::FullAccess)).await;
     assert_rejected(result, Code::InvalidArguments, "no such agent");
 
     acme.clock.advance(1);
     let update = async |change: GrantPatch| grants::update(cx, ops, org, &grant.id, &change).await;
     let without = GrantPatch { tools: Some(vec!["fetch".to_owned()]), ..GrantPatch::default() };
     assert_rejected(update(without).await, Code::InvalidArguments, "not in `tools`");
-    let read_only = GrantPatch { access: Some(Access::ReadOnly), expires_at: Some(None), ..GrantPatch::default() };
+    let read_only = GrantPatch { access: Some(AccessLevel::ReadOnly), expires_at: Some(None), ..GrantPatch::default() };
     let changed = update(read_only.clone()).await.unwrap();
     let expected =
-        Grant { access: Access::ReadOnly, names: GrantedNames::default(), expires_at: None, ..grant.clone() };
+        Grant { access: AccessLevel::ReadOnly, names: GrantedNames::default(), expires_at: None, ..grant.clone() };
     assert_eq!(changed, expected, "the lists are emptied, and the rules are kept");
     assert_eq!(update(read_only).await.unwrap(), changed, "no change");
-    let custom = GrantPatch { access: Some(Access::Custom), ..GrantPatch::default() };
+    let custom = GrantPatch { access: Some(AccessLevel::Custom), ..GrantPatch::default() };
     assert_rejected(update(custom.clone()).await, Code::InvalidArguments, "at least one entry");
     acme.clock.advance(1);
     let prompts = Some(vec!["review".to_owned()]);
@@ -359,7 +359,7 @@ async fn grants_are_created_changed_and_reported(fixture: Fixture) {
     grants::delete(cx, ops, org, &grant.id).await.unwrap();
     assert_rejected(grants::delete(cx, ops, org, &grant.id).await, Code::NotFound, "no such grant");
     acme.fixture.execute("UPDATE instances SET is_removing = TRUE".to_owned()).await;
-    let result = grants::create(cx, ops, org, &new_grant(&agent, Access::FullAccess)).await;
+    let result = grants::create(cx, ops, org, &new_grant(&agent, AccessLevel::FullAccess)).await;
     assert_rejected(result, Code::Conflict, "being removed");
     assert_eq!(acme.count("SELECT count(*) FROM webhook_deliveries").await, 2, "only creations are reported");
     let audited = acme.audited("grant.").await;
@@ -453,7 +453,7 @@ async fn limits_are_exact_under_concurrency(fixture: Fixture) {
     assert_one(tokio::join!(create("a"), create("b")), "at most 1000 agents");
     let create = async || agent_tokens::create(cx, ops, org, &agent, token("t", None)).await.map(|_| ());
     assert_one(tokio::join!(create(), create()), "at most 20 active tokens");
-    let create = async || grants::create(cx, ops, org, &new_grant(&agent, Access::ReadOnly)).await.map(|_| ());
+    let create = async || grants::create(cx, ops, org, &new_grant(&agent, AccessLevel::ReadOnly)).await.map(|_| ());
     assert_one(tokio::join!(create(), create()), "at most 200 grants");
     let members = vec![ToolSetMember { instance_id: instance("ins_acme"), tools: None }];
     let new = |slug: &str| NewToolSet { slug: slug.to_owned(), name: None, prefix: true, members: members.clone() };

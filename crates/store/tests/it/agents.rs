@@ -4,7 +4,7 @@ use serde_json::json;
 use waypost_core::Timestamp;
 use waypost_core::agent::{Agent, AgentKind, AgentState, AgentToken};
 use waypost_core::argument_rule::{ArgumentRule, Comparison};
-use waypost_core::grant::{Access, Grant, GrantedNames};
+use waypost_core::grant::{AccessLevel, Grant, GrantedNames};
 use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, OrganizationId, ToolSetId, UserId};
 use waypost_core::tool_set::{ToolSet, ToolSetMember};
 use waypost_store::agent_token::{TokenUse, USED_EVERY_MS};
@@ -214,7 +214,7 @@ fn new_grant(organization: &OrganizationId, id: &str, agent: &str, instance: &st
         organization_id: organization.clone(),
         agent_id: agent_id(agent),
         instance_id: instance_id(instance),
-        access: Access::FullAccess,
+        access: AccessLevel::FullAccess,
         names: GrantedNames::default(),
         rules: Vec::new(),
         expires_at: None,
@@ -240,7 +240,7 @@ async fn grants_are_read_and_written(TwoWorlds { mut tx, one, two, .. }: TwoWorl
     grant::insert(&mut tx, &new).await.unwrap();
     assert_eq!(grant::find(&mut tx, org, &new.id).await.unwrap().as_ref(), Some(&new));
     assert_eq!(grant::find(&mut tx, &two.organization, &new.id).await.unwrap(), None);
-    new.access = Access::Custom;
+    new.access = AccessLevel::Custom;
     let list = |text: &str| vec![text.to_owned(), "ü\u{0000}\"".to_owned()];
     new.names = GrantedNames { tools: list("t"), prompts: list("p"), resources: list("r://x") };
     new.rules = vec![rule.clone(), ArgumentRule { value: json!(["a", 1.5, null, true]), ..rule }];

@@ -1,14 +1,13 @@
 //! The rows of agents, their tokens and grants, and tool sets.
 
-use waypost_core::grant::{Access as GrantAccess, GrantedNames};
+use waypost_core::grant::{AccessLevel, GrantedNames};
 use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, ToolSetId};
 use waypost_core::tool_set::ToolSetMember;
 use waypost_ops::agent_tokens::CreateAgentToken;
 use waypost_ops::agents::AgentPatch;
-use waypost_ops::grants::{GrantPatch, NewGrant};
+use waypost_ops::grants::{GrantFilter, GrantPatch, NewGrant};
 use waypost_ops::tool_sets::{NewToolSet, ToolSetPatch};
 use waypost_ops::{agent_tokens, agents, grants, tool_sets};
-use waypost_store::grant::GrantFilter;
 
 use super::super::Access;
 use super::{Call, Row, row};
@@ -23,7 +22,7 @@ pub(super) async fn agents(call: Call<'_>) -> Vec<Row> {
     let new_grant = NewGrant {
         agent_id: agent.clone(),
         instance_id: instance.clone(),
-        access: GrantAccess::FullAccess,
+        access: AccessLevel::FullAccess,
         names: GrantedNames::default(),
         rules: Vec::new(),
         expires_at: None,
