@@ -88,8 +88,11 @@ impl Outgoing {
     /// Creates a request. It is read strictly, so that no ambiguous request is sent.
     pub(crate) fn new(id: u64, call: &CallRequest<'_>, wire: &Wire, meta: &RequestMeta) -> Result<Self, Error> {
         let text = message_text(Some(id), call.method, call.params);
-        let message = Message::read(text.as_bytes())
-            .map_err(|_| Error::InvalidRequest("the parameters are not valid or ambiguous"))?;
+        let invalid = Error::InvalidRequest("the parameters are not valid or ambiguous");
+        let Ok(message) = Message::read(text.as_bytes()) else { return Err(invalid) };
+        if message.params.raw != call.params.map(str::trim) {
+            return Err(invalid);
+        }
         let own = &message.params.meta;
         let mut rewrite = Rewrite::new(&message);
         let token = own.progress_token.map(Into::into);

@@ -3,4 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and reach them on loopback addresses")]
 
 mod client;
+mod connection;
+mod faults;
 mod server;
+mod sse;
