@@ -1,7 +1,8 @@
 //! Events of a `text/event-stream` body (HTML standard, "Server-sent events").
 
-use std::borrow::Cow;
 use std::mem;
+
+use memchr::memchr2;
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl EventParser {
         if mem::take(&mut self.after_cr) && !chunk.is_empty() {
             chunk = chunk.strip_prefix(b"\n").unwrap_or(chunk);
         }
-        while let Some(end) = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+        while let Some(end) = memchr2(b'\n', b'\r', chunk) {
             self.line.extend_from_slice(&chunk[..end]);
             events.extend(self.end_line());
             let rest = &chunk[end + 1..];
@@ -87,11 +88,12 @@ impl EventParser {
 
     /// Processes a complete line. Returns the event that an empty line completes.
     fn end_line(&mut self) -> Option<Event> {
-        let line = mem::take(&mut self.line);
-        let line = String::from_utf8_lossy(&line);
-        self.is_lossy |= matches!(line, Cow::Owned(_));
+        let mut text = String::from_utf8(mem::take(&mut self.line)).unwrap_or_else(|error| {
+            self.is_lossy = true;
+            String::from_utf8_lossy(error.as_bytes()).into_owned()
+        });
         let is_first = mem::take(&mut self.is_first_line);
-        let line = if is_first { line.strip_prefix('\u{feff}').unwrap_or(&line) } else { &line };
+        let line = if is_first { text.strip_prefix('\u{feff}').unwrap_or(&text) } else { &text };
         if line.is_empty() {
             let (name, is_lossy) = (self.name.take(), mem::take(&mut self.is_lossy));
             return self.data.take().map(|data| Event { name, data, is_lossy });
@@ -104,7 +106,12 @@ impl EventParser {
                     data.push('\n');
                     data.push_str(value);
                 }
-                None => self.data = Some(value.to_owned()),
+                None => {
+                    // The value is the end of the line, whose memory is kept.
+                    let start = text.len() - value.len();
+                    text.drain(..start);
+                    self.data = Some(text);
+                }
             },
             "event" => self.name = Some(value.to_owned()).filter(|name| !name.is_empty() && name != "message"),
             "id" if !value.contains('\0') => self.last_id = Some(value.to_owned()),

@@ -124,13 +124,13 @@ impl HttpExchange {
         if !response.status.is_success() {
             exchange.is_cancellable = false;
             let body = core.read_error(wire, &mut response).await?;
-            exchange.read_body(&body)?;
+            exchange.read_body(body)?;
             return Ok((exchange, session));
         }
         match Content::of(&response) {
             Content::Json => {
                 let body = read(&mut response, core.limits.max_message_bytes).await?;
-                exchange.read_body(&body)?;
+                exchange.read_body(body)?;
                 exchange.send_answers().await;
             }
             Content::Events => exchange.events = Some(Events::new(response)),
@@ -200,7 +200,7 @@ impl HttpExchange {
             if event.data.len() > limit {
                 return Err(Error::MessageTooLarge { limit });
             }
-            inbox.receive_event(&event, received)?;
+            inbox.receive_event(event, received)?;
         }
         if events.parser.buffered() > limit {
             return Err(Error::MessageTooLarge { limit });
@@ -238,7 +238,7 @@ impl HttpExchange {
     }
 
     /// Reads a body that is not a stream.
-    fn read_body(&mut self, body: &[u8]) -> Result<(), Error> {
+    fn read_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
         let inbox = Inbox {
             id: self.id,
             token: self.token.as_deref(),

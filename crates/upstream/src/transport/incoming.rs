@@ -35,7 +35,7 @@ pub(crate) struct Received {
 
 impl Inbox<'_> {
     /// Reads an event.
-    pub(crate) fn receive_event(&self, event: &Event, received: &mut Received) -> Result<(), Error> {
+    pub(crate) fn receive_event(&self, event: Event, received: &mut Received) -> Result<(), Error> {
         // An event without data only announces an event ID (2025-11-25).
         if event.data.is_empty() || event.name.is_some() {
             return Ok(());
@@ -44,57 +44,77 @@ impl Inbox<'_> {
             Counters::add(&self.counters.invalid_messages);
             return Err(Error::invalid("the server sent an event that is not UTF-8"));
         }
-        self.receive(event.data.as_bytes(), received)
+        self.receive(event.data.into_bytes(), received)
     }
 
     /// Reads a message, or a batch if the revision has them.
-    pub(crate) fn receive(&self, text: &[u8], received: &mut Received) -> Result<(), Error> {
-        match read(text, self.wire) {
-            Ok(messages) => {
-                for message in &messages {
-                    received.count += 1;
-                    self.receive_one(message, received);
+    pub(crate) fn receive(&self, text: Vec<u8>, received: &mut Received) -> Result<(), Error> {
+        let whole = {
+            let messages = read(&text, self.wire).inspect_err(|_| Counters::add(&self.counters.invalid_messages))?;
+            received.count += messages.len();
+            match &messages[..] {
+                [message] if message.text.len() == text.len() => self.receive_one(message, received),
+                batch => {
+                    for message in batch {
+                        let kind = self.receive_one(message, received);
+                        received.ready.extend(kind.map(|_| Incoming::new(message)));
+                    }
+                    None
                 }
-                Ok(())
             }
-            Err(error) => {
-                Counters::add(&self.counters.invalid_messages);
-                Err(error)
-            }
-        }
+        };
+        // A large message is not copied.
+        received.ready.extend(whole.map(|kind| Incoming { kind, bytes: Bytes::from(text) }));
+        Ok(())
     }
 
-    fn receive_one(&self, message: &Message<'_>, received: &mut Received) {
-        match message.kind {
+    /// Processes a message. Returns its kind if it is passed on as it is.
+    fn receive_one(&self, message: &Message<'_>, received: &mut Received) -> Option<MessageKind> {
+        let is_passed_on = match message.kind {
             MessageKind::Request => self.receive_request(message, received),
-            MessageKind::Notification => match self.restore(message) {
-                Some(notification) if !received.is_done => received.ready.push_back(notification),
-                _ => Counters::add(&self.counters.dropped_notifications),
-            },
-            MessageKind::Result | MessageKind::Error => {
-                if self.is_own(message) && !received.is_done {
-                    received.is_done = true;
-                    received.ready.push_back(Incoming::new(message));
-                } else {
-                    Counters::add(&self.counters.unmatched_responses);
-                }
+            MessageKind::Notification => self.receive_notification(message, received),
+            MessageKind::Result | MessageKind::Error if self.is_own(message) && !received.is_done => {
+                received.is_done = true;
+                true
             }
-        }
+            MessageKind::Result | MessageKind::Error => {
+                Counters::add(&self.counters.unmatched_responses);
+                false
+            }
+        };
+        is_passed_on.then_some(message.kind)
     }
 
-    fn receive_request(&self, message: &Message<'_>, received: &mut Received) {
+    /// Processes a request. Returns whether it is passed on.
+    fn receive_request(&self, message: &Message<'_>, received: &mut Received) -> bool {
         let is_ping = message.method.as_deref() == Some("ping");
         // 2026-07-28: servers send no requests, and clients no responses.
         if self.wire.is_modern() {
             Counters::add(&self.counters.rejected_requests);
-        } else if is_ping {
-            received.answers.push(answer(message));
-        } else if self.accepts_requests && !received.is_done {
-            received.ready.push_back(Incoming::new(message));
-        } else {
-            Counters::add(&self.counters.rejected_requests);
-            received.answers.push(answer(message));
+            return false;
         }
+        if self.accepts_requests && !is_ping && !received.is_done {
+            return true;
+        }
+        if !is_ping {
+            Counters::add(&self.counters.rejected_requests);
+        }
+        received.answers.push(answer(message));
+        false
+    }
+
+    /// Processes a notification. Returns whether it is passed on as it is: a progress notification gets the token of the
+    /// caller.
+    fn receive_notification(&self, message: &Message<'_>, received: &mut Received) -> bool {
+        let is_progress = message.method.as_deref() == Some("notifications/progress");
+        if !is_progress && !received.is_done {
+            return true;
+        }
+        match self.token.filter(|_| !received.is_done && self.is_own_progress(message)) {
+            Some(token) => received.ready.push_back(with_token(message, token)),
+            None => Counters::add(&self.counters.dropped_notifications),
+        }
+        false
     }
 
     /// Whether a response is the one to the request. An error without ID is one about a request that the server could not
@@ -107,13 +127,9 @@ impl Inbox<'_> {
         }
     }
 
-    /// Returns a notification with the progress token of the caller; `None` if it belongs to another request.
-    fn restore(&self, notification: &Message<'_>) -> Option<Incoming> {
-        if notification.method.as_deref() != Some("notifications/progress") {
-            return Some(Incoming::new(notification));
-        }
-        let (id, token) = (self.id?.to_string(), self.token?);
-        (notification.params.progress_token == Some(id.as_str())).then(|| with_token(notification, token))
+    fn is_own_progress(&self, notification: &Message<'_>) -> bool {
+        let id = self.id.map(|id| id.to_string());
+        id.is_some() && notification.params.progress_token == id.as_deref()
     }
 }
 
