@@ -1,5 +1,5 @@
-//! Reads arbitrary text as a list of definitions and as definitions of each kind. What is accepted has the digest of the
-//! parsed value.
+//! Reads arbitrary text as a list of definitions and as definitions of each kind. A complete parser reads what is accepted,
+//! and its notation does not matter.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use crate::relay::make_single_line;
+/// Replaces line breaks by spaces. In JSON, they occur only between tokens.
+pub fn make_single_line(text: &mut [u8]) {
+    text.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+}
 
 /// Edits of a text. Their places are parts of the text itself; they must not overlap.
 pub(crate) struct Edits<'a> {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::edits::Edits;
+pub use crate::edits::make_single_line;
 use crate::envelope::{Envelope, present};
 use crate::error::{INVALID_PARAMS, JsonRpcError};
 use crate::revision::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION};
@@ -175,11 +176,6 @@ pub fn restore_response(response: &Envelope<'_>, id: u64, original: &Original) -
         edits.replace(raw.get(), &original.id);
     }
     edits.apply()
-}
-
-/// Replaces line breaks by spaces. In JSON, they occur only between tokens.
-pub fn make_single_line(text: &mut [u8]) {
-    text.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
 }
 
 fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {

@@ -177,6 +177,19 @@ impl<'m, 'a> Rewrite<'m, 'a> {
         self.set_meta(META_CLIENT_CAPABILITIES, Some(&meta.client_capabilities));
     }
 
+    /// Adds the members of `_meta` that every request of 2026-07-28 declares and this one lacks.
+    pub fn complete_request_meta(&mut self, meta: &RequestMeta) {
+        let own = self.meta();
+        let members = [
+            (META_PROTOCOL_VERSION, &meta.protocol_version, own.protocol_version),
+            (META_CLIENT_INFO, &meta.client_info, own.client_info),
+            (META_CLIENT_CAPABILITIES, &meta.client_capabilities, own.client_capabilities),
+        ];
+        for (name, value, _) in members.into_iter().filter(|(_, _, own)| own.is_none()) {
+            self.set_meta(name, Some(value));
+        }
+    }
+
     /// Removes the members that only results of 2026-07-28 have: `resultType`, `ttlMs` and `cacheScope`. The result must
     /// be complete: one that requires input cannot be converted like this.
     pub fn result_to_legacy(&mut self) {
@@ -336,6 +349,13 @@ mod tests {
             let value: Value = serde_json::from_str(&modern).unwrap();
             let expected = json!({ META_PROTOCOL_VERSION: "V", META_CLIENT_INFO: {}, META_CLIENT_CAPABILITIES: {} });
             assert_eq!(value["params"], json!({ "_meta": expected }), "{modern}");
+            assert_eq!(rewrite(&request("x", params), |rewrite| rewrite.complete_request_meta(&meta)), modern);
+            let other = RequestMeta { protocol_version: "1".into(), ..meta.clone() };
+            assert_eq!(
+                rewrite(&modern, |rewrite| rewrite.complete_request_meta(&other)),
+                modern,
+                "present members are kept"
+            );
             let legacy = rewrite(&modern, |rewrite| rewrite.request_to_legacy());
             assert_eq!(serde_json::from_str::<Value>(&legacy).unwrap()["params"], json!({ "_meta": {} }), "{legacy}");
         }

@@ -143,6 +143,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Returns the next byte that is not white space, without consuming it.
+    #[inline]
     pub(crate) fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(self.at) {
@@ -379,11 +380,15 @@ impl<'a> Scanner<'a> {
     fn scalar(&mut self, numbers: Numbers) -> Result<&'a str, Flaw> {
         let start = self.at;
         let rest = &self.text.as_bytes()[start..];
-        for literal in ["true", "false", "null"] {
-            if rest.starts_with(literal.as_bytes()) {
-                self.at += literal.len();
-                return Ok(&self.text[start..self.at]);
-            }
+        let literal = match rest.first() {
+            Some(b't') => "true",
+            Some(b'f') => "false",
+            Some(b'n') => "null",
+            _ => "",
+        };
+        if !literal.is_empty() && rest.starts_with(literal.as_bytes()) {
+            self.at += literal.len();
+            return Ok(&self.text[start..self.at]);
         }
         self.at += number_length(rest).map_err(|at| Flaw::Syntax(start + at))?;
         let number = &self.text[start..self.at];
@@ -451,8 +456,10 @@ fn plain_length(bytes: &[u8]) -> usize {
 
 /// Returns the length of the number at the start of `bytes` (RFC 8259, section 6), or the position of the error.
 fn number_length(bytes: &[u8]) -> Result<usize, usize> {
-    let digits = |at: usize| bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let some_digits = |at: usize| if digits(at) == 0 { Err(at) } else { Ok(at + digits(at)) };
+    let some_digits = |at: usize| match bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count() {
+        0 => Err(at),
+        digits => Ok(at + digits),
+    };
     let mut at = usize::from(bytes.first() == Some(&b'-'));
     let start = at;
     at = some_digits(at)?;
