@@ -1,4 +1,8 @@
-//! The gateway: what agents see and can call, over the link to a toolbox whose daemon answers for a server.
+//! The gateway, over the link to a toolbox whose daemon answers for a server.
+
+mod access;
+mod relay;
+mod smuggling;
 
 use std::sync::{Arc, Mutex};
 
@@ -7,8 +11,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use waypost_core::argument_rule::{ArgumentRule, Comparison};
-use waypost_core::grant::{Access, Grant, GrantedNames};
+use waypost_core::grant::{Grant, AccessLevel, GrantedNames};
 use waypost_core::id::AgentId;
 use waypost_ops::agent_tokens::CreateAgentToken;
 use waypost_ops::grants::{GrantPatch, NewGrant};
@@ -28,8 +31,7 @@ struct ServerState {
     /// The messages that it has received, except `initialize`, `server/discover` and lists.
     received: Vec<Value>,
     /// What it answers to calls, one line per message. The placeholder `ID` is the ID of the call.
-    answers: Vec<String>,
-    lists: usize,
+    answers: Vec<Vec<u8>>,
 }
 
 /// A product with one instance, whose server a test controls, and an agent.
@@ -66,7 +68,7 @@ impl Stage {
         let instance = instance["id"].as_str().unwrap().to_owned();
         let server = Arc::new(Mutex::new(ServerState {
             tools: vec![tool("find", "Finds."), tool("delete", "Deletes.")],
-            answers: vec![r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[],"n":1.0}}"#.to_owned()],
+            answers: vec![br#"{"jsonrpc":"2.0","id":ID,"result":{"content":[],"n":1.0}}"#.to_vec()],
             ..ServerState::default()
         }));
         let task = serve(daemon, Arc::clone(&server));
@@ -78,6 +80,20 @@ impl Stage {
         Self { api, server, task, instance, agent: agent.id, token }
     }
 
+    /// Grants everything, approves it, and returns the stage.
+    async fn ready(self) -> Self {
+        self.grant(AccessLevel::FullAccess).await;
+        self.approve_all("read").await;
+        self
+    }
+
+    async fn finish(self) {
+        self.task.abort();
+        let app = self.api.app.clone();
+        drop(self);
+        app.finish().await;
+    }
+
     fn set(&self, change: impl FnOnce(&mut ServerState)) {
         change(&mut self.server.lock().unwrap());
     }
@@ -87,7 +103,7 @@ impl Stage {
     }
 
     /// Grants access to the instance.
-    async fn grant(&self, access: Access) -> Grant {
+    async fn grant(&self, access: AccessLevel) -> Grant {
         let new = NewGrant {
             agent_id: self.agent.clone(),
             instance_id: self.instance.parse().unwrap(),
@@ -114,12 +130,13 @@ impl Stage {
         }
     }
 
+    /// Sends a message to an address.
     async fn send(
         &self,
         path: &str,
         token: Option<&str>,
         headers: &[(&str, &str)],
-        body: &str,
+        body: impl Into<Body>,
     ) -> (StatusCode, String) {
         let mut request = Request::builder().method(Method::POST).uri(path).header("host", "localhost:8080");
         request = request.header("content-type", "application/json");
@@ -129,7 +146,7 @@ impl Stage {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.api.app.send(request.body(Body::from(body.to_owned())).unwrap()).await;
+        let response = self.api.app.send(request.body(body.into()).unwrap()).await;
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -138,7 +155,7 @@ impl Stage {
     /// Sends a message of 2025-11-25 and returns the text of the answer.
     async fn legacy(&self, text: &str) -> String {
         let headers = [("mcp-protocol-version", "2025-11-25")];
-        let (status, text) = self.send("/gateway/mcp", Some(&self.token), &headers, text).await;
+        let (status, text) = self.send("/gateway/mcp", Some(&self.token), &headers, text.to_owned()).await;
         assert_eq!(status, StatusCode::OK, "{text}");
         text
     }
@@ -158,7 +175,7 @@ impl Stage {
         let text = json!({ "jsonrpc": "2.0", "id": "a", "method": method, "params": params }).to_string();
         let mut headers = vec![("mcp-protocol-version", "2026-07-28"), ("mcp-method", method)];
         headers.extend(name.as_deref().map(|name| ("mcp-name", name)));
-        let (status, text) = self.send("/gateway/mcp", Some(&self.token), &headers, &text).await;
+        let (status, text) = self.send("/gateway/mcp", Some(&self.token), &headers, text).await;
         (status, serde_json::from_str(&text).unwrap())
     }
 
@@ -185,121 +202,50 @@ fn serve(mut daemon: Daemon, server: Arc<Mutex<ServerState>>) -> JoinHandle<()> 
 }
 
 async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
-    let result = |result: Value| json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
-    let lines: Vec<String> = {
+    let response = |member: &str, value: Value| {
+        let mut response = json!({ "jsonrpc": "2.0", "id": message["id"] });
+        response[member] = value;
+        vec![response.to_string().into_bytes()]
+    };
+    let list = |member: &str, items: &[Value]| response("result", json!({ member: items }));
+    let lines: Vec<Vec<u8>> = {
         let mut server = server.lock().unwrap();
         let capabilities = json!({ "tools": {}, "prompts": {}, "resources": {} });
         match message["method"].as_str().unwrap() {
-            "initialize" if server.is_modern => {
-                vec![
-                    json!({ "jsonrpc": "2.0", "id": message["id"], "error": { "code": -32601, "message": "no" } })
-                        .to_string(),
-                ]
-            }
+            "initialize" if server.is_modern => response("error", json!({ "code": -32601, "message": "Unknown." })),
             "initialize" | "server/discover" => {
-                vec![result(json!({ "capabilities": capabilities, "instructions": "Be careful." })).to_string()]
+                response("result", json!({ "capabilities": capabilities, "instructions": "Be careful." }))
             }
-            "tools/list" => {
-                server.lists += 1;
-                vec![result(json!({ "tools": server.tools })).to_string()]
-            }
-            "prompts/list" => vec![result(json!({ "prompts": server.prompts })).to_string()],
-            "resources/list" => vec![result(json!({ "resources": server.resources })).to_string()],
-            "resources/templates/list" => vec![result(json!({ "resourceTemplates": server.templates })).to_string()],
+            "tools/list" => list("tools", &server.tools),
+            "prompts/list" => list("prompts", &server.prompts),
+            "resources/list" => list("resources", &server.resources),
+            "resources/templates/list" => list("resourceTemplates", &server.templates),
             _ => {
                 server.received.push(message.clone());
                 let id = message["id"].to_string();
-                server.answers.iter().map(|line| line.replace("ID", &id)).collect()
+                server.answers.iter().map(|line| with_id(line, &id)).collect()
             }
         }
     };
     let mut stream = call.open(200);
-    for line in lines {
-        let _ = waypost_link_io::send(&mut stream, format!("{line}\n").into()).await;
+    for mut line in lines {
+        line.push(b'\n');
+        // Fails if the gateway has cancelled the call.
+        let _ = waypost_link_io::send(&mut stream, line.into()).await;
     }
     let _ = stream.send_data(bytes::Bytes::new(), true);
+}
+
+/// Replaces the first placeholder in bytes that need not be UTF-8.
+fn with_id(line: &[u8], id: &str) -> Vec<u8> {
+    match line.windows(2).position(|pair| pair == b"ID") {
+        Some(at) => [&line[..at], id.as_bytes(), &line[at + 2..]].concat(),
+        None => line.to_vec(),
+    }
 }
 
 const UNKNOWN: &str = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"Unknown tool"}}"#;
 
 fn is_unknown(answer: &Value) -> bool {
     *answer == serde_json::from_str::<Value>(UNKNOWN).unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_what_is_granted_and_approved_is_listed_and_called() {
-    let stage = Stage::new().await;
-    assert_eq!(stage.tools().await, [""; 0], "nothing is granted");
-    stage.grant(Access::FullAccess).await;
-    assert_eq!(stage.tools().await, [""; 0], "nothing is approved");
-    assert!(is_unknown(&stage.call("search__find", json!({})).await));
-    assert_eq!(stage.received(), [] as [Value; 0]);
-    stage.approve_all("read").await;
-    assert_eq!(stage.tools().await, ["search__delete", "search__find"]);
-    let answer = stage.call("search__find", json!({ "q": 1 })).await;
-    assert_eq!(answer, json!({ "jsonrpc": "2.0", "id": 7, "result": { "content": [], "n": 1.0 } }));
-    let received = stage.received();
-    assert_eq!(received.len(), 1);
-    assert_eq!(received[0]["params"]["name"], "find", "the server's own name");
-    for unknown in ["find", "search__other", "search__", "other__find", ""] {
-        assert!(is_unknown(&stage.call(unknown, json!({})).await), "{unknown}");
-    }
-    assert_eq!(stage.received(), [] as [Value; 0]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tool_that_changes_between_two_calls_is_rejected_until_it_is_approved() {
-    for is_modern in [false, true] {
-        let stage = Stage::new().await;
-        stage.set(|server| server.is_modern = is_modern);
-        stage.grant(Access::FullAccess).await;
-        stage.approve_all("write").await;
-        assert!(stage.call("search__find", json!({})).await.get("result").is_some());
-        // One nested member of one schema changes.
-        stage.set(|server| server.tools[0]["inputSchema"]["properties"] = json!({ "q": { "type": "string" } }));
-        stage.received();
-        assert!(is_unknown(&stage.call("search__find", json!({})).await));
-        assert_eq!(stage.received(), [] as [Value; 0], "the changed tool was not called");
-        assert_eq!(stage.tools().await, ["search__delete"]);
-        let pending = stage.api.get("/tool-approvals?state=pending").await;
-        let approval = &pending["items"][0];
-        assert_eq!((&approval["name"], &approval["kind"]), (&json!("find"), &json!("tool")));
-        let diff = approval["diff"].as_array().unwrap();
-        let added = diff.iter().filter(|line| line["tag"] == "added").map(|line| line["text"].as_str().unwrap().trim());
-        assert!(added.clone().any(|line| line == r#""type": "string""#), "{diff:?}");
-        stage.approve_all("write").await;
-        assert!(stage.call("search__find", json!({})).await.get("result").is_some(), "restored");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn grants_limit_the_class_the_names_and_the_time() {
-    let stage = Stage::new().await;
-    stage.approve_all("write").await;
-    let grant = stage.grant(Access::ReadOnly).await;
-    assert_eq!(stage.tools().await, [""; 0], "no tool is classified as read");
-    let rule = ArgumentRule {
-        tool: "find".to_owned(),
-        field: "q".to_owned(),
-        comparison: Comparison::Equals,
-        value: "docs".into(),
-    };
-    let custom = GrantPatch {
-        access: Some(Access::Custom),
-        tools: Some(vec!["find".to_owned()]),
-        rules: Some(vec![rule]),
-        ..GrantPatch::default()
-    };
-    stage.change(&grant, custom).await;
-    assert_eq!(stage.tools().await, ["search__find"]);
-    assert!(is_unknown(&stage.call("search__delete", json!({})).await));
-    assert!(is_unknown(&stage.call("search__find", json!({ "q": "mail" })).await), "the rule does not match");
-    assert!(stage.call("search__find", json!({ "q": "docs" })).await.get("result").is_some());
-    let expires_at = stage.api.app.cx().now().plus(60_000);
-    let change = GrantPatch { rules: Some(Vec::new()), expires_at: Some(Some(expires_at)), ..GrantPatch::default() };
-    stage.change(&grant, change).await;
-    assert!(stage.call("search__find", json!({ "q": "mail" })).await.get("result").is_some());
-    stage.api.app.advance_clock(60_000).await;
-    assert_eq!(stage.tools().await, [""; 0], "the grant has expired");
-    assert!(is_unknown(&stage.call("search__find", json!({})).await));
 }
