@@ -1,11 +1,13 @@
 //! Commands through the REST API of a running installation (`--url`), one file per noun. Flags, output and exit codes are
 //! the same as for commands on the database.
 
+mod agent;
 mod assignment;
 mod catalog;
 mod client;
 mod endpoint;
 mod error;
+mod grant;
 mod instance;
 mod join;
 mod key;
@@ -13,6 +15,7 @@ mod oauth_config;
 mod org;
 mod secret;
 mod server;
+mod tool_set;
 mod toolbox;
 mod user;
 mod walkthrough;
@@ -54,6 +57,9 @@ pub async fn run(app: &App, endpoint: ApiEndpoint, command: Command) -> anyhow::
         Command::Secret(command) => secret::run(&remote, command).await?,
         Command::Toolbox(super::toolbox::Command::Operator(command)) => toolbox::run(&remote, command).await?,
         Command::Instance(command) => instance::run(&remote, command).await?,
+        Command::Agent(command) => agent::run(&remote, command).await?,
+        Command::Grant(command) => grant::run(&remote, command).await?,
+        Command::ToolSet(command) => tool_set::run(&remote, command).await?,
         Command::OauthConfig(command) => return oauth_config::run(&remote, command).await,
         _ => bail!("this command does not support --url"),
     }
