@@ -1,11 +1,14 @@
 //! The command line: one file per command.
 
+mod agent;
 mod approval;
 mod assignment;
 mod audit;
 mod backup;
 mod catalog;
 mod doctor;
+mod expiry;
+mod grant;
 mod instance;
 mod join;
 mod key;
@@ -19,6 +22,7 @@ mod secret_key;
 mod serve;
 mod server;
 mod session;
+mod tool_set;
 mod toolbox;
 mod user;
 mod walk;
@@ -137,6 +141,15 @@ enum Command {
     /// Approve what tool servers define, before agents can use it.
     #[command(subcommand)]
     Approval(approval::Command),
+    /// Manage agents, the AI clients of an organisation, and their tokens.
+    #[command(subcommand)]
+    Agent(agent::Command),
+    /// Manage what agents may use of instances.
+    #[command(subcommand)]
+    Grant(grant::Command),
+    /// Manage tool sets, each with its own URL of the gateway.
+    #[command(subcommand)]
+    ToolSet(tool_set::Command),
     /// Apply pending database migrations.
     Migrate(migrate::Args),
     /// Check the installation and suggest fixes.
@@ -296,6 +309,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Instance(command) => {
             Session::run(&app, async |session| instance::run(&app, session, command).await).await?;
         }
+        Command::Agent(command) => Session::run(&app, async |session| agent::run(session, command).await).await?,
+        Command::Grant(command) => Session::run(&app, async |session| grant::run(session, command).await).await?,
+        Command::ToolSet(command) => Session::run(&app, async |session| tool_set::run(session, command).await).await?,
         Command::Migrate(args) => migrate::run(&app, args).await?,
         Command::Doctor => return doctor::run(&app).await,
         Command::Backup(args) => backup::backup(&app, args).await?,

@@ -50,7 +50,10 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::Secret(_)
         | Command::Toolbox(toolbox::Command::Operator(_))
         | Command::Approval(_)
-        | Command::Instance(_) => CommandScope::Data,
+        | Command::Instance(_)
+        | Command::Agent(_)
+        | Command::Grant(_)
+        | Command::ToolSet(_) => CommandScope::Data,
         // Runs on another machine than the installation, and never gets here.
         Command::Toolbox(toolbox::Command::Machine(_)) => CommandScope::None("toolbox"),
         Command::Serve(_) => CommandScope::None("serve"),

@@ -1,12 +1,14 @@
 //! Commands through the REST API of a running installation (`--url`), one file per noun. Flags, output and exit codes are
 //! the same as for commands on the database.
 
+mod agent;
 pub(super) mod approval;
 mod assignment;
 mod catalog;
 mod client;
 mod endpoint;
 mod error;
+mod grant;
 pub(super) mod instance;
 mod join;
 mod key;
@@ -14,6 +16,7 @@ mod oauth_config;
 mod org;
 mod secret;
 mod server;
+mod tool_set;
 mod toolbox;
 mod user;
 mod walkthrough;
@@ -56,6 +59,9 @@ pub async fn run(app: &App, endpoint: ApiEndpoint, command: Command) -> anyhow::
         Command::Toolbox(super::toolbox::Command::Operator(command)) => toolbox::run(&remote, command).await?,
         Command::Instance(command) => instance::run(&remote, command).await?,
         Command::Approval(command) => approval::run(&remote, command).await?,
+        Command::Agent(command) => agent::run(&remote, command).await?,
+        Command::Grant(command) => grant::run(&remote, command).await?,
+        Command::ToolSet(command) => tool_set::run(&remote, command).await?,
         Command::OauthConfig(command) => return oauth_config::run(&remote, command).await,
         _ => bail!("this command does not support --url"),
     }
