@@ -275,6 +275,7 @@ async fn check_lost_session(status: StatusCode, body: &'static str) {
             "never" => lost(),
             _ if request.header("mcp-session-id") == Some("s-1") => lost(),
             "notifications/x" => StatusCode::ACCEPTED.into_response(),
+            _ if request.method == Method::GET => (EVENTS, ": nothing\n\n").into_response(),
             _ => (JSON, result(request, "{}")).into_response(),
         }
     })
@@ -293,6 +294,10 @@ async fn check_lost_session(status: StatusCode, body: &'static str) {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), requests, "no ID is used twice");
+    sessions.store(0, Ordering::Relaxed);
+    let other = server.open(Protocol::Any).await;
+    assert!(other.listen("{}").await.unwrap().is_some());
+    assert_eq!(sessions.load(Ordering::Relaxed), 2, "a lost session is noticed by a listener as well");
 }
 
 #[tokio::test]
