@@ -64,12 +64,20 @@ impl<'a> Edits<'a> {
     }
 
     /// Returns the text with all edits, in one line.
-    pub(crate) fn apply(mut self) -> Vec<u8> {
+    pub(crate) fn apply(self) -> Vec<u8> {
+        let text = self.text;
+        self.apply_to(text)
+    }
+
+    /// Returns a part of the text with the edits in it, in one line.
+    pub(crate) fn apply_to(mut self, part: &str) -> Vec<u8> {
+        let Range { start, end } = self.range(part);
+        self.edits.retain(|edit| (start..=end).contains(&edit.range.start) && edit.range.end <= end);
         self.edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
         self.resolve_removals();
         let added: usize = self.edits.iter().map(|edit| edit.change.text().len() + 1).sum();
-        let mut result = Vec::with_capacity(self.text.len() + added + 1);
-        let mut position = 0;
+        let mut result = Vec::with_capacity(part.len() + added + 1);
+        let mut position = start;
         for (index, Edit { range, change }) in self.edits.iter().enumerate() {
             result.extend_from_slice(&self.text.as_bytes()[position..range.start]);
             result.extend_from_slice(change.text().as_bytes());
@@ -78,7 +86,7 @@ impl<'a> Edits<'a> {
             }
             position = range.end;
         }
-        result.extend_from_slice(&self.text.as_bytes()[position..]);
+        result.extend_from_slice(&self.text.as_bytes()[position..end]);
         make_single_line(&mut result);
         result
     }

@@ -219,6 +219,26 @@ impl<'m, 'a> Rewrite<'m, 'a> {
     /// Returns the message in one line.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
+        // An error has no parameters.
+        if let Some(members) = self.add_members().filter(|_| self.message.method.is_some()) {
+            self.edits.insert_members(self.message.text, &format!("\"params\":{{{members}}}"));
+        }
+        self.edits.apply()
+    }
+
+    /// Returns only the parameters of a request or notification, in one line; `None` if there are none.
+    #[must_use]
+    pub fn finish_params(mut self) -> Option<String> {
+        let params = match self.add_members() {
+            Some(members) => format!("{{{members}}}").into_bytes(),
+            None => self.edits.apply_to(self.message.params.raw?),
+        };
+        // Edits keep the text valid UTF-8.
+        String::from_utf8(params).ok()
+    }
+
+    /// Adds members to `params` or `result`. Returns them if the message has neither.
+    fn add_members(&mut self) -> Option<String> {
         let meta = self.meta().raw;
         if !self.added_meta.is_empty() {
             let members = self.added_meta.join(",");
@@ -228,20 +248,16 @@ impl<'m, 'a> Rewrite<'m, 'a> {
                 None => self.added.push(format!("\"_meta\":{{{members}}}")),
             }
         }
-        if !self.added.is_empty() {
-            let members = self.added.join(",");
-            let object = self.message.result.as_ref().map(|result| result.raw).or(self.message.params.raw);
-            match object {
-                Some(raw) if raw.starts_with('{') => self.edits.insert_members(raw, &members),
-                Some(raw) => self.edits.replace(raw, &format!("{{{members}}}")),
-                None if self.message.method.is_some() => {
-                    self.edits.insert_members(self.message.text, &format!("\"params\":{{{members}}}"));
-                }
-                // An error has no metadata.
-                None => {}
-            }
+        if self.added.is_empty() {
+            return None;
         }
-        self.edits.apply()
+        let members = self.added.join(",");
+        match self.message.result.as_ref().map(|result| result.raw).or(self.message.params.raw) {
+            Some(raw) if raw.starts_with('{') => self.edits.insert_members(raw, &members),
+            Some(raw) => self.edits.replace(raw, &format!("{{{members}}}")),
+            None => return Some(members),
+        }
+        None
     }
 
     fn meta(&self) -> &'m Meta<'a> {
@@ -335,6 +351,28 @@ mod tests {
             let text = rewrite(&request(method, params), |rewrite| rewrite.set_target("n\""));
             assert_eq!(text, request(method, expected), "{method}");
         }
+    }
+
+    #[test]
+    fn the_parameters_can_be_taken_out() {
+        for (params, expected) in [
+            (r#"{"name": "a",\n"x":1.0}"#, r#"{"_meta":{"a":1},"name": "n", "x":1.0}"#),
+            (r#"{ "name":"a","_meta":{"a":7} }"#, r#"{ "name":"n","_meta":{"a":1} }"#),
+            ("null", r#"{"_meta":{"a":1}}"#),
+        ] {
+            let text = request("tools/call", &params.replace("\\n", "\n"));
+            let message = Message::read(text.as_bytes()).unwrap();
+            let mut rewrite = Rewrite::new(&message);
+            rewrite.set_id("77");
+            rewrite.set_target("n");
+            rewrite.set_meta("a", Some("1"));
+            assert_eq!(rewrite.finish_params().as_deref(), Some(expected), "{text}");
+        }
+        let message = Message::read(br#"{"jsonrpc":"2.0","method":"x"}"#).unwrap();
+        assert_eq!(Rewrite::new(&message).finish_params(), None);
+        let mut rewrite = Rewrite::new(&message);
+        rewrite.set(Member::Cursor, Some("1"));
+        assert_eq!(rewrite.finish_params().as_deref(), Some(r#"{"cursor":1}"#));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::handshake::{Negotiated, Server, discover, initialize, may_be_legacy, 
 use crate::options::{ConnectionOptions, Protocol};
 use crate::transport::core::Core;
 use crate::transport::exchange::{Exchange, HttpExchange, Source};
-use crate::transport::message::{CallRequest, Counters, Outgoing, STREAM_LIFETIME, message_text};
+use crate::transport::message::{CallRequest, Counters, Outgoing, message_text};
 use crate::transport::sse::SseTransport;
 
 /// A connection to a server, whose messages are relayed as they are. Cheap to clone.
@@ -168,21 +168,18 @@ impl Connection {
         let mut is_renewed = false;
         loop {
             let opened = match &core.sse {
-                Some(sse) => sse.listen().map(Source::Listener),
-                None => HttpExchange::listen(core, &negotiated.wire, STREAM_LIFETIME)
+                Some(sse) => sse.listen().map(|listener| Some(Source::Listener(listener))),
+                None => HttpExchange::listen(core, &negotiated.wire)
                     .await
-                    .map(|exchange| Source::Http(Box::new(exchange))),
+                    .map(|exchange| exchange.map(|exchange| Source::Http(Box::new(exchange)))),
             };
             match opened {
-                Ok(source) => return Ok(Some(Exchange(source))),
                 Err(Error::SessionLost) if !is_renewed => {
                     is_renewed = true;
                     self.renew(&negotiated).await?;
                     negotiated = self.negotiated();
                 }
-                // 2025-03-26, "Listening for Messages from the Server".
-                Err(Error::Status { status, .. }) if status == http::StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
-                Err(error) => return Err(error),
+                result => return result.map(|source| source.map(Exchange)),
             }
         }
     }

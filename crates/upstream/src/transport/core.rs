@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::runtime::Handle;
 use waypost_mcp_wire::relay::RequestMeta;
-use waypost_mcp_wire::strict::{Message, MessageKind};
+use waypost_mcp_wire::strict::Message;
 use waypost_mcp_wire::{ErrorObject, strict};
 use waypost_outbound::StreamResponse;
 
@@ -19,6 +19,10 @@ use crate::options::{ConnectionOptions, Identity, Limits};
 
 /// The timeout of messages that no caller waits for.
 const DETACHED_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The code with which servers written after the examples of the TypeScript SDK reject a message with an unknown session:
+/// status 400 and no ID, although "Session Management" requires 404.
+const SDK_ERROR: i64 = -32_000;
 
 /// What the requests of one connection share.
 pub(crate) struct Core {
@@ -118,8 +122,13 @@ impl Core {
             return Err(error);
         }
         let body = read(response, MAX_ERROR_BYTES).await.unwrap_or_default();
-        let is_error = Message::read(&body).is_ok_and(|message| message.kind == MessageKind::Error);
-        if is_error { Ok(body) } else { Err(error) }
+        match Message::read(&body).ok().and_then(|message| Some((message.id(), message.error?.code))) {
+            Some((None, SDK_ERROR)) if status == StatusCode::BAD_REQUEST && wire.has_session() => {
+                Err(Error::SessionLost)
+            }
+            Some(_) => Ok(body),
+            None => Err(error),
+        }
     }
 }
 

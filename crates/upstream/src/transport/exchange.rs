@@ -9,10 +9,10 @@ use waypost_mcp_wire::revision::SESSION_HEADER;
 use waypost_mcp_wire::sse::EventParser;
 use waypost_outbound::{Error as OutboundError, StreamLimits, StreamResponse};
 
-use super::core::Core;
+use super::core::{Core, rpc_error};
 use super::http::{Content, Wire, read};
 use super::incoming::{Inbox, Received};
-use super::message::{Incoming, Outgoing, cancelled};
+use super::message::{Incoming, Outgoing, STREAM_LIFETIME, cancelled};
 use super::sse::{SseExchange, SseListener};
 use crate::error::Error;
 
@@ -139,26 +139,34 @@ impl HttpExchange {
         Ok((exchange, session))
     }
 
-    /// Opens the stream of messages that belong to no request (legacy, "Listening for Messages from the Server").
-    pub(crate) async fn listen(core: &Arc<Core>, wire: &Wire, timeout: Duration) -> Result<Self, Error> {
-        let limits = StreamLimits { max_bytes: usize::MAX, idle: timeout, timeout };
-        let opened = core.http.get_events(wire.headers(), None, limits);
+    /// Opens the stream of messages that belong to no request (legacy, "Listening for Messages from the Server"). `None` if
+    /// the server has none.
+    pub(crate) async fn listen(core: &Arc<Core>, wire: &Wire) -> Result<Option<Self>, Error> {
+        let limits = StreamLimits { max_bytes: usize::MAX, idle: STREAM_LIFETIME, timeout: STREAM_LIFETIME };
+        let opened = core.http.request_events(wire.headers(), None, limits);
         let opened = tokio::time::timeout(core.limits.timeout, opened).await.map_err(|_| Error::Timeout)?;
-        let response = opened.map_err(|error| match error {
-            Error::Status { status: StatusCode::NOT_FOUND, .. } if wire.has_session() => Error::SessionLost,
-            error => error,
-        })?;
-        Ok(Self {
+        let mut response = opened?;
+        if response.status == StatusCode::METHOD_NOT_ALLOWED {
+            return Ok(None);
+        }
+        if !response.status.is_success() {
+            let body = tokio::time::timeout(core.limits.timeout, core.read_error(wire, &mut response)).await;
+            return Err(rpc_error(&body.map_err(|_| Error::Timeout)??));
+        }
+        if Content::of(&response) != Content::Events {
+            return Err(Content::of(&response).error(&response));
+        }
+        Ok(Some(Self {
             core: core.clone(),
             wire: wire.clone(),
             id: None,
             token: None,
             is_cancellable: false,
-            deadline: Instant::now() + timeout,
+            deadline: Instant::now() + STREAM_LIFETIME,
             is_stream: true,
             received: Received::default(),
             events: Some(Events::new(response)),
-        })
+        }))
     }
 
     async fn next(&mut self) -> Result<Option<Incoming>, Error> {

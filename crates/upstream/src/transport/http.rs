@@ -96,6 +96,21 @@ impl Http {
     /// Opens a stream of events, which continues after the event `last_id`.
     pub(crate) async fn get_events(
         &self,
+        headers: HeaderMap,
+        last_id: Option<&str>,
+        limits: StreamLimits,
+    ) -> Result<StreamResponse, Error> {
+        let response = self.request_events(headers, last_id, limits).await?;
+        match Content::of(&response) {
+            _ if !response.status.is_success() => Err(status_error(response.status, &response.headers)),
+            Content::Events => Ok(response),
+            other => Err(other.error(&response)),
+        }
+    }
+
+    /// Requests a stream of events. The response can have any status and type.
+    pub(crate) async fn request_events(
+        &self,
         mut headers: HeaderMap,
         last_id: Option<&str>,
         limits: StreamLimits,
@@ -106,15 +121,7 @@ impl Http {
                 HeaderValue::try_from(id).map_err(|_| Error::invalid("the ID of an event is not a header value"))?;
             headers.insert("last-event-id", id);
         }
-        let mut response = self.route.open(self.request(Method::GET, headers, Vec::new()), limits).await?;
-        match Content::of(&response) {
-            _ if !response.status.is_success() => {
-                let headers = std::mem::take(&mut response.headers);
-                Err(status_error(response.status, &headers))
-            }
-            Content::Events => Ok(response),
-            other => Err(other.error(&response)),
-        }
+        Ok(self.route.open(self.request(Method::GET, headers, Vec::new()), limits).await?)
     }
 
     /// Ends a session (legacy, "Session Management").

@@ -250,6 +250,15 @@ async fn dropping_a_call_that_waits_for_headers_cancels_it_and_a_completed_one_i
 
 #[tokio::test]
 async fn a_lost_session_is_started_again_without_the_caller_noticing() {
+    let example =
+        r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#;
+    check_lost_session(StatusCode::NOT_FOUND, "").await;
+    check_lost_session(StatusCode::BAD_REQUEST, example).await;
+}
+
+/// Checks what follows if a server rejects messages of an unknown session with this response.
+async fn check_lost_session(status: StatusCode, body: &'static str) {
+    let lost = move || (status, JSON, body).into_response();
     let sessions = Arc::new(AtomicUsize::new(0));
     let current = sessions.clone();
     let server = Server::start(move |request| {
@@ -263,9 +272,10 @@ async fn a_lost_session_is_started_again_without_the_caller_noticing() {
             "server/discover" => StatusCode::NOT_FOUND.into_response(),
             // The first session ends after the handshake, and `never` is not accepted in any.
             "notifications/initialized" => StatusCode::ACCEPTED.into_response(),
-            "never" => StatusCode::NOT_FOUND.into_response(),
-            _ if request.header("mcp-session-id") == Some("s-1") => StatusCode::NOT_FOUND.into_response(),
+            "never" => lost(),
+            _ if request.header("mcp-session-id") == Some("s-1") => lost(),
             "notifications/x" => StatusCode::ACCEPTED.into_response(),
+            _ if request.method == Method::GET => (EVENTS, ": nothing\n\n").into_response(),
             _ => (JSON, result(request, "{}")).into_response(),
         }
     })
@@ -284,6 +294,10 @@ async fn a_lost_session_is_started_again_without_the_caller_noticing() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), requests, "no ID is used twice");
+    sessions.store(0, Ordering::Relaxed);
+    let other = server.open(Protocol::Any).await;
+    assert!(other.listen("{}").await.unwrap().is_some());
+    assert_eq!(sessions.load(Ordering::Relaxed), 2, "a lost session is noticed by a listener as well");
 }
 
 #[tokio::test]
