@@ -11,7 +11,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use waypost_core::grant::{Grant, AccessLevel, GrantedNames};
+use waypost_core::grant::{AccessLevel, Grant, GrantedNames};
 use waypost_core::id::AgentId;
 use waypost_ops::agent_tokens::CreateAgentToken;
 use waypost_ops::grants::{GrantPatch, NewGrant};
