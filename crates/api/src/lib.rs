@@ -84,6 +84,7 @@ use crate::routes::Routes;
         (name = "oauth-configs", description = "Identity providers that end users sign in with."),
         (name = "organizations", description = "Organisations and their logos."),
         (name = "secrets", description = "Secrets of tool servers, which can be written but never read back."),
+        (name = "tool-approvals", description = "Definitions of tool servers, and the decisions of admins about them."),
         (name = "servers", description = "Hosted MCP servers and their slugs."),
         (name = "sessions", description = "Client sessions of end users."),
         (name = "steps", description = "The steps of a walkthrough's draft, and their revisions."),

@@ -19,7 +19,7 @@ use waypost_ops::tool_access::AgentAccess;
 use waypost_toolbox_proto::entry::Sharing;
 use waypost_toolbox_proto::http::MAX_MESSAGE_BYTES;
 
-use crate::endpoint::check_argument_headers;
+use crate::headers::check_arguments;
 use crate::reply;
 use crate::slots::CallSlot;
 use crate::view::{Found, View};
@@ -56,7 +56,7 @@ impl Gateway {
             access = self.access.find(&caller.organization_id, &caller.agent_id).await?;
         }
         let Some(found) = self.find_allowed(&access, address, request) else { return Ok(unknown()) };
-        if let Err(error) = check_argument_headers(request, headers, &found.definition.definition) {
+        if let Err(error) = check_arguments(request, headers, &found.definition.definition) {
             return Ok(reply::rejection(&error, is_modern));
         }
         let key = self.container_key(caller, found.server.sharing);

@@ -8,9 +8,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 use waypost_core::tool_set::ToolSet;
 use waypost_core::{Code, Error, Result};
-use waypost_mcp_wire::headers::check_headers;
 use waypost_mcp_wire::methods;
-use waypost_mcp_wire::param_headers::ParamHeader;
 use waypost_mcp_wire::revision::MODERN;
 use waypost_mcp_wire::strict::{Message, MessageKind, Messages, text_of};
 use waypost_mcp_wire::{
@@ -20,7 +18,7 @@ use waypost_ops::tool_access::AgentAccess;
 
 use crate::call::is_relayed;
 use crate::view::View;
-use crate::{AgentCaller, Gateway, GatewayAddress, lists, reply};
+use crate::{AgentCaller, Gateway, GatewayAddress, headers, lists, reply};
 
 /// The maximum size of a message in bytes.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -63,7 +61,7 @@ impl Gateway {
             }
             Err(error) => return reply::rejection(&error, true),
         };
-        if let Err(error) = check_headers(&message, as_bytes(&parts.headers).iter().copied(), &[]) {
+        if let Err(error) = headers::check(&message, &parts.headers) {
             return reply::rejection(&error, message.is_modern());
         }
         match self.answer(caller, address, &message, &parts.headers).await {
@@ -148,23 +146,6 @@ impl Gateway {
             Some(slug) => access.access.tool_sets.iter().find(|set| set.slug == *slug).map(Some),
         }
     }
-}
-
-/// Checks the headers that repeat arguments of a tool (2026-07-28, `x-mcp-header`).
-///
-/// # Errors
-/// `HEADER_MISMATCH`.
-pub(crate) fn check_argument_headers(
-    request: &Message<'_>,
-    headers: &HeaderMap,
-    definition: &str,
-) -> std::result::Result<(), JsonRpcError> {
-    let params = ParamHeader::of_tool(definition);
-    check_headers(request, as_bytes(headers).iter().copied(), &params)
-}
-
-fn as_bytes(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -10,6 +10,7 @@
 mod call;
 mod endpoint;
 mod freshness;
+mod headers;
 mod lists;
 mod reply;
 mod slots;

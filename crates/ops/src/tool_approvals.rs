@@ -144,16 +144,16 @@ pub async fn approve_all(
     (digests, class): (&[String], Class),
 ) -> Result<Vec<ToolDefinition>> {
     ops.authorize_toolboxes(cx, Operation::ToolApprovalWrite, organization)?;
-    if digests.is_empty() || digests.len() > MAX_DEFINITIONS {
-        let message = format!("`digests` must have 1 to {MAX_DEFINITIONS} entries.");
-        return Err(Error::invalid("digests", message));
-    }
     let mut tx = ops.store.begin().await?;
     if !organization::lock(&mut tx, organization).await? {
         return Err(Error::not_found("instance"));
     }
     let found = instance::find(&mut tx, organization, instance).await?;
     let instance = found.ok_or_else(|| Error::not_found("instance"))?;
+    if digests.is_empty() || digests.len() > MAX_DEFINITIONS {
+        let message = format!("`digests` must have 1 to {MAX_DEFINITIONS} entries.");
+        return Err(Error::invalid("digests", message));
+    }
     let mut approved = Vec::new();
     for digest in digests {
         let same = store::list_by_digest(&mut tx, organization, &instance.id, digest).await?;
