@@ -136,6 +136,11 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let instance = create(app, owner, "/instances", instance).await;
     keep("instances", &instance["id"]);
     keep("deployments", &instance["deployment"]["id"]);
+    const DEFINITION: &str = "INSERT INTO tool_definitions SELECT 'apr_0123456789abcdef01234567', organization_id, id,
+            catalog_version_id, 'tool', 'find', 'd0', '{\"name\":\"find\"}', NULL, TRUE, 'pending', NULL, NULL, NULL, NULL, 1
+        FROM instances";
+    app.execute(DEFINITION).await;
+    keep("tool-approvals", &json!("apr_0123456789abcdef01234567"));
     let agent = create(app, owner, "/agents", json!({ "name": "Crawler" })).await;
     keep("agents", &agent["id"]);
     let tokens = format!("/agents/{}/tokens", agent["id"].as_str().unwrap());
