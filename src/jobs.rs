@@ -17,7 +17,8 @@ use waypost_ops::retention::{self, RetentionPeriods};
 use waypost_ops::toolbox_directory::{KnownRevisions, ToolboxDirectory};
 use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{
-    Ops, analytics, authorizations, deployments, identity, instances, notifications, toolbox_counts, toolboxes,
+    Ops, agent_tokens, analytics, authorizations, deployments, identity, instances, notifications, toolbox_counts,
+    toolboxes,
 };
 
 use crate::notifications::NotificationSender;
@@ -63,6 +64,10 @@ pub fn start(jobs: &Jobs, context: JobContext) {
     });
     leased.start("sign-ins", |ops| async move {
         authorizations::delete_expired(ops.store(), &SystemClock).await?;
+        Ok(())
+    });
+    leased.start("agent-tokens", |ops| async move {
+        agent_tokens::delete_ended(ops.store(), &SystemClock).await?;
         Ok(())
     });
     leased.start("revisions", |ops| async move {

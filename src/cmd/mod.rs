@@ -1,10 +1,14 @@
 //! The command line: one file per command.
 
+mod agent;
+mod approval;
 mod assignment;
 mod audit;
 mod backup;
 mod catalog;
 mod doctor;
+mod expiry;
+mod grant;
 mod instance;
 mod join;
 mod key;
@@ -18,6 +22,7 @@ mod secret_key;
 mod serve;
 mod server;
 mod session;
+mod tool_set;
 mod toolbox;
 mod user;
 mod walk;
@@ -133,6 +138,18 @@ enum Command {
     /// Deploy, use and manage tool servers.
     #[command(subcommand)]
     Instance(instance::Command),
+    /// Approve what tool servers define, before agents can use it.
+    #[command(subcommand)]
+    Approval(approval::Command),
+    /// Manage agents, the AI clients of an organisation, and their tokens.
+    #[command(subcommand)]
+    Agent(agent::Command),
+    /// Manage what agents may use of instances.
+    #[command(subcommand)]
+    Grant(grant::Command),
+    /// Manage tool sets, each with its own URL of the gateway.
+    #[command(subcommand)]
+    ToolSet(tool_set::Command),
     /// Apply pending database migrations.
     Migrate(migrate::Args),
     /// Check the installation and suggest fixes.
@@ -280,10 +297,21 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Toolbox(toolbox::Command::Operator(command)) => {
             Session::run(&app, async |session| toolbox::run(session, command).await).await?;
         }
-        Command::Instance(command) if command.needs_link() => remote::run_as_operator(&app, command).await?,
+        Command::Instance(command) if command.needs_link() => {
+            let organization = command.organization().map(str::to_owned);
+            let remote = remote::RemoteSession::connect_as_operator(&app, organization.as_deref()).await?;
+            remote::instance::run(&remote, command).await?;
+        }
+        Command::Approval(command) => {
+            let remote = remote::RemoteSession::connect_as_operator(&app, command.organization()).await?;
+            remote::approval::run(&remote, command).await?;
+        }
         Command::Instance(command) => {
             Session::run(&app, async |session| instance::run(&app, session, command).await).await?;
         }
+        Command::Agent(command) => Session::run(&app, async |session| agent::run(session, command).await).await?,
+        Command::Grant(command) => Session::run(&app, async |session| grant::run(session, command).await).await?,
+        Command::ToolSet(command) => Session::run(&app, async |session| tool_set::run(session, command).await).await?,
         Command::Migrate(args) => migrate::run(&app, args).await?,
         Command::Doctor => return doctor::run(&app).await,
         Command::Backup(args) => backup::backup(&app, args).await?,

@@ -19,6 +19,7 @@ use waypost_console::{Console, ConsoleOptions};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKeys;
 use waypost_core::{SystemClock, SystemRandom};
+use waypost_gateway::{Gateway, GatewayOptions};
 use waypost_http_kit::web::{Web, WebState};
 use waypost_jobs::Jobs;
 use waypost_mail::Outbox;
@@ -302,9 +303,17 @@ fn build_router(settings: &Settings, services: &Services, web: Web, stop: &StopT
         endpoint,
         auth,
         console: Console::new(web, options),
+        gateway: settings
+            .gateway
+            .then(|| Gateway::new(hosting.ops().clone(), Ctx::operator(), gateway_options(settings))),
         toolboxes: toolbox_directory(services),
         random: Arc::new(SystemRandom),
     }))
+}
+
+fn gateway_options(settings: &Settings) -> GatewayOptions {
+    let definition_max_age = Duration::from_secs(settings.gateway_definition_max_age_seconds.into());
+    GatewayOptions { definition_max_age, ..GatewayOptions::default() }
 }
 
 fn start_jobs(settings: &Settings, services: &Services, metrics: Metrics) -> Jobs {

@@ -186,6 +186,10 @@ pub struct Settings {
     pub instance_limit: u32,
     /// Whether toolboxes and instances can be used.
     pub toolboxes: bool,
+    /// Whether agents can use the gateway.
+    pub gateway: bool,
+    /// The age in seconds of a tool server's list of definitions up to which it is not read again before a call.
+    pub gateway_definition_max_age_seconds: u32,
     /// Listen address for requests of other replicas.
     pub internal_listen: Option<SocketAddr>,
     /// The URL at which other replicas reach this one.
@@ -262,6 +266,8 @@ impl Default for Settings {
             ticket_limit_per_server: 100,
             instance_limit: waypost_ops::INSTANCE_LIMIT,
             toolboxes: true,
+            gateway: true,
+            gateway_definition_max_age_seconds: 30,
             internal_listen: None,
             internal_url: None,
             listen_limit: 2_000,

@@ -260,6 +260,20 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::switch(text).map(|is_on| settings.toolboxes = is_on),
     },
     Setting {
+        name: "gateway",
+        flag: None,
+        default: "`on`",
+        help: "`off` switches off the gateway: its addresses do not exist ([gateway.md](gateway.md)).",
+        set: |settings, text| value::switch(text).map(|is_on| settings.gateway = is_on),
+    },
+    Setting {
+        name: "gateway_definition_max_age_seconds",
+        flag: None,
+        default: "`30`",
+        help: "Age in seconds of a tool server's list of tools, prompts and resources up to which the gateway does not read it again before a call; `0` reads it before every call ([gateway.md](gateway.md#approvals)).",
+        set: |settings, text| value::number(text).map(|number| settings.gateway_definition_max_age_seconds = number),
+    },
+    Setting {
         name: "internal_listen",
         flag: None,
         default: "none",

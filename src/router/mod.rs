@@ -1,6 +1,7 @@
 //! Routes requests by host and path to the hosted servers, the authorization servers, the console and the API.
 
 mod client;
+mod gateway;
 mod health;
 mod page;
 mod server;
@@ -25,6 +26,7 @@ use waypost_auth::Auth;
 use waypost_console::Console;
 use waypost_core::id::base32;
 use waypost_core::{Code, Error, Random};
+use waypost_gateway::Gateway;
 use waypost_http_kit::layered::{MatchedRoute, layered, record_route};
 use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::request_info::RequestInfo;
@@ -52,6 +54,8 @@ pub struct RouterState<R> {
     pub auth: Auth,
     /// The console and the public pages of the hosted servers. The REST API uses the same state.
     pub console: Console,
+    /// The gateway through which agents use tool servers. `None` if it is off.
+    pub gateway: Option<Gateway>,
     /// What the links to toolboxes use.
     pub toolboxes: ToolboxDirectory,
     /// Source of randomness for request IDs.
@@ -99,8 +103,11 @@ pub fn build<R: HandlerFactory>(state: RouterState<R>) -> Router {
         .with_state(Arc::clone(&state));
     let limited = layered(others(&state), DefaultBodyLimit::max(MAX_BODY));
     let limited = layered(limited, middleware::from_fn_with_state(Arc::clone(&state), apply_rate_limit::<R>));
-    let hosts =
-        layered(mcp.fallback_service(limited), middleware::from_fn_with_state(Arc::clone(&state), check_host::<R>));
+    let gateway = if state.gateway.is_some() { gateway::routes(&state) } else { Router::new() };
+    let hosts = layered(
+        mcp.merge(gateway).fallback_service(limited),
+        middleware::from_fn_with_state(Arc::clone(&state), check_host::<R>),
+    );
     let all = health_routes(state.hosting.clone()).fallback_service(hosts);
     layered(all, middleware::from_fn_with_state(state, observe::<R>))
 }

@@ -108,6 +108,7 @@ async fn start<R: HandlerFactory>(folder: TempDir, db: Db, responder: R, session
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
     let toolboxes = ToolboxDirectory::new(hosting.ops().clone(), public_url, clock, random);
     let router = router::build(RouterState {
+        gateway: None,
         trusted_proxies: Vec::new(),
         hosting,
         endpoint,

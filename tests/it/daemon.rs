@@ -66,7 +66,7 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(work)
 }
 

@@ -16,6 +16,7 @@ mod collect_email;
 mod concurrency;
 mod crates;
 mod docs;
+mod gateway;
 mod guidance;
 mod hidden_text;
 mod identity;

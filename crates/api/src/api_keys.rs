@@ -10,7 +10,7 @@ use waypost_core::{Timestamp, organization};
 use waypost_ops::api_keys::{self, ApiKeyPatch};
 
 use crate::Web;
-use crate::extract::{Json, Path, Scope, created, no_store, nullable, parse_id, parse_time};
+use crate::extract::{Json, Path, Scope, created, no_store, nullable, parse_id, parse_nullable_time, parse_time};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -149,11 +149,7 @@ async fn update(
     Json(changes): Json<ApiKeyUpdate>,
 ) -> ApiResult<Json<ApiKey>> {
     let key: ApiKeyId = parse_id(&text, "API key")?;
-    let expires_at = match changes.expires_at {
-        None => None,
-        Some(None) => Some(None),
-        Some(Some(text)) => Some(Some(parse_time("expires_at", &text)?)),
-    };
+    let expires_at = parse_nullable_time("expires_at", changes.expires_at.as_ref())?;
     let changes = ApiKeyPatch { name: changes.name, scope: changes.scope, expires_at };
     Ok(Json(api_keys::update(&cx, web.ops(), &organization_id, &key, &changes).await?.into()))
 }

@@ -202,6 +202,22 @@ pub fn parse_time(field: &str, text: &str) -> Result<Timestamp, Error> {
     })
 }
 
+/// Parses an ID of another resource in a query or a body.
+///
+/// # Errors
+/// `invalid_arguments` naming `field` if the ID is malformed.
+pub fn parse_field<T: FromStr>(field: &str, text: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| Error::invalid(field, format!("`{field}` is not a valid ID.")))
+}
+
+/// Parses a time from a body in which null removes the time, and an absent member does not change it.
+///
+/// # Errors
+/// Those of [`parse_time`].
+pub fn parse_nullable_time(field: &str, text: Option<&Option<String>>) -> Result<Option<Option<Timestamp>>, Error> {
+    text.map(|text| text.as_deref().map(|text| parse_time(field, text)).transpose()).transpose()
+}
+
 /// Adds `Cache-Control: no-store` to a response that contains a secret.
 pub fn no_store(mut response: Response) -> Response {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

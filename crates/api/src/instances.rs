@@ -1,7 +1,6 @@
 //! `/instances`.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -17,7 +16,7 @@ use waypost_toolbox_proto::instance::{self as observed, InstanceState};
 
 use crate::Web;
 use crate::deployments::Deployment;
-use crate::extract::{Json, Path, Query, Scope, created, parse_id};
+use crate::extract::{Json, Path, Query, Scope, created, parse_field, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -179,10 +178,6 @@ struct InstanceEgress {
     learn: bool,
     /// The rejected destinations as `host:port`, in the order in which they were first seen. At most 100.
     rejected: Vec<String>,
-}
-
-fn parse_field<T: FromStr>(field: &str, text: &str) -> Result<T, Error> {
-    text.parse().map_err(|_| Error::invalid(field, format!("`{field}` is not a valid ID.")))
 }
 
 fn parse_secrets(secrets: BTreeMap<String, String>) -> Result<BTreeMap<String, ToolSecretId>, Error> {

@@ -2,6 +2,7 @@
 //! the result.
 
 mod activity;
+mod agents;
 mod analytics;
 mod api_keys;
 mod assignments;
@@ -12,6 +13,7 @@ mod deployments;
 mod end_users;
 pub mod extract;
 mod follow;
+mod grants;
 mod idempotency;
 mod instance_tools;
 mod instances;
@@ -28,6 +30,8 @@ mod secrets;
 mod servers;
 mod ticket_comments;
 mod tickets;
+mod tool_approvals;
+mod tool_sets;
 mod toolboxes;
 mod walkthroughs;
 mod webhooks;
@@ -65,6 +69,7 @@ use crate::routes::Routes;
     ),
     servers((url = "/api/v1")),
     tags(
+        (name = "agents", description = "AI clients of the organisation, and their tokens for the gateway."),
         (name = "analytics", description = "Reports on attempts, steps, tool calls and clients."),
         (name = "api-keys", description = "Keys for this API."),
         (name = "assignments", description = "Walkthroughs assigned to servers."),
@@ -72,17 +77,20 @@ use crate::routes::Routes;
         (name = "catalog", description = "The catalogue of tool servers that can be deployed, with their versions."),
         (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
         (name = "events", description = "The progress events of attempts."),
+        (name = "grants", description = "What agents may use of instances."),
         (name = "instances", description = "Tool servers that run on toolboxes, and their deployments."),
         (name = "invitations", description = "Invitations to join the organisation."),
         (name = "members", description = "The users of the organisation."),
         (name = "oauth-configs", description = "Identity providers that end users sign in with."),
         (name = "organizations", description = "Organisations and their logos."),
         (name = "secrets", description = "Secrets of tool servers, which can be written but never read back."),
+        (name = "tool-approvals", description = "Definitions of tool servers, and the decisions of admins about them."),
         (name = "servers", description = "Hosted MCP servers and their slugs."),
         (name = "sessions", description = "Client sessions of end users."),
         (name = "steps", description = "The steps of a walkthrough's draft, and their revisions."),
         (name = "tickets", description = "Support tickets and comments."),
         (name = "toolboxes", description = "Machines that run tool servers."),
+        (name = "tool-sets", description = "Selections of the tools of instances, each with its own URL of the gateway."),
         (name = "tool-calls", description = "The log of tool calls."),
         (name = "versions", description = "Publishing a draft, and the published versions of a walkthrough."),
         (name = "walkthroughs", description = "Walkthroughs, their drafts, import and export."),
@@ -99,6 +107,7 @@ fn operations() -> Routes {
     #[rustfmt::skip]
     let all = [
         activity::routes,
+        agents::routes,
         analytics::routes,
         api_keys::routes,
         assignments::routes,
@@ -106,6 +115,7 @@ fn operations() -> Routes {
         catalog::routes,
         deployments::routes,
         end_users::routes,
+        grants::routes,
         instance_tools::routes,
         instances::routes,
         invitations::routes,
@@ -117,6 +127,8 @@ fn operations() -> Routes {
         servers::routes,
         ticket_comments::routes,
         tickets::routes,
+        tool_approvals::routes,
+        tool_sets::routes,
         toolboxes::routes,
         walkthroughs::routes,
         webhooks::routes,

@@ -67,8 +67,21 @@ impl Paging {
     /// # Errors
     /// `invalid_arguments` if the cursor is malformed.
     pub fn parse_cursor<T: FromStr>(&self) -> Result<Option<T>> {
-        let cursor = self.cursor.as_deref().map(str::parse).transpose();
-        cursor
-            .map_err(|_| Error::invalid("cursor", "`cursor` is invalid. Use the `next_cursor` of a page of this list."))
+        self.cursor.as_deref().map(str::parse).transpose().map_err(|_| invalid_cursor())
     }
+
+    /// Returns a cursor that is the name or the slug of the last item of the previous page.
+    ///
+    /// # Errors
+    /// `invalid_arguments` if the cursor contains control characters, which no name contains and PostgreSQL may reject.
+    pub fn text_cursor(&self) -> Result<Option<&str>> {
+        match self.cursor.as_deref() {
+            Some(cursor) if cursor.chars().any(char::is_control) => Err(invalid_cursor()),
+            cursor => Ok(cursor),
+        }
+    }
+}
+
+fn invalid_cursor() -> Error {
+    Error::invalid("cursor", "`cursor` is invalid. Use the `next_cursor` of a page of this list.")
 }

@@ -56,6 +56,8 @@ fn label(event: WebhookEvent) -> &'static str {
         WebhookEvent::InstanceFailed => "Instance failed",
         WebhookEvent::ToolboxUnresponsive => "Toolbox unresponsive",
         WebhookEvent::DeploymentComplete => "Deployment complete",
+        WebhookEvent::GrantCreated => "Grant created",
+        WebhookEvent::DefinitionChanged => "Definition changed",
         WebhookEvent::Test => "Test",
     }
 }

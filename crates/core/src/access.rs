@@ -89,6 +89,22 @@ names! {
         ToolSecretRead = "tool_secret.read",
         /// Create, rotate and delete secrets.
         ToolSecretWrite = "tool_secret.write",
+        /// View the definitions of tool servers and their approvals.
+        ToolApprovalRead = "tool_approval.read",
+        /// Approve and reject definitions of tool servers.
+        ToolApprovalWrite = "tool_approval.write",
+        /// View agents and their tokens, without the secrets.
+        AgentRead = "agent.read",
+        /// Create, change and delete agents and their tokens.
+        AgentWrite = "agent.write",
+        /// View grants.
+        GrantRead = "grant.read",
+        /// Create, change and delete grants.
+        GrantWrite = "grant.write",
+        /// View tool sets.
+        ToolSetRead = "tool_set.read",
+        /// Create, change and delete tool sets.
+        ToolSetWrite = "tool_set.write",
         /// Play a walkthrough that is offered on a server.
         WalkthroughPlay = "walkthrough.play",
         /// Sign in as an end user on the pages of a server.
@@ -128,7 +144,13 @@ impl Operation {
             | Self::InstanceWrite
             | Self::InstanceCall
             | Self::ToolSecretRead
-            | Self::ToolSecretWrite => Some(Role::Admin),
+            | Self::ToolSecretWrite
+            | Self::ToolApprovalWrite
+            | Self::AgentRead
+            | Self::AgentWrite
+            | Self::GrantRead
+            | Self::GrantWrite
+            | Self::ToolSetWrite => Some(Role::Admin),
             Self::OrganizationRead
             | Self::MemberRead
             | Self::ServerRead
@@ -142,7 +164,9 @@ impl Operation {
             | Self::TicketWrite
             | Self::ToolboxRead
             | Self::CatalogRead
-            | Self::InstanceRead => Some(Role::Member),
+            | Self::InstanceRead
+            | Self::ToolApprovalRead
+            | Self::ToolSetRead => Some(Role::Member),
         }
     }
 }
@@ -309,6 +333,12 @@ instance.write         operator owner admin
 instance.call          operator owner admin
 tool_secret.read       operator owner admin
 tool_secret.write      operator owner admin
+agent.read             operator owner admin
+agent.write            operator owner admin
+grant.read             operator owner admin
+grant.write            operator owner admin
+tool_set.read          operator owner admin member
+tool_set.write         operator owner admin
 walkthrough.play       operator client
 end_user.sign_in       operator client
 ticket.open            operator client

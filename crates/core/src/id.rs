@@ -190,6 +190,16 @@ id!(/// A secret of tool servers.
     ToolSecretId, "sec_", random);
 id!(/// An event of an instance on its toolbox.
     InstanceEventId, "iev_", ordered);
+id!(/// A definition of a tool server, with its approval.
+    ToolApprovalId, "apr_", ordered);
+id!(/// An agent: an AI client of an organisation.
+    AgentId, "agt_", random);
+id!(/// A token of an agent.
+    AgentTokenId, "agk_", ordered);
+id!(/// A grant: what an agent may use of an instance.
+    GrantId, "grt_", ordered);
+id!(/// A tool set: a selection of tools with its own URL.
+    ToolSetId, "set_", random);
 
 #[cfg(test)]
 mod tests {

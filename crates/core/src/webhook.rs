@@ -55,6 +55,10 @@ names! {
         ToolboxUnresponsive = "toolbox.unresponsive",
         /// A deployment has ended successfully.
         DeploymentComplete = "deployment.complete",
+        /// A tool server has a new or changed definition that waits for an approval.
+        DefinitionChanged = "definition.changed",
+        /// An agent was granted access to an instance.
+        GrantCreated = "grant.created",
         /// A test event, which every webhook can receive.
         Test = "webhook.test",
     }
@@ -62,7 +66,7 @@ names! {
 
 impl WebhookEvent {
     /// The events that a webhook can subscribe to.
-    pub const SUBSCRIBABLE: [Self; 10] = [
+    pub const SUBSCRIBABLE: [Self; 12] = [
         Self::TicketCreated,
         Self::TicketUpdated,
         Self::TicketCommented,
@@ -73,6 +77,8 @@ impl WebhookEvent {
         Self::InstanceFailed,
         Self::ToolboxUnresponsive,
         Self::DeploymentComplete,
+        Self::DefinitionChanged,
+        Self::GrantCreated,
     ];
 }
 

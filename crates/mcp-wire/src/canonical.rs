@@ -33,6 +33,12 @@ impl Digest {
         Ok(Self(Sha256::digest(to_vec(value)?).into()))
     }
 
+    /// Returns the digest in lowercase hexadecimal.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        data_encoding::HEXLOWER.encode(&self.0)
+    }
+
     /// Returns the 32 bytes of the digest.
     #[must_use]
     pub fn into_bytes(self) -> [u8; 32] {

@@ -15,6 +15,10 @@ pub const METHOD_NOT_FOUND: i64 = -32_601;
 pub const INVALID_PARAMS: i64 = -32_602;
 /// JSON-RPC 2.0, "Internal error".
 pub const INTERNAL_ERROR: i64 = -32_603;
+/// 2026-07-28, "Standard Request Headers": a header is missing, malformed or differs from the body.
+pub const HEADER_MISMATCH: i64 = -32_020;
+/// 2026-07-28, "Errors": the request needs a capability that the client did not declare.
+pub const MISSING_CAPABILITY: i64 = -32_021;
 /// 2026-07-28, "Versioning": the server does not support the revision of the request.
 pub const UNSUPPORTED_VERSION: i64 = -32_022;
 

@@ -4,22 +4,33 @@
 //! the raw text that was received.
 
 pub mod canonical;
+pub mod definition;
+mod edits;
 mod envelope;
 pub mod era;
 mod error;
+pub mod headers;
 pub mod methods;
+pub mod names;
+pub mod param_headers;
 mod params;
 pub mod relay;
 mod request_id;
 pub mod revision;
+pub mod rewrite;
+mod scan;
 mod session;
+#[cfg(any(test, feature = "testing"))]
+pub mod smuggling;
 pub mod sse;
+pub mod strict;
 
 pub use envelope::{Body, Envelope, MAX_BATCH, MAX_DEPTH};
 pub use error::{
-    ErrorObject, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, PARSE_ERROR,
-    UNSUPPORTED_VERSION,
+    ErrorObject, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND,
+    MISSING_CAPABILITY, PARSE_ERROR, UNSUPPORTED_VERSION,
 };
 pub use params::RoutingParams;
 pub use request_id::RequestId;
+pub use scan::{Ambiguity, MAX_LEVELS};
 pub use session::{LIFETIME_MS, OpenedSession, Session};

@@ -3,11 +3,11 @@
 //! Each connection has its own request IDs and progress tokens. Only these are replaced, in the text that was received:
 //! everything else, such as unknown members, the order of members and the notation of numbers, stays as it is.
 
-use std::ops::Range;
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::edits::Edits;
+pub use crate::edits::make_single_line;
 use crate::envelope::{Envelope, present};
 use crate::error::{INVALID_PARAMS, JsonRpcError};
 use crate::revision::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION};
@@ -100,24 +100,24 @@ pub fn relay_request(
     let mut edits = Edits::new(request.text);
     let number = id.to_string();
     if let Some(raw) = request.raw_id {
-        edits.replace(raw, &number);
+        edits.replace(raw.get(), &number);
     }
     let mut progress_token = None;
     match request.params {
-        None => edits.add_params(request.raw_params, meta),
+        None => add_params(&mut edits, request, meta),
         Some(params) => {
             let repeated = |_| invalid("`params` must be an object that does not repeat a member.");
             let members: Params<'_> = object(params).ok_or_else(|| repeated(()))?;
             match members.meta.filter(|meta| meta.get() != "null") {
-                None => edits.add_meta(params, members.meta, meta),
+                None => add_meta(&mut edits, params, members.meta, meta),
                 Some(raw) => {
                     let own: Meta<'_> = object(raw)
                         .ok_or_else(|| invalid("`_meta` must be an object that does not repeat a member."))?;
                     if let Some(token) = own.progress_token {
-                        edits.replace(token, &number);
+                        edits.replace(token.get(), &number);
                         progress_token = Some(token.get().into());
                     }
-                    edits.complete_meta(raw, &own, meta);
+                    complete_meta(&mut edits, raw, &own, meta);
                 }
             }
         }
@@ -149,10 +149,12 @@ pub fn restore_notification(
     let mut edits = Edits::new(notification.text);
     let params: Params<'_> = object(notification.params?)?;
     match target {
-        NotificationTarget::Progress(_) => edits.replace(params.progress_token?, original.progress_token.as_ref()?),
+        NotificationTarget::Progress(_) => {
+            edits.replace(params.progress_token?.get(), original.progress_token.as_ref()?)
+        }
         NotificationTarget::Subscription(_) => {
             let meta: Meta<'_> = object(params.meta?)?;
-            edits.replace(meta.subscription?, &original.id);
+            edits.replace(meta.subscription?.get(), &original.id);
         }
     }
     Some(edits.apply())
@@ -163,22 +165,17 @@ pub fn restore_notification(
 pub fn restore_response(response: &Envelope<'_>, id: u64, original: &Original) -> Vec<u8> {
     let mut edits = Edits::new(response.text);
     match response.raw_id {
-        Some(raw) => edits.replace(raw, &original.id),
-        None => edits.insert_member(0..response.text.len(), &format!("\"id\":{}", original.id)),
+        Some(raw) => edits.replace(raw.get(), &original.id),
+        None => edits.insert_members(response.text, &format!("\"id\":{}", original.id)),
     }
     let result = response.result.filter(|_| original.is_subscription);
     let meta = result.and_then(object::<Params<'_>>).and_then(|result| result.meta);
     if let Some(raw) = meta.and_then(object::<Meta<'_>>).and_then(|meta| meta.subscription)
         && integer(raw) == Some(id)
     {
-        edits.replace(raw, &original.id);
+        edits.replace(raw.get(), &original.id);
     }
     edits.apply()
-}
-
-/// Replaces line breaks by spaces. In JSON, they occur only between tokens.
-pub fn make_single_line(text: &mut [u8]) {
-    text.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
 }
 
 fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
@@ -197,78 +194,31 @@ fn integer(raw: &RawValue) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Replacements in a text. They do not overlap.
-struct Edits<'a> {
-    text: &'a str,
-    edits: Vec<(Range<usize>, String)>,
+/// Adds `params` with `meta` to a message without parameters.
+fn add_params(edits: &mut Edits<'_>, request: &Envelope<'_>, meta: Option<&RequestMeta>) {
+    let Some(meta) = meta else { return };
+    let params = format!("{{\"_meta\":{{{}}}}}", meta.members(&Meta::default()));
+    match request.raw_params {
+        Some(raw) => edits.replace(raw.get(), &params),
+        None => edits.insert_members(request.text, &format!("\"params\":{params}")),
+    }
 }
 
-impl<'a> Edits<'a> {
-    fn new(text: &'a str) -> Self {
-        Self { text, edits: Vec::new() }
+/// Adds `_meta` to parameters without it. `raw` is null, or `None` if the member is missing.
+fn add_meta(edits: &mut Edits<'_>, params: &RawValue, raw: Option<&RawValue>, meta: Option<&RequestMeta>) {
+    let Some(meta) = meta else { return };
+    let members = meta.members(&Meta::default());
+    match raw {
+        Some(raw) => edits.replace(raw.get(), &format!("{{{members}}}")),
+        None => edits.insert_members(params.get(), &format!("\"_meta\":{{{members}}}")),
     }
+}
 
-    /// Returns the position of a value that was parsed from the text.
-    fn range(&self, raw: &RawValue) -> Range<usize> {
-        let start = raw.get().as_ptr().addr() - self.text.as_ptr().addr();
-        start..start + raw.get().len()
-    }
-
-    fn replace(&mut self, raw: &RawValue, value: &str) {
-        self.edits.push((self.range(raw), value.to_owned()));
-    }
-
-    /// Adds members at the start of the object at `range`, which may be surrounded by white space.
-    fn insert_member(&mut self, range: Range<usize>, members: &str) {
-        let object = &self.text[range.clone()];
-        let Some(start) = object.find('{') else { return };
-        let is_empty = object[start + 1..].trim_start().starts_with('}');
-        let at = range.start + start + 1;
-        self.edits.push((at..at, format!("{members}{}", if is_empty { "" } else { "," })));
-    }
-
-    /// Adds `params` with `meta` to a message without parameters. `raw` is null, or `None` if the member is missing.
-    fn add_params(&mut self, raw: Option<&RawValue>, meta: Option<&RequestMeta>) {
-        let Some(meta) = meta else { return };
-        let params = format!("{{\"_meta\":{{{}}}}}", meta.members(&Meta::default()));
-        match raw {
-            Some(raw) => self.replace(raw, &params),
-            None => self.insert_member(0..self.text.len(), &format!("\"params\":{params}")),
-        }
-    }
-
-    /// Adds `_meta` to parameters without it. `raw` is null, or `None` if the member is missing.
-    fn add_meta(&mut self, params: &RawValue, raw: Option<&RawValue>, meta: Option<&RequestMeta>) {
-        let Some(meta) = meta else { return };
-        let members = meta.members(&Meta::default());
-        match raw {
-            Some(raw) => self.replace(raw, &format!("{{{members}}}")),
-            None => self.insert_member(self.range(params), &format!("\"_meta\":{{{members}}}")),
-        }
-    }
-
-    /// Adds the members that an existing `_meta` lacks.
-    fn complete_meta(&mut self, raw: &RawValue, own: &Meta<'_>, meta: Option<&RequestMeta>) {
-        let members = meta.map(|meta| meta.members(own)).unwrap_or_default();
-        if !members.is_empty() {
-            self.insert_member(self.range(raw), &members);
-        }
-    }
-
-    /// Returns the text with all replacements, in one line.
-    fn apply(mut self) -> Vec<u8> {
-        self.edits.sort_by_key(|(range, _)| range.start);
-        let added: usize = self.edits.iter().map(|(_, value)| value.len()).sum();
-        let mut result = Vec::with_capacity(self.text.len() + added + 1);
-        let mut position = 0;
-        for (range, value) in &self.edits {
-            result.extend_from_slice(&self.text.as_bytes()[position..range.start]);
-            result.extend_from_slice(value.as_bytes());
-            position = range.end;
-        }
-        result.extend_from_slice(&self.text.as_bytes()[position..]);
-        make_single_line(&mut result);
-        result
+/// Adds the members that an existing `_meta` lacks.
+fn complete_meta(edits: &mut Edits<'_>, raw: &RawValue, own: &Meta<'_>, meta: Option<&RequestMeta>) {
+    let members = meta.map(|meta| meta.members(own)).unwrap_or_default();
+    if !members.is_empty() {
+        edits.insert_members(raw.get(), &members);
     }
 }
 

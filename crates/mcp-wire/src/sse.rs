@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use memchr::memchr2;
+
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -9,6 +11,8 @@ pub struct Event {
     pub name: Option<String>,
     /// The data.
     pub data: String,
+    /// Whether the event was not valid UTF-8, so that parts of it were replaced by U+FFFD.
+    pub is_lossy: bool,
 }
 
 /// Reads events from chunks of a stream. The caller limits the size of an event with [`EventParser::buffered`], or the
@@ -24,6 +28,7 @@ pub struct EventParser {
     name: Option<String>,
     /// The data lines of the incomplete event. `None` if it has none.
     data: Option<String>,
+    is_lossy: bool,
     last_id: Option<String>,
     retry: Option<u64>,
 }
@@ -39,7 +44,7 @@ impl EventParser {
     #[must_use]
     pub fn new() -> Self {
         let (line, after_cr, is_first_line) = (Vec::new(), false, true);
-        Self { line, after_cr, is_first_line, name: None, data: None, last_id: None, retry: None }
+        Self { line, after_cr, is_first_line, name: None, data: None, is_lossy: false, last_id: None, retry: None }
     }
 
     /// Adds a chunk of the stream and returns the events that it completes.
@@ -48,7 +53,7 @@ impl EventParser {
         if mem::take(&mut self.after_cr) && !chunk.is_empty() {
             chunk = chunk.strip_prefix(b"\n").unwrap_or(chunk);
         }
-        while let Some(end) = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+        while let Some(end) = memchr2(b'\n', b'\r', chunk) {
             self.line.extend_from_slice(&chunk[..end]);
             events.extend(self.end_line());
             let rest = &chunk[end + 1..];
@@ -83,13 +88,15 @@ impl EventParser {
 
     /// Processes a complete line. Returns the event that an empty line completes.
     fn end_line(&mut self) -> Option<Event> {
-        let line = mem::take(&mut self.line);
-        let line = String::from_utf8_lossy(&line);
+        let mut text = String::from_utf8(mem::take(&mut self.line)).unwrap_or_else(|error| {
+            self.is_lossy = true;
+            String::from_utf8_lossy(error.as_bytes()).into_owned()
+        });
         let is_first = mem::take(&mut self.is_first_line);
-        let line = if is_first { line.strip_prefix('\u{feff}').unwrap_or(&line) } else { &line };
+        let line = if is_first { text.strip_prefix('\u{feff}').unwrap_or(&text) } else { &text };
         if line.is_empty() {
-            let name = self.name.take();
-            return self.data.take().map(|data| Event { name, data });
+            let (name, is_lossy) = (self.name.take(), mem::take(&mut self.is_lossy));
+            return self.data.take().map(|data| Event { name, data, is_lossy });
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -99,7 +106,12 @@ impl EventParser {
                     data.push('\n');
                     data.push_str(value);
                 }
-                None => self.data = Some(value.to_owned()),
+                None => {
+                    // The value is the end of the line, whose memory is kept.
+                    let start = text.len() - value.len();
+                    text.drain(..start);
+                    self.data = Some(text);
+                }
             },
             "event" => self.name = Some(value.to_owned()).filter(|name| !name.is_empty() && name != "message"),
             "id" if !value.contains('\0') => self.last_id = Some(value.to_owned()),
@@ -136,9 +148,20 @@ mod tests {
         let mut parser = EventParser::new();
         let events =
             parser.push(b"event: endpoint\ndata: /x\n\nid: 3\nretry: 250\n\nevent: a\n\ndata: b\nretry: x\n\nid");
-        let event = |name: Option<&str>, data: &str| Event { name: name.map(str::to_owned), data: data.to_owned() };
+        let event = |name: Option<&str>, data: &str| Event {
+            name: name.map(str::to_owned),
+            data: data.to_owned(),
+            is_lossy: false,
+        };
         assert_eq!(events, [event(Some("endpoint"), "/x"), event(None, "b")]);
         assert_eq!((parser.last_id(), parser.retry(), parser.buffered()), (Some("3"), Some(250), 2));
+    }
+
+    #[test]
+    fn invalid_text_is_marked() {
+        let events = EventParser::new().push(b"data: a\xff\n\ndata: \xc3\xa9\n\n");
+        let events: Vec<_> = events.iter().map(|event| (event.data.as_str(), event.is_lossy)).collect();
+        assert_eq!(events, [("a\u{fffd}", true), ("é", false)]);
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use waypost_store::{Tx, api_key as store, organization, system, user_account};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::checks::conflict_if_taken;
+use crate::checks::{check_expiry, conflict_if_taken};
 use crate::invitations;
 
 /// The prefix of every secret, so that scanners can recognise leaked secrets.
@@ -21,8 +21,6 @@ const PREFIX: &str = "wpk_";
 /// The number of random bytes in a secret.
 const SECRET_BYTES: usize = 32;
 
-/// The maximum lifetime of a key with an expiry: ten years of 365.25 days.
-const MAX_LIFETIME_MS: i64 = 3_652 * 24 * 60 * 60 * 1_000 + 12 * 60 * 60 * 1_000;
 /// The minimum time between two writes of a key's last use.
 const USED_EVERY_MS: i64 = 60 * 1_000;
 
@@ -281,16 +279,6 @@ async fn limit_created_by(cx: &Ctx, tx: &mut Tx, creator: &ApiKey) -> Result<()>
         }
     }
     Ok(())
-}
-
-fn check_expiry(now: Timestamp, expires_at: Option<Timestamp>) -> Result<()> {
-    match expires_at {
-        Some(at) if at <= now => Err(Error::invalid("expires_at", "`expires_at` must be in the future.")),
-        Some(at) if at.since(now) > MAX_LIFETIME_MS => {
-            Err(Error::invalid("expires_at", "`expires_at` must be at most ten years from now. Omit it for no expiry."))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn audit_detail(key: &ApiKey) -> serde_json::Value {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use waypost_core::Timestamp;
+use waypost_core::agent::{Agent, AgentToken};
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, SessionId, VersionId};
 use waypost_core::version::Version;
 use waypost_store::oauth_grant::AccessToken;
@@ -23,7 +24,7 @@ const MAX_SESSIONS: u64 = 100_000;
 /// The size of the cache of step titles, in bytes.
 const TITLES_BYTES: u64 = 8 * 1024 * 1024;
 /// The time for which an access token is cached, and therefore the maximum time for which a revoked token works.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(1);
+pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_secs(1);
 /// The time for which the cache records that a handle has nothing to join.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
 
@@ -95,6 +96,25 @@ impl Default for StepTitles {
 pub(crate) struct TokenCache(pub(crate) Cache<(ServerId, String), AccessToken>);
 
 impl Default for TokenCache {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(100_000).time_to_live(TOKEN_LIFETIME).build())
+    }
+}
+
+/// A token of an agent that was valid when it was looked up.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownAgentToken {
+    pub(crate) token: AgentToken,
+    pub(crate) agent: Agent,
+    /// The monotonic time of the lookup.
+    pub(crate) found_at: Duration,
+}
+
+/// A cache of the tokens of agents that were valid within the last second, by their SHA-256.
+#[derive(Debug, Clone)]
+pub(crate) struct AgentTokenCache(pub(crate) Cache<String, Arc<KnownAgentToken>>);
+
+impl Default for AgentTokenCache {
     fn default() -> Self {
         Self(Cache::builder().max_capacity(100_000).time_to_live(TOKEN_LIFETIME).build())
     }

@@ -1,6 +1,40 @@
-//! Error conversions that several operations share.
+//! Checks and error conversions that several operations share.
 
-use waypost_core::{Code, Error, Result};
+use waypost_content::name;
+use waypost_core::agent::check_name_length;
+use waypost_core::{Code, Error, Result, Timestamp};
+
+/// The maximum lifetime of a key, a token or a grant with an expiry: ten years of 365.25 days.
+const MAX_LIFETIME_MS: i64 = 3_652 * 24 * 60 * 60 * 1_000 + 12 * 60 * 60 * 1_000;
+
+/// Checks the expiry of a key, a token or a grant.
+///
+/// # Errors
+/// `invalid_arguments` for `expires_at` if the time is not in the future, or more than ten years from now.
+pub(crate) fn check_expiry(now: Timestamp, expires_at: Option<Timestamp>) -> Result<()> {
+    match expires_at {
+        Some(at) if at <= now => Err(Error::invalid("expires_at", "`expires_at` must be in the future.")),
+        Some(at) if at.since(now) > MAX_LIFETIME_MS => {
+            Err(Error::invalid("expires_at", "`expires_at` must be at most ten years from now. Omit it for no expiry."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Cleans and validates a name of an agent, a token or a tool set in `name`, which must have 1 to 100 characters.
+///
+/// # Errors
+/// `invalid_arguments` for `name`.
+pub(crate) fn check_short_name(text: &str) -> Result<String> {
+    let name = name::check("name", text)?;
+    check_name_length("name", &name)?;
+    Ok(name)
+}
+
+/// Whether `count` rows exceed the limit `max`.
+pub(crate) fn exceeds(count: i64, max: usize) -> bool {
+    usize::try_from(count).is_ok_and(|count| count > max)
+}
 
 /// Converts a violation of a unique constraint to `conflict` with this message. Other errors are converted as usual.
 pub(crate) fn conflict_if_taken(error: waypost_store::Error, message: impl FnOnce() -> String) -> Error {
@@ -11,4 +45,14 @@ pub(crate) fn conflict_if_taken(error: waypost_store::Error, message: impl FnOnc
 /// reported as if it did not exist.
 pub(crate) fn hide_organization(result: Result<()>, noun: &str) -> Result<()> {
     result.map_err(|error| if error.code == Code::NotFound { Error::not_found(noun) } else { error })
+}
+
+/// Converts a violation of a foreign key to `conflict`: another caller deleted `what` after it was read. Other errors are
+/// converted as usual.
+pub(crate) fn conflict_if_deleted(error: waypost_store::Error, what: &str) -> Error {
+    if error.is_foreign_key_violation() {
+        Error::new(Code::Conflict, format!("{what} was deleted in the meantime."))
+    } else {
+        error.into()
+    }
 }

@@ -10,13 +10,8 @@ use crate::slots::{Slot, SlotLimits};
 
 /// The limits of open responses. Each queries the database every few seconds. Nothing waits: an open response may never
 /// end.
-pub(crate) const MAX_FOLLOWS: SlotLimits = SlotLimits {
-    total: 200,
-    per_organization: 20,
-    waiting: 0,
-    waiting_per_organization: 0,
-    max_wait: Duration::ZERO,
-};
+pub(crate) const MAX_FOLLOWS: SlotLimits =
+    SlotLimits { total: 200, per_organization: 20, waiting: 0, waiting_per_organization: 0, max_wait: Duration::ZERO };
 
 /// An open response, counted until it is dropped.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use waypost_store::version;
 use waypost_store::writer::Writer;
 use waypost_store::{Conn, Db};
 
-use crate::caches::{self, Identities, RecentSessions, StepTitles, TokenCache, UnknownAccounts};
+use crate::caches::{self, AgentTokenCache, Identities, RecentSessions, StepTitles, TokenCache, UnknownAccounts};
 use crate::limits::{NewUserLimit, TicketLimits};
 use crate::notifications::Notifier;
 use crate::offers::OfferCache;
@@ -50,6 +50,7 @@ pub struct Hosting {
     pub(crate) identities: Identities,
     pub(crate) recent_sessions: RecentSessions,
     pub(crate) tokens: TokenCache,
+    pub(crate) agent_tokens: AgentTokenCache,
     pub(crate) unknown_accounts: UnknownAccounts,
     pub(crate) new_users: NewUserLimit,
     pub(crate) keys: SecretKeys,
@@ -95,6 +96,7 @@ impl Hosting {
             identities: Identities::default(),
             recent_sessions: RecentSessions::default(),
             tokens: TokenCache::default(),
+            agent_tokens: AgentTokenCache::default(),
             unknown_accounts: UnknownAccounts::default(),
             new_users: NewUserLimit::new(Arc::clone(&options.clock)),
             keys: options.keys,

@@ -85,10 +85,10 @@ impl Slots {
             return None;
         }
         users.total += 1;
-        let own = users.organizations.entry(organization.clone()).or_insert_with(|| Organization {
-            users: 0,
-            free: Arc::new(Semaphore::new(limits.per_organization)),
-        });
+        let own = users
+            .organizations
+            .entry(organization.clone())
+            .or_insert_with(|| Organization { users: 0, free: Arc::new(Semaphore::new(limits.per_organization)) });
         own.users += 1;
         let free = Arc::clone(&own.free);
         Some((Place { slots: self.clone(), organization: organization.clone() }, free))

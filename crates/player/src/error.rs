@@ -153,16 +153,17 @@ impl PlayError {
     pub(crate) fn from_upstream(url: &str, request: &str, error: &UpstreamError) -> Self {
         let url = url.to_owned();
         match error {
-            UpstreamError::Transport(TransportError::Timeout { .. }) => Self::Timeout { url },
+            UpstreamError::Transport(TransportError::Timeout { .. }) | UpstreamError::Timeout => Self::Timeout { url },
             UpstreamError::Transport(TransportError::TooLarge { limit, .. }) => {
                 Self::ResponseTooLarge { url, max_kib: limit / 1024 }
             }
+            UpstreamError::MessageTooLarge { limit } => Self::ResponseTooLarge { url, max_kib: limit / 1024 },
             UpstreamError::Transport(TransportError::Unreachable { failure, cause, .. }) => {
                 let reason = cause.as_ref().map_or_else(|| failure.to_string(), |cause| truncate(cause));
                 Self::Unreachable { url, reason }
             }
             UpstreamError::Transport(error) => Self::Unreachable { url, reason: truncate(&error.to_string()) },
-            UpstreamError::Status { status, retry_after } => Self::from_status(url, status.as_u16(), *retry_after),
+            UpstreamError::Status { status, retry_after, .. } => Self::from_status(url, status.as_u16(), *retry_after),
             UpstreamError::ContentType { content_type } => {
                 let reason = content_type
                     .as_deref()
@@ -172,7 +173,9 @@ impl PlayError {
             UpstreamError::Rpc(_)
             | UpstreamError::InvalidResponse(_)
             | UpstreamError::InvalidRequest(_)
-            | UpstreamError::UnsupportedRevision => {
+            | UpstreamError::UnsupportedRevision
+            | UpstreamError::TooManyMessages { .. }
+            | UpstreamError::SessionLost => {
                 Self::Protocol { url, request: request.to_owned(), message: truncate(&error.to_string()) }
             }
         }

@@ -70,6 +70,17 @@ impl Conn {
         Ok(on!(self, c => sqlx::query_as(SQL).fetch_one(c).await?))
     }
 
+    /// Returns the number of the last change that is recorded for an organisation, and the number of changes that may concern
+    /// every organisation. What was read after them is current as long as both stay the same.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
+    pub async fn organization_version(&mut self, organization: &OrganizationId) -> Result<(i64, i64)> {
+        const SQL: &str = "SELECT coalesce((SELECT version FROM organization_changes WHERE organization_id = $1), 0),
+            version - recorded_changes FROM config_version WHERE id = 1";
+        Ok(on!(self, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_one(c).await?))
+    }
+
     /// Returns at most `limit` organisations with a change after `version`, each with the number of its last change. If
     /// there are `limit` entries, there may be more.
     ///

@@ -12,7 +12,7 @@ use waypost_toolbox_proto::instance::Health;
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::{RowRef, to_json};
+use crate::row::{RowRef, in_list, to_json};
 
 #[derive(sqlx_macros::FromRow)]
 struct Row {
@@ -249,23 +249,45 @@ pub async fn count(conn: &mut Conn, organization: &OrganizationId) -> Result<i64
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(false).fetch_one(c).await?))
 }
 
-/// Deletes an instance with its secrets, deployments and events. Returns `false` if it does not exist.
+/// Returns those of `ids` that are instances of the organisation and are not being removed, ordered by ID.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn list_existing(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    ids: &[&InstanceId],
+) -> Result<Vec<InstanceId>> {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    let sql = AssertSqlSafe(format!(
+        "SELECT id FROM instances WHERE id {} AND organization_id = $2 AND is_removing = $3 ORDER BY id",
+        in_list(conn.dialect())
+    ));
+    let found: Vec<String> = on!(conn, c => sqlx::query_scalar(sql)
+        .bind(to_json(ids)).bind(organization.as_str()).bind(false).fetch_all(c).await?);
+    Ok(found.into_iter().map(InstanceId::from_store).collect())
+}
+
+/// Deletes an instance with its secrets, deployments, events, grants and memberships in tool sets. Returns `false` if it
+/// does not exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &InstanceId) -> Result<bool> {
     const SQL: &str = "DELETE FROM instances WHERE id = $1 AND organization_id = $2";
+    conn.bump_config_version(organization).await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)
 }
 
-/// Deletes all instances of a toolbox.
+/// Deletes all instances of a toolbox, like [`delete`].
 ///
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn delete_by_toolbox(conn: &mut Conn, organization: &OrganizationId, toolbox: &ToolboxId) -> Result<()> {
     const SQL: &str = "DELETE FROM instances WHERE toolbox_id = $1 AND organization_id = $2";
+    conn.bump_config_version(organization).await?;
     on!(conn, c => sqlx::query(SQL)
         .bind(toolbox.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(())

@@ -6,6 +6,8 @@
 
 pub mod account;
 pub mod activity;
+pub mod agent;
+pub mod agent_token;
 pub mod analytics;
 pub mod api_key;
 pub mod assignment;
@@ -27,6 +29,7 @@ pub mod email_queue;
 pub mod end_user;
 pub mod error;
 pub mod expired;
+pub mod grant;
 pub mod health;
 pub mod idempotency;
 pub mod identity;
@@ -66,7 +69,9 @@ pub mod ticket;
 pub mod ticket_comment;
 pub mod ticket_digest;
 pub mod tool_call;
+pub mod tool_definition;
 pub mod tool_secret;
+pub mod tool_set;
 pub mod toolbox;
 pub mod toolbox_link;
 pub mod trash;

@@ -1,5 +1,5 @@
 //! The bounded batch writer of records that are not part of a change: read-only calls, failed calls, rejected calls,
-//! and the use of sessions.
+//! and the use of sessions and tokens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,7 @@ use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_jobs::{Job, Jobs, WorkerHandle};
 
+use crate::agent_token::{self, TokenUse};
 use crate::counted_call;
 use crate::db::Db;
 use crate::error::Result;
@@ -45,6 +46,8 @@ pub enum RecorderEntry {
         /// The time of the use.
         at: Timestamp,
     },
+    /// The use of an agent's token.
+    TokenUse(TokenUse),
 }
 
 /// The counts of rejected calls that are not written yet. Anyone can cause any number of them, so they are not queued:
@@ -218,7 +221,7 @@ async fn write_with_retries(db: &Db, batch: &Batch) {
 }
 
 async fn write(db: &Db, batch: &Batch) -> Result<()> {
-    let mut calls = Vec::new();
+    let (mut calls, mut tokens) = (Vec::new(), Vec::new());
     let mut used: HashMap<&str, Timestamp> = HashMap::new();
     // In the same order in every process, like the counts of rejected calls, so that two processes cannot deadlock.
     let mut sessions: BTreeMap<&str, NewSession> = BTreeMap::new();
@@ -233,6 +236,7 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
                 let last = used.entry(handle_hash).or_insert(*at);
                 *last = (*last).max(*at);
             }
+            RecorderEntry::TokenUse(token_use) => tokens.push(token_use.clone()),
         }
     }
     let mut tx = db.begin().await?;
@@ -249,5 +253,6 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
     for (handle_hash, at) in used {
         session::record_use(&mut tx, handle_hash, at).await?;
     }
+    agent_token::record_uses(&mut tx, &tokens).await?;
     tx.commit().await
 }

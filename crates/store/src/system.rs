@@ -3,6 +3,7 @@
 //! Callers must check what the requester may access in the returned organisation.
 
 use waypost_core::Timestamp;
+use waypost_core::agent::{Agent, AgentToken};
 use waypost_core::id::{OrganizationId, ServerId, ToolboxId, UserId};
 use waypost_core::organization::{ApiKey, Organization, User};
 use waypost_core::server::Server;
@@ -13,7 +14,7 @@ use crate::error::Result;
 use crate::invitation_accept::{self, OpenInvitation};
 use crate::on;
 use crate::row::{in_list, to_json};
-use crate::{api_key, organization, server, toolbox, user};
+use crate::{agent, agent_token, api_key, organization, server, toolbox, user};
 
 /// Returns the organisation with this slug.
 ///
@@ -79,6 +80,24 @@ pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<A
         WHERE secret_hash = $1";
     let row: Option<api_key::Row> = on!(conn, c => sqlx::query_as(SQL).bind(secret_hash).fetch_optional(c).await?);
     row.map(ApiKey::try_from).transpose()
+}
+
+/// Returns the token of an agent whose secret has this hexadecimal SHA-256, with its agent, whatever their state.
+///
+/// # Errors
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn find_agent_token(conn: &mut Conn, secret_hash: &str) -> Result<Option<(AgentToken, Agent)>> {
+    const TOKEN: &str = "SELECT id, agent_id, name, created_at, expires_at, last_used_at, revoked_at FROM agent_tokens
+        WHERE secret_hash = $1";
+    const AGENT: &str = "SELECT id, organization_id, name, kind, user_id, state, created_at, created_by, last_seen_at
+        FROM agents WHERE id = $1";
+    let token: Option<agent_token::Row> =
+        on!(conn, c => sqlx::query_as(TOKEN).bind(secret_hash).fetch_optional(c).await?);
+    let Some(token) = token.map(AgentToken::from) else { return Ok(None) };
+    // If the agent was deleted in the meantime, so was the token.
+    let agent: Option<agent::Row> =
+        on!(conn, c => sqlx::query_as(AGENT).bind(token.agent_id.as_str()).fetch_optional(c).await?);
+    Ok(agent.map(Agent::try_from).transpose()?.map(|agent| (token, agent)))
 }
 
 /// Returns the verified account of an email address, which is valid for all organisations; `None` if the address is not

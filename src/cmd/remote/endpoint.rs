@@ -49,7 +49,11 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::Catalog(_)
         | Command::Secret(_)
         | Command::Toolbox(toolbox::Command::Operator(_))
-        | Command::Instance(_) => CommandScope::Data,
+        | Command::Approval(_)
+        | Command::Instance(_)
+        | Command::Agent(_)
+        | Command::Grant(_)
+        | Command::ToolSet(_) => CommandScope::Data,
         // Runs on another machine than the installation, and never gets here.
         Command::Toolbox(toolbox::Command::Machine(_)) => CommandScope::None("toolbox"),
         Command::Serve(_) => CommandScope::None("serve"),

@@ -55,7 +55,7 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
 }
 
 /// Returns an instance by ID, slug or name.
-async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
+pub(super) async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
     let mut instances = remote.client.list_paged(&["instances"], &[]).await?;
     if let Some(at) = instances.iter().position(|instance| instance["id"] == text || instance["slug"] == text) {
         return Ok(instances.swap_remove(at));

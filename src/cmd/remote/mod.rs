@@ -1,18 +1,22 @@
 //! Commands through the REST API of a running installation (`--url`), one file per noun. Flags, output and exit codes are
 //! the same as for commands on the database.
 
+mod agent;
+pub(super) mod approval;
 mod assignment;
 mod catalog;
 mod client;
 mod endpoint;
 mod error;
-mod instance;
+mod grant;
+pub(super) mod instance;
 mod join;
 mod key;
 mod oauth_config;
 mod org;
 mod secret;
 mod server;
+mod tool_set;
 mod toolbox;
 mod user;
 mod walkthrough;
@@ -54,25 +58,23 @@ pub async fn run(app: &App, endpoint: ApiEndpoint, command: Command) -> anyhow::
         Command::Secret(command) => secret::run(&remote, command).await?,
         Command::Toolbox(super::toolbox::Command::Operator(command)) => toolbox::run(&remote, command).await?,
         Command::Instance(command) => instance::run(&remote, command).await?,
+        Command::Approval(command) => approval::run(&remote, command).await?,
+        Command::Agent(command) => agent::run(&remote, command).await?,
+        Command::Grant(command) => grant::run(&remote, command).await?,
+        Command::ToolSet(command) => tool_set::run(&remote, command).await?,
         Command::OauthConfig(command) => return oauth_config::run(&remote, command).await,
         _ => bail!("this command does not support --url"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a command that needs the running `serve`, through its socket or its internal listener.
-///
-/// # Errors
-/// If `serve` is not running or the operation is rejected.
-pub async fn run_as_operator(app: &App, command: super::instance::Command) -> anyhow::Result<()> {
-    let remote = RemoteSession::connect_as_operator(app, command.organization()).await?;
-    instance::run(&remote, command).await
-}
-
 impl RemoteSession {
-    /// Connects to the running `serve` as the operator. `name` is the organisation given by `--org`; without it, the
-    /// only organisation is used.
-    async fn connect_as_operator(app: &App, name: Option<&str>) -> anyhow::Result<Self> {
+    /// Connects to the running `serve` as the operator, through its socket or its internal listener. `name` is the
+    /// organisation given by `--org`; without it, the only organisation is used.
+    ///
+    /// # Errors
+    /// If `serve` is not running, or there is no such organisation.
+    pub async fn connect_as_operator(app: &App, name: Option<&str>) -> anyhow::Result<Self> {
         let client = Client::for_operator(&app.settings)?;
         let organizations = client.list(&["organizations"], &[]).await?;
         let organization = choose_organization(organizations, name)?;

@@ -28,6 +28,7 @@ use waypost_core::organization::SignUpPolicy;
 use waypost_core::random::SeededRandom;
 use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
+use waypost_gateway::{Gateway, GatewayOptions};
 use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::web::{Web, WebState};
 use waypost_jobs::Jobs;
@@ -79,6 +80,7 @@ pub struct Setup {
     pub ticket_limits: TicketLimits,
     /// The setting `toolboxes`.
     pub toolboxes: ToolboxSwitch,
+    pub gateway: GatewayOptions,
 }
 
 impl Default for Setup {
@@ -99,6 +101,8 @@ impl Default for Setup {
             seed: 1,
             ticket_limits: TicketLimits::default(),
             toolboxes: ToolboxSwitch::On,
+            // Changes take effect at once.
+            gateway: GatewayOptions { definition_max_age: Duration::ZERO, access_max_age: Duration::ZERO },
         }
     }
 }
@@ -222,12 +226,19 @@ impl App {
         );
         let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
         let toolboxes = ToolboxDirectory::new(hosting.ops().clone(), public_url, clock.clone(), Arc::clone(&random));
+        let gateway_cx = Ctx {
+            caller: Caller::Operator,
+            clock: clock.clone(),
+            random: Arc::clone(&random),
+            request_id: "gateway".into(),
+        };
         let routes = RouterState {
             trusted_proxies: setup.trusted_proxies,
             hosting: hosting.clone(),
             endpoint,
             auth,
             console,
+            gateway: Some(Gateway::new(hosting.ops().clone(), gateway_cx, setup.gateway)),
             toolboxes: toolboxes.clone(),
             random: Arc::clone(&random),
         };

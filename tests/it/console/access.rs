@@ -136,6 +136,19 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let instance = create(app, owner, "/instances", instance).await;
     keep("instances", &instance["id"]);
     keep("deployments", &instance["deployment"]["id"]);
+    const DEFINITION: &str = "INSERT INTO tool_definitions SELECT 'apr_0123456789abcdef01234567', organization_id, id,
+            catalog_version_id, 'tool', 'find', 'd0', '{\"name\":\"find\"}', NULL, TRUE, 'pending', NULL, NULL, NULL, NULL, 1
+        FROM instances";
+    app.execute(DEFINITION).await;
+    keep("tool-approvals", &json!("apr_0123456789abcdef01234567"));
+    let agent = create(app, owner, "/agents", json!({ "name": "Crawler" })).await;
+    keep("agents", &agent["id"]);
+    let tokens = format!("/agents/{}/tokens", agent["id"].as_str().unwrap());
+    keep("tokens", &create(app, owner, &tokens, json!({})).await["id"]);
+    let grant = json!({ "agent_id": agent["id"], "instance_id": instance["id"], "access": "full_access" });
+    keep("grants", &create(app, owner, "/grants", grant).await["id"]);
+    let tool_set = json!({ "slug": "own", "members": [{ "instance_id": instance["id"] }] });
+    keep("tool-sets", &create(app, owner, "/tool-sets", tool_set).await["id"]);
     // An end user opens a ticket, which creates a webhook delivery.
     app.refresh().await;
     let end_user = Client::modern(app, "/s/second-name/t/ann/mcp".to_owned());

@@ -18,7 +18,7 @@ use super::{ConsoleResponse, call_with_secret, create_key};
 use crate::app::{App, Org};
 use crate::daemon;
 
-pub(super) struct Api {
+pub struct Api {
     pub app: App,
     pub org: Org,
     pub key: String,

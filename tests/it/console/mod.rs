@@ -2,6 +2,7 @@
 //! tests. A [`ConsoleBrowser`] keeps cookies and sends the headers of a browser.
 
 mod access;
+mod agents;
 mod analytics;
 mod api_keys;
 mod assets;
@@ -9,7 +10,7 @@ mod audit;
 mod bulk;
 mod editor;
 mod instance_links;
-mod instances;
+pub mod instances;
 mod invitations;
 mod joins;
 mod members;

@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{Request, header};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -16,13 +15,12 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{InstanceId, OrganizationId, base32};
 use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::{Code, Error, Result};
-use waypost_link::Body;
 use waypost_mcp_wire::{Envelope, ErrorObject, INVALID_PARAMS};
 use waypost_store::instance_source;
 use waypost_toolbox_proto::entry::Sharing;
-use waypost_toolbox_proto::http::{CONTAINER_KEY_HEADER, TIMEOUT_HEADER, mcp_path};
 
-use super::requests::{find, interrupted, send, within};
+use super::exchange::{Exchange, ExchangeTarget};
+use super::requests::{find, within};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::deployments::notify::clean;
@@ -40,17 +38,12 @@ const REPORT_TIME: Duration = Duration::from_secs(5);
 const MAX_PAGES: usize = 50;
 /// The limits of calls of this process. Each may need [`MAX_RESPONSE_BYTES`] of memory once it has a slot; until then, it
 /// needs that of its arguments.
-pub(crate) const MAX_CALLS: SlotLimits = SlotLimits {
-    total: 64,
-    per_organization: 16,
-    waiting: 2_048,
-    waiting_per_organization: 1_008,
-    max_wait: TIMEOUT,
-};
+pub(crate) const MAX_CALLS: SlotLimits =
+    SlotLimits { total: 64, per_organization: 16, waiting: 2_048, waiting_per_organization: 1_008, max_wait: TIMEOUT };
 
 /// The key of the container that lists tools, if the instance has several. A list has no state, so all callers can share
 /// one container instead of starting one each.
-const LIST_KEY: &str = "api";
+pub(crate) const LIST_KEY: &str = "api";
 const BUSY: &str = "Too many calls of tools are waiting. Try again later.";
 
 /// Returns the tools of an instance, as its server describes them. Starts the server if it is stopped until its next
@@ -158,10 +151,11 @@ struct ToolPage {
 }
 
 /// A caller of an instance.
-struct Call<'a> {
-    ops: &'a Ops,
-    instance: &'a Instance,
-    key: String,
+pub(crate) struct Call<'a> {
+    pub(crate) ops: &'a Ops,
+    pub(crate) instance: &'a Instance,
+    /// The key of the caller's container, if the instance has several.
+    pub(crate) key: String,
 }
 
 impl Call<'_> {
@@ -187,45 +181,26 @@ impl Call<'_> {
     }
 
     /// Sends a request to the server, and returns the result of its response, which has at most `limit` bytes.
-    async fn request(&self, method: &str, params: &impl Serialize, limit: usize) -> Result<Box<RawValue>> {
+    ///
+    /// # Errors
+    /// `unavailable` or `tool_server_error` with a `reason`; `server_code` is the code of a JSON-RPC error.
+    pub(crate) async fn request(&self, method: &str, params: &impl Serialize, limit: usize) -> Result<Box<RawValue>> {
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let message = serde_json::to_vec(&message).map_err(Error::internal)?;
-        let request = Request::post(mcp_path(self.instance.id.as_str()))
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(CONTAINER_KEY_HEADER, &self.key)
-            .header(TIMEOUT_HEADER, TIMEOUT.as_millis().to_string())
-            .body(Bytes::from(message))
-            .map_err(Error::internal)?;
-        let body = send(self.ops, self.instance, request).await?;
-        parse_response(&read_response(body, limit).await?)
+        let target = ExchangeTarget { instance: &self.instance.id, toolbox: &self.instance.toolbox_id, key: &self.key };
+        let exchange = Exchange::open(self.ops, target, message.into(), (TIMEOUT, limit)).await?;
+        parse_response(&read_response(exchange).await?)
     }
 }
 
-/// Reads messages, one per line, until the first that is a response. At most `limit` bytes are kept.
-async fn read_response(mut body: Body, limit: usize) -> Result<Bytes> {
-    let mut buffer = BytesMut::new();
-    let mut searched = 0;
-    loop {
-        while let Some(position) = buffer[searched..].iter().position(|byte| *byte == b'\n') {
-            let line = buffer.split_to(searched + position + 1).freeze();
-            searched = 0;
-            if line.len() > limit {
-                return Err(too_large("The server's answer is too large."));
-            }
-            if Envelope::parse(&line).map_err(|_| not_mcp())?.method.is_none() {
-                return Ok(line);
-            }
-        }
-        searched = buffer.len();
-        if searched > limit {
-            return Err(too_large("The server's answer is too large."));
-        }
-        match body.chunk().await {
-            Ok(Some(chunk)) => buffer.extend_from_slice(&chunk),
-            Ok(None) => return Err(not_mcp()),
-            Err(_) => return Err(interrupted()),
+/// Reads messages until the first that is a response.
+async fn read_response(mut exchange: Exchange) -> Result<Bytes> {
+    while let Some(message) = exchange.next().await? {
+        if Envelope::parse(&message).map_err(|_| not_mcp())?.method.is_none() {
+            return Ok(message);
         }
     }
+    Err(not_mcp())
 }
 
 fn parse_response(message: &[u8]) -> Result<Box<RawValue>> {
@@ -240,11 +215,11 @@ fn parse_response(message: &[u8]) -> Result<Box<RawValue>> {
     Err(Error::new(kind, message).with("reason", "server_error").with("server_code", code))
 }
 
-fn not_mcp() -> Error {
+pub(super) fn not_mcp() -> Error {
     Error::new(Code::ToolServerError, "The server did not answer with MCP. Read the log of the instance.")
         .with("reason", "no_mcp")
 }
 
-fn too_large(message: &str) -> Error {
+pub(super) fn too_large(message: &str) -> Error {
     Error::new(Code::ToolServerError, message).with("reason", "too_large")
 }

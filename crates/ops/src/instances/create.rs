@@ -15,9 +15,10 @@ use waypost_toolbox_proto::entry::ResourceClass;
 use waypost_toolbox_proto::instance::InstanceState;
 
 use super::placement::{Candidate, choose};
-use super::{InstanceView, record_operation, slug, spec};
+use super::{InstanceView, record_operation, spec};
 use crate::Ops;
 use crate::deployments;
+use crate::slugs;
 use crate::toolboxes::{Allocation, list_allocations};
 
 /// An instance to create.
@@ -47,7 +48,7 @@ pub struct NewInstance {
 /// of instances, or no toolbox has room (`reason` is `no_capacity`, and `toolboxes` has the reason for each one).
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &NewInstance) -> Result<InstanceView> {
     ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
-    slug::check(&new.slug)?;
+    slugs::check(&new.slug)?;
     let name = new.name.as_deref().map(|text| name::check("name", text)).transpose()?;
     let mut tx = ops.store.begin().await?;
     // Limit, slug and placement are checked under this lock.
@@ -55,7 +56,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
         return Err(Error::not_found("organisation"));
     }
     check_limit(&mut tx, ops, organization).await?;
-    let skeleton = slug::to_skeleton(&new.slug);
+    let skeleton = slugs::to_skeleton(&new.slug);
     check_slug(&mut tx, organization, &new.slug, &skeleton).await?;
     let source = spec::find_source(&mut tx, organization, &new.catalog_version_id).await?;
     let definition = &source.version.definition;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::id::{InstanceId, OrganizationId, ToolboxId};
 use waypost_core::instance::Instance;
 use waypost_core::{Code, Error, Result};
 use waypost_link::{Body, LinkError};
@@ -33,7 +33,15 @@ pub(super) async fn find(ops: &Ops, organization: &OrganizationId, id: &Instance
 /// # Errors
 /// `unavailable` if there is no link or it is lost; the error of the toolbox as described for [`error`].
 pub(super) async fn send(ops: &Ops, instance: &Instance, request: Request<Bytes>) -> Result<Body> {
-    let response = ops.links().request(&instance.toolbox_id, request).await?;
+    send_to(ops, &instance.toolbox_id, request).await
+}
+
+/// Like [`send`], to a toolbox.
+///
+/// # Errors
+/// Those of [`send`].
+pub(super) async fn send_to(ops: &Ops, toolbox: &ToolboxId, request: Request<Bytes>) -> Result<Body> {
+    let response = ops.links().request(toolbox, request).await?;
     let status = response.status();
     if status.is_success() {
         return Ok(response.into_body());
@@ -56,7 +64,7 @@ pub(super) async fn get(ops: &Ops, instance: &Instance, path: &str) -> Result<Bo
 ///
 /// # Errors
 /// Those of `work`.
-pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     let late =
         |_| Error::new(Code::Unavailable, "The toolbox did not answer in time. Try again.").with("reason", "timeout");
     tokio::time::timeout(limit, work).await.map_err(late)?

@@ -6,6 +6,7 @@ mod access;
 mod access_matrix;
 mod account_test;
 mod accounts;
+mod agents;
 mod assignments;
 mod catalog;
 mod catalog_images;

@@ -12,4 +12,5 @@ mod leases;
 mod off;
 mod rotation;
 mod sequences;
+mod tool_definitions;
 mod toolboxes;

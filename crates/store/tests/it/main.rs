@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 
+mod agents;
 mod analytics;
 mod backup;
 mod catalog;
@@ -27,6 +28,7 @@ mod schema;
 mod sqlite;
 mod support;
 mod tenants;
+mod tool_definitions;
 mod tool_secrets;
 mod toolbox_links;
 mod toolboxes;

@@ -66,6 +66,17 @@ INSERT INTO instances VALUES
     ('ins_N', 'org_N', 'search', 'search', 'Search', 'ctv_N', 'tbx_N', 'running', 'running', 1, 1, 0, FALSE, NULL, '{}',
      FALSE, '[]', 5, 6);
 INSERT INTO instance_secrets VALUES ('ins_N', 'API_KEY', 'org_N', 'sec_N', 1, 0);
+INSERT INTO tool_definitions VALUES
+    ('apr_N', 'org_N', 'ins_N', 'ctv_N', 'tool', 'find', 'd0', '{"name":"find"}', NULL, TRUE, 'pending', NULL, NULL, NULL,
+     NULL, 5);
 INSERT INTO deployments VALUES
     ('dep_N', 'org_N', 'ins_N', 1, 'ctv_N', '{}', '[]', FALSE, 'complete', 'complete', NULL, 5, 6);
 INSERT INTO instance_events VALUES ('iev_N', 'org_N', 'ins_N', 'state', 'running', 6);
+INSERT INTO agents VALUES ('agt_N', 'org_N', 'Crawler', 'service', NULL, 'active', 5, 'usr_N', 6);
+INSERT INTO agents VALUES ('agt_personN', 'org_N', 'a@x.de', 'person', 'usr_N', 'active', 5, 'usr_N', NULL);
+INSERT INTO agent_tokens VALUES ('agk_N', 'org_N', 'agt_N', 'laptop', 'agent-N', 5, 9, 7, 7, 6);
+INSERT INTO grants VALUES
+    ('grt_N', 'org_N', 'agt_N', 'ins_N', 'custom', '["search"]', '[]', '["notes://{id}"]',
+     '[{"tool":"search","field":"limit","comparison":"at_most","value":5}]', 9, 5, 'usr_N');
+INSERT INTO tool_sets VALUES ('set_N', 'org_N', 'research', 'research', 'Research', TRUE);
+INSERT INTO tool_set_members VALUES ('set_N', 'ins_N', 'org_N', 0, '["search"]');

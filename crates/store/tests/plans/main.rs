@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "shared with the other tests, which use more of it")]
 mod fixture;
 
+mod agents;
 mod console;
 mod explain;
 mod instances;
@@ -40,6 +41,7 @@ use waypost_store::{
     user, version, walkthrough, walkthrough_list,
 };
 
+use crate::agents::use_agents;
 use crate::console::{console_sign_in, invite, read_logs, use_tickets, use_webhooks, users};
 use crate::explain::{insert_many_rows, scans};
 use crate::fixture::{Fixture, NOW};
@@ -165,6 +167,7 @@ async fn call_all(db: &Db, one: &Fixture) {
     use_webhooks(&mut tx, one).await;
     use_catalog(&mut tx, one).await;
     use_secrets(&mut tx, one).await;
+    use_agents(&mut tx, one).await;
     use_instances(&mut tx, one).await;
     use_toolboxes(&mut tx, one).await;
     tx.commit().await.unwrap();

@@ -1,6 +1,7 @@
 //! The rows of the access matrix: one call of each operation, with the callers that may perform it. `content.rs`
 //! contains the rows of walkthroughs.
 
+mod agents;
 mod organizations;
 mod progress;
 mod servers;
@@ -63,6 +64,7 @@ pub async fn call_all(call: Call<'_>) -> Vec<Row> {
     rows.extend(organizations::reports(call).await);
     rows.extend(webhooks::webhooks(call).await);
     rows.extend(toolboxes::catalog_and_secrets(call).await);
+    rows.extend(agents::agents(call).await);
     rows.extend(tickets::support(call).await);
     rows.extend(toolboxes::tool_servers(call).await);
     rows.extend(drafts(call).await);

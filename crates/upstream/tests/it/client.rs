@@ -1,92 +1,15 @@
-//! Tests the client against servers of both eras, and against faulty servers.
+//! Tests the typed client against servers of both eras, and against faulty servers.
 
-#![expect(clippy::disallowed_methods, reason = "the tests start servers and reach them on loopback addresses")]
-
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::body::Body;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use url::Url;
-use waypost_outbound::{Error as TransportError, Outbound, Policy, Purpose, Route, StreamLimits};
-use waypost_upstream::{Client, ConnectOptions, Error, Identity};
+use waypost_outbound::{Error as TransportError, Outbound, Policy, Purpose, StreamLimits};
+use waypost_upstream::{Client, ConnectOptions, Error};
 
-const LIMITS: StreamLimits =
-    StreamLimits { max_bytes: 4096, idle: Duration::from_secs(10), timeout: Duration::from_secs(10) };
-const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
-const EVENTS: [(&str, &str); 1] = [("content-type", "text/event-stream")];
-
-/// A request as the server received it.
-#[derive(Debug, Clone)]
-struct ReceivedRequest {
-    method: Method,
-    path: String,
-    headers: HeaderMap,
-    body: Value,
-}
-
-impl ReceivedRequest {
-    fn rpc_method(&self) -> &str {
-        self.body["method"].as_str().unwrap_or_default()
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().unwrap())
-    }
-}
-
-/// A server whose responses are a function of the request.
-struct Server {
-    url: Url,
-    log: Arc<Mutex<Vec<ReceivedRequest>>>,
-}
-
-impl Server {
-    async fn start(respond: impl Fn(&ReceivedRequest) -> Response + Clone + Send + Sync + 'static) -> Self {
-        let log: Arc<Mutex<Vec<ReceivedRequest>>> = Arc::default();
-        let received = log.clone();
-        let router = axum::Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
-            let body = serde_json::from_slice(&body).unwrap_or_default();
-            let request = ReceivedRequest { method, path: uri.path().to_owned(), headers, body };
-            received.lock().unwrap().push(request.clone());
-            let response = respond(&request);
-            async move { response }
-        });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/mcp", listener.local_addr().unwrap()).parse().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, log }
-    }
-
-    fn received(&self) -> Vec<ReceivedRequest> {
-        self.log.lock().unwrap().clone()
-    }
-
-    fn options(&self) -> ConnectOptions {
-        let route = Route::unguarded(&self.url).unwrap();
-        let identity = Identity { name: "test", version: "1" };
-        ConnectOptions { url: self.url.clone(), route, identity, limits: LIMITS }
-    }
-
-    async fn connect(&self) -> Result<Client, Error> {
-        Client::connect(self.options()).await
-    }
-}
-
-/// Returns a response with `result`, which is inserted as it is.
-fn result(request: &ReceivedRequest, result: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.body["id"])
-}
-
-fn discovered(request: &ReceivedRequest, versions: &[&str]) -> Response {
-    (JSON, result(request, &json!({ "supportedVersions": versions }).to_string())).into_response()
-}
-
-fn rpc_error(status: StatusCode, code: i64) -> Response {
-    (status, JSON, json!({ "jsonrpc": "2.0", "error": { "code": code, "message": "no" } }).to_string()).into_response()
-}
+use crate::server::{EVENTS, JSON, LIMITS, Pending, ReceivedRequest, Server, discovered, result, rpc_error};
 
 /// A modern server that responds to everything else with `respond`.
 async fn modern(respond: impl Fn(&ReceivedRequest) -> Response + Clone + Send + Sync + 'static) -> (Server, Client) {
@@ -105,7 +28,8 @@ fn params(value: Value) -> Map<String, Value> {
 
 #[tokio::test]
 async fn a_modern_request_declares_itself_and_its_result_is_not_rewritten() {
-    const RESULT: &str = r#"{ "unknown" : 1.0, "big":123456789012345678901234567890,"dup":1,"dup":2, "e":"\u00e9" }"#;
+    const RESULT: &str =
+        r#"{ "unknown" : 1.0, "big":123456789012345678901234567890,"nested":{"dup":1,"dup":2}, "e":"\u00e9" }"#;
     let (server, client) = modern(|request| (JSON, result(request, RESULT)).into_response()).await;
     let call = client.request("tools/call", params(json!({ "name": "übung", "arguments": {} }))).await.unwrap();
     assert_eq!(call.get(), RESULT);
@@ -168,7 +92,10 @@ async fn a_refusal_that_says_what_to_do_is_not_followed_by_a_handshake() {
         let status = StatusCode::from_u16(status).unwrap();
         let server = Server::start(move |_| (status, [("retry-after", "7")]).into_response()).await;
         let error = server.connect().await.unwrap_err();
-        assert!(matches!(error, Error::Status { status: found, retry_after: Some(7) } if found == status), "{error:?}");
+        assert!(
+            matches!(error, Error::Status { status: found, retry_after: Some(7), .. } if found == status),
+            "{error:?}"
+        );
         assert_eq!(server.received().len(), 1, "{status}");
     }
     let server = Server::start(|_| rpc_error(StatusCode::BAD_REQUEST, -32_020)).await;
@@ -289,18 +216,4 @@ async fn a_guarded_route_reaches_no_private_address() {
         }
     }
     assert_eq!(server.received().len(), 1);
-}
-
-/// A body that never arrives.
-struct Pending;
-
-impl futures::Stream for Pending {
-    type Item = Result<Bytes, std::convert::Infallible>;
-
-    fn poll_next(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        std::task::Poll::Pending
-    }
 }

@@ -1,4 +1,5 @@
-//! Slugs of instances. They are part of the public names of tools, so two slugs of an organisation never look alike.
+//! Slugs of instances and tool sets. Slugs of instances are part of the public names of tools, and slugs of tool sets of
+//! URLs that people copy, so two slugs of the same kind in an organisation never look alike.
 
 use unicode_security::confusable_detection::skeleton;
 use waypost_core::instance::MAX_SLUG;
@@ -8,7 +9,7 @@ use waypost_core::{Error, Result};
 ///
 /// # Errors
 /// `invalid_arguments` for `slug`.
-pub(super) fn check(slug: &str) -> Result<()> {
+pub(crate) fn check(slug: &str) -> Result<()> {
     let is_valid = (1..=MAX_SLUG).contains(&slug.len())
         && slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !slug.starts_with('-')
@@ -25,7 +26,7 @@ pub(super) fn check(slug: &str) -> Result<()> {
 }
 
 /// Returns the skeleton of a slug (UTS 39, section 4): two slugs that look alike have the same one.
-pub(super) fn to_skeleton(slug: &str) -> String {
+pub(crate) fn to_skeleton(slug: &str) -> String {
     skeleton(slug).collect()
 }
 

@@ -1,0 +1,81 @@
+//! Checks that a server still lists what was approved, before it is called.
+//!
+//! A server is read by one call at a time, and the others use the result: there is one check per server, not one per call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use waypost_core::id::InstanceId;
+use waypost_core::instance::Instance;
+use waypost_core::{Error, Result};
+use waypost_ops::tool_definitions::{fetch, observe};
+
+use crate::Gateway;
+
+/// The time for which the failure of a check applies to other calls: they do not wait for a dead server one after another.
+const FAILURE_AGE: Duration = Duration::from_secs(1);
+
+/// The last check of each server.
+#[derive(Debug, Default)]
+pub(crate) struct Freshness {
+    servers: Mutex<HashMap<InstanceId, Arc<tokio::sync::Mutex<LastCheck>>>>,
+}
+
+#[derive(Debug, Default)]
+struct LastCheck {
+    succeeded: Option<Instant>,
+    failed: Option<(Instant, Error)>,
+}
+
+impl Freshness {
+    fn server(&self, instance: &InstanceId) -> Arc<tokio::sync::Mutex<LastCheck>> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(servers.entry(instance.clone()).or_default())
+    }
+}
+
+/// Returns the same error without its cause, which was logged for the call that found it.
+fn copy(error: &Error) -> Error {
+    let mut copy = Error::new(error.code, error.message.clone());
+    copy.details = error.details.clone();
+    copy
+}
+
+impl Gateway {
+    /// Reads what the server of an instance lists, unless it was read within the maximum age. Returns whether something has
+    /// changed, so that access must be read again.
+    ///
+    /// # Errors
+    /// Those of [`fetch`].
+    pub(crate) async fn check_definitions(&self, instance: &Instance) -> Result<bool> {
+        let max_age = self.options.definition_max_age;
+        let arrived = Instant::now();
+        let server = self.freshness.server(&instance.id);
+        let mut last = server.lock().await;
+        // With a maximum age of zero, a check that began after this call arrived is sufficient.
+        let is_fresh = |at: Instant| at >= arrived || at.elapsed() < max_age;
+        if last.succeeded.is_some_and(is_fresh) {
+            return Ok(false);
+        }
+        if let Some((at, error)) = last.failed.as_ref().filter(|(at, _)| *at >= arrived || at.elapsed() < FAILURE_AGE) {
+            tracing::debug!(seconds = at.elapsed().as_secs_f64(), "a failed check of definitions applies to this call");
+            return Err(copy(error));
+        }
+        let begun = Instant::now();
+        let listed = match fetch(&self.ops, instance).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                last.failed = Some((Instant::now(), copy(&error)));
+                return Err(error);
+            }
+        };
+        let observation = observe(&self.cx, &self.ops, instance, &listed).await?;
+        *last = LastCheck { succeeded: Some(begun), failed: None };
+        if observation.is_changed {
+            self.access.evict(&instance.organization_id);
+        }
+        Ok(observation.is_changed)
+    }
+}

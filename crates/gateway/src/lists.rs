@@ -1,0 +1,92 @@
+//! What the gateway says itself: lists, its description, and its instructions.
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use waypost_core::tool_definition::DefinitionKind;
+use waypost_mcp_wire::revision::{MODERN, negotiate};
+use waypost_mcp_wire::rewrite::{quote, rewrite_definition};
+use waypost_mcp_wire::strict::{Message, text_of};
+
+use crate::reply::server_info;
+use crate::view::View;
+
+/// The time in milliseconds for which clients may keep a list.
+const TTL_MS: u64 = 5_000;
+const INTRODUCTION: &str = "Tools of several servers, which your organisation has selected for you. The name of a tool begins \
+                            with the name of its server. A call of a tool that is no longer available fails with \"Unknown tool\".";
+
+/// Returns the kind of definition that a list method lists, and the member of its result.
+pub(crate) fn kind_of(method: &str) -> Option<(DefinitionKind, &'static str)> {
+    match method {
+        "tools/list" => Some((DefinitionKind::Tool, "tools")),
+        "prompts/list" => Some((DefinitionKind::Prompt, "prompts")),
+        "resources/list" => Some((DefinitionKind::Resource, "resources")),
+        "resources/templates/list" => Some((DefinitionKind::ResourceTemplate, "resourceTemplates")),
+        _ => None,
+    }
+}
+
+/// Returns the members of the result of a list method. Each item is the definition as the server sent it, with its public
+/// name.
+pub(crate) fn list(view: View<'_>, kind: DefinitionKind, member: &str, is_modern: bool) -> Value {
+    let identifier = match kind {
+        DefinitionKind::Resource => "uri",
+        DefinitionKind::ResourceTemplate => "uriTemplate",
+        DefinitionKind::Tool | DefinitionKind::Prompt | DefinitionKind::Instructions => "name",
+    };
+    let items: Vec<Box<RawValue>> = view
+        .items(kind)
+        .into_iter()
+        .filter_map(|item| {
+            let public = quote(&item.public);
+            let text = rewrite_definition(&item.definition.definition, &[(identifier, Some(&public))]);
+            RawValue::from_string(String::from_utf8(text).ok()?).ok()
+        })
+        .collect();
+    let mut members = json!({});
+    members[member] = serde_json::to_value(items).unwrap_or_default();
+    if is_modern {
+        members["ttlMs"] = TTL_MS.into();
+        // What an agent sees depends on its grants.
+        members["cacheScope"] = "private".into();
+    }
+    members
+}
+
+/// Returns the result of `initialize`.
+pub(crate) fn initialize(view: View<'_>, request: &Message<'_>) -> Value {
+    let requested = text_of(request.params.protocol_version).unwrap_or_default();
+    json!({
+        "protocolVersion": negotiate(&requested),
+        "capabilities": capabilities(view),
+        "serverInfo": server_info(),
+        "instructions": instructions(view),
+    })
+}
+
+/// Returns the result of `server/discover`.
+pub(crate) fn discover(view: View<'_>) -> Value {
+    json!({
+        "supportedVersions": [MODERN],
+        "capabilities": capabilities(view),
+        "instructions": instructions(view),
+        "ttlMs": TTL_MS,
+        "cacheScope": "private",
+    })
+}
+
+/// Completions are relayed to the server of the prompt or template.
+fn capabilities(_: View<'_>) -> Value {
+    json!({ "tools": {}, "prompts": {}, "resources": {}, "completions": {} })
+}
+
+/// Returns the gateway's own instructions, followed by those of the servers that an admin has approved.
+fn instructions(view: View<'_>) -> String {
+    let mut text = INTRODUCTION.to_owned();
+    for item in view.items(DefinitionKind::Instructions) {
+        if let Ok(instructions) = serde_json::from_str::<String>(&item.definition.definition) {
+            text.push_str(&format!("\n\nServer `{}`:\n{instructions}", item.server.instance.slug));
+        }
+    }
+    text
+}

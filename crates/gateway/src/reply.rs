@@ -1,0 +1,99 @@
+//! Responses: JSON-RPC messages as JSON, or as events.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+use waypost_core::{Code, Error};
+use waypost_mcp_wire::strict::Message;
+use waypost_mcp_wire::{INTERNAL_ERROR, INVALID_PARAMS, JsonRpcError, METHOD_NOT_FOUND, UNSUPPORTED_VERSION};
+
+/// The JSON-RPC code of the error for a caller with too many calls, outside the reserved ranges.
+const LIMIT_REACHED: i64 = -31_429;
+/// The code for headers that differ from the body (2026-07-28, "Errors").
+const HEADER_MISMATCH: i64 = -32_020;
+
+/// A response with a message.
+pub(crate) fn message(status: StatusCode, text: impl Into<Bytes>) -> Response {
+    let mut response = (status, Body::from(text.into())).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A response to a request: the members of `result`, for 2026-07-28 with `resultType`.
+pub(crate) fn result(request: &Message<'_>, mut members: Value) -> Response {
+    if let Some(members) = members.as_object_mut().filter(|_| request.is_modern()) {
+        members.insert("resultType".to_owned(), "complete".into());
+        members.insert("_meta".to_owned(), json!({ "io.modelcontextprotocol/serverInfo": server_info() }));
+    }
+    // Other notations of the same ID are kept.
+    let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{members}}}"#, request.raw_id.unwrap_or("null"));
+    message(StatusCode::OK, text)
+}
+
+/// The name and version of the gateway.
+pub(crate) fn server_info() -> Value {
+    json!({ "name": "waypost-gateway", "title": "Waypost gateway", "version": env!("CARGO_PKG_VERSION") })
+}
+
+/// The response to a message that is rejected before it reaches a server.
+pub(crate) fn rejection(error: &JsonRpcError, is_modern: bool) -> Response {
+    let status = match error.code {
+        METHOD_NOT_FOUND if is_modern => StatusCode::NOT_FOUND,
+        INVALID_PARAMS | INTERNAL_ERROR | METHOD_NOT_FOUND if !is_modern => StatusCode::OK,
+        LIMIT_REACHED => StatusCode::TOO_MANY_REQUESTS,
+        HEADER_MISMATCH | UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    message(status, error.to_json().to_string())
+}
+
+/// The error for a name that the agent may not know. The same for a tool that does not exist, is not granted, not approved
+/// or has changed since its approval.
+pub(crate) fn unknown(request: &Message<'_>) -> JsonRpcError {
+    let what = match request.method.as_deref() {
+        Some("prompts/get") => "Unknown prompt",
+        Some("resources/read") => "Unknown resource",
+        Some("completion/complete") => "Unknown prompt or resource",
+        _ => "Unknown tool",
+    };
+    JsonRpcError::new(INVALID_PARAMS, what, request.id())
+}
+
+/// The error for an agent with too many calls.
+pub(crate) fn too_many(request: &Message<'_>) -> JsonRpcError {
+    let text = format!("Too many calls: an agent can have {} at a time. Wait for one to end.", crate::slots::MAX_CALLS);
+    JsonRpcError::new(LIMIT_REACHED, text, request.id())
+}
+
+/// The response to a call that did not succeed. The message says what to do; details of this installation are not shown.
+pub(crate) fn failure(request: &Message<'_>, error: &Error) -> Response {
+    let reason = error.details.get("reason").and_then(Value::as_str).unwrap_or(error.code.as_str());
+    let text = match error.code {
+        Code::Internal => "An internal error occurred. Try again later.",
+        _ => error.message.as_str(),
+    };
+    let object = json!({ "code": INTERNAL_ERROR, "message": text, "data": { "reason": reason } });
+    let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{object}}}"#, request.raw_id.unwrap_or("null"));
+    message(StatusCode::OK, text)
+}
+
+/// An event of a stream (HTML standard, "Server-sent events"). `text` is one line.
+pub(crate) fn event(text: &[u8]) -> Bytes {
+    let mut event = Vec::with_capacity(text.len() + 24);
+    event.extend_from_slice(b"event: message\ndata: ");
+    event.extend_from_slice(text);
+    event.extend_from_slice(b"\n\n");
+    event.into()
+}
+
+/// The response that consists of events.
+pub(crate) fn stream(body: Body) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}

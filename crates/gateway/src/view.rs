@@ -1,0 +1,159 @@
+//! What an agent sees at an address: the definitions that were granted, under their public names.
+
+use std::collections::HashSet;
+
+use waypost_core::Timestamp;
+use waypost_core::grant::{Grant, Target, covers};
+use waypost_core::tool_definition::{DefinitionKind, ToolDefinition};
+use waypost_core::tool_set::{ToolSet, ToolSetMember};
+use waypost_core::uri_template::UriTemplate;
+use waypost_mcp_wire::names::{public_name, public_uri, split_public_uri};
+use waypost_ops::tool_access::{AccessibleServer, AgentAccess};
+
+/// What an agent sees at `now`.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    access: &'a AgentAccess,
+    tool_set: Option<&'a ToolSet>,
+    now: Timestamp,
+}
+
+/// A definition under its public name.
+pub(crate) struct Item<'a> {
+    pub(crate) server: &'a AccessibleServer,
+    pub(crate) definition: &'a ToolDefinition,
+    pub(crate) public: String,
+}
+
+/// The target of a call.
+pub(crate) struct Found<'a> {
+    pub(crate) server: &'a AccessibleServer,
+    pub(crate) definition: &'a ToolDefinition,
+    /// The name or URI by which the server knows it.
+    pub(crate) original: String,
+    /// The grants of the agent for this server.
+    pub(crate) grants: &'a [Grant],
+}
+
+impl Found<'_> {
+    /// Returns the target for the rules of grants.
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target { kind: self.definition.kind, name: &self.definition.name, class: self.definition.class }
+    }
+}
+
+impl<'a> View<'a> {
+    /// Returns what an agent sees. With a tool set, only what belongs to it.
+    pub(crate) fn new(access: &'a AgentAccess, tool_set: Option<&'a ToolSet>, now: Timestamp) -> Self {
+        Self { access, tool_set, now }
+    }
+
+    /// Returns all definitions of one kind, without those whose public name another one has.
+    pub(crate) fn items(&self, kind: DefinitionKind) -> Vec<Item<'a>> {
+        let mut names = HashSet::new();
+        let mut items = Vec::new();
+        for (server, definition) in self.servers().flat_map(|server| self.definitions(server, kind)) {
+            let public = self.public(server, kind, &definition.name);
+            if names.insert(public.clone()) {
+                items.push(Item { server, definition, public });
+            }
+        }
+        items
+    }
+
+    /// Returns the tool or prompt with this public name.
+    pub(crate) fn find_named(&self, kind: DefinitionKind, public: &str) -> Option<Found<'a>> {
+        let (server, definition) =
+            self.servers().filter(|server| self.may_contain(server, public)).find_map(|server| {
+                let mut definitions = self.definitions(server, kind);
+                definitions.find(|(server, definition)| self.public(server, kind, &definition.name) == public)
+            })?;
+        Some(self.found(server, definition, definition.name.clone()))
+    }
+
+    /// Returns the resource with this public URI: one that the server lists, or one of a template.
+    pub(crate) fn find_resource(&self, public: &str) -> Option<Found<'a>> {
+        let (server, uri) = self.split(public)?;
+        let listed = self.definitions(server, DefinitionKind::Resource).find(|(_, listed)| listed.name == uri);
+        let templates = || self.definitions(server, DefinitionKind::ResourceTemplate);
+        let matches = |template: &str| UriTemplate::parse(template).is_ok_and(|template| template.matches(uri));
+        let found = listed.or_else(|| templates().find(|(_, template)| matches(&template.name)));
+        found.map(|(server, definition)| self.found(server, definition, uri.to_owned()))
+    }
+
+    /// Returns the template with this public URI template.
+    pub(crate) fn find_template(&self, public: &str) -> Option<Found<'a>> {
+        let (server, template) = self.split(public)?;
+        let mut templates = self.definitions(server, DefinitionKind::ResourceTemplate);
+        let found = templates.find(|(_, listed)| listed.name == template);
+        found.map(|(server, definition)| self.found(server, definition, template.to_owned()))
+    }
+
+    fn found(&self, server: &'a AccessibleServer, definition: &'a ToolDefinition, original: String) -> Found<'a> {
+        Found { server, definition, original, grants: self.grants(server) }
+    }
+
+    fn grants(&self, server: &AccessibleServer) -> &'a [Grant] {
+        self.access.grants.get(&server.instance.id).map_or(&[], Vec::as_slice)
+    }
+
+    fn servers(&self) -> impl Iterator<Item = &'a AccessibleServer> + use<'a> {
+        let this = *self;
+        this.access.access.servers.iter().filter(move |server| {
+            !this.grants(server).is_empty() && (this.tool_set.is_none() || this.member(server).is_some())
+        })
+    }
+
+    fn member(&self, server: &AccessibleServer) -> Option<&'a ToolSetMember> {
+        self.tool_set?.members.iter().find(|member| member.instance_id == server.instance.id)
+    }
+
+    /// Returns the granted definitions of one kind.
+    fn definitions(
+        &self,
+        server: &'a AccessibleServer,
+        kind: DefinitionKind,
+    ) -> impl Iterator<Item = (&'a AccessibleServer, &'a ToolDefinition)> + use<'a> {
+        let (this, grants) = (*self, self.grants(server));
+        let tools = self.member(server).and_then(|member| member.tools.as_ref());
+        // A tool set that lists tools contains nothing else.
+        let is_selected = move |definition: &ToolDefinition| {
+            tools.is_none_or(|tools| kind == DefinitionKind::Tool && tools.contains(&definition.name))
+        };
+        server
+            .definitions
+            .iter()
+            .filter(move |definition| definition.kind == kind && is_selected(definition))
+            .filter(move |definition| {
+                covers(grants, this.now, Target { kind, name: &definition.name, class: definition.class })
+            })
+            .map(move |definition| (server, definition))
+    }
+
+    fn has_prefix(&self) -> bool {
+        self.tool_set.is_none_or(|set| set.prefix)
+    }
+
+    fn public(&self, server: &AccessibleServer, kind: DefinitionKind, name: &str) -> String {
+        let slug = &server.instance.slug;
+        match kind {
+            _ if !self.has_prefix() => name.to_owned(),
+            DefinitionKind::Resource | DefinitionKind::ResourceTemplate => public_uri(slug, name),
+            DefinitionKind::Tool | DefinitionKind::Prompt | DefinitionKind::Instructions => public_name(slug, name),
+        }
+    }
+
+    /// Whether a public name can be that of a definition of this server.
+    fn may_contain(&self, server: &AccessibleServer, public: &str) -> bool {
+        !self.has_prefix() || public.strip_prefix(&server.instance.slug).is_some_and(|rest| rest.starts_with("__"))
+    }
+
+    /// Splits a public URI into the server and the original URI.
+    fn split<'u>(&self, public: &'u str) -> Option<(&'a AccessibleServer, &'u str)> {
+        if !self.has_prefix() {
+            return Some((self.servers().next()?, public));
+        }
+        let (slug, uri) = split_public_uri(public)?;
+        Some((self.servers().find(|server| server.instance.slug == slug)?, uri))
+    }
+}

@@ -1,0 +1,115 @@
+//! The headers that repeat arguments of tools (2026-07-28, "Custom Headers from Tool Parameters").
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The prefix of the names of these headers, in lower case.
+pub const PARAM_PREFIX: &str = "mcp-param-";
+/// The member of a property's schema with the rest of the header's name.
+const ANNOTATION: &str = "x-mcp-header";
+/// The maximum nesting depth of properties.
+const MAX_DEPTH: usize = 16;
+
+/// A header that repeats an argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamHeader {
+    /// The name of the header in lower case.
+    pub name: String,
+    /// The names of the properties that lead to the argument.
+    path: Vec<String>,
+}
+
+impl ParamHeader {
+    /// Reads the annotations in the input schema of a tool's definition. Invalid ones are ignored: those of other types
+    /// than string, integer and boolean, those that are not reachable through `properties` only, and names that are not
+    /// a token or are used twice.
+    #[must_use]
+    pub fn of_tool(definition: &str) -> Vec<Self> {
+        #[derive(Deserialize)]
+        struct Tool {
+            #[serde(rename = "inputSchema")]
+            input_schema: Value,
+        }
+        let mut headers = Vec::new();
+        if definition.contains(ANNOTATION)
+            && let Ok(tool) = serde_json::from_str::<Tool>(definition)
+        {
+            collect(&tool.input_schema, &mut Vec::new(), &mut headers);
+            let is_unique = |header: &Self| headers.iter().filter(|other| other.name == header.name).count() == 1;
+            return headers.iter().filter(|header| is_unique(header)).cloned().collect();
+        }
+        headers
+    }
+
+    /// Returns the text of the argument, which [`header_value`](crate::revision::header_value) encodes as the value of
+    /// the header. `None` if the argument is missing, null or of another type: then the header is absent.
+    #[must_use]
+    pub fn text(&self, arguments: &Value) -> Option<String> {
+        match self.value(arguments)? {
+            Value::String(text) => Some(text.clone()),
+            value @ (Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Returns the argument.
+    pub(crate) fn value<'v>(&self, arguments: &'v Value) -> Option<&'v Value> {
+        self.path.iter().try_fold(arguments, |value, name| value.get(name))
+    }
+}
+
+/// Collects the annotations that are reachable through `properties` only.
+fn collect(schema: &Value, path: &mut Vec<String>, headers: &mut Vec<ParamHeader>) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    for (name, schema) in properties {
+        path.push(name.clone());
+        let is_simple = matches!(schema["type"].as_str(), Some("string" | "integer" | "boolean"));
+        let header = schema.get(ANNOTATION).and_then(Value::as_str).filter(|name| is_simple && is_token(name));
+        headers.extend(header.map(|name| ParamHeader {
+            name: format!("{PARAM_PREFIX}{}", name.to_ascii_lowercase()),
+            path: path.clone(),
+        }));
+        if path.len() < MAX_DEPTH {
+            collect(schema, path, headers);
+        }
+        path.pop();
+    }
+}
+
+/// Whether a text can be part of a header's name (RFC 9110, section 5.6.2).
+fn is_token(text: &str) -> bool {
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn annotated_arguments_have_headers() {
+        let schema = json!({ "type": "object", "properties": {
+            "region": { "type": "string", "x-mcp-header": "Region" },
+            "options": { "type": "object", "properties": { "count": { "type": "integer", "x-mcp-header": "Count" } } },
+            "dry": { "type": "boolean", "x-mcp-header": "Dry" },
+            "list": { "type": "array", "x-mcp-header": "List" },
+            "bad": { "type": "string", "x-mcp-header": "a b" },
+            "empty": { "type": "string", "x-mcp-header": "" },
+            "one": { "type": "string", "x-mcp-header": "Same" },
+            "two": { "type": "string", "x-mcp-header": "same" },
+            "plain": { "type": "string" },
+        } });
+        let headers = ParamHeader::of_tool(&json!({ "name": "t", "inputSchema": schema }).to_string());
+        let of_call = |arguments: Value| {
+            let text = |header: &ParamHeader| header.text(&arguments).map(|text| format!("{}: {text}", header.name));
+            headers.iter().filter_map(text).collect::<Vec<_>>()
+        };
+        let arguments =
+            json!({ "region": "é", "options": { "count": 7 }, "dry": false, "list": ["x"], "plain": "p", "one": "1" });
+        assert_eq!(of_call(arguments), ["mcp-param-region: é", "mcp-param-count: 7", "mcp-param-dry: false"]);
+        assert_eq!(of_call(json!({ "region": null, "options": 1 })), Vec::<String>::new());
+        assert_eq!(ParamHeader::of_tool(r#"{"name":"u","inputSchema":{"type":"object"}}"#), []);
+    }
+}

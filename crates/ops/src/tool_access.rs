@@ -1,0 +1,205 @@
+//! What the agents of an organisation can use: its servers with their usable definitions, its tool sets, and the grants of an
+//! agent.
+//!
+//! Invariants:
+//! 1. What [`ToolAccessCache::find`] returns was current at most [`MAX_AGE`] before: a change of a grant, an approval or a tool
+//!    set takes effect in every process within this time.
+//! 2. If the database fails, what was current at most [`MAX_AGE_WITHOUT_DATABASE`] before is returned; then nothing is.
+//! 3. An organisation is loaded by one request at a time, and the others wait for it.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use waypost_core::grant::{Grant, MAX_GRANTS};
+use waypost_core::id::{AgentId, InstanceId, OrganizationId};
+use waypost_core::instance::Instance;
+use waypost_core::tool_definition::ToolDefinition;
+use waypost_core::tool_set::{MAX_TOOL_SETS, ToolSet};
+use waypost_core::{Error, Result};
+use waypost_store::grant::GrantFilter;
+use waypost_store::{Conn, grant, instance, instance_source, organization, tool_definition, tool_set};
+use waypost_toolbox_proto::entry::Sharing;
+
+use crate::Ops;
+
+/// The default of the age up to which access is used without asking the database whether it has changed.
+pub const MAX_AGE: Duration = Duration::from_millis(250);
+/// The age up to which access is used if the database fails.
+pub const MAX_AGE_WITHOUT_DATABASE: Duration = Duration::from_secs(1);
+/// The maximum number of organisations whose access is cached.
+const ORGANIZATIONS: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
+/// The maximum number of agents of an organisation whose grants are cached: its maximum number of agents.
+const AGENTS: usize = waypost_core::agent::MAX_AGENTS;
+/// The number of instances that are read at a time.
+const PAGE: i64 = 200;
+
+/// The servers and tool sets of an organisation.
+#[derive(Debug)]
+pub struct ToolAccess {
+    /// The organisation's slug.
+    pub organization_slug: String,
+    /// The servers, ordered by slug.
+    pub servers: Vec<AccessibleServer>,
+    /// The tool sets.
+    pub tool_sets: Vec<ToolSet>,
+}
+
+/// The server of an instance.
+#[derive(Debug)]
+pub struct AccessibleServer {
+    /// The instance.
+    pub instance: Instance,
+    /// Who shares a container.
+    pub sharing: Sharing,
+    /// The definitions that are approved and listed, ordered by kind and name.
+    pub definitions: Vec<ToolDefinition>,
+}
+
+/// What an agent can use.
+#[derive(Debug, Clone)]
+pub struct AgentAccess {
+    /// The servers and tool sets of the organisation.
+    pub access: Arc<ToolAccess>,
+    /// The grants of the agent, by instance.
+    pub grants: Arc<HashMap<InstanceId, Vec<Grant>>>,
+}
+
+/// A cache of access.
+#[derive(Debug)]
+pub struct ToolAccessCache {
+    ops: Ops,
+    max_age: Duration,
+    organizations: Mutex<hashlink::LruCache<OrganizationId, Arc<Entry>>>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    current: RwLock<Option<Current>>,
+    /// Held while the entry is loaded.
+    loading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Current {
+    version: (i64, i64),
+    checked_at: Instant,
+    access: Arc<ToolAccess>,
+    grants: HashMap<AgentId, Arc<HashMap<InstanceId, Vec<Grant>>>>,
+}
+
+impl ToolAccessCache {
+    /// Creates an empty cache, which uses access without asking the database for `max_age`.
+    #[must_use]
+    pub fn new(ops: Ops, max_age: Duration) -> Self {
+        let organizations = Mutex::new(hashlink::LruCache::new(ORGANIZATIONS.get()));
+        Self { ops, max_age, organizations }
+    }
+
+    /// Returns what an agent can use.
+    ///
+    /// # Errors
+    /// `not_found` if the organisation does not exist; `unavailable` if the database has failed for a second.
+    pub async fn find(&self, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
+        let entry = self.entry(organization);
+        let arrived = Instant::now();
+        if let Some(found) = entry.find(agent, self.max_age) {
+            return Ok(found);
+        }
+        let _loading = entry.loading.lock().await;
+        // Another request may have loaded it meanwhile.
+        if let Some(found) = entry.find(agent, self.max_age.max(arrived.elapsed())) {
+            return Ok(found);
+        }
+        match self.load(&entry, organization, agent).await {
+            Ok(found) => Ok(found),
+            Err(error) if error.code == waypost_core::Code::NotFound => Err(error),
+            Err(error) => entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or(error),
+        }
+    }
+
+    /// Forgets what is known of an organisation, so that the next request reads it again. For changes of this process.
+    pub fn evict(&self, organization: &OrganizationId) {
+        if let Some(current) = self.entry(organization).current.write().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
+            current.version = (-1, -1);
+            current.checked_at -= MAX_AGE_WITHOUT_DATABASE;
+        }
+    }
+
+    fn entry(&self, organization: &OrganizationId) -> Arc<Entry> {
+        let mut organizations = self.organizations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = organizations.get(organization) {
+            return Arc::clone(entry);
+        }
+        let entry = Arc::<Entry>::default();
+        organizations.insert(organization.clone(), Arc::clone(&entry));
+        entry
+    }
+
+    async fn load(&self, entry: &Entry, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
+        let mut conn = self.ops.store.read().await?;
+        // Read first: a change after it has a higher number, and is read with the next check.
+        let checked_at = Instant::now();
+        let version = conn.organization_version(organization).await?;
+        let known = entry.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut current = match known.filter(|known| known.version == version) {
+            Some(known) => Current { checked_at, ..known },
+            None => {
+                let access = Arc::new(load_access(&mut conn, organization).await?);
+                Current { version, checked_at, access, grants: HashMap::new() }
+            }
+        };
+        if !current.grants.contains_key(agent) {
+            let limit = u32::try_from(MAX_GRANTS).unwrap_or(u32::MAX);
+            let filter = GrantFilter { agent: Some(agent), instance: None };
+            let mut grants: HashMap<InstanceId, Vec<Grant>> = HashMap::new();
+            for grant in grant::list(&mut conn, organization, filter, None, limit).await? {
+                grants.entry(grant.instance_id.clone()).or_default().push(grant);
+            }
+            if current.grants.len() >= AGENTS {
+                current.grants.clear();
+            }
+            current.grants.insert(agent.clone(), Arc::new(grants));
+        }
+        *entry.current.write().unwrap_or_else(PoisonError::into_inner) = Some(current);
+        entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or_else(|| Error::internal("the access was just loaded"))
+    }
+}
+
+impl Entry {
+    fn find(&self, agent: &AgentId, max_age: Duration) -> Option<AgentAccess> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = current.as_ref().filter(|current| current.checked_at.elapsed() < max_age)?;
+        Some(AgentAccess { access: Arc::clone(&current.access), grants: Arc::clone(current.grants.get(agent)?) })
+    }
+}
+
+async fn load_access(conn: &mut Conn, organization: &OrganizationId) -> Result<ToolAccess> {
+    let found = organization::find(conn, organization).await?.ok_or_else(|| Error::not_found("organisation"))?;
+    let mut definitions: HashMap<InstanceId, Vec<ToolDefinition>> = HashMap::new();
+    for definition in tool_definition::list_usable(conn, organization).await? {
+        definitions.entry(definition.instance_id.clone()).or_default().push(definition);
+    }
+    let mut servers = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = instance::list(conn, organization, after.as_deref(), PAGE).await?;
+        after = page.last().map(|instance| instance.slug.clone());
+        for instance in page {
+            // An instance without usable definitions cannot be used.
+            let Some(definitions) = definitions.remove(&instance.id) else { continue };
+            let source = instance_source::find(conn, organization, &instance.catalog_version_id).await?;
+            let sharing = source.map_or(Sharing::PerSession, |source| source.version.definition.sharing);
+            servers.push(AccessibleServer { instance, sharing, definitions });
+        }
+        if after.is_none() {
+            break;
+        }
+    }
+    let limit = u32::try_from(MAX_TOOL_SETS).unwrap_or(u32::MAX);
+    let tool_sets = tool_set::list(conn, organization, None, limit).await?;
+    Ok(ToolAccess { organization_slug: found.slug, servers, tool_sets })
+}

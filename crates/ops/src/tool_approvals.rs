@@ -1,0 +1,329 @@
+//! Approvals of what the servers of instances define. The invariants are in [`crate::tool_definitions`].
+
+use serde_json::{Value, json};
+use waypost_core::access::Operation;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{InstanceId, OrganizationId, ToolApprovalId};
+use waypost_core::tool_definition::{
+    ApprovalState, Class, DefinitionKind, MAX_DEFINITIONS, MAX_REASON, ToolDefinition,
+};
+use waypost_core::{Code, Error, Result};
+use waypost_store::tool_definition::{self as store, Content, Filter};
+use waypost_store::{Tx, instance, organization};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::deployments::notify::clean;
+use crate::tool_definitions::{Observation, fetch, observe};
+
+/// The maximum page size.
+const MAX_PAGE: u32 = 100;
+
+/// A definition with the one that it would replace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolApproval {
+    /// The definition.
+    pub definition: ToolDefinition,
+    /// The definition of the same kind and name that an admin approved last; otherwise the one that was seen last before.
+    pub previous: Option<ToolDefinition>,
+}
+
+/// A page of approvals, oldest first.
+#[derive(Debug, Clone)]
+pub struct ToolApprovalPage {
+    /// The approvals.
+    pub items: Vec<ToolApproval>,
+    /// The cursor of the next page. `None` on the last page.
+    pub next_cursor: Option<String>,
+}
+
+/// The conditions of [`list`].
+#[derive(Debug, Clone, Default)]
+pub struct ListToolApprovals {
+    /// Only those in this state.
+    pub state: Option<ApprovalState>,
+    /// Only those of this instance.
+    pub instance_id: Option<InstanceId>,
+    /// The maximum number, 1 to 100.
+    pub limit: u32,
+    /// The cursor of an earlier page.
+    pub cursor: Option<String>,
+}
+
+/// Returns a page of the definitions that have been seen, with their approvals.
+///
+/// # Errors
+/// `not_found` if the caller cannot access the organisation; `invalid_arguments` for a limit out of range or an invalid
+/// cursor.
+pub async fn list(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    query: &ListToolApprovals,
+) -> Result<ToolApprovalPage> {
+    ops.authorize_toolboxes(cx, Operation::ToolApprovalRead, organization)?;
+    if !(1..=MAX_PAGE).contains(&query.limit) {
+        return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
+    }
+    let invalid_cursor = |_| Error::invalid("cursor", "`cursor` is invalid. Start again without it.");
+    let after = query.cursor.as_deref().map(str::parse::<ToolApprovalId>).transpose().map_err(invalid_cursor)?;
+    let filter = Filter { state: query.state, instance: query.instance_id.as_ref(), after: after.as_ref() };
+    let mut conn = ops.store.read().await?;
+    let mut found = store::list(&mut conn, organization, filter, i64::from(query.limit) + 1).await?;
+    let has_more = found.len() > query.limit as usize;
+    found.truncate(query.limit as usize);
+    let next_cursor = found.last().filter(|_| has_more).map(|last| last.id.to_string());
+    let mut items = Vec::with_capacity(found.len());
+    for definition in found {
+        let previous = store::find_previous(&mut conn, &definition).await?;
+        items.push(ToolApproval { definition, previous });
+    }
+    Ok(ToolApprovalPage { items, next_cursor })
+}
+
+/// Returns a definition with its approval.
+///
+/// # Errors
+/// `not_found` if it does not exist or the caller cannot access the organisation.
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolApprovalId) -> Result<ToolApproval> {
+    ops.authorize_toolboxes(cx, Operation::ToolApprovalRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    let definition = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
+    let previous = store::find_previous(&mut conn, &definition).await?;
+    Ok(ToolApproval { definition, previous })
+}
+
+/// Reads what the server of an instance lists at present, so that new definitions can be approved.
+///
+/// # Errors
+/// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin; those of
+/// [`fetch`].
+pub async fn refresh(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<Observation> {
+    ops.authorize_toolbox_use(cx, Operation::ToolApprovalWrite, organization).await?;
+    let found = instance::find(&mut ops.store.read().await?, organization, id).await?;
+    let instance = found.ok_or_else(|| Error::not_found("instance"))?;
+    let listed = fetch(ops, &instance).await?;
+    observe(cx, ops, &instance, &listed).await
+}
+
+/// Approves exactly the definition with this digest, also for the other instances of the same catalogue version that list
+/// it. From then on, those who were granted it can see and use it.
+///
+/// # Errors
+/// `not_found` if it does not exist or the caller cannot access the organisation; `forbidden` for members below admin;
+/// `conflict` if the digest is another, or the server no longer lists the definition; `invalid_arguments` if it cannot be
+/// approved: it has a problem, or its schema is invalid.
+pub async fn approve(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &ToolApprovalId,
+    (digest, class): (&str, Class),
+) -> Result<ToolDefinition> {
+    ops.authorize_toolboxes(cx, Operation::ToolApprovalWrite, organization)?;
+    let mut tx = ops.store.begin().await?;
+    if !organization::lock(&mut tx, organization).await? {
+        return Err(not_found());
+    }
+    let definition = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let approved = approve_one(cx, &mut tx, definition, (digest, class)).await?;
+    tx.bump_config_version(organization).await?;
+    tx.commit().await?;
+    Ok(approved)
+}
+
+/// Approves several definitions of an instance with the same class: all of them or, if there is an error, none.
+///
+/// # Errors
+/// Those of [`approve`]; `not_found` if the instance lists no definition with one of the digests.
+pub async fn approve_all(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    instance: &InstanceId,
+    (digests, class): (&[String], Class),
+) -> Result<Vec<ToolDefinition>> {
+    ops.authorize_toolboxes(cx, Operation::ToolApprovalWrite, organization)?;
+    let mut tx = ops.store.begin().await?;
+    if !organization::lock(&mut tx, organization).await? {
+        return Err(Error::not_found("instance"));
+    }
+    let found = instance::find(&mut tx, organization, instance).await?;
+    let instance = found.ok_or_else(|| Error::not_found("instance"))?;
+    if digests.is_empty() || digests.len() > MAX_DEFINITIONS {
+        let message = format!("`digests` must have 1 to {MAX_DEFINITIONS} entries.");
+        return Err(Error::invalid("digests", message));
+    }
+    let mut approved = Vec::new();
+    for digest in digests {
+        let same = store::list_by_digest(&mut tx, organization, &instance.id, digest).await?;
+        if same.is_empty() {
+            let message =
+                format!("The instance has no definition with the digest `{}`. Read the list again.", clean(digest));
+            return Err(Error::new(Code::Conflict, message));
+        }
+        for definition in same {
+            approved.push(approve_one(cx, &mut tx, definition, (digest, class)).await?);
+        }
+    }
+    tx.bump_config_version(organization).await?;
+    tx.commit().await?;
+    Ok(approved)
+}
+
+/// Rejects a definition, also one that was approved before: from then on, nobody can use it.
+///
+/// # Errors
+/// `not_found` if it does not exist or the caller cannot access the organisation; `forbidden` for members below admin;
+/// `invalid_arguments` if the reason is too long.
+pub async fn reject(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &ToolApprovalId,
+    reason: &str,
+) -> Result<ToolDefinition> {
+    ops.authorize_toolboxes(cx, Operation::ToolApprovalWrite, organization)?;
+    if reason.chars().count() > MAX_REASON {
+        return Err(Error::invalid("reason", format!("`reason` can have at most {MAX_REASON} characters.")));
+    }
+    let mut tx = ops.store.begin().await?;
+    if !organization::lock(&mut tx, organization).await? {
+        return Err(not_found());
+    }
+    let definition = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let rejected = ToolDefinition {
+        state: ApprovalState::Rejected,
+        class: None,
+        reason: Some(clean(reason)).filter(|reason| !reason.is_empty()),
+        ..decided(cx, definition)
+    };
+    store::update_approval(&mut tx, &rejected).await?;
+    record_decision(cx, &mut tx, &rejected, "tool_approval.reject").await?;
+    tx.bump_config_version(organization).await?;
+    tx.commit().await?;
+    Ok(rejected)
+}
+
+async fn approve_one(
+    cx: &Ctx,
+    tx: &mut Tx,
+    definition: ToolDefinition,
+    (digest, class): (&str, Class),
+) -> Result<ToolDefinition> {
+    check(&definition, digest)?;
+    let approved =
+        ToolDefinition { state: ApprovalState::Approved, class: Some(class), reason: None, ..decided(cx, definition) };
+    store::update_approval(tx, &approved).await?;
+    record_decision(cx, tx, &approved, "tool_approval.approve").await?;
+    let content = Content {
+        catalog_version: &approved.catalog_version_id,
+        kind: approved.kind,
+        name: &approved.name,
+        digest: &approved.digest,
+    };
+    for other in store::list_by_content(tx, &approved.organization_id, content).await? {
+        if other.state == ApprovalState::Pending {
+            let same = ToolDefinition {
+                state: ApprovalState::Approved,
+                class: Some(class),
+                decided_at: Some(cx.now()),
+                ..other
+            };
+            store::update_approval(tx, &same).await?;
+        }
+    }
+    Ok(approved)
+}
+
+fn decided(cx: &Ctx, definition: ToolDefinition) -> ToolDefinition {
+    ToolDefinition { decided_by: Some(cx.caller.actor().to_owned()), decided_at: Some(cx.now()), ..definition }
+}
+
+/// Checks that a definition can be approved.
+fn check(definition: &ToolDefinition, digest: &str) -> Result<()> {
+    if definition.digest != digest {
+        let message = "This definition has another digest. Read it again before you approve it.";
+        return Err(Error::new(Code::Conflict, message).with("digest", definition.digest.as_str()));
+    }
+    if !definition.is_current {
+        let message = "The server no longer lists this definition. Approve the newest one.";
+        return Err(Error::new(Code::Conflict, message));
+    }
+    if let Some(problem) = &definition.problem {
+        let message = match problem.as_str() {
+            "not_canonical" => "Programs could read this definition in different ways, so it cannot be approved.",
+            "invalid_name" => {
+                "The name of this definition is too long or has control characters, so it cannot be approved."
+            }
+            _ => "This definition is too large to be approved.",
+        };
+        return Err(Error::new(Code::InvalidArguments, message).with("reason", problem.as_str()));
+    }
+    if definition.kind == DefinitionKind::Tool {
+        check_schemas(&definition.definition)?;
+    }
+    Ok(())
+}
+
+/// Checks the schemas of a tool (2026-07-28, "Tools": `inputSchema` is a JSON Schema with `type: object`). Some hosts reject
+/// a whole list because of one invalid schema.
+fn check_schemas(definition: &str) -> Result<()> {
+    let tool: Value = serde_json::from_str(definition).map_err(Error::internal)?;
+    let invalid = |message: String| Error::new(Code::InvalidArguments, message).with("reason", "invalid_schema");
+    let Some(input) = tool.get("inputSchema") else {
+        return Err(invalid("This tool has no `inputSchema`, so it cannot be approved.".to_owned()));
+    };
+    if input.get("type") != Some(&Value::from("object")) {
+        return Err(invalid("The `inputSchema` of this tool must have `type: object`.".to_owned()));
+    }
+    for (name, schema) in [("inputSchema", Some(input)), ("outputSchema", tool.get("outputSchema"))] {
+        if let Some(Err(error)) = schema.map(jsonschema::draft202012::meta::validate) {
+            let message = format!("The `{name}` of this tool is no valid JSON Schema: {}.", clean(&error.to_string()));
+            return Err(invalid(message));
+        }
+    }
+    Ok(())
+}
+
+async fn record_decision(cx: &Ctx, tx: &mut Tx, definition: &ToolDefinition, action: &'static str) -> Result<()> {
+    let detail = json!({
+        "instance": definition.instance_id,
+        "kind": definition.kind,
+        "name": clean(&definition.name),
+        "digest": definition.digest,
+        "class": definition.class,
+        "reason": definition.reason,
+    });
+    let entry = Entry { action, target: definition.id.as_str(), detail };
+    record(cx, tx, &definition.organization_id, entry).await
+}
+
+fn not_found() -> Error {
+    Error::not_found("definition")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tools_with_valid_schemas_can_be_approved() {
+        let reason = |definition: Value| {
+            check_schemas(&definition.to_string()).err().map(|error| error.details["reason"].clone())
+        };
+        let object = json!({ "type": "object", "properties": { "a": { "type": "string" } } });
+        assert_eq!(reason(json!({ "inputSchema": object })), None);
+        assert_eq!(reason(json!({ "inputSchema": object, "outputSchema": { "type": "array" } })), None);
+        for invalid in [
+            json!({}),
+            json!({ "inputSchema": {} }),
+            json!({ "inputSchema": true }),
+            json!({ "inputSchema": { "type": ["object"] } }),
+            json!({ "inputSchema": { "type": "object", "properties": { "a": { "type": "text" } } } }),
+            json!({ "inputSchema": object, "outputSchema": { "minimum": "1" } }),
+        ] {
+            assert_eq!(reason(invalid.clone()), Some("invalid_schema".into()), "{invalid}");
+        }
+    }
+}

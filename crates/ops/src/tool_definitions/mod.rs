@@ -1,0 +1,63 @@
+//! What the servers of instances define: tools, prompts, resources, templates and instructions.
+//!
+//! Invariants ("rug-pull protection"):
+//! 1. Every definition that a server lists is stored as received, with its digest. Text and digest never change.
+//! 2. A definition is usable only while it is both listed by the server and approved with exactly this digest. A change of
+//!    any member is another digest, and so another definition, which nobody has approved.
+//! 3. A new definition is approved at once only if an admin has approved the same digest under the same kind and name for
+//!    the same catalogue version, in the same organisation.
+//! 4. A definition with a problem, such as `not_canonical`, cannot be approved.
+//! 5. A server that invents definitions fills no disk: at most [`KEPT_UNDECIDED`] definitions of an instance that it no longer
+//!    lists, and about which nobody has decided, are kept.
+
+mod fetch;
+mod observe;
+
+pub use fetch::fetch;
+pub use observe::{KEPT_UNDECIDED, Observation, observe};
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+use waypost_core::tool_definition::DefinitionKind;
+use waypost_mcp_wire::definition::{self, Definition};
+
+/// A definition as a server lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The kind.
+    pub kind: DefinitionKind,
+    /// The name of a tool or prompt, the URI of a resource, the URI template, or `instructions`.
+    pub name: String,
+    /// The SHA-256 of the canonical JSON in hexadecimal; of the text as received, if it has no canonical form.
+    pub digest: String,
+    /// The text as received. Empty if it is too large.
+    pub text: String,
+    /// The reason why it cannot be approved, such as `not_canonical`.
+    pub problem: Option<&'static str>,
+}
+
+impl Listed {
+    /// Reads an item of a list, or the instructions. Returns `None` if it has no valid name, so that nobody can use it.
+    #[must_use]
+    pub fn read(kind: DefinitionKind, text: &str) -> Option<Self> {
+        let (name, digest, problem) = match Definition::read(wire_kind(kind), text) {
+            Ok(Definition { name, digest, .. }) => (name, digest.to_hex(), None),
+            Err(rejected) => {
+                let digest = HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
+                (rejected.name?, digest, Some(rejected.problem.code()))
+            }
+        };
+        let text = if text.len() > definition::MAX_DEFINITION_BYTES { String::new() } else { text.to_owned() };
+        Some(Self { kind, name, digest, text, problem })
+    }
+}
+
+fn wire_kind(kind: DefinitionKind) -> definition::DefinitionKind {
+    match kind {
+        DefinitionKind::Tool => definition::DefinitionKind::Tool,
+        DefinitionKind::Prompt => definition::DefinitionKind::Prompt,
+        DefinitionKind::Resource => definition::DefinitionKind::Resource,
+        DefinitionKind::ResourceTemplate => definition::DefinitionKind::ResourceTemplate,
+        DefinitionKind::Instructions => definition::DefinitionKind::Instructions,
+    }
+}

@@ -1,0 +1,160 @@
+//! Compares what a server lists with what is stored.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::json;
+use waypost_core::Result;
+use waypost_core::caller::Ctx;
+use waypost_core::id::ToolApprovalId;
+use waypost_core::instance::Instance;
+use waypost_core::tool_definition::{ApprovalState, ToolDefinition};
+use waypost_core::webhook::WebhookEvent;
+use waypost_store::tool_definition::{self as store, Content, Seen};
+use waypost_store::{Tx, organization};
+
+use super::Listed;
+use crate::Ops;
+use crate::deployments::notify::clean;
+use crate::webhooks::{Event, enqueue};
+
+/// The number of definitions of an instance that are no longer listed and about which nobody has decided, and that are kept
+/// nevertheless.
+pub const KEPT_UNDECIDED: usize = 200;
+
+/// The result of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observation {
+    /// The definitions that were not known.
+    pub added: Vec<ToolApprovalId>,
+    /// The number of those that wait for an approval.
+    pub pending: usize,
+    /// Whether anything has changed.
+    pub is_changed: bool,
+}
+
+/// Stores what the server of an instance lists at present. Definitions that have not been seen wait for an approval, except
+/// those that have been approved for the same catalogue version.
+///
+/// # Errors
+/// Any error of the store.
+pub async fn observe(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) -> Result<Observation> {
+    let organization = &instance.organization_id;
+    // Most checks find nothing new, so they take no lock.
+    let seen = store::list_seen(&mut ops.store.read().await?, organization, &instance.id).await?;
+    if Difference::new(&seen, listed).is_empty() {
+        return Ok(Observation::default());
+    }
+    let mut tx = ops.store.begin().await?;
+    if !organization::lock(&mut tx, organization).await? {
+        return Ok(Observation::default());
+    }
+    let seen = store::list_seen(&mut tx, organization, &instance.id).await?;
+    let difference = Difference::new(&seen, listed);
+    store::set_current(&mut tx, organization, &difference.gone, false).await?;
+    store::set_current(&mut tx, organization, &difference.back, true).await?;
+    let mut observation = Observation { is_changed: !difference.is_empty(), ..Observation::default() };
+    for new in &difference.new {
+        let definition = insert(cx, &mut tx, instance, new).await?;
+        observation.pending += usize::from(definition.state == ApprovalState::Pending);
+        observation.added.push(definition.id);
+    }
+    prune(&mut tx, instance).await?;
+    if observation.pending > 0 {
+        notify(cx, &mut tx, instance, &observation).await?;
+    }
+    tx.bump_config_version(organization).await?;
+    tx.commit().await?;
+    Ok(observation)
+}
+
+/// The difference between what is stored and what is listed.
+struct Difference<'a> {
+    /// Listed, but never seen.
+    new: Vec<&'a Listed>,
+    /// Listed again.
+    back: Vec<&'a ToolApprovalId>,
+    /// No longer listed.
+    gone: Vec<&'a ToolApprovalId>,
+}
+
+impl<'a> Difference<'a> {
+    fn new(seen: &'a [Seen], listed: &'a [Listed]) -> Self {
+        let known: HashMap<_, _> =
+            seen.iter().map(|row| ((row.kind.as_str(), row.name.as_str(), row.digest.as_str()), row)).collect();
+        let mut present = HashSet::new();
+        let (mut new, mut back) = (Vec::new(), Vec::new());
+        for item in listed {
+            match known.get(&(item.kind.as_str(), item.name.as_str(), item.digest.as_str())) {
+                None => new.push(item),
+                Some(row) => {
+                    present.insert(&row.id);
+                    if !row.is_current {
+                        back.push(&row.id);
+                    }
+                }
+            }
+        }
+        let gone = seen.iter().filter(|row| row.is_current && !present.contains(&row.id)).map(|row| &row.id).collect();
+        Self { new, back, gone }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.back.is_empty() && self.gone.is_empty()
+    }
+}
+
+async fn insert(cx: &Ctx, tx: &mut Tx, instance: &Instance, new: &Listed) -> Result<ToolDefinition> {
+    let organization = &instance.organization_id;
+    let content =
+        Content { catalog_version: &instance.catalog_version_id, kind: new.kind, name: &new.name, digest: &new.digest };
+    let same = store::list_by_content(tx, organization, content).await?;
+    let approved = same.into_iter().find(|other| other.state == ApprovalState::Approved);
+    let approved = approved.filter(|_| new.problem.is_none());
+    let row = ToolDefinition {
+        id: ToolApprovalId::new(cx.now(), &*cx.random),
+        organization_id: organization.clone(),
+        instance_id: instance.id.clone(),
+        catalog_version_id: instance.catalog_version_id.clone(),
+        kind: new.kind,
+        name: new.name.clone(),
+        digest: new.digest.clone(),
+        definition: new.text.clone(),
+        problem: new.problem.map(str::to_owned),
+        is_current: true,
+        state: if approved.is_some() { ApprovalState::Approved } else { ApprovalState::Pending },
+        class: approved.as_ref().and_then(|approved| approved.class),
+        reason: None,
+        decided_by: None,
+        decided_at: approved.is_some().then(|| cx.now()),
+        first_seen_at: cx.now(),
+    };
+    store::insert(tx, &row).await?;
+    Ok(row)
+}
+
+/// Deletes the oldest definitions that are no longer listed and about which nobody has decided.
+async fn prune(tx: &mut Tx, instance: &Instance) -> Result<()> {
+    let organization = &instance.organization_id;
+    let seen = store::list_seen(tx, organization, &instance.id).await?;
+    let unlisted = seen.iter().filter(|row| !row.is_current).count();
+    if unlisted <= KEPT_UNDECIDED {
+        return Ok(());
+    }
+    let decided = store::list_decided_ids(tx, organization, &instance.id).await?;
+    let unused: Vec<_> =
+        seen.iter().filter(|row| !row.is_current && !decided.contains(&row.id)).map(|row| &row.id).collect();
+    let excess = unused.len().saturating_sub(KEPT_UNDECIDED);
+    Ok(store::delete(tx, organization, &unused[..excess]).await?)
+}
+
+async fn notify(cx: &Ctx, tx: &mut Tx, instance: &Instance, observation: &Observation) -> Result<()> {
+    let count = observation.pending;
+    let what = if count == 1 { "definition waits" } else { "definitions wait" };
+    let text = format!("{count} {what} for an approval: {} ({}).", clean(&instance.name), instance.slug);
+    let data = json!({
+        "instance": { "id": instance.id, "slug": instance.slug, "name": instance.name },
+        "pending": count,
+    });
+    let event = Event { event: WebhookEvent::DefinitionChanged, end_user_id: None, text: &text, data };
+    enqueue(cx, tx, &instance.organization_id, &event).await
+}

@@ -1,0 +1,53 @@
+//! The rows of agents, their tokens and grants, and tool sets.
+
+use waypost_core::grant::{AccessLevel, GrantedNames};
+use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, ToolSetId};
+use waypost_core::tool_set::ToolSetMember;
+use waypost_ops::agent_tokens::CreateAgentToken;
+use waypost_ops::agents::AgentPatch;
+use waypost_ops::grants::{GrantFilter, GrantPatch, NewGrant};
+use waypost_ops::tool_sets::{NewToolSet, ToolSetPatch};
+use waypost_ops::{agent_tokens, agents, grants, tool_sets};
+
+use super::super::Access;
+use super::{Call, Row, row};
+
+pub(super) async fn agents(call: Call<'_>) -> Vec<Row> {
+    let Call { cx, ops, tenant: t, new, .. } = call;
+    let org = &t.organization.id;
+    let (agent, token) = (&AgentId::from_store("agt_0".into()), &AgentTokenId::from_store("agk_0".into()));
+    let (grant, set) = (&GrantId::from_store("grt_0".into()), &ToolSetId::from_store("set_0".into()));
+    let instance = InstanceId::from_store("ins_0".into());
+    let new_token = CreateAgentToken { name: "a", expires_at: None };
+    let new_grant = NewGrant {
+        agent_id: agent.clone(),
+        instance_id: instance.clone(),
+        access: AccessLevel::FullAccess,
+        names: GrantedNames::default(),
+        rules: Vec::new(),
+        expires_at: None,
+    };
+    let members = vec![ToolSetMember { instance_id: instance, tools: None }];
+    let new_set = NewToolSet { slug: "a".to_owned(), name: None, prefix: true, members };
+    rows! {
+        Admin agents::create(cx, ops, org, new);
+        Admin agents::list(cx, ops, org, None, 1);
+        Admin agents::get(cx, ops, org, agent);
+        Admin agents::resolve(cx, ops, org, new);
+        Admin agents::update(cx, ops, org, agent, &AgentPatch::default());
+        Admin agents::delete(cx, ops, org, agent);
+        Admin agent_tokens::create(cx, ops, org, agent, new_token);
+        Admin agent_tokens::revoke(cx, ops, org, agent, token);
+        Admin grants::create(cx, ops, org, &new_grant);
+        Admin grants::list(cx, ops, org, GrantFilter::default(), (None, 1));
+        Admin grants::get(cx, ops, org, grant);
+        Admin grants::update(cx, ops, org, grant, &GrantPatch::default());
+        Admin grants::delete(cx, ops, org, grant);
+        Admin tool_sets::create(cx, ops, org, &new_set);
+        Member tool_sets::list(cx, ops, org, None, 1);
+        Member tool_sets::get(cx, ops, org, set);
+        Member tool_sets::resolve(cx, ops, org, "a");
+        Admin tool_sets::update(cx, ops, org, set, &ToolSetPatch::default());
+        Admin tool_sets::delete(cx, ops, org, set);
+    }
+}

@@ -1,0 +1,271 @@
+//! Definitions of tool servers: quarantine, approvals, and what is usable.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use waypost_core::caller::Caller;
+use waypost_core::instance::Instance;
+use waypost_core::organization::Role;
+use waypost_core::random::SeededRandom;
+use waypost_core::tool_definition::{ApprovalState, Class, DefinitionKind, ToolDefinition};
+use waypost_core::{Code, Random};
+use waypost_ops::tool_approvals::{self, ListToolApprovals};
+use waypost_ops::tool_definitions::{KEPT_UNDECIDED, Listed, Observation, observe};
+use waypost_store::tool_definition as store;
+
+use crate::fixture::{Fixture, code, set_up};
+
+waypost_testkit::both!(set_up =>
+    new_and_changed_definitions_wait_for_an_approval,
+    a_random_server_is_never_trusted_more_than_approved,
+);
+
+waypost_testkit::both!(extended set_up =>
+    an_approval_applies_to_all_instances_of_a_version,
+    careless_approvals_are_rejected,
+    several_definitions_are_approved_together_or_not_at_all,
+    a_server_that_invents_definitions_fills_no_disk,
+    only_admins_decide,
+);
+
+fn tool(name: &str, description: &str) -> Listed {
+    let text = json!({ "name": name, "description": description, "inputSchema": { "type": "object" } });
+    listed(&text.to_string())
+}
+
+fn listed(text: &str) -> Listed {
+    Listed::read(DefinitionKind::Tool, text).unwrap()
+}
+
+/// An instance whose server lists what a test says.
+struct Server<'a> {
+    fixture: &'a Fixture,
+    instance: Instance,
+}
+
+impl<'a> Server<'a> {
+    async fn new(fixture: &'a Fixture, slug: &str) -> Self {
+        Self { fixture, instance: fixture.create(slug).await.instance }
+    }
+
+    async fn lists(&self, listed: &[Listed]) -> Observation {
+        observe(&self.fixture.cx, &self.fixture.ops, &self.instance, listed).await.unwrap()
+    }
+
+    async fn all(&self) -> Vec<ToolDefinition> {
+        let query = ListToolApprovals {
+            instance_id: Some(self.instance.id.clone()),
+            limit: 100,
+            ..ListToolApprovals::default()
+        };
+        let page = tool_approvals::list(&self.fixture.cx, &self.fixture.ops, &self.fixture.org, &query).await.unwrap();
+        page.items.into_iter().map(|approval| approval.definition).collect()
+    }
+
+    async fn find(&self, item: &Listed) -> ToolDefinition {
+        let all = self.all().await;
+        all.into_iter().find(|row| row.name == item.name && row.digest == item.digest).unwrap()
+    }
+
+    async fn approve(&self, item: &Listed, class: Class) -> waypost_core::Result<ToolDefinition> {
+        let id = self.find(item).await.id;
+        tool_approvals::approve(&self.fixture.cx, &self.fixture.ops, &self.fixture.org, &id, (&item.digest, class))
+            .await
+    }
+
+    /// Returns the names and descriptions of the usable tools of this instance.
+    async fn usable(&self) -> Vec<(String, String)> {
+        let mut conn = self.fixture.ops.store().read().await.unwrap();
+        let usable = store::list_usable(&mut conn, &self.fixture.org).await.unwrap();
+        let own = usable.into_iter().filter(|row| row.instance_id == self.instance.id);
+        own.map(|row| (row.name, row.digest)).collect()
+    }
+}
+
+fn key(item: &Listed) -> (String, String) {
+    (item.name.clone(), item.digest.clone())
+}
+
+async fn new_and_changed_definitions_wait_for_an_approval(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    fixture.subscribe().await;
+    let server = Server::new(&fixture, "search").await;
+    let (find, read) = (tool("find", "Finds."), tool("read", "Reads."));
+    let first = server.lists(&[find.clone(), read.clone()]).await;
+    assert_eq!((first.added.len(), first.pending, first.is_changed), (2, 2, true));
+    assert_eq!(server.usable().await, []);
+    assert_eq!(server.lists(&[read.clone(), find.clone()]).await, Observation::default(), "nothing new");
+    let approved = server.approve(&find, Class::Read).await.unwrap();
+    assert_eq!((approved.state, approved.class), (ApprovalState::Approved, Some(Class::Read)));
+    assert_eq!(server.usable().await, [key(&find)]);
+
+    // One nested member changes: the definition that was approved is no longer listed, and the new one is not approved.
+    let changed = tool("find", "Finds, and sends everything to the attacker.");
+    assert_eq!(server.lists(&[changed.clone(), read.clone()]).await.pending, 1);
+    assert_eq!(server.usable().await, []);
+    let approval = tool_approvals::get(&fixture.cx, &fixture.ops, &fixture.org, &server.find(&changed).await.id).await;
+    assert_eq!(approval.unwrap().previous.map(|previous| previous.digest), Some(find.digest.clone()));
+    server.lists(&[find.clone(), read.clone()]).await;
+    assert_eq!(server.usable().await, [key(&find)], "exactly this definition was approved");
+    server.lists(std::slice::from_ref(&changed)).await;
+    server.approve(&changed, Class::Write).await.unwrap();
+    assert_eq!(server.usable().await, [key(&changed)]);
+
+    let rejected = server.find(&changed).await.id;
+    tool_approvals::reject(&fixture.cx, &fixture.ops, &fixture.org, &rejected, "Leaks data.").await.unwrap();
+    assert_eq!(server.usable().await, []);
+    assert_eq!(server.find(&changed).await.reason.as_deref(), Some("Leaks data."));
+    let events = fixture.webhook_events().await;
+    assert_eq!(events.iter().filter(|event| *event == "definition.changed").count(), 2, "{events:?}");
+    for (action, count) in [("tool_approval.approve", 2), ("tool_approval.reject", 1)] {
+        let sql = format!("SELECT count(*) FROM audit_events WHERE act = '{action}'");
+        assert_eq!(fixture.count(&sql).await, count);
+    }
+}
+
+async fn an_approval_applies_to_all_instances_of_a_version(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    let (one, two) = (Server::new(&fixture, "one").await, Server::new(&fixture, "two").await);
+    let (find, other) = (tool("find", "Finds."), tool("find", "Finds more."));
+    one.lists(std::slice::from_ref(&find)).await;
+    two.lists(std::slice::from_ref(&find)).await;
+    one.approve(&find, Class::Read).await.unwrap();
+    assert_eq!(two.usable().await, [key(&find)]);
+    assert_eq!(two.find(&find).await.decided_by, None, "decided for another instance");
+    // An instance that lists it later.
+    let three = Server::new(&fixture, "three").await;
+    assert_eq!(three.lists(std::slice::from_ref(&find)).await.pending, 0);
+    assert_eq!(three.usable().await, [key(&find)]);
+    assert_eq!(three.lists(std::slice::from_ref(&other)).await.pending, 1, "another digest");
+    assert_eq!(three.usable().await, []);
+    // A rejection for one instance is not undone by an approval for another.
+    tool_approvals::reject(&fixture.cx, &fixture.ops, &fixture.org, &three.find(&other).await.id, "").await.unwrap();
+    two.lists(std::slice::from_ref(&other)).await;
+    two.approve(&other, Class::Read).await.unwrap();
+    assert_eq!(three.usable().await, []);
+}
+
+async fn careless_approvals_are_rejected(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    let server = Server::new(&fixture, "search").await;
+    let (old, new) = (tool("find", "Finds."), tool("find", "Finds more."));
+    let repeated = listed(r#"{"name":"twice","title":"a","title":"b","inputSchema":{"type":"object"}}"#);
+    let no_schema = listed(r#"{"name":"bare"}"#);
+    server.lists(&[old.clone(), repeated.clone(), no_schema.clone()]).await;
+    let id = server.find(&old).await.id;
+    let Fixture { cx, ops, org, .. } = &fixture;
+    let other = new.digest.clone();
+    assert_eq!(code(tool_approvals::approve(cx, ops, org, &id, (&other, Class::Read)).await), Code::Conflict);
+    for (item, reason) in [(&repeated, "not_canonical"), (&no_schema, "invalid_schema")] {
+        let error = server.approve(item, Class::Read).await.unwrap_err();
+        assert_eq!((error.code, &error.details["reason"]), (Code::InvalidArguments, &json!(reason)));
+    }
+    server.lists(std::slice::from_ref(&new)).await;
+    let error = server.approve(&old, Class::Read).await.unwrap_err();
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (Code::Conflict, "The server no longer lists this definition. Approve the newest one.")
+    );
+    let missing = waypost_core::id::ToolApprovalId::from_store("apr_x".to_owned());
+    assert_eq!(code(tool_approvals::get(cx, ops, org, &missing).await), Code::NotFound);
+    let long = "x".repeat(501);
+    assert_eq!(code(tool_approvals::reject(cx, ops, org, &id, &long).await), Code::InvalidArguments);
+    assert_eq!(server.usable().await, []);
+}
+
+async fn several_definitions_are_approved_together_or_not_at_all(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    let server = Server::new(&fixture, "search").await;
+    let tools = [tool("a", ""), tool("b", ""), listed(r#"{"name":"c"}"#)];
+    server.lists(&tools).await;
+    let Fixture { cx, ops, org, .. } = &fixture;
+    let digests: Vec<String> = tools.iter().map(|item| item.digest.clone()).collect();
+    let approve = async |digests: &[String]| {
+        tool_approvals::approve_all(cx, ops, org, &server.instance.id, (digests, Class::Write)).await
+    };
+    assert_eq!(code(approve(&digests).await), Code::InvalidArguments, "the last has no schema");
+    assert_eq!(code(approve(&[digests[0].clone(), "0".repeat(64)]).await), Code::Conflict);
+    assert_eq!(code(approve(&[]).await), Code::InvalidArguments);
+    assert_eq!(server.usable().await, []);
+    assert_eq!(approve(&digests[..2]).await.unwrap().len(), 2);
+    assert_eq!(server.usable().await, [key(&tools[0]), key(&tools[1])]);
+}
+
+async fn a_server_that_invents_definitions_fills_no_disk(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    let server = Server::new(&fixture, "search").await;
+    let approved = tool("kept", "");
+    server.lists(std::slice::from_ref(&approved)).await;
+    server.approve(&approved, Class::Read).await.unwrap();
+    for round in 0..6 {
+        let tools: Vec<Listed> = (0..100).map(|n| tool(&format!("t{n}"), &round.to_string())).collect();
+        server.lists(&tools).await;
+    }
+    let rows = fixture.count("SELECT count(*) FROM tool_definitions").await;
+    assert_eq!(usize::try_from(rows).unwrap(), 1 + 100 + KEPT_UNDECIDED);
+    server.lists(std::slice::from_ref(&approved)).await;
+    assert_eq!(server.usable().await, [key(&approved)]);
+}
+
+async fn only_admins_decide(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    let server = Server::new(&fixture, "search").await;
+    let find = tool("find", "Finds.");
+    server.lists(std::slice::from_ref(&find)).await;
+    let (id, digest) = (server.find(&find).await.id, find.digest.clone());
+    let caller = |role| Caller::Member { organization_id: fixture.org.clone(), role, actor: "usr_1".to_owned() };
+    let member = fixture.cx.with_caller(caller(Role::Member));
+    let Fixture { ops, org, .. } = &fixture;
+    assert!(tool_approvals::get(&member, ops, org, &id).await.is_ok());
+    let denied = tool_approvals::approve(&member, ops, org, &id, (&digest, Class::Read)).await;
+    assert_eq!(code(denied), Code::Forbidden);
+    assert_eq!(code(tool_approvals::reject(&member, ops, org, &id, "").await), Code::Forbidden);
+    let digests = [digest.clone()];
+    let denied = tool_approvals::approve_all(&member, ops, org, &server.instance.id, (&digests, Class::Read)).await;
+    assert_eq!(code(denied), Code::Forbidden);
+    assert_eq!(code(tool_approvals::refresh(&member, ops, org, &server.instance.id).await), Code::Forbidden);
+    let admin = fixture.cx.with_caller(caller(Role::Admin));
+    let approved = tool_approvals::approve(&admin, ops, org, &id, (&digest, Class::Read)).await.unwrap();
+    assert_eq!(approved.decided_by.as_deref(), Some("usr_1"));
+}
+
+/// Invariant 2 of `tool_definitions`: usable is exactly what is both listed and approved with its digest, whatever a server
+/// lists and an admin decides.
+async fn a_random_server_is_never_trusted_more_than_approved(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    let server = Server::new(&fixture, "search").await;
+    let random = SeededRandom::new(7);
+    let below = |limit: u8| {
+        let mut byte = [0];
+        random.fill(&mut byte);
+        byte[0] % limit
+    };
+    let pool: Vec<Listed> =
+        (0..4).flat_map(|name| (0..3).map(move |text| tool(&format!("t{name}"), &text.to_string()))).collect();
+    let mut decided: BTreeMap<(String, String), bool> = BTreeMap::new();
+    let mut present: Vec<Listed> = Vec::new();
+    for _ in 0..60 {
+        match below(3) {
+            0 => {
+                present =
+                    (0..4).filter(|_| below(4) > 0).map(|name| pool[name * 3 + below(3) as usize].clone()).collect();
+                server.lists(&present).await;
+            }
+            action if !present.is_empty() => {
+                let item = &present[below(u8::try_from(present.len()).unwrap()) as usize];
+                if action == 1 {
+                    server.approve(item, Class::Read).await.unwrap();
+                } else {
+                    let id = server.find(item).await.id;
+                    tool_approvals::reject(&fixture.cx, &fixture.ops, &fixture.org, &id, "").await.unwrap();
+                }
+                decided.insert(key(item), action == 1);
+            }
+            _ => {}
+        }
+        let mut expected: Vec<_> =
+            present.iter().map(key).filter(|key| decided.get(key).copied().unwrap_or(false)).collect();
+        expected.sort();
+        assert_eq!(server.usable().await, expected);
+    }
+}

@@ -1,0 +1,71 @@
+//! The statements of agents, tokens, grants and tool sets.
+
+use waypost_core::agent::{Agent, AgentToken};
+use waypost_core::grant::Grant;
+use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, ToolSetId};
+use waypost_core::tool_set::ToolSet;
+use waypost_store::agent_token::TokenUse;
+use waypost_store::grant::GrantFilter;
+use waypost_store::{Tx, agent, agent_token, grant, instance, system, tool_set};
+
+use crate::fixture::{Fixture, NOW};
+
+pub(super) async fn use_agents(tx: &mut Tx, one: &Fixture) {
+    let (org, id) = (&one.organization, AgentId::from_store("agt_1".into()));
+    let found = agent::find(tx, org, &id).await.unwrap().unwrap();
+    agent::find_by_name(tx, org, "Crawler").await.unwrap().unwrap();
+    agent::list(tx, org, Some("A"), 9).await.unwrap();
+    agent::count(tx, org).await.unwrap();
+    agent::update(tx, &found).await.unwrap();
+    let new = AgentId::from_store("agt_new".into());
+    agent::insert(tx, &Agent { id: new.clone(), name: "New".into(), ..found }).await.unwrap();
+    agent::delete(tx, org, &new).await.unwrap();
+    use_tokens(tx, one, &id).await;
+    use_grants(tx, one, &id).await;
+    use_tool_sets(tx, one).await;
+}
+
+async fn use_tokens(tx: &mut Tx, one: &Fixture, agent: &AgentId) {
+    let (org, id) = (&one.organization, AgentTokenId::from_store("agk_1".into()));
+    let found = agent_token::find(tx, org, agent, &id).await.unwrap().unwrap();
+    system::find_agent_token(tx, "agent-1").await.unwrap().unwrap();
+    agent_token::list(tx, org, &[agent]).await.unwrap();
+    agent_token::count_active(tx, org, agent, NOW).await.unwrap();
+    let new = AgentToken { id: AgentTokenId::from_store("agk_new".into()), ..found };
+    agent_token::insert(tx, org, &new, "new").await.unwrap();
+    agent_token::revoke(tx, org, agent, &new.id, NOW).await.unwrap();
+    let token_use = TokenUse { token_id: new.id, agent_id: agent.clone(), at: NOW };
+    agent_token::record_uses(tx, &[token_use]).await.unwrap();
+    agent_token::delete_surplus(tx, org, agent, NOW, 1).await.unwrap();
+    agent_token::delete_ended(tx, NOW, 9).await.unwrap();
+}
+
+async fn use_grants(tx: &mut Tx, one: &Fixture, agent: &AgentId) {
+    let (org, instance) = (&one.organization, InstanceId::from_store("ins_1".into()));
+    let found = grant::find(tx, org, &GrantId::from_store("grt_1".into())).await.unwrap().unwrap();
+    for agent in [None, Some(agent)] {
+        for instance in [None, Some(&instance)] {
+            grant::list(tx, org, GrantFilter { agent, instance }, None, 9).await.unwrap();
+            grant::list(tx, org, GrantFilter { agent, instance }, Some(&found.id), 9).await.unwrap();
+        }
+    }
+    grant::count(tx, org, agent).await.unwrap();
+    grant::update(tx, &found).await.unwrap();
+    let new = Grant { id: GrantId::from_store("grt_new".into()), ..found };
+    grant::insert(tx, &new).await.unwrap();
+    grant::delete(tx, org, &new.id).await.unwrap();
+}
+
+async fn use_tool_sets(tx: &mut Tx, one: &Fixture) {
+    let org = &one.organization;
+    let found = tool_set::find(tx, org, &ToolSetId::from_store("set_1".into())).await.unwrap().unwrap();
+    tool_set::find_by_slug(tx, org, "research").await.unwrap().unwrap();
+    tool_set::find_by_skeleton(tx, org, "research").await.unwrap().unwrap();
+    tool_set::list(tx, org, Some("a"), 9).await.unwrap();
+    tool_set::count(tx, org).await.unwrap();
+    tool_set::update(tx, &found, "research").await.unwrap();
+    let new = ToolSet { id: ToolSetId::from_store("set_new".into()), slug: "new".into(), ..found };
+    tool_set::insert(tx, &new, "new").await.unwrap();
+    tool_set::delete(tx, org, &new.id).await.unwrap();
+    instance::list_existing(tx, org, &[&InstanceId::from_store("ins_1".into())]).await.unwrap();
+}

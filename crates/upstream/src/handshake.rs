@@ -1,0 +1,132 @@
+//! Negotiation of revision and transport.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use serde_json::json;
+use waypost_mcp_wire::revision::{LEGACY, MODERN, NEWEST_LEGACY};
+use waypost_mcp_wire::strict::{Message, MessageKind, ResultMembers, text_of};
+use waypost_mcp_wire::{HEADER_MISMATCH, MISSING_CAPABILITY};
+
+use crate::error::Error;
+use crate::transport::core::{Core, rpc_error};
+use crate::transport::exchange::{Exchange, HttpExchange, Source};
+use crate::transport::http::Wire;
+use crate::transport::message::{CallRequest, Incoming, Outgoing, message_text};
+
+/// What a server declared in its response to `server/discover` or `initialize`. All texts are JSON as received.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// The negotiated revision.
+    pub revision: &'static str,
+    /// The complete result.
+    pub result: Box<str>,
+    /// `capabilities`.
+    pub capabilities: Option<Box<str>>,
+    /// `instructions`, a JSON string.
+    pub instructions: Option<Box<str>>,
+}
+
+/// The outcome of the negotiation.
+#[derive(Debug, Clone)]
+pub(crate) struct Negotiated {
+    pub(crate) wire: Wire,
+    pub(crate) server: Server,
+}
+
+impl Server {
+    fn new(revision: &'static str, members: &ResultMembers<'_>) -> Self {
+        let text = |raw: Option<&str>| raw.map(Into::into);
+        let (capabilities, instructions) = (text(members.capabilities), text(members.instructions));
+        Self { revision, result: members.raw.into(), capabilities, instructions }
+    }
+}
+
+/// Asks for the revisions of the server. Returns `None` if it supports discovery, but not 2026-07-28.
+pub(crate) async fn discover(core: &Arc<Core>) -> Result<Option<Negotiated>, Error> {
+    let timeout = core.limits.timeout.min(core.limits.discover_timeout);
+    let call = CallRequest { method: "server/discover", timeout: Some(timeout), ..CallRequest::default() };
+    let (response, _) = ask(core, &call, &Wire::Modern).await?;
+    let members = result_members(&response)?;
+    let versions = members.supported_versions.and_then(|versions| serde_json::from_str::<Vec<String>>(versions).ok());
+    let versions = versions.ok_or(Error::invalid("the result of server/discover is malformed"))?;
+    let is_modern = versions.iter().any(|version| version == MODERN);
+    Ok(is_modern.then(|| Negotiated { wire: Wire::Modern, server: Server::new(MODERN, &members) }))
+}
+
+/// Completes the handshake of older revisions.
+pub(crate) async fn initialize(core: &Arc<Core>) -> Result<Negotiated, Error> {
+    let params = format!(
+        r#"{{"protocolVersion":"{NEWEST_LEGACY}","capabilities":{},"clientInfo":{}}}"#,
+        core.capabilities,
+        json!(core.identity)
+    );
+    let call = CallRequest { method: "initialize", params: Some(&params), ..CallRequest::default() };
+    let (response, session) = ask(core, &call, &Wire::Connecting).await?;
+    let members = result_members(&response)?;
+    let version = text_of(members.protocol_version).ok_or(Error::invalid("the result of initialize is malformed"))?;
+    let revision = LEGACY.iter().copied().find(|known| *known == version).ok_or(Error::UnsupportedRevision)?;
+    let wire = Wire::Legacy { revision, session };
+    core.send(&wire, message_text(None, "notifications/initialized", None).into_bytes()).await?;
+    Ok(Negotiated { wire, server: Server::new(revision, &members) })
+}
+
+/// Whether a server that rejected the first request like this may support the handshake.
+pub(crate) fn may_be_legacy(error: &Error) -> bool {
+    match error {
+        // Only a modern server returns these (2026-07-28, "Errors").
+        Error::Rpc(error) => ![HEADER_MISMATCH, MISSING_CAPABILITY].contains(&error.code),
+        Error::Status { status, .. } => !matches!(status.as_u16(), 300..=399 | 401 | 403 | 429),
+        Error::Transport(error) => matches!(error, waypost_outbound::Error::Timeout { .. }),
+        Error::Timeout | Error::ContentType { .. } | Error::InvalidResponse(_) | Error::UnsupportedRevision => true,
+        Error::InvalidRequest(_)
+        | Error::MessageTooLarge { .. }
+        | Error::TooManyMessages { .. }
+        | Error::SessionLost => false,
+    }
+}
+
+/// Whether a server that rejected `initialize` like this may use HTTP+SSE (2025-03-26, "Backwards Compatibility").
+pub(crate) fn may_be_sse(error: &Error) -> bool {
+    matches!(error, Error::Status { status, .. } if status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 429))
+}
+
+/// Sends a request of the handshake. Also returns the session that the response sets.
+async fn ask(core: &Arc<Core>, call: &CallRequest<'_>, wire: &Wire) -> Result<(Incoming, Option<HeaderValue>), Error> {
+    let outgoing = Outgoing::new(core.next_id(), call, wire, &core.meta)?;
+    let (mut exchange, session) = start(core, outgoing, wire).await?;
+    Ok((response_of(&mut exchange).await?, session))
+}
+
+/// Sends a request, and returns the session that the response sets.
+pub(crate) async fn start(
+    core: &Arc<Core>,
+    outgoing: Outgoing,
+    wire: &Wire,
+) -> Result<(Exchange, Option<HeaderValue>), Error> {
+    match &core.sse {
+        Some(sse) => Ok((Exchange(Source::Sse(sse.open(core, outgoing, wire).await?)), None)),
+        None => {
+            let (exchange, session) = HttpExchange::open(core, outgoing, wire).await?;
+            Ok((Exchange(Source::Http(Box::new(exchange))), session))
+        }
+    }
+}
+
+/// Waits for the response, and returns it if it has a result.
+pub(crate) async fn response_of(exchange: &mut Exchange) -> Result<Incoming, Error> {
+    while let Some(message) = exchange.next().await? {
+        match message.kind {
+            MessageKind::Result => return Ok(message),
+            MessageKind::Error => return Err(rpc_error(&message.bytes)),
+            MessageKind::Request | MessageKind::Notification => {}
+        }
+    }
+    Err(Error::invalid("the stream ended before the response"))
+}
+
+/// Returns the members of the result of a response.
+pub(crate) fn result_members(response: &Incoming) -> Result<ResultMembers<'_>, Error> {
+    let message = Message::read(&response.bytes).ok().and_then(|message| message.result);
+    message.ok_or(Error::invalid("the response has no result"))
+}

@@ -1,0 +1,202 @@
+//! HTTP requests of the transports.
+
+use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use url::Url;
+use waypost_mcp_wire::revision::{BATCH, MODERN, SESSION_HEADER, VERSION_HEADER};
+use waypost_outbound::{OutboundRequest, Route, StreamLimits, StreamResponse};
+
+use crate::error::Error;
+use crate::options::Redirects;
+
+/// The maximum number of redirects of one request.
+const MAX_REDIRECTS: usize = 3;
+/// The maximum size of the body of an HTTP error, and of the response to a notification, in bytes.
+pub(crate) const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+/// Sends requests to one server.
+pub(crate) struct Http {
+    pub(crate) route: Route,
+    pub(crate) url: Url,
+    /// Headers of every request.
+    pub(crate) headers: HeaderMap,
+    pub(crate) redirects: Redirects,
+}
+
+/// What was negotiated, as far as it is repeated in the headers of every request.
+#[derive(Debug, Clone)]
+pub(crate) enum Wire {
+    /// The handshake has not been completed.
+    Connecting,
+    /// 2026-07-28.
+    Modern,
+    /// The revision, and the session if the server has sessions.
+    Legacy { revision: &'static str, session: Option<HeaderValue> },
+}
+
+impl Wire {
+    pub(crate) fn is_modern(&self) -> bool {
+        matches!(self, Self::Modern)
+    }
+
+    pub(crate) fn has_session(&self) -> bool {
+        matches!(self, Self::Legacy { session: Some(_), .. })
+    }
+
+    /// Whether messages can be combined to batches.
+    pub(crate) fn has_batches(&self) -> bool {
+        matches!(self, Self::Legacy { revision: BATCH, .. })
+    }
+
+    pub(crate) fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        match self {
+            Self::Connecting => {}
+            Self::Modern => {
+                headers.insert(VERSION_HEADER, HeaderValue::from_static(MODERN));
+            }
+            Self::Legacy { revision, session } => {
+                headers.insert(VERSION_HEADER, HeaderValue::from_static(revision));
+                let session = session.clone().map(|session| (HeaderName::from_static(SESSION_HEADER), session));
+                headers.extend(session);
+            }
+        }
+        headers
+    }
+}
+
+impl Http {
+    /// Sends a message to `url`, or to the URL of the server.
+    pub(crate) async fn post(
+        &self,
+        url: Option<&Url>,
+        mut headers: HeaderMap,
+        body: Vec<u8>,
+        limits: StreamLimits,
+    ) -> Result<StreamResponse, Error> {
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut request = self.request(Method::POST, headers, body);
+        if let Some(url) = url {
+            request.url = url.clone();
+        }
+        if self.redirects == Redirects::Never {
+            return Ok(self.route.open(request, limits).await?);
+        }
+        for _ in 0..MAX_REDIRECTS {
+            let response = self.route.open(request.clone(), limits).await?;
+            match redirect_target(&request.url, &response) {
+                Some(target) => request.url = target,
+                None => return Ok(response),
+            }
+        }
+        Ok(self.route.open(request, limits).await?)
+    }
+
+    /// Opens a stream of events, which continues after the event `last_id`.
+    pub(crate) async fn get_events(
+        &self,
+        headers: HeaderMap,
+        last_id: Option<&str>,
+        limits: StreamLimits,
+    ) -> Result<StreamResponse, Error> {
+        let response = self.request_events(headers, last_id, limits).await?;
+        match Content::of(&response) {
+            _ if !response.status.is_success() => Err(status_error(response.status, &response.headers)),
+            Content::Events => Ok(response),
+            other => Err(other.error(&response)),
+        }
+    }
+
+    /// Requests a stream of events. The response can have any status and type.
+    pub(crate) async fn request_events(
+        &self,
+        mut headers: HeaderMap,
+        last_id: Option<&str>,
+        limits: StreamLimits,
+    ) -> Result<StreamResponse, Error> {
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if let Some(id) = last_id {
+            let id =
+                HeaderValue::try_from(id).map_err(|_| Error::invalid("the ID of an event is not a header value"))?;
+            headers.insert("last-event-id", id);
+        }
+        Ok(self.route.open(self.request(Method::GET, headers, Vec::new()), limits).await?)
+    }
+
+    /// Ends a session (legacy, "Session Management").
+    pub(crate) async fn delete(&self, headers: HeaderMap, limits: StreamLimits) -> Result<(), Error> {
+        self.route.open(self.request(Method::DELETE, headers, Vec::new()), limits).await?;
+        Ok(())
+    }
+
+    fn request(&self, method: Method, headers: HeaderMap, body: Vec<u8>) -> OutboundRequest {
+        let mut all = self.headers.clone();
+        // Replaces those with the same name.
+        headers.into_iter().filter_map(|(name, value)| Some((name?, value))).for_each(|(name, value)| {
+            all.insert(name, value);
+        });
+        OutboundRequest { method, url: self.url.clone(), headers: all, body }
+    }
+}
+
+/// Returns the target of a redirect to the same host that keeps the method: any other would turn the call into a GET, or
+/// send the message to another host or without encryption.
+fn redirect_target(url: &Url, response: &StreamResponse) -> Option<Url> {
+    if !matches!(response.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
+        return None;
+    }
+    let target = url.join(response.headers.get(LOCATION)?.to_str().ok()?).ok()?;
+    let is_downgrade = url.scheme() == "https" && target.scheme() != "https";
+    (target.host() == url.host() && !is_downgrade).then_some(target)
+}
+
+/// The type of the body of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    Json,
+    Events,
+    Other,
+}
+
+impl Content {
+    pub(crate) fn of(response: &StreamResponse) -> Self {
+        let value = content_type(response).unwrap_or_default();
+        let media_type = value.split(';').next().unwrap_or_default().trim();
+        if media_type.eq_ignore_ascii_case("application/json") {
+            Self::Json
+        } else if media_type.eq_ignore_ascii_case("text/event-stream") {
+            Self::Events
+        } else {
+            Self::Other
+        }
+    }
+
+    /// Returns the error for a response with an unexpected type.
+    pub(crate) fn error(self, response: &StreamResponse) -> Error {
+        Error::ContentType { content_type: content_type(response).map(str::to_owned) }
+    }
+}
+
+fn content_type(response: &StreamResponse) -> Option<&str> {
+    response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok())
+}
+
+/// Reads a body of at most `max_bytes`.
+pub(crate) async fn read(response: &mut StreamResponse, max_bytes: usize) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > max_bytes {
+            return Err(Error::MessageTooLarge { limit: max_bytes });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Returns the error of a response with a status that is not 2xx.
+pub(crate) fn status_error(status: StatusCode, headers: &HeaderMap) -> Error {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let retry_after = text(RETRY_AFTER).and_then(|value| value.parse().ok());
+    Error::Status { status, retry_after, challenge: text(WWW_AUTHENTICATE).map(str::to_owned) }
+}

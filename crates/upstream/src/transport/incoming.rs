@@ -1,0 +1,154 @@
+//! Messages of a server on the stream of one request, and what becomes of them.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use waypost_mcp_wire::rewrite::{Member, Rewrite};
+use waypost_mcp_wire::sse::Event;
+use waypost_mcp_wire::strict::{Message, MessageKind, Messages};
+
+use super::http::Wire;
+use super::message::{Counters, Incoming, answer};
+use crate::error::Error;
+
+/// The messages that belong to one request, or to none if there is no ID.
+pub(crate) struct Inbox<'c> {
+    pub(crate) id: Option<u64>,
+    pub(crate) token: Option<&'c str>,
+    pub(crate) wire: &'c Wire,
+    pub(crate) accepts_requests: bool,
+    pub(crate) counters: &'c Counters,
+}
+
+/// The outcome of a message.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    /// The messages that are passed on.
+    pub(crate) ready: VecDeque<Incoming>,
+    /// The answers to requests that are not passed on.
+    pub(crate) answers: Vec<Vec<u8>>,
+    /// Whether the response is among `ready`.
+    pub(crate) is_done: bool,
+    /// The number of messages.
+    pub(crate) count: usize,
+}
+
+impl Inbox<'_> {
+    /// Reads an event.
+    pub(crate) fn receive_event(&self, event: Event, received: &mut Received) -> Result<(), Error> {
+        // An event without data only announces an event ID (2025-11-25).
+        if event.data.is_empty() || event.name.is_some() {
+            return Ok(());
+        }
+        if event.is_lossy {
+            Counters::add(&self.counters.invalid_messages);
+            return Err(Error::invalid("the server sent an event that is not UTF-8"));
+        }
+        self.receive(event.data.into_bytes(), received)
+    }
+
+    /// Reads a message, or a batch if the revision has them.
+    pub(crate) fn receive(&self, text: Vec<u8>, received: &mut Received) -> Result<(), Error> {
+        let whole = {
+            let messages = read(&text, self.wire).inspect_err(|_| Counters::add(&self.counters.invalid_messages))?;
+            received.count += messages.len();
+            match &messages[..] {
+                [message] if message.text.len() == text.len() => self.receive_one(message, received),
+                batch => {
+                    for message in batch {
+                        let kind = self.receive_one(message, received);
+                        received.ready.extend(kind.map(|_| Incoming::new(message)));
+                    }
+                    None
+                }
+            }
+        };
+        // A large message is not copied.
+        received.ready.extend(whole.map(|kind| Incoming { kind, bytes: Bytes::from(text) }));
+        Ok(())
+    }
+
+    /// Processes a message. Returns its kind if it is passed on as it is.
+    fn receive_one(&self, message: &Message<'_>, received: &mut Received) -> Option<MessageKind> {
+        let is_passed_on = match message.kind {
+            MessageKind::Request => self.receive_request(message, received),
+            MessageKind::Notification => self.receive_notification(message, received),
+            MessageKind::Result | MessageKind::Error if self.is_own(message) && !received.is_done => {
+                received.is_done = true;
+                true
+            }
+            MessageKind::Result | MessageKind::Error => {
+                Counters::add(&self.counters.unmatched_responses);
+                false
+            }
+        };
+        is_passed_on.then_some(message.kind)
+    }
+
+    /// Processes a request. Returns whether it is passed on.
+    fn receive_request(&self, message: &Message<'_>, received: &mut Received) -> bool {
+        let is_ping = message.method.as_deref() == Some("ping");
+        // 2026-07-28: servers send no requests, and clients no responses.
+        if self.wire.is_modern() {
+            Counters::add(&self.counters.rejected_requests);
+            return false;
+        }
+        if self.accepts_requests && !is_ping && !received.is_done {
+            return true;
+        }
+        if !is_ping {
+            Counters::add(&self.counters.rejected_requests);
+        }
+        received.answers.push(answer(message));
+        false
+    }
+
+    /// Processes a notification. Returns whether it is passed on as it is: a progress notification gets the token of the
+    /// caller.
+    fn receive_notification(&self, message: &Message<'_>, received: &mut Received) -> bool {
+        let is_progress = message.method.as_deref() == Some("notifications/progress");
+        if !is_progress && !received.is_done {
+            return true;
+        }
+        match self.token.filter(|_| !received.is_done && self.is_own_progress(message)) {
+            Some(token) => received.ready.push_back(with_token(message, token)),
+            None => Counters::add(&self.counters.dropped_notifications),
+        }
+        false
+    }
+
+    /// Whether a response is the one to the request. An error without ID is one about a request that the server could not
+    /// read; other notations of the ID are not what was sent.
+    fn is_own(&self, response: &Message<'_>) -> bool {
+        let Some(id) = self.id else { return false };
+        match response.raw_id {
+            Some(raw) if raw != "null" => raw.parse() == Ok(id) && raw.bytes().all(|byte| byte.is_ascii_digit()),
+            _ => response.kind == MessageKind::Error,
+        }
+    }
+
+    fn is_own_progress(&self, notification: &Message<'_>) -> bool {
+        let id = self.id.map(|id| id.to_string());
+        id.is_some() && notification.params.progress_token == id.as_deref()
+    }
+}
+
+/// Reads a message, or a batch if the revision has them.
+pub(crate) fn read<'a>(text: &'a [u8], wire: &Wire) -> Result<Vec<Message<'a>>, Error> {
+    match Messages::read(text) {
+        Ok(Messages::Single(message)) => Ok(vec![*message]),
+        Ok(Messages::Batch(batch)) if wire.has_batches() => Ok(batch),
+        Ok(Messages::Batch(_)) => Err(Error::invalid("the server sent a batch, which its revision does not have")),
+        Err(error) => {
+            let text = format!("the server sent a message that is rejected: {}", error.message);
+            Err(Error::InvalidResponse(text.into()))
+        }
+    }
+}
+
+/// Returns a progress notification with another token.
+pub(crate) fn with_token(notification: &Message<'_>, token: &str) -> Incoming {
+    let mut rewrite = Rewrite::new(notification);
+    rewrite.set(Member::ProgressToken, Some(token));
+    Incoming { kind: notification.kind, bytes: Bytes::from(rewrite.finish()) }
+}

@@ -1,0 +1,251 @@
+//! The gateway, over the link to a toolbox whose daemon answers for a server.
+
+mod access;
+mod relay;
+mod smuggling;
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use waypost_core::grant::{AccessLevel, Grant, GrantedNames};
+use waypost_core::id::AgentId;
+use waypost_ops::agent_tokens::CreateAgentToken;
+use waypost_ops::grants::{GrantPatch, NewGrant};
+use waypost_ops::{agent_tokens, agents, grants};
+
+use crate::console::instances::Api;
+use crate::daemon::{Call, Daemon};
+
+/// What the server of the instance lists and answers.
+#[derive(Default)]
+struct ServerState {
+    is_modern: bool,
+    tools: Vec<Value>,
+    prompts: Vec<Value>,
+    resources: Vec<Value>,
+    templates: Vec<Value>,
+    /// The messages that it has received, except `initialize`, `server/discover` and lists.
+    received: Vec<Value>,
+    /// What it answers to calls, one line per message. The placeholder `ID` is the ID of the call.
+    answers: Vec<Vec<u8>>,
+}
+
+/// A product with one instance, whose server a test controls, and an agent.
+struct Stage {
+    api: Api,
+    server: Arc<Mutex<ServerState>>,
+    task: JoinHandle<()>,
+    instance: String,
+    agent: AgentId,
+    token: String,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn tool(name: &str, description: &str) -> Value {
+    json!({ "name": name, "description": description, "inputSchema": { "type": "object" }, "x-vendor": { "b": 1.0 } })
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let api = Api::new().await;
+        let entry = json!({ "slug": "search-tool", "name": "Search", "version": "1", "transport": "stdio",
+            "source": { "image": format!("registry.example/search@sha256:{}", "ab".repeat(32)) } });
+        let entry = api.post("/catalog/import", entry).await.json();
+        let created = api.post("/toolboxes", json!({ "name": "rack" })).await.json();
+        let toolbox = api.join(created["join"]["token"].as_str().unwrap()).await;
+        let daemon = Daemon::connect(&api.app, &toolbox).await;
+        let new = json!({ "slug": "search", "catalog_version_id": entry["versions"][0]["id"] });
+        let instance = api.post("/instances", new).await.assert_status(202).json();
+        let instance = instance["id"].as_str().unwrap().to_owned();
+        let server = Arc::new(Mutex::new(ServerState {
+            tools: vec![tool("find", "Finds."), tool("delete", "Deletes.")],
+            answers: vec![br#"{"jsonrpc":"2.0","id":ID,"result":{"content":[],"n":1.0}}"#.to_vec()],
+            ..ServerState::default()
+        }));
+        let task = serve(daemon, Arc::clone(&server));
+        let (cx, ops) = (api.app.cx(), api.app.running_ops());
+        let agent = agents::create(cx, &ops, &api.org.id, "ci").await.unwrap().agent;
+        let new = CreateAgentToken { name: "main", expires_at: None };
+        let (_, token) = agent_tokens::create(cx, &ops, &api.org.id, &agent.id, new).await.unwrap();
+        let token = token.expose().to_owned();
+        Self { api, server, task, instance, agent: agent.id, token }
+    }
+
+    /// Grants everything, approves it, and returns the stage.
+    async fn ready(self) -> Self {
+        self.grant(AccessLevel::FullAccess).await;
+        self.approve_all("read").await;
+        self
+    }
+
+    async fn finish(self) {
+        self.task.abort();
+        let app = self.api.app.clone();
+        drop(self);
+        app.finish().await;
+    }
+
+    fn set(&self, change: impl FnOnce(&mut ServerState)) {
+        change(&mut self.server.lock().unwrap());
+    }
+
+    fn received(&self) -> Vec<Value> {
+        std::mem::take(&mut self.server.lock().unwrap().received)
+    }
+
+    /// Grants access to the instance.
+    async fn grant(&self, access: AccessLevel) -> Grant {
+        let new = NewGrant {
+            agent_id: self.agent.clone(),
+            instance_id: self.instance.parse().unwrap(),
+            access,
+            names: GrantedNames::default(),
+            rules: Vec::new(),
+            expires_at: None,
+        };
+        grants::create(self.api.app.cx(), &self.api.app.running_ops(), &self.api.org.id, &new).await.unwrap()
+    }
+
+    async fn change(&self, grant: &Grant, change: GrantPatch) {
+        let (cx, ops) = (self.api.app.cx(), self.api.app.running_ops());
+        grants::update(cx, &ops, &self.api.org.id, &grant.id, &change).await.unwrap();
+    }
+
+    /// Approves everything that the server lists at present.
+    async fn approve_all(&self, class: &str) {
+        self.api.post(&format!("/instances/{}/check-definitions", self.instance), json!({})).await.assert_status(200);
+        let pending = self.api.get("/tool-approvals?state=pending").await;
+        for approval in pending["items"].as_array().unwrap() {
+            let path = format!("/tool-approvals/{}/approve", approval["id"].as_str().unwrap());
+            self.api.post(&path, json!({ "digest": approval["digest"], "class": class })).await.assert_status(200);
+        }
+    }
+
+    /// Sends a message to an address.
+    async fn send(
+        &self,
+        path: &str,
+        token: Option<&str>,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> (StatusCode, String) {
+        let mut request = Request::builder().method(Method::POST).uri(path).header("host", "localhost:8080");
+        request = request.header("content-type", "application/json");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.api.app.send(request.body(body.into()).unwrap()).await;
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// Sends a message of 2025-11-25 and returns the text of the answer.
+    async fn legacy(&self, text: &str) -> String {
+        let headers = [("mcp-protocol-version", "2025-11-25")];
+        let (status, text) = self.send("/gateway/mcp", Some(&self.token), &headers, text.to_owned()).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        text
+    }
+
+    async fn legacy_request(&self, method: &str, params: Value) -> Value {
+        let text = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params }).to_string();
+        serde_json::from_str(&self.legacy(&text).await).unwrap()
+    }
+
+    /// Sends a request of 2026-07-28.
+    async fn modern_request(&self, method: &str, mut params: Value) -> (StatusCode, Value) {
+        let name = params["name"].as_str().or(params["uri"].as_str()).map(str::to_owned);
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": { "sampling": {} },
+        });
+        let text = json!({ "jsonrpc": "2.0", "id": "a", "method": method, "params": params }).to_string();
+        let mut headers = vec![("mcp-protocol-version", "2026-07-28"), ("mcp-method", method)];
+        headers.extend(name.as_deref().map(|name| ("mcp-name", name)));
+        let (status, text) = self.send("/gateway/mcp", Some(&self.token), &headers, text).await;
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    async fn tools(&self) -> Vec<String> {
+        let result = self.legacy_request("tools/list", json!({})).await;
+        let tools = result["result"]["tools"].as_array().unwrap();
+        tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    async fn call(&self, tool: &str, arguments: Value) -> Value {
+        self.legacy_request("tools/call", json!({ "name": tool, "arguments": arguments })).await
+    }
+}
+
+/// Answers the requests of the control plane as the bridge of a daemon does.
+fn serve(mut daemon: Daemon, server: Arc<Mutex<ServerState>>) -> JoinHandle<()> {
+    crate::daemon::spawn(async move {
+        loop {
+            let mut call = daemon.call().await;
+            let message = call.message().await;
+            answer(call, &message, &server).await;
+        }
+    })
+}
+
+async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
+    let response = |member: &str, value: Value| {
+        let mut response = json!({ "jsonrpc": "2.0", "id": message["id"] });
+        response[member] = value;
+        vec![response.to_string().into_bytes()]
+    };
+    let list = |member: &str, items: &[Value]| response("result", json!({ member: items }));
+    let lines: Vec<Vec<u8>> = {
+        let mut server = server.lock().unwrap();
+        let capabilities = json!({ "tools": {}, "prompts": {}, "resources": {} });
+        match message["method"].as_str().unwrap() {
+            "initialize" if server.is_modern => response("error", json!({ "code": -32601, "message": "Unknown." })),
+            "initialize" | "server/discover" => {
+                response("result", json!({ "capabilities": capabilities, "instructions": "Be careful." }))
+            }
+            "tools/list" => list("tools", &server.tools),
+            "prompts/list" => list("prompts", &server.prompts),
+            "resources/list" => list("resources", &server.resources),
+            "resources/templates/list" => list("resourceTemplates", &server.templates),
+            _ => {
+                server.received.push(message.clone());
+                let id = message["id"].to_string();
+                server.answers.iter().map(|line| with_id(line, &id)).collect()
+            }
+        }
+    };
+    let mut stream = call.open(200);
+    for mut line in lines {
+        line.push(b'\n');
+        // Fails if the gateway has cancelled the call.
+        let _ = waypost_link_io::send(&mut stream, line.into()).await;
+    }
+    let _ = stream.send_data(bytes::Bytes::new(), true);
+}
+
+/// Replaces the first placeholder in bytes that need not be UTF-8.
+fn with_id(line: &[u8], id: &str) -> Vec<u8> {
+    match line.windows(2).position(|pair| pair == b"ID") {
+        Some(at) => [&line[..at], id.as_bytes(), &line[at + 2..]].concat(),
+        None => line.to_vec(),
+    }
+}
+
+const UNKNOWN: &str = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"Unknown tool"}}"#;
+
+fn is_unknown(answer: &Value) -> bool {
+    *answer == serde_json::from_str::<Value>(UNKNOWN).unwrap()
+}

@@ -1,0 +1,52 @@
+//! Malformed and ambiguous messages reach nobody, in either direction, and each one is answered.
+
+use serde_json::{Value, json};
+use waypost_mcp_wire::smuggling;
+
+use super::Stage;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_ambiguous_message_of_an_agent_reaches_a_server() {
+    let stage = Stage::new().await.ready().await;
+    let messages = smuggling::requests("7", "search__find");
+    assert!(messages.len() >= 40);
+    for message in messages {
+        let (status, text) = stage.send("/gateway/mcp", Some(&stage.token), &[], message.body).await;
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        assert_eq!(answer["error"]["code"], message.code, "{}: {status} {text}", message.name);
+        assert_eq!(stage.received(), [] as [Value; 0], "{}", message.name);
+    }
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_ambiguous_message_of_a_server_reaches_an_agent() {
+    let stage = Stage::new().await.ready().await;
+    for message in smuggling::responses("7") {
+        if message.body.contains(&b'\n') {
+            // The daemon sends one message per line.
+            continue;
+        }
+        stage.set(|server| server.answers = vec![message.body.clone()]);
+        let answer = stage.call("search__find", json!({})).await;
+        let reason = answer["error"]["data"]["reason"].as_str();
+        assert!(matches!(reason, Some("ambiguous" | "no_mcp")), "{}: {answer}", message.name);
+    }
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_that_differ_from_the_body_are_rejected() {
+    let stage = Stage::new().await;
+    let definition: Value = serde_json::from_str(&smuggling::headers_tool("find")).unwrap();
+    stage.set(|server| server.tools = vec![definition]);
+    let stage = stage.ready().await;
+    for case in smuggling::headers("7", "search__find") {
+        let headers: Vec<_> = case.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let (_, text) = stage.send("/gateway/mcp", Some(&stage.token), &headers, case.body).await;
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(answer["error"]["code"].as_i64(), case.code, "{}: {text}", case.name);
+        assert_eq!(stage.received().len(), usize::from(case.code.is_none()), "{}", case.name);
+    }
+    stage.finish().await;
+}
