@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 
 mod admin;
+mod agents;
 mod authoring;
 mod operations;
 mod operator_socket;
@@ -123,9 +124,9 @@ fn redact(text: &str, folder: &Path) -> String {
 }
 
 fn redact_word(word: &str) -> String {
-    const PREFIXES: [&str; 16] = [
+    const PREFIXES: [&str; 21] = [
         "org_", "usr_", "srv_", "wt_", "ws_", "wv_", "msw_", "key_", "wpk_", "cat_", "ctv_", "sec_", "tbx_", "wpt_",
-        "ins_", "dep_",
+        "ins_", "dep_", "agt_", "agk_", "wpa_", "grt_", "set_",
     ];
     let is_time = word.len() >= 20 && word.starts_with("20") && word.trim_end_matches('.').ends_with('Z');
     let end = if word.ends_with('.') { "." } else { "" };

@@ -2,6 +2,7 @@
 //! tests. A [`ConsoleBrowser`] keeps cookies and sends the headers of a browser.
 
 mod access;
+mod agents;
 mod analytics;
 mod api_keys;
 mod assets;

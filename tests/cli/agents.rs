@@ -1,0 +1,169 @@
+//! Agents, grants and tool sets, on the database and through the REST API.
+
+use serde_json::{Value, json};
+
+use crate::Workspace;
+use crate::remote::RunningServer;
+
+const RULE: &str = r#"{"tool": "search", "field": "limit", "comparison": "at_most", "value": 10}"#;
+
+impl Workspace {
+    /// Creates the instances `web` and `files` on a toolbox that no machine has joined.
+    fn create_instances(&self) {
+        let image = format!("registry.example/search@sha256:{}", "ab".repeat(32));
+        let entry = format!("slug: search\nname: S\nversion: '1'\ntransport: stdio\nsource: {{image: '{image}'}}\n");
+        let file = self.write_file("entry.yaml", &entry);
+        self.run_ok(&["catalog", "import", &file]);
+        self.run_ok(&["toolbox", "create", "rack"]);
+        for (slug, name) in [("web", "Web search"), ("files", "Files")] {
+            let create = ["instance", "create", slug, "--entry", "search", "--toolbox", "rack", "--name", name];
+            self.run_ok(&create);
+        }
+    }
+}
+
+fn members(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn agents_and_their_tokens_are_managed() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    let created = workspace.run_json(&["agent", "create", "Crawler", "--org", "acme"]);
+    assert_eq!(
+        (&created["kind"], &created["state"], &created["tokens"]),
+        (&json!("service"), &json!("active"), &json!([]))
+    );
+    assert_eq!(workspace.run_json(&["agent", "show", "Crawler"]), created);
+    assert_eq!(workspace.run_json(&["agent", "show", created["id"].as_str().unwrap()]), created);
+    let token = workspace.run_json(&["agent", "token", "Crawler"]);
+    assert_eq!(members(&token), ["id", "name", "created_at", "expires_at", "last_used_at", "revoked_at", "token"]);
+    let secret = token["token"].as_str().unwrap();
+    assert!(secret.starts_with("wpa_") && token["name"] == "token" && token["expires_at"].is_null(), "{token}");
+    let printed = workspace.run_ok(&["agent", "token", "Crawler", "--name", "laptop", "--expires", "30d"]);
+    assert!(printed.contains("name:") && printed.contains("laptop"), "{printed}");
+    assert!(printed.ends_with("Store the token now. It cannot be shown again.\n"), "{printed}");
+    let shown = workspace.run_ok(&["agent", "show", "Crawler"]);
+    assert!(shown.contains("laptop (agk_") && shown.contains(", expires TIME") && !shown.contains("wpa_"), "{shown}");
+
+    assert_eq!(workspace.run_json(&["agent", "disable", "Crawler"])["state"], "disabled");
+    assert_eq!(workspace.run_json(&["agent", "enable", "Crawler"])["state"], "active");
+    assert_eq!(workspace.run_json(&["agent", "update", "Crawler", "--name", "Spider"])["name"], "Spider");
+    let revoked = workspace.run_ok(&["agent", "token-revoke", "Spider", "laptop"]);
+    assert_eq!(revoked, "Revoked the token laptop of the agent Spider.\n");
+    let id = token["id"].as_str().unwrap();
+    assert_eq!(workspace.run_json(&["agent", "token-revoke", id]), json!({ "id": id, "revoked": true }));
+    let tokens = workspace.run_json(&["agent", "show", "Spider"])["tokens"].take();
+    assert!(tokens.as_array().unwrap().iter().all(|token| token["revoked_at"].is_string()), "{tokens}");
+
+    let err = |code, arguments: &[&str]| workspace.run_err(code, arguments);
+    assert_eq!(
+        err(1, &["agent", "show", "Gone"]),
+        "error: there is no agent `Gone`: run `waypost agent list` to see all\n"
+    );
+    assert!(err(1, &["agent", "create", "Spider"]).starts_with("error: An agent named `Spider` already exists."));
+    assert!(err(1, &["agent", "token-revoke", "Spider", "laptop"]).contains("the agent has no token `laptop`"));
+    assert!(err(1, &["agent", "token-revoke", "laptop"]).contains("there is no token with the ID `laptop`"));
+    assert!(err(2, &["agent", "token", "Spider", "--expires", "soon"]).contains("expected a duration such as 30d"));
+    assert!(err(1, &["agent", "token", "Spider", "--expires", "9999d"]).contains("at most ten years"));
+    assert!(err(2, &["agent", "delete", "Spider"]).contains("Pass --yes to confirm"));
+    assert_eq!(workspace.run_ok(&["agent", "delete", "Spider", "--yes"]), "Deleted the agent Spider.\n");
+    assert_eq!(workspace.run_ok(&["agent", "list"]), "No entries.\n");
+}
+
+#[test]
+fn grants_and_tool_sets_are_managed() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    workspace.create_instances();
+    workspace.run_ok(&["agent", "create", "Crawler"]);
+    let add = ["grant", "add", "--agent", "Crawler", "--instance", "web", "--access"];
+    let run = |rest: &[&str]| workspace.run_json(&[&add[..], rest].concat());
+    let custom = run(&["custom", "--tool", "search", "fetch", "--tool", "list", "--rule", RULE, "--expires", "12h"]);
+    assert_eq!(custom["tools"], json!(["search", "fetch", "list"]));
+    assert_eq!(custom["rules"], json!([serde_json::from_str::<Value>(RULE).unwrap()]));
+    assert!(custom["expires_at"].is_string() && custom["created_by"] == "operator", "{custom}");
+    let all = run(&["full_access"]);
+    let id = all["id"].as_str().unwrap();
+    assert_eq!(workspace.run_json(&["grant", "show", id]), all);
+    // An instance can be named by its name, an agent by its ID.
+    let listed = ["grant", "list", "--instance", "Web search", "--agent", custom["agent_id"].as_str().unwrap()];
+    assert_eq!(workspace.run_json(&listed)["items"], json!([all, custom]));
+    assert_eq!(workspace.run_json(&["grant", "list", "--instance", "files"])["items"], json!([]));
+    let removed = workspace.run_ok(&["grant", "remove", id]);
+    assert_eq!(removed, "Removed the grant grt_…\n");
+
+    let err = |code, rest: &[&str]| workspace.run_err(code, &[&add[..], rest].concat());
+    assert!(err(2, &["everything"]).contains("[possible values: read_only, custom, full_access]"));
+    assert!(err(1, &["custom"]).contains("needs at least one entry of `tools`"));
+    assert!(err(1, &["read_only", "--tool", "search"]).contains("only for the access `custom`"));
+    assert!(err(2, &["full_access", "--rule", "{}"]).contains("expected an object with `tool`"));
+    let gone = |arguments: &[&str]| workspace.run_err(1, arguments);
+    let unknown = ["grant", "add", "--agent", "Crawler", "--instance", "gone", "--access", "full_access"];
+    assert_eq!(gone(&unknown), "error: there is no instance `gone`: run `waypost instance list` to see all\n");
+    let message = "error: there is no grant `grt_…`: run `waypost grant list` to see all\n";
+    assert_eq!(gone(&["grant", "remove", id]), message);
+    assert!(gone(&["grant", "show", "nonsense"]).contains("there is no grant `nonsense`"));
+
+    let create = ["tool-set", "create", "research", "--member", "web=search,fetch", "--member", "Files"];
+    let set = workspace.run_json(&create);
+    assert_eq!(
+        (&set["name"], &set["prefix"], set["members"].as_array().unwrap().len()),
+        (&json!("research"), &json!(true), 2)
+    );
+    assert_eq!((&set["members"][0]["tools"], &set["members"][1]["tools"]), (&json!(["search", "fetch"]), &Value::Null));
+    assert_eq!(workspace.run_json(&["tool-set", "show", "research"]), set);
+    let shown = workspace.run_ok(&["tool-set", "show", set["id"].as_str().unwrap()]);
+    assert!(shown.contains("ins_…=search,fetch, ins_…"), "{shown}");
+    assert!(gone(&["tool-set", "update", "research", "--prefix", "false"]).contains("exactly one instance"));
+    let update = ["tool-set", "update", "research", "--prefix", "false", "--member", "web", "--slug", "web-only"];
+    let updated = workspace.run_json(&update);
+    assert_eq!(
+        (&updated["slug"], &updated["prefix"], updated["members"].as_array().unwrap().len()),
+        (&json!("web-only"), &json!(false), 1)
+    );
+    assert_eq!(workspace.run_json(&["tool-set", "list"])["items"], json!([updated]));
+    assert!(workspace.run_err(2, &["tool-set", "create", "x", "--member", "web="]).contains("expected INSTANCE or"));
+    assert_eq!(workspace.run_ok(&["tool-set", "delete", "web-only", "--yes"]), "Deleted the tool set web-only.\n");
+}
+
+#[test]
+fn agents_grants_and_tool_sets_work_remotely() {
+    let server = RunningServer::new();
+    server.workspace.create_instances();
+    let show = ["agent", "show", "Crawler"];
+    server.assert_change(&["agent", "create", "Crawler"], &show);
+    let token = server.run_json(&["agent", "token", "Crawler", "--name", "laptop", "--expires", "30d"]);
+    assert!(token["token"].as_str().unwrap().starts_with("wpa_"), "{token}");
+    for arguments in [&show[..], &["agent", "list"], &["agent", "show", "Gone"], &["agent", "token-revoke", "x"]] {
+        server.assert_same(arguments);
+    }
+    server.assert_change(&["agent", "disable", "Crawler"], &show);
+    server.assert_change(&["agent", "enable", "Crawler"], &show);
+    let revoked = server.run_ok(&["agent", "token-revoke", "Crawler", "laptop"]);
+    assert_eq!(revoked, "Revoked the token laptop of the agent Crawler.\n");
+    server.assert_same(&show);
+
+    let add = ["grant", "add", "--agent", "Crawler", "--instance", "Web search", "--access", "custom"];
+    let grant = server.run_json(&[&add[..], &["--tool", "search", "--rule", RULE, "--expires", "30d"]].concat());
+    let id = grant["id"].as_str().unwrap();
+    assert_eq!(grant, server.workspace.run_json(&["grant", "show", id]));
+    let filtered = ["grant", "list", "--agent", "Crawler", "--instance", "files"];
+    for arguments in [&["grant", "list"][..], &["grant", "show", id], &filtered, &["grant", "remove", "nonsense"]] {
+        server.assert_same(arguments);
+    }
+    assert_eq!(server.run_ok(&["grant", "remove", id]), "Removed the grant grt_…\n");
+    server.assert_same(&["grant", "show", id]);
+    server.assert_same(&["grant", "remove", id]);
+
+    let show = ["tool-set", "show", "research"];
+    server.assert_change(&["tool-set", "create", "research", "--member", "web=search", "--member", "files"], &show);
+    server.assert_same(&show);
+    server.assert_change(&["tool-set", "update", "research", "--member", "web", "--prefix", "false"], &show);
+    for arguments in [&["tool-set", "list"][..], &["tool-set", "show", "gone"]] {
+        server.assert_same(arguments);
+    }
+    assert_eq!(server.run_ok(&["tool-set", "delete", "research", "--yes"]), "Deleted the tool set research.\n");
+    assert_eq!(server.run_ok(&["agent", "delete", "Crawler", "--yes"]), "Deleted the agent Crawler.\n");
+}
