@@ -16,6 +16,7 @@ mod diagnostics;
 mod engine;
 mod faults;
 mod forged;
+mod gateway;
 mod harness;
 mod image;
 mod isolation;

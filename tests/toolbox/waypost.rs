@@ -60,6 +60,13 @@ impl Waypost {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
+    /// Posts a message with a bearer token, and returns the JSON of the response.
+    pub async fn post(&self, path: &str, token: &str, message: &Value) -> Value {
+        let request = self.client.post(format!("{}{path}", self.origin)).bearer_auth(token).json(message);
+        let response = request.send().await.expect("the server responds");
+        response.json().await.expect("the response is JSON")
+    }
+
     /// Returns the path of the setup page, on which the first owner signs up.
     pub async fn set_up_path(&self) -> String {
         let line = self.installation.mailbox.wait_for_line("set up: ").await.expect("the setup link is printed");

@@ -333,6 +333,8 @@ instance.write         operator owner admin
 instance.call          operator owner admin
 tool_secret.read       operator owner admin
 tool_secret.write      operator owner admin
+tool_approval.read     operator owner admin member
+tool_approval.write    operator owner admin
 agent.read             operator owner admin
 agent.write            operator owner admin
 grant.read             operator owner admin

@@ -1,5 +1,6 @@
-//! The configuration version: a number that every change to organisations, servers, walkthroughs, assignments or
-//! webhooks increments, so that every process notices changes with one cheap query and evicts what it has cached.
+//! The configuration version: a number that every change to organisations, servers, walkthroughs, assignments, webhooks,
+//! agents, grants or tool sets increments, so that every process notices changes with one cheap query and evicts what it
+//! has cached.
 //!
 //! Invariants:
 //! 1. A change increments the number in its own transaction, and stores the new number for its organisation. The row of
@@ -33,8 +34,8 @@ impl ConfigVersion {
 }
 
 impl Conn {
-    /// Records a change to an organisation or to its servers, walkthroughs, assignments or webhooks in this
-    /// transaction, so that every process notices it. Locks a single row until the transaction ends: changes run one
+    /// Records a change to an organisation or to its servers, walkthroughs, assignments, webhooks, agents, grants or tool
+    /// sets in this transaction, so that every process notices it. Locks a single row until the transaction ends: changes run one
     /// after the other.
     ///
     /// # Errors

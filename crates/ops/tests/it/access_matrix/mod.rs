@@ -86,6 +86,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("oauth_grants::revoke_token", "authorized by the token in the arguments"),
     ("organizations::create", "two kinds of callers may: see `organisations_are_created_and_listed`"),
     ("organizations::list", "the result depends on the caller: see `organisations_are_created_and_listed`"),
+    ("tool_definitions::observe", "stores what a server lists, for callers that were authorized to use or check it"),
     ("toolboxes::join", "authorized by the join token in the arguments"),
     ("user_accounts::UserAccounts::accept_and_sign_up", "authorized by the invitation's token in the arguments"),
     ("user_accounts::UserAccounts::begin_login", "signs in: the caller is a visitor"),

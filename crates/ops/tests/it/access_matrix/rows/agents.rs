@@ -1,13 +1,15 @@
-//! The rows of agents, their tokens and grants, and tool sets.
+//! The rows of agents, their tokens and grants, tool sets, and approvals.
 
 use waypost_core::grant::{AccessLevel, GrantedNames};
-use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, ToolSetId};
+use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, ToolApprovalId, ToolSetId};
+use waypost_core::tool_definition::Class;
 use waypost_core::tool_set::ToolSetMember;
 use waypost_ops::agent_tokens::CreateAgentToken;
 use waypost_ops::agents::AgentPatch;
 use waypost_ops::grants::{GrantFilter, GrantPatch, NewGrant};
+use waypost_ops::tool_approvals::ListToolApprovals;
 use waypost_ops::tool_sets::{NewToolSet, ToolSetPatch};
-use waypost_ops::{agent_tokens, agents, grants, tool_sets};
+use waypost_ops::{agent_tokens, agents, grants, tool_approvals, tool_sets};
 
 use super::super::Access;
 use super::{Call, Row, row};
@@ -49,5 +51,21 @@ pub(super) async fn agents(call: Call<'_>) -> Vec<Row> {
         Member tool_sets::resolve(cx, ops, org, "a");
         Admin tool_sets::update(cx, ops, org, set, &ToolSetPatch::default());
         Admin tool_sets::delete(cx, ops, org, set);
+    }
+}
+
+pub(super) async fn approvals(call: Call<'_>) -> Vec<Row> {
+    let Call { cx, ops, tenant: t, .. } = call;
+    let org = &t.organization.id;
+    let (approval, instance) = (&ToolApprovalId::from_store("apr_0".into()), &InstanceId::from_store("ins_0".into()));
+    let query = ListToolApprovals { limit: 1, ..ListToolApprovals::default() };
+    let digests = ["d0".to_owned()];
+    rows! {
+        Member tool_approvals::list(cx, ops, org, &query);
+        Member tool_approvals::get(cx, ops, org, approval);
+        Admin tool_approvals::refresh(cx, ops, org, instance);
+        Admin tool_approvals::approve(cx, ops, org, approval, ("d0", Class::Read));
+        Admin tool_approvals::approve_all(cx, ops, org, instance, (&digests, Class::Read));
+        Admin tool_approvals::reject(cx, ops, org, approval, "");
     }
 }

@@ -65,6 +65,7 @@ pub async fn call_all(call: Call<'_>) -> Vec<Row> {
     rows.extend(webhooks::webhooks(call).await);
     rows.extend(toolboxes::catalog_and_secrets(call).await);
     rows.extend(agents::agents(call).await);
+    rows.extend(agents::approvals(call).await);
     rows.extend(tickets::support(call).await);
     rows.extend(toolboxes::tool_servers(call).await);
     rows.extend(drafts(call).await);
