@@ -58,8 +58,8 @@ waypost_testkit::needs_docker! {
         let checked: Value = serde_json::from_str(&checked).unwrap();
         assert!(checked["pending"].as_u64().is_some_and(|pending| pending > 0), "{checked}");
         let pending = waypost.run(&["approval", "list", "--state", "pending", "--org", "acme", "--json"]).await;
-        let pending: Vec<Value> = serde_json::from_str(&pending).unwrap();
-        let echo = pending.iter().find(|approval| approval["name"] == "echo").expect("the tool waits");
+        let pending: Value = serde_json::from_str(&pending).unwrap();
+        let echo = pending["items"].as_array().into_iter().flatten().find(|approval| approval["name"] == "echo").expect("the tool waits");
         let id = echo["id"].as_str().unwrap();
         let shown = waypost.run(&["approval", "show", id, "--org", "acme"]).await;
         assert!(shown.contains("inputSchema"), "{shown}");
@@ -84,9 +84,9 @@ waypost_testkit::needs_docker! {
             }
         };
         tokio::time::timeout(crate::support::TIMEOUT, removed).await.expect("the instance is removed");
-        let grants: Vec<Value> =
+        let grants: Value =
             serde_json::from_str(&waypost.run(&["grant", "list", "--org", "acme", "--json"]).await).unwrap();
-        assert_eq!(grants, [] as [Value; 0], "grants are deleted with their instance");
+        assert_eq!(grants["items"], json!([]), "grants are deleted with their instance");
         toolbox.stop().await;
         assert_nothing_left(&engine, &toolbox.id, toolbox.secrets());
         engine.remove_images_of(registry.address());

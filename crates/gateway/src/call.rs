@@ -9,6 +9,7 @@ use futures::stream;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use waypost_core::grant::allows;
+use waypost_core::instance::DesiredRun;
 use waypost_core::tool_definition::DefinitionKind;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::INVALID_REQUEST;
@@ -52,6 +53,10 @@ impl Gateway {
         let unknown = || reply::rejection(&reply::unknown(request), is_modern);
         // Nobody can make this installation read a server that they were not granted.
         let Some(found) = self.find_allowed(&access, address, request) else { return Ok(unknown()) };
+        if found.server.instance.desired == DesiredRun::Stopped {
+            let message = "The server is stopped. Ask an admin of the organisation to start it.";
+            return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
+        }
         if self.check_definitions(&found.server.instance).await? {
             access = self.access.find(&caller.organization_id, &caller.agent_id).await?;
         }

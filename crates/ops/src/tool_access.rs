@@ -5,7 +5,9 @@
 //! 1. What [`ToolAccessCache::find`] returns was current at most [`MAX_AGE`] before: a change of a grant, an approval or a tool
 //!    set takes effect in every process within this time.
 //! 2. If the database fails, what was current at most [`MAX_AGE_WITHOUT_DATABASE`] before is returned; then nothing is.
-//! 3. An organisation is loaded by one request at a time, and the others wait for it.
+//! 3. What a toolbox reports, such as an update that was rolled back, is not numbered as a change. It takes effect after at most
+//!    [`MAX_LOADED_AGE`].
+//! 4. An organisation is loaded by one request at a time, and the others wait for it.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -29,6 +31,8 @@ use crate::Ops;
 pub const MAX_AGE: Duration = Duration::from_millis(250);
 /// The age up to which access is used if the database fails.
 pub const MAX_AGE_WITHOUT_DATABASE: Duration = Duration::from_secs(1);
+/// The age after which access is loaded again, also if no change is known.
+pub const MAX_LOADED_AGE: Duration = Duration::from_secs(5);
 /// The maximum number of organisations whose access is cached.
 const ORGANIZATIONS: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
 /// The maximum number of agents of an organisation whose grants are cached: its maximum number of agents.
@@ -85,6 +89,7 @@ struct Entry {
 #[derive(Debug, Clone)]
 struct Current {
     version: (i64, i64),
+    loaded_at: Instant,
     checked_at: Instant,
     access: Arc<ToolAccess>,
     grants: HashMap<AgentId, Arc<HashMap<InstanceId, Vec<Grant>>>>,
@@ -145,13 +150,14 @@ impl ToolAccessCache {
         let checked_at = Instant::now();
         let version = conn.organization_version(organization).await?;
         let known = entry.current.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut current = match known.filter(|known| known.version == version) {
-            Some(known) => Current { checked_at, ..known },
-            None => {
-                let access = Arc::new(load_access(&mut conn, organization).await?);
-                Current { version, checked_at, access, grants: HashMap::new() }
-            }
-        };
+        let mut current =
+            match known.filter(|known| known.version == version && known.loaded_at.elapsed() < MAX_LOADED_AGE) {
+                Some(known) => Current { checked_at, ..known },
+                None => {
+                    let access = Arc::new(load_access(&mut conn, organization).await?);
+                    Current { version, loaded_at: checked_at, checked_at, access, grants: HashMap::new() }
+                }
+            };
         if !current.grants.contains_key(agent) {
             let limit = u32::try_from(MAX_GRANTS).unwrap_or(u32::MAX);
             let filter = GrantFilter { agent: Some(agent), instance: None };

@@ -214,3 +214,16 @@ async fn the_list_of_tools_waits_for_no_server() {
     assert_eq!(stage.tools().await, ["search__delete", "search__find"]);
     stage.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_instance_rejects_calls() {
+    let stage = Stage::new().await.ready().await;
+    let path = format!("/instances/{}", stage.instance);
+    stage.api.post(&format!("{path}/stop"), json!({})).await.assert_status(200);
+    let answer = stage.call("search__find", json!({})).await;
+    assert_eq!(answer["error"]["data"]["reason"], "not_running");
+    assert_eq!(stage.received(), [] as [Value; 0]);
+    stage.api.post(&format!("{path}/start"), json!({})).await.assert_status(200);
+    assert!(stage.call("search__find", json!({})).await.get("result").is_some());
+    stage.finish().await;
+}

@@ -187,9 +187,12 @@ async fn deploy(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<Deploy
     deployments::begin(cx, tx, instance).await
 }
 
+/// Records an operation on an instance, and notifies the gateways of all processes. The last statement of a transaction,
+/// because the number of the last change is locked until its end.
 async fn record_operation(cx: &Ctx, tx: &mut Tx, instance: &Instance, action: &'static str) -> Result<()> {
     let detail = audit_detail(instance);
-    record(cx, tx, &instance.organization_id, Entry { action, target: instance.id.as_str(), detail }).await
+    record(cx, tx, &instance.organization_id, Entry { action, target: instance.id.as_str(), detail }).await?;
+    Ok(tx.bump_config_version(&instance.organization_id).await?)
 }
 
 /// Returns the details for the audit log: IDs and names only. A configuration may be large, and is stored with its
