@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
-use waypost_gateway::{AgentCaller, GatewayAddress};
+use waypost_gateway::GatewayAddress;
 use waypost_http_kit::layered::record_route;
 use waypost_mcp::endpoint::HandlerFactory;
 use waypost_ops::agent_tokens;
@@ -51,8 +51,7 @@ async fn serve<R: HandlerFactory>(
         Err(_) => return json_error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again in a few seconds."),
     };
     let address = GatewayAddress { organization: names.remove("organization"), tool_set: names.remove("tool_set") };
-    let caller = AgentCaller { organization_id: agent.organization_id, agent_id: agent.agent.id };
-    gateway.handle(&caller, &address, request.into_parts()).await
+    gateway.handle(&agent, &address, request.into_parts()).await
 }
 
 /// Returns the bearer token (RFC 6750, section 2.1). Several headers are ambiguous, so they count as none.

@@ -15,6 +15,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::INVALID_REQUEST;
 use waypost_mcp_wire::rewrite::{Caching, Rewrite};
 use waypost_mcp_wire::strict::{Message, MessageKind, text_of};
+use waypost_ops::agent_tokens::ResolvedAgent;
 use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
 use waypost_ops::tool_access::AgentAccess;
 use waypost_toolbox_proto::entry::Sharing;
@@ -24,7 +25,7 @@ use crate::headers::check_arguments;
 use crate::reply;
 use crate::slots::CallSlot;
 use crate::view::{Found, View};
-use crate::{AgentCaller, Gateway, GatewayAddress};
+use crate::{Gateway, GatewayAddress};
 
 /// The time for the response of a server, including the start of its container.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,16 +41,16 @@ impl Gateway {
     /// Relays a call to its server.
     pub(crate) async fn call(
         &self,
-        caller: &AgentCaller,
+        caller: &ResolvedAgent,
         address: &GatewayAddress,
         request: &Message<'_>,
         headers: &HeaderMap,
     ) -> Result<Response> {
         let is_modern = request.is_modern();
-        let Some(slot) = self.slots.acquire(&caller.agent_id) else {
+        let Some(slot) = self.slots.acquire(&caller.agent.id) else {
             return Ok(reply::rejection(&reply::too_many(request), is_modern));
         };
-        let mut access = self.access.find(&caller.organization_id, &caller.agent_id).await?;
+        let mut access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         let unknown = || reply::rejection(&reply::unknown(request), is_modern);
         // Nobody can make this installation read a server that they were not granted.
         let Some(found) = self.find_allowed(&access, address, request) else { return Ok(unknown()) };
@@ -58,7 +59,7 @@ impl Gateway {
             return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
         }
         if self.check_definitions(&found.server.instance).await? {
-            access = self.access.find(&caller.organization_id, &caller.agent_id).await?;
+            access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         }
         let Some(found) = self.find_allowed(&access, address, request) else { return Ok(unknown()) };
         if let Err(error) = check_arguments(request, headers, &found.definition.definition) {
@@ -101,13 +102,13 @@ impl Gateway {
     }
 
     /// Returns the key of the container that a call uses.
-    fn container_key(&self, caller: &AgentCaller, sharing: Sharing) -> String {
+    fn container_key(&self, caller: &ResolvedAgent, sharing: Sharing) -> String {
         match sharing {
-            Sharing::Shared | Sharing::PerAgent => format!("agent:{}", caller.agent_id),
+            Sharing::Shared | Sharing::PerAgent => format!("agent:{}", caller.agent.id),
             Sharing::PerSession => {
                 let mut bytes = [0_u8; 15];
                 self.cx.random.fill(&mut bytes);
-                format!("agent:{}:{}", caller.agent_id, waypost_core::id::base32(&bytes))
+                format!("agent:{}:{}", caller.agent.id, waypost_core::id::base32(&bytes))
             }
         }
     }

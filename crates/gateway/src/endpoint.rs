@@ -14,11 +14,12 @@ use waypost_mcp_wire::strict::{Message, MessageKind, Messages, text_of};
 use waypost_mcp_wire::{
     INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, PARSE_ERROR, UNSUPPORTED_VERSION,
 };
+use waypost_ops::agent_tokens::ResolvedAgent;
 use waypost_ops::tool_access::AgentAccess;
 
 use crate::call::is_relayed;
 use crate::view::View;
-use crate::{AgentCaller, Gateway, GatewayAddress, headers, lists, reply};
+use crate::{Gateway, GatewayAddress, headers, lists, reply};
 
 /// The maximum size of a message in bytes.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -28,7 +29,7 @@ impl Gateway {
     /// 404, whether it exists or not.
     pub async fn handle(
         &self,
-        caller: &AgentCaller,
+        caller: &ResolvedAgent,
         address: &GatewayAddress,
         (parts, body): (Parts, Body),
     ) -> Response {
@@ -79,7 +80,7 @@ impl Gateway {
 
     async fn answer(
         &self,
-        caller: &AgentCaller,
+        caller: &ResolvedAgent,
         address: &GatewayAddress,
         request: &Message<'_>,
         headers: &HeaderMap,
@@ -106,7 +107,7 @@ impl Gateway {
             }
             return self.call(caller, address, request, headers).await;
         }
-        let access = self.access.find(&caller.organization_id, &caller.agent_id).await?;
+        let access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         let tool_set = self.tool_set(&access, address).ok_or_else(|| Error::not_found("tool set"))?;
         let view = View::new(&access, tool_set, self.cx.now());
         if let Some((kind, member)) = lists::kind_of(method) {
@@ -128,8 +129,8 @@ impl Gateway {
     }
 
     /// Returns what the agent can use at an address; `None` if the address is not the agent's.
-    async fn find_access(&self, caller: &AgentCaller, address: &GatewayAddress) -> Result<Option<AgentAccess>> {
-        let access = self.access.find(&caller.organization_id, &caller.agent_id).await?;
+    async fn find_access(&self, caller: &ResolvedAgent, address: &GatewayAddress) -> Result<Option<AgentAccess>> {
+        let access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         let slug = &access.access.organization_slug;
         let is_own = address.organization.as_ref().is_none_or(|organization| organization == slug);
         Ok(Some(access).filter(|access| is_own && self.tool_set(access, address).is_some()))

@@ -2,10 +2,10 @@
 //!
 //! A server is read by one call at a time, and the others use the result: there is one check per server, not one per call.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hashlink::LruCache;
 use tokio::time::Instant;
 use waypost_core::id::InstanceId;
 use waypost_core::instance::Instance;
@@ -17,10 +17,19 @@ use crate::Gateway;
 /// The time for which the failure of a check applies to other calls: they do not wait for a dead server one after another.
 const FAILURE_AGE: Duration = Duration::from_secs(1);
 
+/// The maximum number of servers whose last check is remembered. The check of another one is repeated.
+const SERVERS: usize = 10_000;
+
 /// The last check of each server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Freshness {
-    servers: Mutex<HashMap<InstanceId, Arc<tokio::sync::Mutex<LastCheck>>>>,
+    servers: Mutex<LruCache<InstanceId, Arc<tokio::sync::Mutex<LastCheck>>>>,
+}
+
+impl Default for Freshness {
+    fn default() -> Self {
+        Self { servers: Mutex::new(LruCache::new(SERVERS)) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +41,12 @@ struct LastCheck {
 impl Freshness {
     fn server(&self, instance: &InstanceId) -> Arc<tokio::sync::Mutex<LastCheck>> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(servers.entry(instance.clone()).or_default())
+        if let Some(server) = servers.get(instance) {
+            return Arc::clone(server);
+        }
+        let server = Arc::default();
+        servers.insert(instance.clone(), Arc::clone(&server));
+        server
     }
 }
 

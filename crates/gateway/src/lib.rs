@@ -19,7 +19,6 @@ mod view;
 use std::time::Duration;
 
 use waypost_core::caller::Ctx;
-use waypost_core::id::{AgentId, OrganizationId};
 use waypost_ops::Ops;
 use waypost_ops::tool_access::{self, ToolAccessCache};
 
@@ -44,15 +43,6 @@ impl Default for GatewayOptions {
     fn default() -> Self {
         Self { definition_max_age: DEFINITION_MAX_AGE, access_max_age: tool_access::MAX_AGE }
     }
-}
-
-/// An agent that was identified by its token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentCaller {
-    /// The organisation of the agent.
-    pub organization_id: OrganizationId,
-    /// The agent.
-    pub agent_id: AgentId,
 }
 
 /// The address that an agent uses: `/gateway/mcp`, `/gateway/ORG/mcp` or `/gateway/ORG/SET/mcp`.

@@ -29,6 +29,8 @@ pub(crate) struct Item<'a> {
 pub(crate) struct Found<'a> {
     pub(crate) server: &'a AccessibleServer,
     pub(crate) definition: &'a ToolDefinition,
+    /// What is used. For a resource of a template, `definition` is the template.
+    kind: DefinitionKind,
     /// The name or URI by which the server knows it.
     pub(crate) original: String,
     /// The grants of the agent for this server.
@@ -38,7 +40,7 @@ pub(crate) struct Found<'a> {
 impl Found<'_> {
     /// Returns the target for the rules of grants.
     pub(crate) fn target(&self) -> Target<'_> {
-        Target { kind: self.definition.kind, name: &self.definition.name, class: self.definition.class }
+        Target { kind: self.kind, name: &self.original, class: self.definition.class }
     }
 }
 
@@ -71,14 +73,20 @@ impl<'a> View<'a> {
         Some(self.found(server, definition, definition.name.clone()))
     }
 
-    /// Returns the resource with this public URI: one that the server lists, or one of a template.
+    /// Returns the resource with this public URI: one that the server lists, or one of a template. If the server lists the
+    /// resource, its own approval decides, so that a template gives no access to what was classified differently, or
+    /// was not approved.
     pub(crate) fn find_resource(&self, public: &str) -> Option<Found<'a>> {
         let (server, uri) = self.split(public)?;
-        let listed = self.definitions(server, DefinitionKind::Resource).find(|(_, listed)| listed.name == uri);
-        let templates = || self.definitions(server, DefinitionKind::ResourceTemplate);
+        if server.quarantined_resources.contains(uri) {
+            return None;
+        }
         let matches = |template: &str| UriTemplate::parse(template).is_ok_and(|template| template.matches(uri));
-        let found = listed.or_else(|| templates().find(|(_, template)| matches(&template.name)));
-        found.map(|(server, definition)| self.found(server, definition, uri.to_owned()))
+        let listed = self.approved(server, DefinitionKind::Resource).find(|listed| listed.name == uri);
+        let template = || self.approved(server, DefinitionKind::ResourceTemplate).find(|listed| matches(&listed.name));
+        let definition = listed.or_else(template)?;
+        let found = Found { kind: DefinitionKind::Resource, ..self.found(server, definition, uri.to_owned()) };
+        covers(found.grants, self.now, found.target()).then_some(found)
     }
 
     /// Returns the template with this public URI template.
@@ -90,7 +98,7 @@ impl<'a> View<'a> {
     }
 
     fn found(&self, server: &'a AccessibleServer, definition: &'a ToolDefinition, original: String) -> Found<'a> {
-        Found { server, definition, original, grants: self.grants(server) }
+        Found { server, definition, kind: definition.kind, original, grants: self.grants(server) }
     }
 
     fn grants(&self, server: &AccessibleServer) -> &'a [Grant] {
@@ -114,20 +122,25 @@ impl<'a> View<'a> {
         server: &'a AccessibleServer,
         kind: DefinitionKind,
     ) -> impl Iterator<Item = (&'a AccessibleServer, &'a ToolDefinition)> + use<'a> {
-        let (this, grants) = (*self, self.grants(server));
+        let (now, grants) = (self.now, self.grants(server));
+        let is_granted = move |definition: &&ToolDefinition| {
+            covers(grants, now, Target { kind, name: &definition.name, class: definition.class })
+        };
+        self.approved(server, kind).filter(is_granted).map(move |definition| (server, definition))
+    }
+
+    /// Returns the approved definitions of one kind that belong to the address, granted or not.
+    fn approved(
+        &self,
+        server: &'a AccessibleServer,
+        kind: DefinitionKind,
+    ) -> impl Iterator<Item = &'a ToolDefinition> + use<'a> {
         let tools = self.member(server).and_then(|member| member.tools.as_ref());
         // A tool set that lists tools contains nothing else.
         let is_selected = move |definition: &ToolDefinition| {
             tools.is_none_or(|tools| kind == DefinitionKind::Tool && tools.contains(&definition.name))
         };
-        server
-            .definitions
-            .iter()
-            .filter(move |definition| definition.kind == kind && is_selected(definition))
-            .filter(move |definition| {
-                covers(grants, this.now, Target { kind, name: &definition.name, class: definition.class })
-            })
-            .map(move |definition| (server, definition))
+        server.definitions.iter().filter(move |definition| definition.kind == kind && is_selected(definition))
     }
 
     fn has_prefix(&self) -> bool {

@@ -9,8 +9,7 @@
 //!    [`MAX_LOADED_AGE`].
 //! 4. An organisation is loaded by one request at a time, and the others wait for it.
 
-use std::collections::HashMap;
-use std::num::NonZeroUsize;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ pub const MAX_AGE_WITHOUT_DATABASE: Duration = Duration::from_secs(1);
 /// The age after which access is loaded again, also if no change is known.
 pub const MAX_LOADED_AGE: Duration = Duration::from_secs(5);
 /// The maximum number of organisations whose access is cached.
-const ORGANIZATIONS: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
+const ORGANIZATIONS: usize = 1_000;
 /// The maximum number of agents of an organisation whose grants are cached: its maximum number of agents.
 const AGENTS: usize = waypost_core::agent::MAX_AGENTS;
 /// The number of instances that are read at a time.
@@ -60,6 +59,8 @@ pub struct AccessibleServer {
     pub sharing: Sharing,
     /// The definitions that are approved and listed, ordered by kind and name.
     pub definitions: Vec<ToolDefinition>,
+    /// The URIs of the resources that are listed but not approved: they cannot be read through a template either.
+    pub quarantined_resources: HashSet<String>,
 }
 
 /// What an agent can use.
@@ -99,7 +100,7 @@ impl ToolAccessCache {
     /// Creates an empty cache, which uses access without asking the database for `max_age`.
     #[must_use]
     pub fn new(ops: Ops, max_age: Duration) -> Self {
-        let organizations = Mutex::new(hashlink::LruCache::new(ORGANIZATIONS.get()));
+        let organizations = Mutex::new(hashlink::LruCache::new(ORGANIZATIONS));
         Self { ops, max_age, organizations }
     }
 
@@ -189,6 +190,10 @@ async fn load_access(conn: &mut Conn, organization: &OrganizationId) -> Result<T
     for definition in tool_definition::list_usable(conn, organization).await? {
         definitions.entry(definition.instance_id.clone()).or_default().push(definition);
     }
+    let mut quarantined: HashMap<InstanceId, HashSet<String>> = HashMap::new();
+    for (instance, uri) in tool_definition::list_quarantined_resources(conn, organization).await? {
+        quarantined.entry(instance).or_default().insert(uri);
+    }
     let mut servers = Vec::new();
     let mut after: Option<String> = None;
     loop {
@@ -199,7 +204,8 @@ async fn load_access(conn: &mut Conn, organization: &OrganizationId) -> Result<T
             let Some(definitions) = definitions.remove(&instance.id) else { continue };
             let source = instance_source::find(conn, organization, &instance.catalog_version_id).await?;
             let sharing = source.map_or(Sharing::PerSession, |source| source.version.definition.sharing);
-            servers.push(AccessibleServer { instance, sharing, definitions });
+            let quarantined_resources = quarantined.remove(&instance.id).unwrap_or_default();
+            servers.push(AccessibleServer { instance, sharing, definitions, quarantined_resources });
         }
         if after.is_none() {
             break;

@@ -207,6 +207,22 @@ pub async fn list_usable(conn: &mut Conn, organization: &OrganizationId) -> Resu
     rows.into_iter().map(ToolDefinition::try_from).collect()
 }
 
+/// Returns the instance and URI of each resource that a server lists at present and that is not approved.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn list_quarantined_resources(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+) -> Result<Vec<(InstanceId, String)>> {
+    const SQL: &str = "SELECT instance_id, name FROM tool_definitions
+        WHERE organization_id = $1 AND kind = $2 AND state <> $3 AND is_current = $4";
+    let rows: Vec<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(DefinitionKind::Resource.as_str()).bind(ApprovalState::Approved.as_str())
+        .bind(true).fetch_all(c).await?);
+    Ok(rows.into_iter().map(|(instance, uri)| (InstanceId::from_store(instance), uri)).collect())
+}
+
 /// The content of a definition: definitions of different instances with the same content are the same.
 #[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {

@@ -80,7 +80,8 @@ pub struct Setup {
     pub ticket_limits: TicketLimits,
     /// The setting `toolboxes`.
     pub toolboxes: ToolboxSwitch,
-    pub gateway: GatewayOptions,
+    /// `None` switches the gateway off.
+    pub gateway: Option<GatewayOptions>,
 }
 
 impl Default for Setup {
@@ -102,7 +103,7 @@ impl Default for Setup {
             ticket_limits: TicketLimits::default(),
             toolboxes: ToolboxSwitch::On,
             // Changes take effect at once.
-            gateway: GatewayOptions { definition_max_age: Duration::ZERO, access_max_age: Duration::ZERO },
+            gateway: Some(GatewayOptions { definition_max_age: Duration::ZERO, access_max_age: Duration::ZERO }),
         }
     }
 }
@@ -238,7 +239,7 @@ impl App {
             endpoint,
             auth,
             console,
-            gateway: Some(Gateway::new(hosting.ops().clone(), gateway_cx, setup.gateway)),
+            gateway: setup.gateway.map(|options| Gateway::new(hosting.ops().clone(), gateway_cx, options)),
             toolboxes: toolboxes.clone(),
             random: Arc::clone(&random),
         };

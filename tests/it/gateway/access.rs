@@ -227,3 +227,32 @@ async fn a_stopped_instance_rejects_calls() {
     assert!(stage.call("search__find", json!({})).await.get("result").is_some());
     stage.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_gives_no_access_to_resources_that_were_decided_differently() {
+    let stage = Stage::new().await;
+    stage.set(|server| {
+        server.resources = vec![json!({ "uri": "notes://secret", "name": "Secret" })];
+        server.templates = vec![json!({ "uriTemplate": "notes://{id}", "name": "Note" })];
+    });
+    let can_read = async |stage: &Stage, id: &str| {
+        let uri = format!("wp+search:notes://{id}");
+        stage.legacy_request("resources/read", json!({ "uri": uri })).await.get("result").is_some()
+    };
+    let grant = stage.grant(AccessLevel::ReadOnly).await;
+    // The template is approved, the resource is not.
+    stage.approve("resource_template", "read").await;
+    assert!(can_read(&stage, "7").await && !can_read(&stage, "secret").await);
+    // The resource is classified as `write`.
+    stage.approve("resource", "write").await;
+    assert!(can_read(&stage, "7").await && !can_read(&stage, "secret").await);
+    // A grant of one URI covers only this one, although the definition is a template.
+    let custom = GrantPatch {
+        access: Some(AccessLevel::Custom),
+        resources: Some(vec!["notes://7".to_owned()]),
+        ..GrantPatch::default()
+    };
+    stage.change(&grant, custom).await;
+    assert!(can_read(&stage, "7").await && !can_read(&stage, "8").await && !can_read(&stage, "secret").await);
+    stage.finish().await;
+}

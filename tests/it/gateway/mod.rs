@@ -7,7 +7,9 @@ mod smuggling;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
-use http::{Method, Request, StatusCode};
+use bytes::Bytes;
+use h2::SendStream;
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -32,6 +34,11 @@ struct ServerState {
     received: Vec<Value>,
     /// What it answers to calls, one line per message. The placeholder `ID` is the ID of the call.
     answers: Vec<Vec<u8>>,
+    /// Whether calls are not answered but kept in `held`.
+    is_holding: bool,
+    held: Vec<SendStream<Bytes>>,
+    /// The headers of the calls.
+    headers: Vec<HeaderMap>,
 }
 
 /// A product with one instance, whose server a test controls, and an agent.
@@ -122,11 +129,18 @@ impl Stage {
 
     /// Approves everything that the server lists at present.
     async fn approve_all(&self, class: &str) {
+        self.approve("", class).await;
+    }
+
+    /// Approves what the server lists at present of one kind; everything if `kind` is empty.
+    async fn approve(&self, kind: &str, class: &str) {
         self.api.post(&format!("/instances/{}/check-definitions", self.instance), json!({})).await.assert_status(200);
         let pending = self.api.get("/tool-approvals?state=pending").await;
         for approval in pending["items"].as_array().unwrap() {
-            let path = format!("/tool-approvals/{}/approve", approval["id"].as_str().unwrap());
-            self.api.post(&path, json!({ "digest": approval["digest"], "class": class })).await.assert_status(200);
+            if kind.is_empty() || approval["kind"] == kind {
+                let path = format!("/tool-approvals/{}/approve", approval["id"].as_str().unwrap());
+                self.api.post(&path, json!({ "digest": approval["digest"], "class": class })).await.assert_status(200);
+            }
         }
     }
 
@@ -222,6 +236,11 @@ async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
             "resources/templates/list" => list("resourceTemplates", &server.templates),
             _ => {
                 server.received.push(message.clone());
+                server.headers.push(call.headers().clone());
+                if server.is_holding {
+                    server.held.push(call.open(200));
+                    return;
+                }
                 let id = message["id"].to_string();
                 server.answers.iter().map(|line| with_id(line, &id)).collect()
             }
@@ -233,7 +252,7 @@ async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
         // Fails if the gateway has cancelled the call.
         let _ = waypost_link_io::send(&mut stream, line.into()).await;
     }
-    let _ = stream.send_data(bytes::Bytes::new(), true);
+    let _ = stream.send_data(Bytes::new(), true);
 }
 
 /// Replaces the first placeholder in bytes that need not be UTF-8.

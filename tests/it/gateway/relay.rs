@@ -1,10 +1,15 @@
 //! What reaches the other side, byte for byte, between both eras.
 
 use axum::body::Body;
+use futures::FutureExt;
+use futures::future::select_all;
+use h2::Reason;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Stage, is_unknown};
+use crate::app::{App, Setup};
+use crate::daemon::cancelled;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_is_relayed_as_it_was_sent() {
@@ -109,4 +114,63 @@ async fn other_methods_and_content_types_are_rejected() {
     };
     assert_eq!((status, &version["error"]["code"]), (StatusCode::BAD_REQUEST, &json!(-32022)));
     stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_cancelled_if_its_agent_disconnects() {
+    let stage = Stage::new().await.ready().await;
+    stage.set(|server| server.is_holding = true);
+    let held = async {
+        loop {
+            if let Some(stream) = stage.server.lock().unwrap().held.pop() {
+                return stream;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let stream = tokio::select! {
+        answer = stage.call("search__find", json!({})) => panic!("the call is not answered: {answer}"),
+        stream = held => stream,
+    };
+    // The future of the call was dropped, as that of a connection which is closed.
+    assert_eq!(cancelled(stream).await, Reason::CANCEL);
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_has_ten_calls_at_a_time() {
+    let stage = Stage::new().await.ready().await;
+    stage.set(|server| server.is_holding = true);
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search__find"}}"#;
+    let calls = (0..11).map(|_| stage.send("/gateway/mcp", Some(&stage.token), &[], call).boxed());
+    let ((status, text), _, held) = select_all(calls).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{text}");
+    assert!(text.contains("-31429") && text.contains("Wait for one to end"), "{text}");
+    assert_eq!(held.len(), 10);
+    drop(held);
+    stage.set(|server| server.is_holding = false);
+    assert!(stage.call("search__find", json!({})).await.get("result").is_some(), "the slots are free again");
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_header_of_the_agent_is_forwarded() {
+    let stage = Stage::new().await.ready().await;
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search__find"}}"#;
+    let headers = [("cookie", "a=b"), ("x-custom", "value"), ("traceparent", "00-0-0-00")];
+    assert_eq!(stage.send("/gateway/mcp", Some(&stage.token), &headers, call).await.0, StatusCode::OK);
+    let received = stage.server.lock().unwrap().headers.pop().unwrap();
+    let mut names: Vec<_> = received.keys().map(http::HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-type", "waypost-container-key", "waypost-timeout-ms"]);
+    assert_eq!(received["waypost-container-key"], format!("agent:{}", stage.agent));
+    stage.finish().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_off_does_not_exist() {
+    let app = App::with(Setup { gateway: None, ..Setup::default() }).await;
+    let request = Request::post("/gateway/mcp").header("host", "localhost:8080").body(Body::empty()).unwrap();
+    assert_eq!(app.send(request).await.status(), StatusCode::NOT_FOUND);
+    app.finish().await;
 }

@@ -125,6 +125,14 @@ async fn definitions_with_the_same_content_are_found(TwoWorlds { mut tx, one, tw
         assert_eq!(tool_definition::list_by_content(&mut tx, &one.organization, other).await.unwrap(), []);
     }
     assert_eq!(tool_definition::list_by_content(&mut tx, &two.organization, content).await.unwrap(), []);
+    let resource = ToolDefinition { kind: DefinitionKind::Resource, ..definition(&one, "notes://1", "d4") };
+    tool_definition::insert(&mut tx, &resource).await.unwrap();
+    let quarantined = tool_definition::list_quarantined_resources(&mut tx, &one.organization).await.unwrap();
+    assert_eq!(quarantined, [(instance(), "notes://1".to_owned())]);
+    assert_eq!(tool_definition::list_quarantined_resources(&mut tx, &two.organization).await.unwrap(), []);
+    let approved = ToolDefinition { state: ApprovalState::Approved, class: Some(Class::Read), ..resource };
+    assert!(tool_definition::update_approval(&mut tx, &approved).await.unwrap());
+    assert_eq!(tool_definition::list_quarantined_resources(&mut tx, &one.organization).await.unwrap(), []);
     assert!(organization::delete(&mut tx, &one.organization).await.unwrap());
     assert_eq!(tool_definition::find(&mut tx, &one.organization, &new.id).await.unwrap(), None);
 }
