@@ -25,11 +25,12 @@ install:
     cd e2e/conformance && npm ci --no-audit --no-fund
     cd e2e/browser && npm ci --ignore-scripts --no-audit --no-fund
     bash e2e/clients/install.sh
+    bash e2e/servers/install.sh
     bash e2e/agents/install.sh
     cd e2e/snippets && npm ci --ignore-scripts --no-audit --no-fund
     bash e2e/api/install.sh
 
-# Run the official conformance suite against the fixtures and the product
+# Run the official conformance suite against the fixtures, also through the gateway, and the product
 conformance:
     cargo test -p waypost --features slow-tests --test conformance
 
@@ -65,6 +66,11 @@ docker:
 # Stop the engine that `just docker` started, and remove its data
 docker-stop:
     @.ci/docker stop
+
+# Benchmark the gateway against direct calls and a bare relay, and print the table in benches/README.md
+bench-gateway *ARGS:
+    cargo build --profile dist -p waypost -p waypost-bench
+    target/dist/waypost-bench gateway --json bench-gateway.json {{ARGS}}
 
 # Benchmark Waypost against its references and print the table in benches/README.md
 bench *ARGS:

@@ -17,8 +17,8 @@ use waypost_ops::retention::{self, RetentionPeriods};
 use waypost_ops::toolbox_directory::{KnownRevisions, ToolboxDirectory};
 use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{
-    Ops, agent_tokens, analytics, authorizations, deployments, identity, instances, notifications, toolbox_counts,
-    toolboxes,
+    Ops, agent_tokens, analytics, authorizations, deployments, identity, instances, notifications, remote_checks,
+    remote_tokens, toolbox_counts, toolboxes,
 };
 
 use crate::notifications::NotificationSender;
@@ -105,6 +105,12 @@ fn start_toolboxes(leased: &LeasedJobs<'_>) {
         instances::advance_rotations(&Ctx::operator(), &ops).await?;
         Ok(())
     });
+    leased.start(remote_tokens::JOB, |ops| async move {
+        remote_tokens::refresh_due(&Ctx::operator(), &ops).await?;
+        Ok(())
+    });
+    let job = Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("remote-servers", POLL_INTERVAL) };
+    leased.start_job(job, |ops| async move { Ok(remote_checks::check_due(&Ctx::operator(), &ops).await?) });
 }
 
 /// Starts the job that sends emails about tickets. It runs in every process, because each digest and each email is claimed
@@ -183,7 +189,15 @@ impl LeasedJobs<'_> {
         F: Fn(Ops) -> R + Send + Sync + 'static,
         R: Future<Output = Result> + Send + 'static,
     {
+        self.start_job(Job::new(name, DATABASE_INTERVAL), run);
+    }
+
+    fn start_job<F, R>(&self, job: Job, run: F)
+    where
+        F: Fn(Ops) -> R + Send + Sync + 'static,
+        R: Future<Output = Result> + Send + 'static,
+    {
         let ops = self.ops.clone();
-        self.jobs.start_leased(Job::new(name, DATABASE_INTERVAL), Arc::clone(&self.leases), move || run(ops.clone()));
+        self.jobs.start_leased(job, Arc::clone(&self.leases), move || run(ops.clone()));
     }
 }

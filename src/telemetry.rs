@@ -142,7 +142,10 @@ fn describe() {
     );
     describe_counter!("waypost_http_requests_total", "HTTP requests, by status");
     describe_histogram!("waypost_http_request_seconds", Unit::Seconds, "Duration of HTTP requests");
-    describe_counter!("waypost_records_lost_total", "Call records that could not be written");
+    describe_counter!(
+        "waypost_records_lost_total",
+        "Call records that could not be written, or for which there was no room in the queue"
+    );
     describe_counter!("waypost_tickets_rejected_total", "Support tickets rejected by a limit, by reason");
     describe_counter!("waypost_emails_total", "Emails, by kind and outcome (sent, failed, rejected, dropped)");
     describe_gauge!("waypost_connections", "Open connections, by port");
@@ -189,6 +192,8 @@ fn describe_toolboxes() {
     );
     describe_counter!("waypost_instance_calls_total", "Calls of tools of instances, by outcome");
     describe_histogram!("waypost_instance_call_seconds", Unit::Seconds, "Duration of these calls, by outcome");
+    describe_counter!("waypost_gateway_calls_total", "Calls through the gateway, by instance, tool and outcome");
+    describe_histogram!("waypost_gateway_call_seconds", Unit::Seconds, "Duration of these calls, by instance and tool");
     describe_counter!("waypost_deployments_total", "Deployments that ended, by outcome and error code");
     describe_histogram!("waypost_deployment_seconds", Unit::Seconds, "Duration of deployments, by outcome");
 }

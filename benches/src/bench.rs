@@ -11,6 +11,7 @@ mod content;
 mod contestants;
 mod editing;
 mod floor;
+mod gateway;
 mod growth;
 mod harness;
 mod leg;
@@ -80,12 +81,24 @@ enum Command {
     Soak(soak::SoakArgs),
     /// Measure toolboxes with a real Docker Engine: that of DOCKER_HOST. The exit code is non-zero only if something failed.
     Toolbox(toolbox::ToolboxArgs),
+    /// Measure the gateway against direct calls and a bare relay. The exit code is non-zero only if a call fails or returns a
+    /// wrong result.
+    Gateway(gateway::GatewayArgs),
     /// Run the hostile clients (started by `soak`).
     #[command(hide = true)]
     Hostile(soak::hostile::HostileArgs),
     /// Run the floor server (started by `run`).
     #[command(hide = true)]
     Floor(floor::FloorArgs),
+    /// Run the MCP server behind the gateways (started by `gateway`).
+    #[command(hide = true)]
+    GatewayUpstream(gateway::upstream::UpstreamArgs),
+    /// Run the bare relay (started by `gateway`).
+    #[command(hide = true)]
+    GatewayRelay(gateway::relay::RelayArgs),
+    /// Run the load generator of `gateway`, which reads a plan from standard input (started by `gateway`).
+    #[command(hide = true)]
+    GatewayLoad,
     /// Run the load generator, which reads a plan from standard input (started by `run`).
     #[command(hide = true)]
     Load,
@@ -96,6 +109,10 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(*args),
         Command::Soak(args) => soak::main(args),
         Command::Toolbox(args) => toolbox::main(args),
+        Command::Gateway(args) => gateway::main(args),
+        Command::GatewayUpstream(args) => gateway::upstream::main(args),
+        Command::GatewayRelay(args) => gateway::relay::main(args),
+        Command::GatewayLoad => gateway::load::main(),
         Command::Hostile(args) => soak::hostile::main(args),
         Command::Floor(args) => floor::main(args),
         Command::Load => load::main(),

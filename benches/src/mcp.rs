@@ -68,7 +68,7 @@ impl Client {
         let reply = connection.post(&self.path, &self.common, body).await?;
         expect_status(&reply, 200)?;
         self.session = reply.session.clone();
-        let result: Envelope<'_, InitializeResult<'_>> = serde_json::from_slice(reply.body)?;
+        let result: Envelope<'_, InitializeResult<'_>> = serde_json::from_slice(message_of(reply.body))?;
         let version = result.result.context("initialize failed")?.protocol_version;
         if version != "2025-11-25" {
             bail!("the server negotiated {version}");
@@ -108,6 +108,20 @@ impl Client {
             Some(outcome) if envelope.id == Some(id) && outcome.is_error != Some(true) => Ok(outcome),
             _ => bail!("{tool} {arguments} failed: {}", excerpt(body)),
         }
+    }
+
+    /// Calls a tool without arguments and with this ID. Returns the body of a response with status 200, unchecked.
+    pub async fn call_with_id<'c>(&mut self, connection: &'c mut Connection, tool: &str, id: u64) -> Result<&'c [u8]> {
+        self.write_headers("tools/call", Some(tool));
+        self.body.clear();
+        let (comma, meta) = if self.era == Era::Modern { (",", META) } else { ("", "") };
+        write!(
+            self.body,
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{}}{comma}{meta}}}}}"#
+        )?;
+        let reply = connection.post(&self.path, &self.headers, &self.body).await?;
+        expect_status(&reply, 200)?;
+        Ok(reply.body)
     }
 
     /// Sends a request without parameters and returns the raw body.
@@ -162,6 +176,13 @@ fn expect_status(reply: &Response<'_>, expected: u16) -> Result<()> {
         return Ok(());
     }
     bail!("HTTP {} instead of {expected}: {}", reply.status, excerpt(reply.body))
+}
+
+/// Returns the message of a response: JSON, or the data of the first event that has any.
+fn message_of(body: &[u8]) -> &[u8] {
+    let mut lines = body.split(|byte| *byte == b'\n');
+    let data = lines.find_map(|line| line.strip_prefix(b"data:").filter(|data| data.len() > 2));
+    data.filter(|_| !body.starts_with(b"{")).unwrap_or(body)
 }
 
 fn excerpt(body: &[u8]) -> String {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use waypost_mcp_wire::definition::{Definition, DefinitionKind, split_list};
 
 fn check(text: &str) {
-    for kind in DefinitionKind::ALL {
+    for kind in DefinitionKind::ALL.iter().copied() {
         match Definition::read(kind, text) {
             Ok(definition) => {
                 let value: Value = serde_json::from_str(definition.raw).unwrap();

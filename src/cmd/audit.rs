@@ -63,7 +63,7 @@ fn to_json(listed: &AuditEventView) -> Value {
     })
 }
 
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     Timestamp::from_rfc3339(text)
         .ok_or_else(|| "expected a time in RFC 3339 format, such as `2026-01-31T00:00:00Z`".to_owned())
 }

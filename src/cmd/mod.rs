@@ -5,9 +5,11 @@ mod approval;
 mod assignment;
 mod audit;
 mod backup;
+mod call;
 mod catalog;
 mod doctor;
 mod expiry;
+mod gateway;
 mod grant;
 mod instance;
 mod join;
@@ -22,6 +24,7 @@ mod secret_key;
 mod serve;
 mod server;
 mod session;
+mod token_file;
 mod tool_set;
 mod toolbox;
 mod user;
@@ -150,6 +153,12 @@ enum Command {
     /// Manage tool sets, each with its own URL of the gateway.
     #[command(subcommand)]
     ToolSet(tool_set::Command),
+    /// Show the log of calls through the gateway.
+    #[command(subcommand)]
+    Call(call::Command),
+    /// Use the gateway on the machine of an agent.
+    #[command(subcommand)]
+    Gateway(gateway::Command),
     /// Apply pending database migrations.
     Migrate(migrate::Args),
     /// Check the installation and suggest fixes.
@@ -244,7 +253,8 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let is_on_machine = matches!(cli.command, Command::Toolbox(toolbox::Command::Machine(_)));
+    // These commands connect to an installation without its REST API.
+    let is_on_machine = matches!(cli.command, Command::Gateway(_) | Command::Toolbox(toolbox::Command::Machine(_)));
     let endpoint = if is_on_machine { None } else { remote::find(&cli.global, &cli.command)? };
     let (url, data_dir) = (cli.global.remote, cli.global.data_dir.clone());
     let mut flags = Vec::new();
@@ -312,6 +322,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Agent(command) => Session::run(&app, async |session| agent::run(session, command).await).await?,
         Command::Grant(command) => Session::run(&app, async |session| grant::run(session, command).await).await?,
         Command::ToolSet(command) => Session::run(&app, async |session| tool_set::run(session, command).await).await?,
+        Command::Call(command) => Session::run(&app, async |session| call::run(session, command).await).await?,
+        Command::Gateway(command) => {
+            let ca_pem = outbound::policy(&app.settings, false)?.extra_roots_pem;
+            gateway::run(command, url, ca_pem.as_deref()).await?;
+        }
         Command::Migrate(args) => migrate::run(&app, args).await?,
         Command::Doctor => return doctor::run(&app).await,
         Command::Backup(args) => backup::backup(&app, args).await?,

@@ -287,6 +287,7 @@ fn build_router(settings: &Settings, services: &Services, web: Web, stop: &StopT
         sign_up: settings.sign_up,
         providers: providers::from_settings(settings)?,
         api_document: waypost_api::document,
+        has_gateway: settings.gateway,
     };
     let auth = Auth::new(State {
         hosting: hosting.clone(),
@@ -305,7 +306,8 @@ fn build_router(settings: &Settings, services: &Services, web: Web, stop: &StopT
         console: Console::new(web, options),
         gateway: settings
             .gateway
-            .then(|| Gateway::new(hosting.ops().clone(), Ctx::operator(), gateway_options(settings))),
+            .then(|| Gateway::new(hosting, Ctx::operator(), gateway_options(settings)))
+            .map(|gateway| Arc::new(gateway.with_stop(stop.accept.clone()))),
         toolboxes: toolbox_directory(services),
         random: Arc::new(SystemRandom),
     }))
@@ -313,7 +315,7 @@ fn build_router(settings: &Settings, services: &Services, web: Web, stop: &StopT
 
 fn gateway_options(settings: &Settings) -> GatewayOptions {
     let definition_max_age = Duration::from_secs(settings.gateway_definition_max_age_seconds.into());
-    GatewayOptions { definition_max_age, ..GatewayOptions::default() }
+    GatewayOptions { definition_max_age, calls_per_hour: settings.gateway_calls_per_hour, ..GatewayOptions::default() }
 }
 
 fn start_jobs(settings: &Settings, services: &Services, metrics: Metrics) -> Jobs {

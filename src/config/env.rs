@@ -10,8 +10,9 @@ const PREFIX: &str = "WAYPOST_";
 /// The path of the configuration file, like `--config`.
 pub(super) const FILE: &str = "WAYPOST_CONFIG";
 /// Variables of commands, which `serve` does not use: the remote installation, like `--url` and `--api-key`, and the token
-/// of `toolbox join`.
-pub(super) const COMMANDS: [&str; 3] = ["WAYPOST_URL", "WAYPOST_API_KEY", "WAYPOST_TOOLBOX_TOKEN"];
+/// of `toolbox join` and of `gateway stdio`.
+pub(super) const COMMANDS: [&str; 4] =
+    ["WAYPOST_URL", "WAYPOST_API_KEY", "WAYPOST_TOOLBOX_TOKEN", "WAYPOST_AGENT_TOKEN"];
 /// Prefix of variables used by the project's tests.
 const TEST_PREFIX: &str = "WAYPOST_TEST_";
 /// Set in every Kubernetes container.

@@ -190,6 +190,8 @@ pub struct Settings {
     pub gateway: bool,
     /// The age in seconds of a tool server's list of definitions up to which it is not read again before a call.
     pub gateway_definition_max_age_seconds: u32,
+    /// The number of calls of an agent through the gateway per hour and process; 0 for no limit.
+    pub gateway_calls_per_hour: u32,
     /// Listen address for requests of other replicas.
     pub internal_listen: Option<SocketAddr>,
     /// The URL at which other replicas reach this one.
@@ -268,6 +270,7 @@ impl Default for Settings {
             toolboxes: true,
             gateway: true,
             gateway_definition_max_age_seconds: 30,
+            gateway_calls_per_hour: 0,
             internal_listen: None,
             internal_url: None,
             listen_limit: 2_000,
@@ -290,6 +293,7 @@ impl Default for Settings {
                 events: Some(400 * DAY_MS),
                 audit: Some(730 * DAY_MS),
                 deliveries: Some(30 * DAY_MS),
+                gateway_calls: Some(30 * DAY_MS),
             },
             log_format: LogFormat::Auto,
             log_level: LogLevel::default(),

@@ -263,7 +263,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "gateway",
         flag: None,
         default: "`on`",
-        help: "`off` switches off the gateway: its addresses do not exist ([gateway.md](gateway.md)).",
+        help: "`off` switches off the gateway: its addresses and pages do not exist ([gateway.md](gateway.md)).",
         set: |settings, text| value::switch(text).map(|is_on| settings.gateway = is_on),
     },
     Setting {
@@ -272,6 +272,13 @@ pub static SETTINGS: &[Setting] = &[
         default: "`30`",
         help: "Age in seconds of a tool server's list of tools, prompts and resources up to which the gateway does not read it again before a call; `0` reads it before every call ([gateway.md](gateway.md#approvals)).",
         set: |settings, text| value::number(text).map(|number| settings.gateway_definition_max_age_seconds = number),
+    },
+    Setting {
+        name: "gateway_calls_per_hour",
+        flag: None,
+        default: "`0`",
+        help: "Calls of each agent through the gateway per hour, in each process; `0` for no limit ([gateway.md](gateway.md#quotas)).",
+        set: |settings, text| value::number(text).map(|number| settings.gateway_calls_per_hour = number),
     },
     Setting {
         name: "internal_listen",
@@ -419,6 +426,13 @@ pub static SETTINGS: &[Setting] = &[
         default: "`30d`",
         help: "Retention period of webhook deliveries that are no longer pending.",
         set: |settings, text| value::period(text).map(|period| settings.retention.deliveries = period),
+    },
+    Setting {
+        name: "retention_gateway_calls",
+        flag: None,
+        default: "`30d`",
+        help: "Retention period of the log of calls through the gateway ([gateway.md](gateway.md#the-log-of-calls)).",
+        set: |settings, text| value::period(text).map(|period| settings.retention.gateway_calls = period),
     },
     Setting {
         name: "log_format",

@@ -22,6 +22,7 @@ fn retention_periods_are_in_days_or_hours_or_off() {
     let periods = load("", &[], &[]).unwrap().retention;
     assert_eq!((periods.tool_calls, periods.events), (Some(90 * day), Some(400 * day)));
     assert_eq!((periods.audit, periods.deliveries), (Some(730 * day), Some(30 * day)));
+    assert_eq!(periods.gateway_calls, Some(30 * day));
     for (text, period) in [("1d", Some(day)), ("36h", Some(day * 3 / 2)), ("off", None), ("0", None), ("0d", None)] {
         let settings = load("", &[("WAYPOST_RETENTION_AUDIT", text)], &[]).unwrap();
         assert_eq!(settings.retention.audit, period, "{text}");

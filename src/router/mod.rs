@@ -50,12 +50,12 @@ pub struct RouterState<R> {
     pub hosting: Hosting,
     /// The MCP endpoint of all hosted servers.
     pub endpoint: Endpoint<R>,
-    /// The authorization server of all hosted servers.
+    /// The authorization server of all hosted servers and the gateway.
     pub auth: Auth,
     /// The console and the public pages of the hosted servers. The REST API uses the same state.
     pub console: Console,
     /// The gateway through which agents use tool servers. `None` if it is off.
-    pub gateway: Option<Gateway>,
+    pub gateway: Option<Arc<Gateway>>,
     /// What the links to toolboxes use.
     pub toolboxes: ToolboxDirectory,
     /// Source of randomness for request IDs.
@@ -117,8 +117,10 @@ fn others<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
     let console = waypost_console::router(state.console.clone(), any(fallback));
     let console = Router::new().nest_service("/api/v1", waypost_api::router(&state.console)).fallback_service(console);
     let console = layered(console, middleware::from_fn_with_state(Arc::clone(state), serve_console::<R>));
+    let gateway = if state.gateway.is_some() { gateway::oauth(state) } else { Router::new() };
     Router::new()
         .merge(oauth(state))
+        .merge(gateway)
         .merge(public_pages(state))
         .merge(toolbox::routes(state))
         .route_layer(middleware::from_fn(record_route))
@@ -128,23 +130,27 @@ fn others<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
 /// Returns the routes of the authorization servers: metadata and endpoints for clients of any origin, which use no
 /// cookies, and the pages.
 fn oauth<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
-    let cors = CorsLayer::new()
-        .allow_origin(AllowOrigin::any())
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([header::WWW_AUTHENTICATE, header::RETRY_AFTER])
-        .max_age(Duration::from_secs(3_600));
     let endpoints = Router::new()
         .nest("/oauth", waypost_auth::endpoint_routes())
         .nest("/s/{slug}/oauth", waypost_auth::endpoint_routes())
         .merge(waypost_auth::well_known_routes())
-        .layer(cors);
+        .layer(any_origin());
     Router::new()
         .nest("/oauth", waypost_auth::page_routes())
         .nest("/s/{slug}/oauth", waypost_auth::page_routes())
         .merge(endpoints)
         .layer(middleware::from_fn_with_state(Arc::clone(state), server::find_site::<R>))
         .with_state(state.auth.clone())
+}
+
+/// Allows clients of any origin, which send no cookies.
+fn any_origin() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::any())
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([header::WWW_AUTHENTICATE, header::RETRY_AFTER])
+        .max_age(Duration::from_secs(3_600))
 }
 
 /// Returns the routes of the servers' public pages in path form. [`serve_console`] serves them on virtual hosts.

@@ -167,3 +167,65 @@ fn agents_grants_and_tool_sets_work_remotely() {
     assert_eq!(server.run_ok(&["tool-set", "delete", "research", "--yes"]), "Deleted the tool set research.\n");
     assert_eq!(server.run_ok(&["agent", "delete", "Crawler", "--yes"]), "Deleted the agent Crawler.\n");
 }
+
+/// Stores that the server of the instance `web` lists the tool `find`.
+fn list_find(workspace: &Workspace) {
+    const SQL: &str =
+        "INSERT INTO tool_definitions (id, organization_id, instance_id, catalog_version_id, kind, name, digest,
+            definition, problem, is_current, state, class, reason, decided_by, decided_at, first_seen_at)
+        SELECT 'apr_0123456789abcdef01234567', organization_id, id, catalog_version_id, 'tool', 'find', 'd0',
+            '{\"name\":\"find\"}', NULL, TRUE, 'pending', NULL, NULL, NULL, NULL, 1
+        FROM instances WHERE slug = 'web'";
+    let url = format!("sqlite://{}", workspace.path("waypost-data/waypost.db").to_str().unwrap());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let db = waypost_store::Db::open(&url).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        waypost_store::on!(&mut tx, c => { sqlx::raw_sql(SQL).execute(c).await.unwrap(); });
+        tx.commit().await.unwrap();
+        db.close().await;
+    });
+}
+
+#[test]
+fn tools_have_other_names_and_descriptions_for_agents() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    workspace.create_instances();
+    list_find(&workspace);
+    let change = ["instance", "tool-override", "web", "find"];
+    let list = ["instance", "tool-overrides", "web"];
+    assert_eq!(workspace.run_json(&list)["items"], json!([]));
+    let description = "Finds pages.";
+    let changed = workspace.run_json(&[&change[..], &["--name", "look_up", "--description", description]].concat());
+    assert_eq!(changed, json!({ "tool": "find", "name": "look_up", "description": description }));
+    assert_eq!(workspace.run_json(&list)["items"], json!([changed]));
+    let changed = workspace.run_json(&[&change[..], &["--name", ""]].concat());
+    assert_eq!(changed, json!({ "tool": "find", "name": null, "description": description }));
+    workspace.run_ok(&[&change[..], &["--description", ""]].concat());
+    assert_eq!(workspace.run_json(&list)["items"], json!([]));
+    assert!(workspace.run_err(2, &change).contains("--name <NAME>|--description <DESCRIPTION>"));
+    assert!(workspace.run_err(1, &[&change[..], &["--name", "a b"]].concat()).contains("`name` must have 1 to 64"));
+    let unknown = ["instance", "tool-override", "web", "gone", "--name", "a"];
+    assert!(workspace.run_err(1, &unknown).contains("lists no tool with this original name"));
+}
+
+#[test]
+fn tools_have_other_names_and_descriptions_for_agents_remotely() {
+    let server = RunningServer::new();
+    server.workspace.create_instances();
+    list_find(&server.workspace);
+    let change = ["instance", "tool-override", "Web search", "find"];
+    let list = ["instance", "tool-overrides", "web"];
+    for options in [&["--name", "look_up", "--description", "Finds."][..], &["--name", ""], &["--description", ""]] {
+        let changed = server.run_json(&[&change[..], options].concat());
+        assert_eq!(changed["tool"], "find");
+        let is_original = changed["name"].is_null() && changed["description"].is_null();
+        let listed = if is_original { json!([]) } else { json!([changed]) };
+        assert_eq!(server.workspace.run_json(&list)["items"], listed);
+        server.assert_same(&list);
+    }
+    for arguments in [&["--name", "a b"][..], &["--description", "a\u{200b}"]] {
+        server.assert_same(&[&change[..], arguments].concat());
+    }
+    server.assert_same(&["instance", "tool-override", "web", "gone", "--name", "a"]);
+}

@@ -5,6 +5,7 @@
 mod admin;
 mod agents;
 mod authoring;
+mod calls;
 mod operations;
 mod operator_socket;
 mod outbound;

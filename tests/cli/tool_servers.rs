@@ -246,3 +246,36 @@ fn catalog_and_secret_commands_work_remotely() {
     let log = std::fs::read_to_string(server.workspace.path("serve.log")).unwrap();
     assert!(!log.contains(VALUE), "{log}");
 }
+
+#[test]
+fn remote_servers_are_created_without_showing_their_url() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    let url = "https://far.example:8443/mcp?key=s3cr3t";
+    let created = workspace.run_json(&["instance", "create", "far", "--remote", url, "--org", "acme"]);
+    let expected = json!({ "origin": "https://far.example:8443", "transport": "streamable_http", "oauth": false });
+    assert_eq!(created["remote"], expected);
+    assert_eq!((&created["state"], &created["toolbox_id"]), (&json!("deploying"), &Value::Null));
+    let piped = workspace.run_with_input(&["instance", "create", "sse", "--remote", "-", "--transport", "sse"], url);
+    assert!(piped.code == 0 && piped.out.contains("https://far.example:8443 (sse)"), "{}", piped.err);
+    let oauth = workspace.run_json(&["instance", "create", "sign-in", "--remote", url, "--oauth", "--org", "acme"]);
+    assert_eq!((&oauth["remote"]["oauth"], &oauth["state"]), (&json!(true), &json!("deploying")));
+    let address = workspace.run_json(&["instance", "connect", "sign-in"]);
+    let page = format!("http://localhost:8080/o/acme/instances/{}", oauth["id"].as_str().unwrap());
+    assert_eq!(address, json!({ "url": page }));
+    assert!(workspace.run_err(1, &["instance", "connect", "far"]).contains("does not use OAuth"));
+    let shown = workspace.run_ok(&["instance", "show", "far"]) + &workspace.run_ok(&["instance", "list", "--json"]);
+    assert!(!shown.contains("s3cr3t"), "{shown}");
+    assert!(!String::from_utf8_lossy(&workspace.read_data()).contains("s3cr3t"));
+    for (arguments, message) in [
+        (&["--remote", "http://127.0.0.1:9/mcp"][..], "is not on the public internet"),
+        (&["--remote", "far.example"], "must begin with https://"),
+        (&["--remote", url, "--transport", "stdio"], "is `streamable_http` or `sse`"),
+        (&["--remote", url, "--secret", "Host=TOKEN"], "there is no secret `TOKEN`"),
+        (&["--remote", url, "--toolbox", "rack"], "cannot be used with"),
+        (&[], "--entry"),
+    ] {
+        let failed = workspace.run(&[&["instance", "create", "other", "--org", "acme"], arguments].concat());
+        assert!(failed.code != 0 && failed.err.contains(message), "{arguments:?}: {}", failed.err);
+    }
+}

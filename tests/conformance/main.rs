@@ -1,6 +1,6 @@
-//! Runs the official conformance suite, `@modelcontextprotocol/conformance`, against two servers with the product's
-//! router: one with the fixtures that the suite requires, and the product itself with its demo. The scenarios for
-//! authorization servers run against `waypost serve`.
+//! Runs the official conformance suite, `@modelcontextprotocol/conformance`, against servers with the product's router: one
+//! with the fixtures that the suite requires, the same one through the gateway, and the product itself with its demo. The
+//! scenarios for authorization servers run against `waypost serve`.
 //!
 //! `npm ci` in `e2e/conformance` installs the suite. `WAYPOST_CONFORMANCE` names another installation folder.
 
@@ -8,6 +8,7 @@
 
 mod authorization;
 mod fixtures;
+mod gateway;
 mod server;
 mod suite;
 #[path = "../support/mod.rs"]

@@ -12,6 +12,7 @@ mod connections;
 mod disconnect;
 mod disk;
 mod durability;
+mod gateway_stdio;
 mod installation;
 mod kill;
 #[path = "../support/link_client.rs"]

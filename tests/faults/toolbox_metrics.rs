@@ -3,8 +3,9 @@
 use serde_json::json;
 use tokio::time::timeout;
 use waypost_core::caller::Ctx;
+use waypost_core::id::ToolboxId;
 use waypost_core::seal::SecretText;
-use waypost_ops::instances::{self, NewInstance};
+use waypost_ops::instances::{self, NewContainer, NewInstance, NewServer};
 use waypost_ops::{Ops, catalog, toolboxes};
 use waypost_outbound::unguarded_client;
 use waypost_toolbox::control::Control;
@@ -57,7 +58,7 @@ async fn open_link(url: String, token: &SecretText, folder: &waypost_testkit::Te
     link_client::open(identity, folder.path(), link_client::heartbeat()).await
 }
 
-async fn new_instance(cx: &Ctx, ops: &Ops, installation: &Installation) -> NewInstance {
+async fn new_instance(cx: &Ctx, ops: &Ops, installation: &Installation, toolbox_id: ToolboxId) -> NewInstance {
     let entry = json!({
         "slug": "search", "name": "Search", "version": "1", "transport": "stdio",
         "source": { "image": format!("registry.example/search@sha256:{}", "ab".repeat(32)) },
@@ -67,11 +68,13 @@ async fn new_instance(cx: &Ctx, ops: &Ops, installation: &Installation) -> NewIn
     NewInstance {
         slug: "search".to_owned(),
         name: None,
-        catalog_version_id: imported.await.unwrap().version_id,
-        toolbox_id: None,
-        config: serde_json::Map::new(),
+        server: NewServer::Container(NewContainer {
+            catalog_version_id: imported.await.unwrap().version_id,
+            toolbox_id: Some(toolbox_id),
+            config: serde_json::Map::new(),
+            learn_egress: false,
+        }),
         secrets: Default::default(),
-        learn_egress: false,
     }
 }
 
@@ -84,8 +87,7 @@ async fn toolboxes_and_deployments_are_in_the_metrics() {
     let (toolbox, token) = toolboxes::create(&cx, &ops, org, "rack").await.unwrap();
     let folder = waypost_testkit::folder();
     let link = open_link(program.origin().to_owned(), &token.token, &folder).await;
-    let new =
-        NewInstance { toolbox_id: Some(toolbox.toolbox.id.clone()), ..new_instance(&cx, &ops, &installation).await };
+    let new = new_instance(&cx, &ops, &installation, toolbox.toolbox.id.clone()).await;
     let created = instances::create(&cx, &ops, org, &new).await.unwrap();
     let (id, deployment) = (created.instance.id.to_string(), created.deployment.unwrap());
     let (deployment_id, instance_id) = (deployment.id.to_string(), id.clone());

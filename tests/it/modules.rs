@@ -9,7 +9,6 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// broken; do not add any.
 const KNOWN: &[(&str, &[&str])] = &[
     ("crates/auth/src", &["asset", "page", "pending"]),
-    ("crates/auth/src", &["authorize", "consent"]),
     ("crates/content/src", &["template", "transfer"]),
     ("crates/core/src", &["seal", "secret"]),
     ("crates/jobs/src", &["job", "lease"]),

@@ -23,8 +23,13 @@ impl Attached {
     /// Sends a request of MCP and returns the response.
     pub fn request(&mut self, id: u32, method: &str, params: Value) -> Value {
         let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        writeln!(self.stream.get_mut(), "{message}").expect("the container reads");
+        self.write(&format!("{message}\n"));
         serde_json::from_str(&self.line()).expect("the container writes JSON")
+    }
+
+    /// Writes to standard input.
+    pub fn write(&mut self, text: &str) {
+        self.stream.get_mut().write_all(text.as_bytes()).expect("the container reads");
     }
 
     /// Returns the next line of standard output.

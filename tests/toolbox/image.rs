@@ -23,6 +23,9 @@ pub struct Image {
     architecture: String,
     labels: Value,
     files: Vec<File>,
+    /// The archive of the layer, instead of the files.
+    layer: Option<Vec<u8>>,
+    environment: Vec<String>,
     in_index: bool,
 }
 
@@ -44,6 +47,8 @@ impl Image {
             architecture: host_architecture().to_owned(),
             labels: json!({}),
             files: vec![program],
+            layer: None,
+            environment: Vec::new(),
             in_index: false,
         }
     }
@@ -61,6 +66,18 @@ impl Image {
     /// Replaces the entry point, for example with a program that does not exist.
     pub fn entrypoint(mut self, words: &[&str]) -> Self {
         self.entrypoint = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Replaces the layer with an archive.
+    pub fn layer(mut self, archive: Vec<u8>) -> Self {
+        self.layer = Some(archive);
+        self
+    }
+
+    /// Adds an environment variable `NAME=VALUE`.
+    pub fn variable(mut self, variable: &str) -> Self {
+        self.environment.push(variable.to_owned());
         self
     }
 
@@ -102,13 +119,13 @@ impl Image {
 
     /// Builds the image. Images with different comments are different, also if nothing else is.
     pub fn build(&self, comment: &str) -> Built {
-        let archive = tar::archive(&self.files);
+        let archive = self.layer.clone().unwrap_or_else(|| tar::archive(&self.files));
         let mut layer = GzEncoder::new(Vec::new(), Compression::fast());
         layer.write_all(&archive).expect("memory is available");
         let layer = layer.finish().expect("memory is available");
         let config = json!({
             "architecture": self.architecture, "os": "linux", "created": "2026-01-01T00:00:00Z", "author": comment,
-            "config": { "Entrypoint": self.entrypoint, "User": self.user, "Labels": self.labels },
+            "config": { "Entrypoint": self.entrypoint, "User": self.user, "Labels": self.labels, "Env": self.environment },
             "rootfs": { "type": "layers", "diff_ids": [digest(&archive)] },
             "history": [{ "created": "2026-01-01T00:00:00Z", "created_by": "the tests" }],
         });

@@ -35,6 +35,7 @@ mod server_program;
 mod site;
 mod steps;
 mod tar;
+mod third_party;
 mod waypost;
 mod ways_out;
 

@@ -62,9 +62,13 @@ impl Waypost {
 
     /// Posts a message with a bearer token, and returns the JSON of the response.
     pub async fn post(&self, path: &str, token: &str, message: &Value) -> Value {
+        serde_json::from_str(&self.post_text(path, token, message).await).expect("the response is JSON")
+    }
+
+    /// Posts a message with a bearer token, and returns the response as received.
+    pub async fn post_text(&self, path: &str, token: &str, message: &Value) -> String {
         let request = self.client.post(format!("{}{path}", self.origin)).bearer_auth(token).json(message);
-        let response = request.send().await.expect("the server responds");
-        response.json().await.expect("the response is JSON")
+        request.send().await.expect("the server responds").text().await.expect("the response is complete")
     }
 
     /// Returns the path of the setup page, on which the first owner signs up.

@@ -3,7 +3,7 @@
 
 mod link;
 mod measure;
-mod site;
+pub mod site;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -116,7 +116,7 @@ async fn run(args: &ToolboxArgs, engine: &Engine) -> Result<()> {
     };
     let registry = Registry::start().await;
     let (stdio, http) = (registry.push("stdio", &Image::stdio()).await, registry.push("http", &Image::http()).await);
-    let mut control = Control::start(&program, folder.path()).await?;
+    let mut control = Control::start(&program, folder.path(), &[]).await?;
     let versions = Versions {
         stdio: control.import("stdio", &stdio, &Value::Null).await?,
         http: control.import("http", &http, &json!({ "transport": "streamable_http", "port": 8080 })).await?,

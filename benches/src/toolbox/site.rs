@@ -35,11 +35,16 @@ pub struct Control {
     pub origin: String,
     key: String,
     client: Client,
+    settings: &'static [(&'static str, &'static str)],
 }
 
 impl Control {
-    /// Creates an installation in `folder` with one organisation, and starts it.
-    pub async fn start(program: &Path, folder: &Path) -> Result<Self> {
+    /// Creates an installation in `folder` with one organisation, and starts it with additional settings.
+    pub async fn start(
+        program: &Path,
+        folder: &Path,
+        settings: &'static [(&'static str, &'static str)],
+    ) -> Result<Self> {
         let (data, logs) = (folder.join("control"), folder.to_owned());
         let installation = Installation::sqlite(program, data)?;
         std::fs::create_dir_all(&installation.data)?;
@@ -49,7 +54,7 @@ impl Control {
         let key = text(&serde_json::from_str(&created)?, "key")?;
         let origin = format!("http://127.0.0.1:{}", process::free_port()?);
         let client = client()?;
-        let mut control = Self { installation, logs, server: None, origin, key, client };
+        let mut control = Self { installation, logs, server: None, origin, key, client, settings };
         control.start_again().await?;
         Ok(control)
     }
@@ -57,13 +62,14 @@ impl Control {
     /// Starts the server, at the same address as before.
     pub async fn start_again(&mut self) -> Result<()> {
         let address = self.origin.trim_start_matches("http://").to_owned();
-        let settings = [
+        let mut settings = vec![
             ("WAYPOST_LISTEN", address.as_str()),
             ("WAYPOST_INSTANCE_LIMIT", "1000"),
             ("WAYPOST_RATE_LIMIT_PER_CALLER", "0"),
             // All clients of the benchmark have the same address.
             ("WAYPOST_CONNECTION_LIMIT_PER_ADDRESS", "0"),
         ];
+        settings.extend(self.settings);
         self.server = Some(self.installation.start("control", &self.logs, &settings).await?.0);
         Ok(())
     }

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use waypost_core::id::{CatalogVersionId, InstanceId, ToolSecretId, ToolboxId};
-use waypost_core::instance::{self, DesiredRun, InstanceEventKind};
+use waypost_core::instance::{self, Backend, DesiredRun, InstanceEventKind};
 use waypost_core::{Error, Timestamp};
-use waypost_ops::instances::{self, InstancePatch, InstanceView, NewInstance};
+use waypost_ops::instances::remote::NewRemoteServer;
+use waypost_ops::instances::{self, InstancePatch, InstanceView, NewContainer, NewInstance, NewServer};
+use waypost_toolbox_proto::entry::Transport;
 use waypost_toolbox_proto::instance::{self as observed, InstanceState};
 
 use crate::Web;
@@ -29,11 +31,12 @@ pub(super) fn routes() -> Routes {
         .routes(routes!(start))
         .routes(routes!(stop))
         .routes(routes!(restart))
+        .routes(routes!(connect))
         .routes(routes!(list_events))
         .routes(routes!(get_egress))
 }
 
-/// An instance: a tool server that runs on a toolbox.
+/// An instance: a tool server that runs on a toolbox or elsewhere.
 #[derive(Debug, Serialize, ToSchema)]
 struct Instance {
     #[schema(example = "ins_0123456789abcdef")]
@@ -41,12 +44,12 @@ struct Instance {
     /// The slug, unique in the organisation.
     slug: String,
     name: String,
-    /// The version that is deployed.
-    catalog_version_id: String,
-    /// The toolbox on which the instance runs.
-    toolbox_id: String,
-    /// The URL of a server that runs elsewhere. Null for an instance on a toolbox.
-    remote: Option<String>,
+    /// The version that is deployed. Null for a remote server.
+    catalog_version_id: Option<String>,
+    /// The toolbox on which the instance runs. Null for a remote server.
+    toolbox_id: Option<String>,
+    /// The server that runs elsewhere. Null for an instance on a toolbox.
+    remote: Option<RemoteServer>,
     /// Whether the server should run.
     desired: DesiredRun,
     /// The observed state.
@@ -59,10 +62,36 @@ struct Instance {
     health: Option<InstanceHealth>,
     /// The configuration.
     config: Map<String, Value>,
-    /// The IDs of the secrets, by the names that the version declares.
+    /// The IDs of the secrets, by the names that the version declares, or by the headers of a remote server.
     secrets: BTreeMap<String, String>,
-    /// The deployment of the current generation.
+    /// The deployment of the current generation. Null for a remote server.
     deployment: Option<Deployment>,
+}
+
+/// A server that runs elsewhere.
+#[derive(Debug, Serialize, ToSchema)]
+struct RemoteServer {
+    /// The scheme, host and port of the URL. The rest of it is never returned, because it can contain credentials.
+    #[schema(example = "https://mcp.example.com")]
+    origin: String,
+    /// The transport: `streamable_http` or `sse`.
+    transport: Transport,
+    /// Whether the server requires OAuth, so that an admin connects the instance.
+    oauth: bool,
+}
+
+/// A connection that was started.
+#[derive(Debug, Serialize, ToSchema)]
+struct StartedConnection {
+    /// The URL at the authorization server. Open it in the browser in which the same user is signed in to the console.
+    #[schema(format = "uri")]
+    authorization_url: String,
+    /// The issuer of the authorization server.
+    #[schema(example = "https://id.example.com")]
+    issuer: String,
+    /// When the URL expires.
+    #[schema(format = DateTime)]
+    expires_at: String,
 }
 
 /// The result of the last probe of an instance.
@@ -92,13 +121,23 @@ impl From<observed::Health> for InstanceHealth {
 impl From<InstanceView> for Instance {
     fn from(view: InstanceView) -> Self {
         let InstanceView { instance, deployment } = view;
+        let (catalog_version_id, toolbox_id, remote) = match instance.backend {
+            Backend::Container(container) => {
+                (Some(container.catalog_version_id.to_string()), Some(container.toolbox_id.to_string()), None)
+            }
+            Backend::Remote(remote) => {
+                let server =
+                    RemoteServer { origin: remote.origin, transport: remote.transport, oauth: remote.is_oauth };
+                (None, None, Some(server))
+            }
+        };
         Self {
             id: instance.id.to_string(),
             slug: instance.slug,
             name: instance.name,
-            catalog_version_id: instance.catalog_version_id.to_string(),
-            toolbox_id: instance.toolbox_id.to_string(),
-            remote: None,
+            catalog_version_id,
+            toolbox_id,
+            remote,
             desired: instance.desired,
             state: instance.state,
             generation: instance.generation,
@@ -118,22 +157,50 @@ struct InstanceCreate {
     /// The slug, which is part of the public names of its tools. It must not look like that of another instance.
     #[schema(min_length = 1, max_length = 24, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", example = "github")]
     slug: String,
-    /// The name. Defaults to that of the catalogue entry.
+    /// The name. Defaults to that of the catalogue entry, or to the slug of a remote server.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// The version to deploy (`ctv_…`).
-    catalog_version_id: String,
+    /// The version to deploy (`ctv_…`). Either this or `remote` is required.
+    catalog_version_id: Option<String>,
+    /// The server that is already running elsewhere. It has no toolbox and no configuration.
+    remote: Option<RemoteServerInput>,
     /// The toolbox (`tbx_…`). Defaults to the online toolbox with the most free memory.
     toolbox_id: Option<String>,
     /// The configuration, which must satisfy the version's `config_schema`.
     #[serde(default)]
     config: Map<String, Value>,
-    /// The IDs of secrets (`sec_…`), by the names that the version declares.
+    /// The IDs of secrets (`sec_…`), by the names that the version declares. For a remote server, each is the value of the
+    /// header with this name, such as `Authorization`.
     #[serde(default)]
     secrets: BTreeMap<String, String>,
     /// Whether rejected destinations are recorded, so that an allowlist can be proposed.
     #[serde(default)]
     learn_egress: bool,
+}
+
+/// A server that runs elsewhere, to connect to.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RemoteServerInput {
+    /// The URL of its MCP endpoint. It is stored encrypted and never returned.
+    #[schema(format = "uri", max_length = 2048, example = "https://mcp.example.com/mcp")]
+    url: String,
+    /// The transport: `streamable_http` (the default) or `sse`.
+    #[serde(default = "streamable_http")]
+    transport: Transport,
+    /// Whether the server requires OAuth. The instance is then not tested before an admin has connected it.
+    #[serde(default)]
+    oauth: bool,
+}
+
+fn streamable_http() -> Transport {
+    Transport::StreamableHttp
+}
+
+impl From<RemoteServerInput> for NewRemoteServer {
+    fn from(input: RemoteServerInput) -> Self {
+        Self { url: input.url, transport: input.transport, is_oauth: input.oauth }
+    }
 }
 
 /// Changes to an instance. Absent members are not changed. A change of anything except the name is a new deployment.
@@ -150,6 +217,8 @@ struct InstanceUpdate {
     secrets: Option<BTreeMap<String, String>>,
     /// Whether rejected destinations are recorded.
     learn_egress: Option<bool>,
+    /// The new URL and transport of a remote server, and whether it requires OAuth. Its connection ends.
+    remote: Option<RemoteServerInput>,
 }
 
 /// An event of an instance on its toolbox.
@@ -192,16 +261,32 @@ impl TryFrom<InstanceCreate> for NewInstance {
     type Error = Error;
 
     fn try_from(new: InstanceCreate) -> Result<Self, Error> {
-        let toolbox_id = new.toolbox_id.as_deref().map(|text| parse_field::<ToolboxId>("toolbox_id", text));
-        Ok(Self {
-            catalog_version_id: parse_field("catalog_version_id", &new.catalog_version_id)?,
-            toolbox_id: toolbox_id.transpose()?,
-            secrets: parse_secrets(new.secrets)?,
-            slug: new.slug,
-            name: new.name,
-            config: new.config,
-            learn_egress: new.learn_egress,
-        })
+        let toolbox_id =
+            new.toolbox_id.as_deref().map(|text| parse_field::<ToolboxId>("toolbox_id", text)).transpose()?;
+        let server = match (new.catalog_version_id, new.remote) {
+            (Some(version), None) => NewServer::Container(NewContainer {
+                catalog_version_id: parse_field("catalog_version_id", &version)?,
+                toolbox_id,
+                config: new.config,
+                learn_egress: new.learn_egress,
+            }),
+            (None, Some(remote)) => {
+                let unused = [
+                    ("toolbox_id", toolbox_id.is_some()),
+                    ("config", !new.config.is_empty()),
+                    ("learn_egress", new.learn_egress),
+                ];
+                if let Some((field, _)) = unused.into_iter().find(|(_, is_set)| *is_set) {
+                    return Err(Error::invalid(field, format!("A remote server has no `{field}`.")));
+                }
+                NewServer::Remote(remote.into())
+            }
+            _ => {
+                let message = "Exactly one of `catalog_version_id` and `remote` is required.";
+                return Err(Error::invalid("catalog_version_id", message));
+            }
+        };
+        Ok(Self { secrets: parse_secrets(new.secrets)?, slug: new.slug, name: new.name, server })
     }
 }
 
@@ -217,6 +302,7 @@ impl TryFrom<InstanceUpdate> for InstancePatch {
             name: change.name,
             config: change.config,
             learn_egress: change.learn_egress,
+            remote: change.remote.map(NewRemoteServer::from),
         })
     }
 }
@@ -235,10 +321,11 @@ async fn list(
     Ok(Json(Page::paginate(found, limit, |instance: &Instance| instance.slug.clone())))
 }
 
-/// Creates an instance and deploys it.
+/// Creates an instance and deploys it, or connects to a remote server.
 ///
 /// The response is returned at once; the deployment continues in the background. Get the instance to follow it. If no
-/// toolbox has room, the error has the `reason` `no_capacity` and a reason for each toolbox. Requires the role `admin`.
+/// toolbox has room, the error has the `reason` `no_capacity` and a reason for each toolbox. A remote server is `deploying` until
+/// it has answered, and has `failed` after three attempts. Requires the role `admin`.
 #[utoipa::path(post, path = "/instances", tag = "instances", operation_id = "create_instance",
     request_body = InstanceCreate, responses((status = 202, body = Instance), Problems))]
 async fn create(
@@ -338,6 +425,29 @@ async fn restart(
     Path(text): Path<String>,
 ) -> ApiResult<Json<Instance>> {
     Ok(Json(instances::restart(&cx, web.ops(), &organization_id, &parse_id(&text, "instance")?).await?.into()))
+}
+
+/// Starts the connection of a remote server that requires OAuth.
+///
+/// Discovers the authorization server, and returns the URL at which the user authorizes the connection. It works once,
+/// for ten minutes, and only for the user who has started it, so this operation is not available with an API key (409,
+/// `user_required`). If the server or its authorization server cannot be used, the status is 502, and `reason` says why.
+/// Requires the role `admin`.
+#[utoipa::path(post, path = "/instances/{id}/connect", tag = "instances", operation_id = "connect_instance",
+    params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
+    responses((status = 200, body = StartedConnection), Problems))]
+async fn connect(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Json<StartedConnection>> {
+    let (id, origin): (InstanceId, _) = (parse_id(&text, "instance")?, web.public_url.origin());
+    let started = instances::connect::begin(&cx, web.ops(), &organization_id, &id, &origin).await?;
+    Ok(Json(StartedConnection {
+        authorization_url: started.url.into(),
+        issuer: started.issuer,
+        expires_at: started.expires_at.rfc3339(),
+    }))
 }
 
 /// Lists the events of an instance, newest first.

@@ -8,6 +8,7 @@ mod api_keys;
 mod assignments;
 mod audit_events;
 mod authenticate;
+mod calls;
 mod catalog;
 mod deployments;
 mod end_users;
@@ -31,6 +32,7 @@ mod servers;
 mod ticket_comments;
 mod tickets;
 mod tool_approvals;
+mod tool_overrides;
 mod tool_sets;
 mod toolboxes;
 mod walkthroughs;
@@ -74,6 +76,7 @@ use crate::routes::Routes;
         (name = "api-keys", description = "Keys for this API."),
         (name = "assignments", description = "Walkthroughs assigned to servers."),
         (name = "audit-events", description = "The audit log: who did what, and when."),
+        (name = "calls", description = "The log of calls through the gateway."),
         (name = "catalog", description = "The catalogue of tool servers that can be deployed, with their versions."),
         (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
         (name = "events", description = "The progress events of attempts."),
@@ -112,6 +115,7 @@ fn operations() -> Routes {
         api_keys::routes,
         assignments::routes,
         audit_events::routes,
+        calls::routes,
         catalog::routes,
         deployments::routes,
         end_users::routes,
@@ -128,6 +132,7 @@ fn operations() -> Routes {
         ticket_comments::routes,
         tickets::routes,
         tool_approvals::routes,
+        tool_overrides::routes,
         tool_sets::routes,
         toolboxes::routes,
         walkthroughs::routes,

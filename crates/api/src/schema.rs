@@ -1,6 +1,7 @@
 //! Schemas shared by several request and response bodies.
 
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema, Type};
+use waypost_core::call::CallMethod;
 use waypost_core::oauth_config::TokenAuthMethod;
 use waypost_core::server::{AuthType, SignInPolicy, Support, Toolset};
 use waypost_core::ticket::{Priority, TicketStatus};
@@ -9,6 +10,11 @@ use waypost_core::webhook::{DeliveryStatus, WebhookEvent};
 fn one_of(names: impl Iterator<Item = &'static str>, description: &str) -> Schema {
     let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names));
     schema.description(Some(description)).build().into()
+}
+
+/// The schema of [`CallMethod`], whose names are not in snake case.
+pub(super) fn call_method() -> Schema {
+    one_of(CallMethod::ALL.iter().map(|method| method.as_str()), "The method of the call.")
 }
 
 /// The schema of [`AuthType`].

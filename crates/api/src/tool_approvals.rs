@@ -4,16 +4,16 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
-use waypost_content::diff::{DiffLine, Differ};
+use waypost_content::diff::DiffLine;
 use waypost_core::Timestamp;
 use waypost_core::id::{InstanceId, ToolApprovalId};
-use waypost_core::tool_definition::{ApprovalState, Class, DefinitionKind, ToolDefinition};
+use waypost_core::tool_definition::{ApprovalState, Class, DefinitionKind};
 use waypost_ops::tool_approvals::{self, ListToolApprovals};
 
 use crate::Web;
 use crate::extract::{Json, Path, Query, Scope, parse_id};
 use crate::page::Page;
-use crate::problem::{ApiResult, Problems};
+use crate::problem::{ApiResult, Problem, Problems};
 use crate::routes::{Routes, routes};
 
 /// The default page size.
@@ -71,12 +71,8 @@ struct ToolApproval {
 
 impl From<tool_approvals::ToolApproval> for ToolApproval {
     fn from(approval: tool_approvals::ToolApproval) -> Self {
+        let diff = approval.diff();
         let tool_approvals::ToolApproval { definition, previous } = approval;
-        let pretty = |definition: &ToolDefinition| {
-            let value: Option<serde_json::Value> = serde_json::from_str(&definition.definition).ok();
-            value.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_default()
-        };
-        let diff = previous.as_ref().map(|previous| Differ::default().lines(&pretty(previous), &pretty(&definition)));
         let raw = |text: String| RawValue::from_string(text).ok();
         let (previous_digest, previous_text) = previous.map(|previous| (previous.digest, previous.definition)).unzip();
         Self {
@@ -91,7 +87,7 @@ impl From<tool_approvals::ToolApproval> for ToolApproval {
             previous_digest,
             definition: raw(definition.definition),
             previous_definition: previous_text.and_then(raw),
-            diff: diff.unwrap_or_default(),
+            diff,
             problem: definition.problem,
             reason: definition.reason,
             decided_by: definition.decided_by,
@@ -257,7 +253,10 @@ async fn approve_all(
 #[utoipa::path(post, path = "/instances/{id}/check-definitions", tag = "tool-approvals",
     operation_id = "check_definitions",
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
-    responses((status = 200, body = DefinitionCheck), Problems))]
+    responses((status = 200, body = DefinitionCheck),
+        (status = 502, body = Problem, content_type = "application/problem+json",
+            description = "The server reported an error, or did not answer with MCP in time. `reason` says which."),
+        Problems))]
 async fn check_definitions(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,

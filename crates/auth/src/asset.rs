@@ -13,6 +13,7 @@ use waypost_ops::logos;
 use waypost_ops::public_url::ServerUrls;
 
 use crate::Auth;
+use crate::issuer_request::IssuerRequest;
 use crate::pending;
 use crate::server_request::ServerRequest;
 
@@ -23,8 +24,8 @@ static HASH: LazyLock<String> = LazyLock::new(|| HEXLOWER.encode(&Sha256::digest
 
 /// Returns the URL path of the style sheet, which changes with its content.
 #[must_use]
-pub fn style_path(address: &ServerUrls) -> String {
-    format!("{}?v={}", address.path("sign-in.css"), *HASH)
+pub fn style_path(incoming: &impl IssuerRequest) -> String {
+    format!("{}?v={}", incoming.path("sign-in.css"), *HASH)
 }
 
 /// Returns the URL path of the logo that was set at `at`.
@@ -34,7 +35,7 @@ pub fn logo_path(address: &ServerUrls, at: Timestamp) -> String {
 }
 
 /// `GET /oauth/sign-in.css`.
-pub async fn style(_: ServerRequest, RawQuery(query): RawQuery) -> Response {
+pub async fn style<R: IssuerRequest>(_: R, RawQuery(query): RawQuery) -> Response {
     let current = query.is_some_and(|query| query == format!("v={}", *HASH));
     file("text/css; charset=utf-8", STYLE.as_bytes().to_vec(), current)
 }

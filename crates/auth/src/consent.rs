@@ -14,9 +14,10 @@ use waypost_ops::browser_sessions::BrowserSession;
 use waypost_ops::{authorizations, oauth_grants, redirect_uri};
 
 use crate::Auth;
-use crate::authorize::{self, claimable_tracking_id};
-use crate::page::{self, Layout};
+use crate::authorize;
+use crate::page::{self, Layout, destination};
 use crate::pending::{self, PendingAuthorization};
+use crate::server_sign_in::{claimable_tracking_id, complete, find_session};
 use waypost_http_kit::limits::LimitKind;
 
 #[derive(Template)]
@@ -46,7 +47,7 @@ struct ConsentPage<'a> {
 /// Shows the page.
 pub async fn show(State(auth): State<Auth>, pending: PendingAuthorization, headers: HeaderMap) -> Response {
     let loaded = async {
-        let session = authorize::find_session(&auth, &pending, &headers).await?;
+        let session = find_session(&auth, &pending, &headers).await?;
         Ok((session, claimable_tracking_id(&auth, &pending).await?))
     };
     let (session, tracking_id) = match loaded.await {
@@ -85,22 +86,11 @@ fn display_name(session: &BrowserSession) -> String {
     session.email.clone().or_else(|| session.name.clone()).unwrap_or_else(|| "your account".to_owned())
 }
 
-fn describe(scope: Scope) -> &'static str {
+pub(crate) fn describe(scope: Scope) -> &'static str {
     match scope {
+        Scope::Gateway => "Use the tools, prompts and resources that you were granted",
         Scope::Walk => "View your walkthroughs and save your progress",
         Scope::WalkRead => "View your walkthroughs and your progress",
-    }
-}
-
-/// Returns a redirect URI in readable form: the host, or the scheme of an application on the device.
-pub(crate) fn destination(redirect_uri: &str) -> String {
-    let Ok(url) = Url::parse(redirect_uri) else { return redirect_uri.to_owned() };
-    match url.scheme() {
-        "http" | "https" => {
-            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-            format!("{}{port}", url.host_str().unwrap_or_default())
-        }
-        scheme => format!("{scheme}: (an application on this device)"),
     }
 }
 
@@ -125,7 +115,7 @@ pub async fn decide(
         return page;
     }
     let ops = auth.hosting.ops();
-    let session = match authorize::find_session(&auth, &pending, &headers).await {
+    let session = match find_session(&auth, &pending, &headers).await {
         Ok(session) => session,
         Err(error) => return pending::failed(&pending.incoming, &error),
     };
@@ -137,7 +127,7 @@ pub async fn decide(
         };
     }
     match session {
-        Some(session) => authorize::complete(&auth, &pending, &session).await,
+        Some(session) => complete(&auth, &pending, &session).await,
         None => match authorizations::record_consent(&pending.cx, ops, &pending.request, &pending.browser).await {
             Ok(()) => page::redirect(&pending.path("authorize/continue")),
             Err(error) => failed(&pending, &error),
@@ -150,21 +140,5 @@ fn failed(pending: &PendingAuthorization, error: &waypost_core::Error) -> Respon
         pending::gone(&pending.incoming)
     } else {
         pending::failed(&pending.incoming, error)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redirect_uri_is_shown_in_readable_form() {
-        for (uri, expected) in [
-            ("https://app.example/cb", "app.example"),
-            ("http://127.0.0.1:3999/cb", "127.0.0.1:3999"),
-            ("cursor://anysphere.cursor-mcp/oauth/callback", "cursor: (an application on this device)"),
-        ] {
-            assert_eq!(destination(uri), expected);
-        }
     }
 }

@@ -8,9 +8,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use waypost_core::oauth_client::ClientAuthMethod;
 use waypost_core::scope::{Scope, Scopes};
-use waypost_ops::public_url::ServerUrls;
+use waypost_ops::gateway_url::GatewayResource;
 
 use crate::Auth;
+use crate::gateway::GatewayRequest;
+use crate::issuer_request::IssuerRequest;
 use crate::server_request::ServerRequest;
 
 /// The `Cache-Control` header of metadata.
@@ -18,21 +20,22 @@ const CACHE: &str = "public, max-age=300";
 
 /// `/.well-known/oauth-authorization-server…` (RFC 8414, section 3), and the same document at the path of OpenID
 /// Connect Discovery, where some clients look for it.
-pub async fn authorization_server(State(auth): State<Auth>, incoming: ServerRequest) -> Response {
+pub async fn authorization_server<R: IssuerRequest>(State(auth): State<Auth>, incoming: R) -> Response {
     let documents = auth.documents.is_advertised().await;
-    ([(header::CACHE_CONTROL, CACHE)], Json(document(&incoming.address, documents))).into_response()
+    ([(header::CACHE_CONTROL, CACHE)], Json(document(&incoming, documents))).into_response()
 }
 
-fn document(address: &ServerUrls, documents: bool) -> Value {
-    let endpoint = |name: &str| format!("{}/oauth/{name}", address.issuer());
+fn document(incoming: &impl IssuerRequest, documents: bool) -> Value {
+    let issuer = incoming.issuer();
+    let endpoint = |name: &str| format!("{issuer}/oauth/{name}");
     let auth_methods: Vec<_> = ClientAuthMethod::ALL.iter().map(|method| method.as_str()).collect();
     json!({
-        "issuer": address.issuer(),
+        "issuer": issuer,
         "authorization_endpoint": endpoint("authorize"),
         "token_endpoint": endpoint("token"),
         "registration_endpoint": endpoint("register"),
         "revocation_endpoint": endpoint("revoke"),
-        "scopes_supported": Scope::ALL.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
+        "scopes_supported": incoming.issuer_id().scopes().iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
@@ -67,6 +70,29 @@ pub async fn protected_resource(
         "resource_name": incoming.server().name,
         "authorization_servers": [incoming.address.issuer()],
         "scopes_supported": [Scopes::default().to_string()],
+        "bearer_methods_supported": ["header"],
+    });
+    ([(header::CACHE_CONTROL, CACHE)], Json(document)).into_response()
+}
+
+/// The path parameters of a resource of the gateway.
+#[derive(Debug, Deserialize)]
+pub struct GatewayPath {
+    organization: String,
+    tool_set: Option<String>,
+}
+
+/// The same for a resource of the gateway. The metadata of an organisation or tool set that does not exist is the same as
+/// that of one that exists.
+pub async fn gateway_resource(incoming: GatewayRequest, Path(path): Path<GatewayPath>) -> Response {
+    let Some(resource) = GatewayResource::new(&path.organization, path.tool_set.as_deref()) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let document = json!({
+        "resource": incoming.urls.resource(&resource),
+        "resource_name": resource.tool_set().unwrap_or(resource.organization()),
+        "authorization_servers": [incoming.urls.issuer()],
+        "scopes_supported": [Scope::Gateway.as_str()],
         "bearer_methods_supported": ["header"],
     });
     ([(header::CACHE_CONTROL, CACHE)], Json(document)).into_response()

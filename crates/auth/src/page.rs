@@ -5,12 +5,14 @@ use std::time::Duration;
 use askama::Template;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use url::Url;
 
 use waypost_http_kit::headers;
 use waypost_ops::{logos, redirect_uri};
 
 use crate::Auth;
 use crate::asset;
+use crate::issuer_request::IssuerRequest;
 use crate::server_request::ServerRequest;
 
 /// Renders a page.
@@ -56,29 +58,24 @@ impl Layout {
             logos::get_branding(&auth.context(incoming), auth.hosting.ops(), &server.organization_id).await?;
         let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
         Ok(Self {
-            style: asset::style_path(&incoming.address),
+            style: asset::style_path(incoming),
             logo: branding.logo.map(|at| asset::logo_path(&incoming.address, at)),
             organization: branding.name,
             product: product.clone(),
         })
     }
 
-    /// Returns a layout without a logo, in which the server's name replaces the names of the organisation and the
+    /// Returns a layout without a logo, in which the issuer's name replaces the names of the organisation and the
     /// product. Does not query the database.
-    pub(crate) fn plain(incoming: &ServerRequest) -> Self {
-        let name = &incoming.server().name;
-        Self {
-            style: asset::style_path(&incoming.address),
-            logo: None,
-            organization: name.clone(),
-            product: name.clone(),
-        }
+    pub(crate) fn plain(incoming: &impl IssuerRequest) -> Self {
+        let name = incoming.name();
+        Self { style: asset::style_path(incoming), logo: None, organization: name.to_owned(), product: name.to_owned() }
     }
 }
 
 /// Returns the page for a client that exceeds a rate limit.
 #[must_use]
-pub fn too_many(incoming: &ServerRequest, wait: Duration) -> Response {
+pub fn too_many(incoming: &impl IssuerRequest, wait: Duration) -> Response {
     let seconds = wait.as_secs().max(1);
     let unit = if seconds == 1 { "second" } else { "seconds" };
     let message = format!("Too many requests came from your network. Wait {seconds} {unit}.");
@@ -106,8 +103,8 @@ struct ErrorTemplate<'a> {
     page: ErrorPage<'a>,
 }
 
-/// Returns an error page of a server, without a redirect.
-pub fn error(incoming: &ServerRequest, status: StatusCode, page: ErrorPage<'_>) -> Response {
+/// Returns an error page of an issuer, without a redirect.
+pub fn error(incoming: &impl IssuerRequest, status: StatusCode, page: ErrorPage<'_>) -> Response {
     html(status, &ErrorTemplate { layout: Layout::plain(incoming), page }, None)
 }
 
@@ -135,4 +132,32 @@ fn protect(response: &mut Response, target: Option<&str>) {
          base-uri 'none'"
     );
     headers::protect(response, &policy);
+}
+
+/// Returns a redirect URI in readable form: the host, or the scheme of an application on the device.
+pub(crate) fn destination(redirect_uri: &str) -> String {
+    let Ok(url) = Url::parse(redirect_uri) else { return redirect_uri.to_owned() };
+    match url.scheme() {
+        "http" | "https" => {
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{}{port}", url.host_str().unwrap_or_default())
+        }
+        scheme => format!("{scheme}: (an application on this device)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_uri_is_shown_in_readable_form() {
+        for (uri, expected) in [
+            ("https://app.example/cb", "app.example"),
+            ("http://127.0.0.1:3999/cb", "127.0.0.1:3999"),
+            ("cursor://anysphere.cursor-mcp/oauth/callback", "cursor: (an application on this device)"),
+        ] {
+            assert_eq!(destination(uri), expected);
+        }
+    }
 }

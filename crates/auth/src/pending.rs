@@ -12,6 +12,7 @@ use waypost_core::{Code, Error};
 use waypost_ops::authorizations;
 
 use crate::Auth;
+use crate::issuer_request::{IssuerRequest, log_failure};
 use crate::page::{self, ErrorPage};
 use crate::server_request::ServerRequest;
 use waypost_http_kit::cookies;
@@ -19,11 +20,11 @@ use waypost_http_kit::cookies;
 /// A pending authorization request in the browser that made it. Pages use it as an extractor: without the browser's
 /// cookie, it responds with an error page.
 #[derive(Debug, Clone)]
-pub struct PendingAuthorization {
+pub struct PendingAuthorization<R = ServerRequest> {
     /// The context of operations.
     pub cx: Ctx,
-    /// The HTTP request and its server.
-    pub incoming: ServerRequest,
+    /// The HTTP request and its issuer.
+    pub incoming: R,
     /// The client's authorization request.
     pub request: AuthorizationRequest,
     /// The value of the browser's cookie.
@@ -37,16 +38,16 @@ struct RequestQuery {
     request: String,
 }
 
-impl FromRequestParts<Auth> for PendingAuthorization {
+impl<R: IssuerRequest> FromRequestParts<Auth> for PendingAuthorization<R> {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {
-        let incoming = ServerRequest::from_request_parts(parts, auth).await?;
+        let incoming = R::from_request_parts(parts, auth).await?;
         let cx = auth.context(&incoming);
         let id = Query::<RequestQuery>::try_from_uri(&parts.uri).ok().map(|Query(query)| query.request);
         let browser = cookies::read(&parts.headers, cookies::END_USER_BROWSER);
         let (Some(id), Some(browser)) = (id, browser) else { return Err(gone(&incoming)) };
-        match authorizations::get(&cx, auth.hosting.ops(), incoming.server(), &id, &browser).await {
+        match authorizations::get(&cx, auth.hosting.ops(), &incoming.issuer_id(), &id, &browser).await {
             Ok(request) => Ok(Self::new(auth, incoming, request, browser)),
             Err(error) if error.code == Code::NotFound => Err(gone(&incoming)),
             Err(error) => Err(failed(&incoming, &error)),
@@ -54,10 +55,10 @@ impl FromRequestParts<Auth> for PendingAuthorization {
     }
 }
 
-impl PendingAuthorization {
+impl<R: IssuerRequest> PendingAuthorization<R> {
     /// Creates the state of a request that was just made in this browser.
     #[must_use]
-    pub fn new(auth: &Auth, incoming: ServerRequest, request: AuthorizationRequest, browser: String) -> Self {
+    pub fn new(auth: &Auth, incoming: R, request: AuthorizationRequest, browser: String) -> Self {
         let (cx, csrf) = (auth.context(&incoming), csrf_of(auth, &request, &browser));
         Self { cx, incoming, request, browser, csrf }
     }
@@ -65,7 +66,7 @@ impl PendingAuthorization {
     /// Returns the path of a page of this request, such as `/s/SLUG/oauth/sign-in?request=arq_…`.
     #[must_use]
     pub fn path(&self, name: &str) -> String {
-        format!("{}?request={}", self.incoming.address.path(name), self.request.id)
+        format!("{}?request={}", self.incoming.path(name), self.request.id)
     }
 
     /// Checks that a form was sent from a page of this request in this browser.
@@ -74,7 +75,7 @@ impl PendingAuthorization {
     /// The error page.
     pub fn check_form(&self, auth: &Auth, headers: &HeaderMap, csrf: &str) -> Result<(), Response> {
         let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
-        let is_cross_origin = origin.is_some_and(|origin| !origin.eq_ignore_ascii_case(self.incoming.address.origin()));
+        let is_cross_origin = origin.is_some_and(|origin| !origin.eq_ignore_ascii_case(self.incoming.origin()));
         let signature = BASE64URL_NOPAD.decode(csrf.as_bytes()).unwrap_or_default();
         let message = message_of(&self.request, &self.browser);
         if is_cross_origin || auth.hosting.keys().find_signing_key(CSRF, message.as_bytes(), &signature).is_none() {
@@ -104,7 +105,7 @@ fn csrf_of(auth: &Auth, request: &AuthorizationRequest, browser: &str) -> String
 
 /// Returns the page for a request that is not pending in this browser.
 #[must_use]
-pub fn gone(incoming: &ServerRequest) -> Response {
+pub fn gone(incoming: &impl IssuerRequest) -> Response {
     page::error(
         incoming,
         StatusCode::BAD_REQUEST,
@@ -118,9 +119,8 @@ pub fn gone(incoming: &ServerRequest) -> Response {
 
 /// Returns the page for an internal error, and logs the error.
 #[must_use]
-pub fn failed(incoming: &ServerRequest, error: &Error) -> Response {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::error!(request_id = incoming.request_id, code = error.code.as_str(), cause, "failed to serve page");
+pub fn failed(incoming: &impl IssuerRequest, error: &Error) -> Response {
+    log_failure(incoming, error);
     let (status, title) = match error.code {
         Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable"),
         Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),

@@ -1,5 +1,5 @@
 //! `POST /oauth/register`: dynamic client registration (RFC 7591). Open to anyone, so it is limited per client address
-//! and per server, and unused clients expire after a day.
+//! and per issuer, and unused clients expire after a day.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,8 +13,8 @@ use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_ops::oauth_clients::{self, ClientRegistration};
 
 use crate::Auth;
+use crate::issuer_request::IssuerRequest;
 use crate::response;
-use crate::server_request::ServerRequest;
 use waypost_http_kit::limits::LimitKind;
 
 /// The maximum size of a registration, in bytes.
@@ -33,15 +33,16 @@ struct Metadata {
 }
 
 /// Registers a client and returns its registration.
-pub async fn register(State(auth): State<Auth>, incoming: ServerRequest, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(LimitKind::ClientRegistration, incoming.client) {
+pub async fn register<R: IssuerRequest>(State(auth): State<Auth>, incoming: R, body: Bytes) -> Response {
+    if let Err(wait) = auth.limits.check(LimitKind::ClientRegistration, incoming.address()) {
         return response::too_many(wait);
     }
     match metadata(&body) {
         Ok(registration) => {
             let cx = auth.context(&incoming);
             let network = auth.network(&incoming);
-            match oauth_clients::register(&cx, auth.hosting.ops(), incoming.server(), &network, &registration).await {
+            let issuer = incoming.issuer_id();
+            match oauth_clients::register(&cx, auth.hosting.ops(), &issuer, &network, &registration).await {
                 Ok((client, secret)) => registration_response(&client, secret.as_deref()),
                 Err(error) => response::error(&incoming, &error),
             }

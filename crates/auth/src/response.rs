@@ -8,14 +8,14 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use waypost_core::oauth_error::{OauthCode, OauthError};
 
-use crate::server_request::ServerRequest;
+use crate::issuer_request::IssuerRequest;
 
 /// Returns an error as JSON (RFC 6749, section 5.2; RFC 7591, section 3.2.2). Logs the cause of internal errors.
 #[must_use]
-pub fn error(incoming: &ServerRequest, error: &OauthError) -> Response {
+pub fn error(incoming: &impl IssuerRequest, error: &OauthError) -> Response {
     if let Some(cause) = &error.cause {
         let source = std::error::Error::source(cause).map(ToString::to_string);
-        tracing::error!(request_id = incoming.request_id, %cause, source, "OAuth request failed");
+        tracing::error!(request_id = incoming.request_id(), %cause, source, "OAuth request failed");
     }
     let status = match error.code {
         OauthCode::InvalidClient => StatusCode::UNAUTHORIZED,

@@ -14,16 +14,20 @@ use waypost_core::scope::Scopes;
 use waypost_ops::oauth_grants::{self, CodeExchange, TokenClient, TokenSet};
 
 use crate::Auth;
-use crate::authorize::resources_match_server;
 use crate::client::{self, Client, ClientError};
+use crate::issuer_request::IssuerRequest;
 use crate::params::Params;
 use crate::response;
-use crate::server_request::ServerRequest;
 use waypost_http_kit::limits::LimitKind;
 
 /// Issues tokens.
-pub async fn token(State(auth): State<Auth>, incoming: ServerRequest, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(LimitKind::Token, incoming.client) {
+pub async fn token<R: IssuerRequest>(
+    State(auth): State<Auth>,
+    incoming: R,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Err(wait) = auth.limits.check(LimitKind::Token, incoming.address()) {
         return response::too_many(wait);
     }
     match issue_tokens(&auth, &incoming, &headers, &body).await {
@@ -33,8 +37,13 @@ pub async fn token(State(auth): State<Auth>, incoming: ServerRequest, headers: H
 }
 
 /// Revokes a token. Succeeds for an unknown or revoked token, too (RFC 7009, section 2.2).
-pub async fn revoke(State(auth): State<Auth>, incoming: ServerRequest, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(LimitKind::Token, incoming.client) {
+pub async fn revoke<R: IssuerRequest>(
+    State(auth): State<Auth>,
+    incoming: R,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Err(wait) = auth.limits.check(LimitKind::Token, incoming.address()) {
         return response::too_many(wait);
     }
     match revoke_token(&auth, &incoming, &headers, &body).await {
@@ -45,17 +54,15 @@ pub async fn revoke(State(auth): State<Auth>, incoming: ServerRequest, headers: 
 
 async fn issue_tokens(
     auth: &Auth,
-    incoming: &ServerRequest,
+    incoming: &impl IssuerRequest,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<TokenSet, OauthError> {
     let params = form(headers, body)?;
     let client = authenticated(auth, incoming, headers, &params).await?;
-    // RFC 8707, section 2.2: a token of this server is valid for all of its URLs, so each of them is within the grant.
-    if !resources_match_server(auth, incoming, params.resources()).await? {
-        return Err(OauthError::new(OauthCode::InvalidTarget, "The resource is not a URL of this server."));
-    }
-    let token_client = TokenClient { server: incoming.server(), client_id: &client.id };
+    let resource = incoming.token_resource(auth, params.resources()).await?;
+    let issuer = &incoming.issuer_id();
+    let token_client = TokenClient { issuer, client_id: &client.id, resource: resource.as_ref() };
     let (cx, ops) = (auth.context(incoming), auth.hosting.ops());
     match required(&params, "grant_type")? {
         "authorization_code" => {
@@ -67,7 +74,7 @@ async fn issue_tokens(
             oauth_grants::exchange_code(&cx, ops, token_client, exchange).await
         }
         "refresh_token" => {
-            let scopes = params.get("scope").map(Scopes::parse).transpose();
+            let scopes = params.get("scope").map(|scope| Scopes::parse_supported(scope, issuer.scopes())).transpose();
             let scopes = scopes.map_err(|error| OauthError::new(OauthCode::InvalidScope, error.to_string()))?;
             oauth_grants::refresh_tokens(&cx, ops, token_client, required(&params, "refresh_token")?, scopes).await
         }
@@ -80,7 +87,7 @@ async fn issue_tokens(
 
 async fn revoke_token(
     auth: &Auth,
-    incoming: &ServerRequest,
+    incoming: &impl IssuerRequest,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<(), OauthError> {
@@ -88,7 +95,7 @@ async fn revoke_token(
     let client = authenticated(auth, incoming, headers, &params).await?;
     // token_type_hint is only useful to servers that store the two kinds of tokens separately.
     let token = required(&params, "token")?;
-    let token_client = TokenClient { server: incoming.server(), client_id: &client.id };
+    let token_client = TokenClient { issuer: &incoming.issuer_id(), client_id: &client.id, resource: None };
     oauth_grants::revoke_token(&auth.context(incoming), &auth.hosting, token_client, token).await
 }
 
@@ -116,7 +123,7 @@ fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, OauthError> {
 /// Authenticates the client (RFC 6749, section 2.3.1).
 async fn authenticated(
     auth: &Auth,
-    incoming: &ServerRequest,
+    incoming: &impl IssuerRequest,
     headers: &HeaderMap,
     params: &Params,
 ) -> Result<Client, OauthError> {

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use http::HeaderMap;
 use serde::Deserialize;
 use waypost_core::{Error, Result};
+use waypost_ops::gateway_sign_in::{self, ConnectedClient};
 use waypost_ops::user_accounts::PasswordChange;
 use waypost_ops::{user_accounts, user_sessions};
 
@@ -27,6 +28,7 @@ pub(super) fn routes() -> Routes {
         .post("/account/password", Access::User, change_password)
         .post("/account/sessions/end-others", Access::User, end_other_sessions)
         .post("/account/sessions/{id}/end", Access::User, end_session)
+        .post("/account/applications/{id}/disconnect", Access::User, disconnect_application)
         .post("/account/organizations/{id}/leave", Access::User, leave_organization)
 }
 
@@ -38,6 +40,15 @@ struct SessionRow {
     created_at: String,
     last_used_at: String,
     is_own: bool,
+}
+
+/// A row of the list of connected applications.
+struct ApplicationRow {
+    id: String,
+    name: String,
+    organization: String,
+    address: String,
+    created_at: String,
 }
 
 /// A row of the organisation list.
@@ -59,6 +70,7 @@ struct AccountPage {
     email: String,
     has_password: bool,
     sessions: Vec<SessionRow>,
+    applications: Vec<ApplicationRow>,
     organizations: Vec<OrganizationRow>,
 }
 
@@ -82,6 +94,14 @@ async fn load_page(console: &Console, current_user: CurrentUser) -> Result<Accou
         is_own: session.id == current_session.id,
         id: session.id.to_string(),
     });
+    let applications = gateway_sign_in::list_clients(&cx, console.ops()).await?;
+    let applications = applications.into_iter().map(|ConnectedClient { grant, organization }| ApplicationRow {
+        id: grant.id.to_string(),
+        name: grant.client_name,
+        organization,
+        address: grant.resource,
+        created_at: grant.created_at.rfc3339(),
+    });
     let organizations = memberships.into_iter().map(|membership| OrganizationRow {
         id: membership.organization.id.to_string(),
         name: membership.organization.name,
@@ -96,6 +116,7 @@ async fn load_page(console: &Console, current_user: CurrentUser) -> Result<Accou
         email: user.email,
         has_password,
         sessions: sessions.collect(),
+        applications: applications.collect(),
         organizations: organizations.collect(),
     })
 }
@@ -184,6 +205,17 @@ async fn end_session(State(console): State<Console>, current_user: CurrentUser, 
 async fn end_other_sessions(State(console): State<Console>, current_user: CurrentUser) -> PageResult {
     user_sessions::delete_others(&current_user.cx, console.ops(), Some(&current_user.session.id)).await?;
     Ok(view::redirect_with_flash("/account", "All other browsers signed out."))
+}
+
+async fn disconnect_application(
+    State(console): State<Console>,
+    current_user: CurrentUser,
+    Path(id): Path<String>,
+) -> PageResult {
+    let page_error = |error| PageError::from(error).with_layout(current_user.layout.clone());
+    let id = id.parse().map_err(|_| page_error(Error::not_found("connected application")))?;
+    gateway_sign_in::disconnect_client(&current_user.cx, console.ops(), &id).await.map_err(page_error)?;
+    Ok(view::redirect_with_flash("/account", "Application disconnected."))
 }
 
 async fn leave_organization(

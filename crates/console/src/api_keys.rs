@@ -7,20 +7,16 @@ use serde::Deserialize;
 use waypost_core::access::Operation;
 use waypost_core::id::ApiKeyId;
 use waypost_core::organization::{ApiKey, Role};
-use waypost_core::{Code, Error, Timestamp};
+use waypost_core::{Code, Error};
 use waypost_ops::api_keys::{self, ApiKeyPatch, CreateApiKey};
 
 use crate::Console;
-use crate::form::Form;
+use crate::form::{Form, day, default_expiry, end_of_day, locate_expiry};
 use crate::layout::{CurrentOrganization, Layout};
 use crate::members::roles;
 use crate::routes::{Access, Routes};
 use crate::session::Member;
 use crate::view::{self, FormError, PageError, PageResult};
-
-/// The default lifetime of a new key, in days.
-const DEFAULT_LIFETIME_DAYS: i64 = 90;
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
@@ -105,7 +101,7 @@ impl ApiKeysPage {
             created: None,
             entered_name: String::new(),
             scope: Role::Member.as_str().to_owned(),
-            expires_on: day(cx.now().plus(DEFAULT_LIFETIME_DAYS * DAY_MS)),
+            expires_on: default_expiry(cx.now()),
             origin: console.public_url.origin(),
         })
     }
@@ -198,32 +194,6 @@ async fn delete(State(console): State<Console>, member: Member, Path((_, id)): P
 }
 
 fn form_error(member: &Member, error: Error) -> Result<(StatusCode, FormError), PageError> {
-    let field = match error.code {
-        Code::Conflict => Some("name"),
-        Code::InvalidArguments if error.details.get("field").is_some_and(|field| field == "expires_at") => {
-            Some("expires_on")
-        }
-        _ => None,
-    };
-    let error = match field {
-        Some(field) => error.with("field", field),
-        None => error,
-    };
+    let error = if error.code == Code::Conflict { error.with("field", "name") } else { locate_expiry(error) };
     FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))
-}
-
-/// Returns the day of a time in UTC.
-fn day(time: Timestamp) -> String {
-    time.rfc3339().chars().take(10).collect()
-}
-
-/// Returns the end of a day in UTC, or `None` for an empty string.
-fn end_of_day(day: &str) -> Result<Option<Timestamp>, Error> {
-    if day.is_empty() {
-        return Ok(None);
-    }
-    let time = Timestamp::from_rfc3339(&format!("{day}T23:59:59.999Z"));
-    time.map(Some).ok_or_else(|| {
-        Error::invalid("expires_on", "Enter a valid date, such as 2027-01-31, or leave the field empty.")
-    })
 }

@@ -45,6 +45,7 @@ const ACTION_PREFIXES: &[&str] = &[
     "ticket.",
     "ticket_comment.",
     "token.",
+    "tool_override.",
     "tool_secret.",
     "toolbox.",
     "walkthrough.",

@@ -3,10 +3,14 @@
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
+use waypost_core::analytics::DAY_MS;
 use waypost_core::{Code, Error, Timestamp};
 
 use crate::Console;
 use crate::view::PageError;
+
+/// The default lifetime of a new credential, in days.
+const DEFAULT_LIFETIME_DAYS: i64 = 90;
 
 /// The fields of a form. Renders an error page if the form cannot be parsed.
 pub struct Form<T>(pub T);
@@ -35,4 +39,31 @@ pub(crate) fn parse_day(field: &str, text: &str) -> Result<Option<Timestamp>, Er
     let time = Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"));
     time.map(Some)
         .ok_or_else(|| Error::invalid(field, "Enter a valid date, such as 2026-01-31, or leave the field empty."))
+}
+
+/// Returns the day of a time in UTC.
+pub(crate) fn day(time: Timestamp) -> String {
+    time.rfc3339().chars().take(10).collect()
+}
+
+/// Returns the expiry date that the form of a new credential suggests.
+pub(crate) fn default_expiry(now: Timestamp) -> String {
+    day(now.plus(DEFAULT_LIFETIME_DAYS * DAY_MS))
+}
+
+/// Returns the end of a day in UTC, or `None` for an empty string. Errors belong to the field `expires_on`.
+pub(crate) fn end_of_day(day: &str) -> Result<Option<Timestamp>, Error> {
+    if day.is_empty() {
+        return Ok(None);
+    }
+    let time = Timestamp::from_rfc3339(&format!("{day}T23:59:59.999Z"));
+    time.map(Some).ok_or_else(|| {
+        Error::invalid("expires_on", "Enter a valid date, such as 2027-01-31, or leave the field empty.")
+    })
+}
+
+/// Moves an error of `expires_at` to the field of the form, `expires_on`.
+pub(crate) fn locate_expiry(error: Error) -> Error {
+    let is_expiry = error.details.get("field").is_some_and(|field| field == "expires_at");
+    if is_expiry { error.with("field", "expires_on") } else { error }
 }

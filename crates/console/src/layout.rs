@@ -55,7 +55,7 @@ pub struct NavItem {
 }
 
 /// Section, path below the organisation and label of each link, in groups. The last group is for admins.
-const NAV: [&[(&str, &str, &str)]; 4] = [
+const NAV: [&[(&str, &str, &str)]; 5] = [
     &[
         ("overview", "", "Overview"),
         ("servers", "servers", "Servers"),
@@ -69,6 +69,14 @@ const NAV: [&[(&str, &str, &str)]; 4] = [
         ("toolboxes", "toolboxes", "Toolboxes"),
         ("catalog", "catalog", "Catalogue"),
     ],
+    &[
+        ("agents", "agents", "Agents"),
+        ("grants", "grants", "Grants"),
+        ("tool-approvals", "tool-approvals", "Approvals"),
+        ("tool-sets", "tool-sets", "Tool sets"),
+        ("calls", "calls", "Calls"),
+        ("connections", "connections", "Connections"),
+    ],
     &[("members", "members", "Members")],
     &[
         ("secrets", "secrets", "Secrets"),
@@ -79,6 +87,11 @@ const NAV: [&[(&str, &str, &str)]; 4] = [
         ("settings", "settings", "Settings"),
     ],
 ];
+
+/// The sections of the gateway.
+const GATEWAY: [&str; 6] = ["agents", "grants", "tool-approvals", "tool-sets", "calls", "connections"];
+/// The sections for admins in groups that members also see.
+const FOR_ADMINS: [&str; 4] = ["agents", "grants", "calls", "connections"];
 
 /// The layout of all pages: header, navigation and flash message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -95,6 +108,8 @@ pub struct Layout {
     pub flash: Option<String>,
     /// Whether toolboxes are switched off on this installation, so that the links to what they need are not shown.
     pub is_without_toolboxes: bool,
+    /// Whether the gateway is switched off on this installation, so that its pages do not exist.
+    pub is_without_gateway: bool,
 }
 
 impl Layout {
@@ -121,10 +136,14 @@ impl Layout {
             label,
             section,
         };
+        // The gateway serves only what runs on toolboxes.
         let is_shown = |(section, ..): &&(&str, &str, &str)| {
             !(self.is_without_toolboxes && matches!(*section, "instances" | "toolboxes" | "secrets"))
+                && !((self.is_without_gateway || self.is_without_toolboxes) && GATEWAY.contains(section))
+                && (org.is_admin() || !FOR_ADMINS.contains(section))
         };
-        NAV[..shown].iter().map(|group| group.iter().filter(is_shown).map(item).collect()).collect()
+        let groups = NAV[..shown].iter().map(|group| group.iter().filter(is_shown).map(item).collect::<Vec<_>>());
+        groups.filter(|group| !group.is_empty()).collect()
     }
 
     /// Returns the URL of an asset.

@@ -2,17 +2,21 @@
 //! reads the request, calls an operation of `waypost_ops` and renders a template.
 
 mod account;
+mod agents;
 mod analytics;
 mod api_keys;
 mod asset;
 mod audit;
+mod calls;
 mod catalog;
 mod code;
 mod editor;
 mod end_users;
 mod form;
+mod grants;
 mod home;
 pub mod install;
+mod instance_list;
 mod instance_state;
 mod instances;
 mod invitation;
@@ -40,6 +44,8 @@ mod sign_in;
 mod sign_in_mail;
 mod sign_up;
 mod tickets;
+mod tool_approvals;
+mod tool_sets;
 mod toolboxes;
 pub mod view;
 mod walkthroughs;
@@ -75,6 +81,8 @@ pub struct ConsoleOptions {
     pub providers: Vec<Provider>,
     /// Returns the OpenAPI document of the REST API.
     pub api_document: fn() -> &'static serde_json::Value,
+    /// Whether the gateway is on. Otherwise, its pages do not exist.
+    pub has_gateway: bool,
 }
 
 impl Console {
@@ -101,6 +109,12 @@ impl Console {
         (self.options.api_document)()
     }
 
+    /// Whether the gateway is on.
+    #[must_use]
+    pub fn has_gateway(&self) -> bool {
+        self.options.has_gateway
+    }
+
     /// Returns the providers that users can sign in with.
     #[must_use]
     pub fn providers(&self) -> &[Provider] {
@@ -119,7 +133,8 @@ impl std::ops::Deref for Console {
 /// Returns the router of the console. It requires a [`waypost_http_kit::request_info::RequestInfo`] in each request's
 /// extensions. `not_found` responds to requests that match no route.
 pub fn router(console: Console, not_found: MethodRouter) -> Router {
-    let pages = routes()
+    let routes = if console.has_gateway() { routes() } else { routes_without_gateway() };
+    let pages = routes
         .into_router()
         .merge(asset::router())
         .route_layer(middleware::from_fn(record_route))
@@ -131,6 +146,11 @@ pub fn router(console: Console, not_found: MethodRouter) -> Router {
 /// Returns the routes of all pages with their required access.
 #[must_use]
 pub fn routes() -> Routes {
+    let gateway = [agents::routes, calls::routes, grants::routes, tool_approvals::routes, tool_sets::routes];
+    gateway.into_iter().fold(routes_without_gateway(), |routes, module| routes.merge(module()))
+}
+
+fn routes_without_gateway() -> Routes {
     // One line each, so that adding a module changes one line.
     #[rustfmt::skip]
     let all = [

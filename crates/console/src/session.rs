@@ -125,6 +125,7 @@ async fn find_user(
         memberships: memberships.clone(),
         flash: cookies::flash(&parts.headers),
         is_without_toolboxes: !console.ops().is_toolboxes_enabled(),
+        is_without_gateway: !console.has_gateway(),
         ..Layout::empty()
     };
     Ok(Some(CurrentUser { cx, session, memberships, is_verified, layout }))

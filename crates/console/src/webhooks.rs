@@ -58,6 +58,7 @@ fn label(event: WebhookEvent) -> &'static str {
         WebhookEvent::DeploymentComplete => "Deployment complete",
         WebhookEvent::GrantCreated => "Grant created",
         WebhookEvent::DefinitionChanged => "Definition changed",
+        WebhookEvent::UpstreamDown => "Tool server down",
         WebhookEvent::Test => "Test",
     }
 }

@@ -81,6 +81,25 @@ pub fn remove(text: &str) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
+/// Returns `text` with every invisible character as a JSON escape (RFC 8259, section 7), such as `\u200B`. Line breaks and
+/// tabs are kept.
+#[must_use]
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_invisible) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        if is_invisible(c) {
+            let mut units = [0; 2];
+            escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04X}")));
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
 /// Returns the byte ranges of `text` to remove, in order. Takes linear time.
 #[must_use]
 pub fn ranges(text: &str) -> Vec<Range<usize>> {
@@ -259,6 +278,14 @@ mod tests {
             assert_eq!(remove(&format!("a{hidden}b")), "ab");
             assert_eq!(remove(hidden), "");
         }
+    }
+
+    #[test]
+    fn invisible_characters_are_escaped_for_reviewers() {
+        assert!(matches!(escape("a\n\tü"), Cow::Borrowed(_)));
+        assert_eq!(escape("a\u{200B}b\u{E0041}\n"), "a\\u200Bb\\uDB40\\uDC41\n");
+        let quoted = format!("\"{}\"", escape("\u{202E}x\u{E007F}"));
+        assert_eq!(serde_json::from_str::<String>(&quoted).unwrap(), "\u{202E}x\u{E007F}");
     }
 
     #[test]

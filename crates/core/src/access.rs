@@ -101,10 +101,14 @@ names! {
         GrantRead = "grant.read",
         /// Create, change and delete grants.
         GrantWrite = "grant.write",
+        /// View the log of calls through the gateway.
+        CallRead = "call.read",
         /// View tool sets.
         ToolSetRead = "tool_set.read",
         /// Create, change and delete tool sets.
         ToolSetWrite = "tool_set.write",
+        /// Sign in to the gateway, as the agent of the signed-in user.
+        GatewaySignIn = "gateway.sign_in",
         /// Play a walkthrough that is offered on a server.
         WalkthroughPlay = "walkthrough.play",
         /// Sign in as an end user on the pages of a server.
@@ -150,6 +154,7 @@ impl Operation {
             | Self::AgentWrite
             | Self::GrantRead
             | Self::GrantWrite
+            | Self::CallRead
             | Self::ToolSetWrite => Some(Role::Admin),
             Self::OrganizationRead
             | Self::MemberRead
@@ -166,7 +171,8 @@ impl Operation {
             | Self::CatalogRead
             | Self::InstanceRead
             | Self::ToolApprovalRead
-            | Self::ToolSetRead => Some(Role::Member),
+            | Self::ToolSetRead
+            | Self::GatewaySignIn => Some(Role::Member),
         }
     }
 }
@@ -339,8 +345,10 @@ agent.read             operator owner admin
 agent.write            operator owner admin
 grant.read             operator owner admin
 grant.write            operator owner admin
+call.read              operator owner admin
 tool_set.read          operator owner admin member
 tool_set.write         operator owner admin
+gateway.sign_in        operator owner admin member
 walkthrough.play       operator client
 end_user.sign_in       operator client
 ticket.open            operator client

@@ -1,7 +1,8 @@
 //! Authorization requests of clients, stored while the user signs in and consents (RFC 6749, section 4.1).
 
 use crate::clock::Timestamp;
-use crate::id::{AuthorizationRequestId, OrganizationId, ServerId};
+use crate::id::AuthorizationRequestId;
+use crate::issuer::IssuerId;
 
 /// Progress that an authorization request can claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +18,9 @@ pub struct ProgressClaim {
 pub struct AuthorizationRequest {
     /// The request's ID.
     pub id: AuthorizationRequestId,
-    /// The server's organisation.
-    pub organization_id: OrganizationId,
-    /// The server.
-    pub server_id: ServerId,
-    /// The issuer in the form of the requested URL, for `iss` in the response (RFC 9207).
+    /// The issuer that received the request.
+    pub issuer_id: IssuerId,
+    /// The URL of the issuer in the form of the requested URL, for `iss` in the response (RFC 9207).
     pub issuer: String,
     /// The client: its registered ID, or the URL of its metadata document.
     pub client_id: String,
@@ -33,7 +32,7 @@ pub struct AuthorizationRequest {
     pub state: Option<String>,
     /// The requested scopes, separated by spaces.
     pub scope: String,
-    /// The requested resource (RFC 8707), one of the server's URLs. Personal IDs in it are masked.
+    /// The requested resource (RFC 8707), one of the issuer's. Personal IDs in it are masked.
     pub resource: String,
     /// The progress that this request can claim, if its resource is a personal URL with a generated ID, or a claim link
     /// that was valid when the request was made. `None` for any other resource, such as a label without a valid

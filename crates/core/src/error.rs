@@ -139,6 +139,12 @@ impl Error {
         self
     }
 
+    /// Returns the same error without its cause, for further callers that it applies to.
+    #[must_use]
+    pub fn without_cause(&self) -> Self {
+        Self { code: self.code, message: self.message.clone(), details: self.details.clone(), cause: None }
+    }
+
     /// Adds the cause for the log.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

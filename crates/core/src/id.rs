@@ -24,7 +24,8 @@ pub fn base32(bytes: &[u8]) -> String {
 }
 
 /// Generates 80 random bits (16 characters), for low-volume objects whose age should not be revealed.
-fn random_part(random: &dyn Random) -> String {
+#[must_use]
+pub fn random_part(random: &dyn Random) -> String {
     let mut bytes = [0_u8; 10];
     random.fill(&mut bytes);
     base32(&bytes)
@@ -198,6 +199,8 @@ id!(/// A token of an agent.
     AgentTokenId, "agk_", ordered);
 id!(/// A grant: what an agent may use of an instance.
     GrantId, "grt_", ordered);
+id!(/// A call through the gateway.
+    CallId, "cal_", ordered);
 id!(/// A tool set: a selection of tools with its own URL.
     ToolSetId, "set_", random);
 

@@ -1,10 +1,12 @@
-//! Instances: catalogue versions that are deployed on a toolbox.
+//! Instances: tool servers of an organisation, in containers of a toolbox or elsewhere.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use waypost_toolbox_proto::entry::Transport;
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
 use crate::clock::Timestamp;
+use crate::error::{Code, Error};
 use crate::id::{CatalogVersionId, InstanceEventId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
 use crate::walkthrough::names;
 
@@ -32,6 +34,37 @@ pub struct SecretUse {
     pub version: u64,
 }
 
+/// Where the server of an instance runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// In containers of a toolbox.
+    Container(Container),
+    /// Elsewhere, at a URL.
+    Remote(RemoteServer),
+}
+
+/// A server in containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// The deployed version.
+    pub catalog_version_id: CatalogVersionId,
+    /// The toolbox.
+    pub toolbox_id: ToolboxId,
+}
+
+/// A server that is already running elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteServer {
+    /// The transport, which is not [`Transport::Stdio`].
+    pub transport: Transport,
+    /// The scheme, host and port of the URL. The rest of it can contain credentials.
+    pub origin: String,
+    /// The URL, sealed to the row.
+    pub sealed_url: String,
+    /// Whether requests are authorized with an OAuth connection of the organisation.
+    pub is_oauth: bool,
+}
+
 /// An instance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
@@ -43,10 +76,8 @@ pub struct Instance {
     pub slug: String,
     /// The name.
     pub name: String,
-    /// The deployed version.
-    pub catalog_version_id: CatalogVersionId,
-    /// The toolbox on which the instance runs.
-    pub toolbox_id: ToolboxId,
+    /// Where its server runs.
+    pub backend: Backend,
     /// Whether the instance should run.
     pub desired: DesiredRun,
     /// The observed state.
@@ -73,6 +104,34 @@ pub struct Instance {
     pub created_at: Timestamp,
     /// When it was last changed by a user.
     pub updated_at: Timestamp,
+}
+
+impl Instance {
+    /// Returns the deployed catalogue version; `None` for a remote server.
+    #[must_use]
+    pub fn catalog_version_id(&self) -> Option<&CatalogVersionId> {
+        self.container().ok().map(|container| &container.catalog_version_id)
+    }
+
+    /// Returns the toolbox on which the instance runs; `None` for a remote server.
+    #[must_use]
+    pub fn toolbox_id(&self) -> Option<&ToolboxId> {
+        self.container().ok().map(|container| &container.toolbox_id)
+    }
+
+    /// Returns what is only known of a server in containers.
+    ///
+    /// # Errors
+    /// `conflict` (`reason` is `remote`) for a remote server.
+    pub fn container(&self) -> Result<&Container, Error> {
+        match &self.backend {
+            Backend::Container(container) => Ok(container),
+            Backend::Remote(_) => {
+                let message = "This instance is a remote server, which Waypost does not run: it has no container.";
+                Err(Error::new(Code::Conflict, message).with("reason", "remote"))
+            }
+        }
+    }
 }
 
 names! {

@@ -1,7 +1,7 @@
 //! OAuth clients from dynamic registration (RFC 7591).
 
 use crate::clock::Timestamp;
-use crate::id::{OrganizationId, ServerId};
+use crate::issuer::IssuerId;
 use crate::walkthrough::names;
 
 names! {
@@ -26,15 +26,13 @@ names! {
     }
 }
 
-/// A registered client of a server.
+/// A registered client of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OauthClient {
-    /// The server that the client is registered with.
-    pub server_id: ServerId,
+    /// The issuer that the client is registered with.
+    pub issuer_id: IssuerId,
     /// The ID issued at registration.
     pub client_id: String,
-    /// The server's organisation.
-    pub organization_id: OrganizationId,
     /// The client's name.
     pub name: String,
     /// The allowed redirect URIs.

@@ -7,6 +7,8 @@ use crate::walkthrough::names;
 names! {
     /// A permission of a token.
     Scope {
+        /// Use the gateway as the agent of the signed-in person.
+        Gateway = "gateway",
         /// Full access: play walkthroughs and read progress.
         Walk = "walk",
         /// Read progress.
@@ -15,10 +17,15 @@ names! {
 }
 
 impl Scope {
+    /// The scopes of a hosted server. The first one is the default.
+    pub const SERVER: &[Self] = &[Self::Walk, Self::WalkRead];
+    /// The scopes of the gateway. The first one is the default.
+    pub const GATEWAY: &[Self] = &[Self::Gateway];
+
     /// Whether `self` includes `other`: `walk` includes `walk:read`.
     #[must_use]
     pub fn includes(self, other: Self) -> bool {
-        self == other || self == Self::Walk
+        self == other || self == Self::Walk && other == Self::WalkRead
     }
 
     fn bit(self) -> u8 {
@@ -33,24 +40,42 @@ pub struct Scopes(u8);
 
 /// A scope that does not exist (`invalid_scope` of RFC 6749, section 4.1.2.1).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown scope `{0}`; the supported scopes are `walk` and `walk:read`")]
-pub struct UnknownScope(pub String);
+#[error("unknown scope `{name}`; supported: {}", names_of(supported))]
+pub struct UnknownScope {
+    /// The requested scope, shortened.
+    pub name: String,
+    /// The scopes that the issuer supports.
+    pub supported: &'static [Scope],
+}
+
+fn names_of(scopes: &[Scope]) -> String {
+    scopes.iter().map(|scope| format!("`{scope}`")).collect::<Vec<_>>().join(", ")
+}
 
 /// Maximum number of characters of an unknown scope in an error.
 const MAX_SHOWN: usize = 64;
 
 impl Scopes {
-    /// Parses scopes separated by spaces. An empty text means the default scope.
+    /// Parses scopes of a hosted server, separated by spaces. An empty text means the default scope.
     ///
     /// # Errors
-    /// [`UnknownScope`] with the first scope that does not exist.
+    /// [`UnknownScope`] with the first scope that a server does not support.
     pub fn parse(text: &str) -> Result<Self, UnknownScope> {
+        Self::parse_supported(text, Scope::SERVER)
+    }
+
+    /// Parses scopes separated by spaces, of which `supported` lists all. An empty text means the first one of these.
+    ///
+    /// # Errors
+    /// [`UnknownScope`] with the first scope that is not supported.
+    pub fn parse_supported(text: &str, supported: &'static [Scope]) -> Result<Self, UnknownScope> {
         let mut bits = 0;
         for name in text.split(' ').filter(|name| !name.is_empty()) {
             let shown = || name.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
-            bits |= name.parse::<Scope>().map_err(|_| UnknownScope(shown()))?.bit();
+            let scope = name.parse().ok().filter(|scope| supported.contains(scope));
+            bits |= scope.ok_or_else(|| UnknownScope { name: shown(), supported })?.bit();
         }
-        Ok(if bits == 0 { Self::default() } else { Self(bits) })
+        Ok(if bits == 0 { supported.first().map(|scope| Self::from(*scope)).unwrap_or_default() } else { Self(bits) })
     }
 
     /// Whether the set contains `scope` or a scope that includes it.
@@ -108,7 +133,7 @@ mod tests {
     use super::*;
 
     fn any_scopes() -> impl Strategy<Value = Scopes> {
-        prop::sample::subsequence(Scope::ALL, 1..=Scope::ALL.len())
+        prop::sample::subsequence(Scope::SERVER, 1..=Scope::SERVER.len())
             .prop_map(|scopes| scopes.into_iter().map(Scopes::from).reduce(|a, b| a.union(&b)).unwrap())
     }
 
@@ -120,9 +145,23 @@ mod tests {
         for (text, unknown) in
             [("walk admin", "admin"), ("Walk", "Walk"), ("walk\twalk:read", "walkwalk:read"), ("walk:", "walk:")]
         {
-            assert_eq!(Scopes::parse(text), Err(UnknownScope(unknown.to_owned())), "{text:?}");
+            let expected = UnknownScope { name: unknown.to_owned(), supported: Scope::SERVER };
+            assert_eq!(Scopes::parse(text), Err(expected), "{text:?}");
         }
-        assert_eq!(Scopes::parse(&"x".repeat(100_000)).unwrap_err().0.len(), MAX_SHOWN);
+        assert_eq!(Scopes::parse(&"x".repeat(100_000)).unwrap_err().name.len(), MAX_SHOWN);
+    }
+
+    #[test]
+    fn the_gateway_has_its_own_scope() {
+        let gateway = Scopes::from(Scope::Gateway);
+        assert_eq!(Scopes::parse_supported("", Scope::GATEWAY), Ok(gateway));
+        assert_eq!(Scopes::parse_supported("gateway", Scope::GATEWAY), Ok(gateway));
+        let error = Scopes::parse_supported("walk", Scope::GATEWAY).unwrap_err();
+        assert_eq!(error.to_string(), "unknown scope `walk`; supported: `gateway`");
+        assert_eq!(Scopes::parse("gateway").unwrap_err().supported, Scope::SERVER);
+        let walk = Scopes::default();
+        assert!(!walk.includes(Scope::Gateway) && !gateway.includes(Scope::WalkRead));
+        assert!(!walk.covers(&gateway) && !gateway.covers(&walk));
     }
 
     #[test]

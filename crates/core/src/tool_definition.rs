@@ -59,7 +59,7 @@ pub struct ToolDefinition {
     /// The instance.
     pub instance_id: InstanceId,
     /// The catalogue version that the instance used when the definition was first seen.
-    pub catalog_version_id: CatalogVersionId,
+    pub catalog_version_id: Option<CatalogVersionId>,
     /// The kind.
     pub kind: DefinitionKind,
     /// The name of a tool or prompt, the URI of a resource, or the URI template. Empty for instructions.

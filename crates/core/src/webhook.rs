@@ -59,6 +59,8 @@ names! {
         DefinitionChanged = "definition.changed",
         /// An agent was granted access to an instance.
         GrantCreated = "grant.created",
+        /// A tool server that served calls became unhealthy, or failed.
+        UpstreamDown = "upstream.down",
         /// A test event, which every webhook can receive.
         Test = "webhook.test",
     }
@@ -66,7 +68,7 @@ names! {
 
 impl WebhookEvent {
     /// The events that a webhook can subscribe to.
-    pub const SUBSCRIBABLE: [Self; 12] = [
+    pub const SUBSCRIBABLE: [Self; 13] = [
         Self::TicketCreated,
         Self::TicketUpdated,
         Self::TicketCommented,
@@ -79,6 +81,7 @@ impl WebhookEvent {
         Self::DeploymentComplete,
         Self::DefinitionChanged,
         Self::GrantCreated,
+        Self::UpstreamDown,
     ];
 }
 

@@ -1,88 +1,193 @@
 //! Calls that are relayed to a server.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::stream;
-use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use waypost_core::grant::allows;
+use waypost_core::id::{InstanceId, random_part};
 use waypost_core::instance::DesiredRun;
 use waypost_core::tool_definition::DefinitionKind;
 use waypost_core::{Code, Error, Result};
-use waypost_mcp_wire::INVALID_REQUEST;
-use waypost_mcp_wire::rewrite::{Caching, Rewrite};
-use waypost_mcp_wire::strict::{Message, MessageKind, text_of};
-use waypost_ops::agent_tokens::ResolvedAgent;
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_mcp_wire::revision::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_PROTOCOL_VERSION};
+use waypost_mcp_wire::rewrite::{Member, Rewrite, quote};
+use waypost_mcp_wire::strict::{Message, text_of};
+use waypost_mcp_wire::{INVALID_PARAMS, JsonRpcError};
 use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
 use waypost_ops::tool_access::AgentAccess;
+use waypost_ops::visibility::{Found, View};
 use waypost_toolbox_proto::entry::Sharing;
 use waypost_toolbox_proto::http::MAX_MESSAGE_BYTES;
 
+use crate::agent_call::{AgentCall, Input, OpenCall, Opened, REPORT_TIME, TIMEOUT, late};
 use crate::headers::check_arguments;
-use crate::reply;
-use crate::slots::CallSlot;
-use crate::view::{Found, View};
-use crate::{Gateway, GatewayAddress};
-
-/// The time for the response of a server, including the start of its container.
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// The additional time in which the toolbox reports that a call has timed out.
-const REPORT_TIME: Duration = Duration::from_secs(5);
-
-/// Whether a method is relayed to the server of its target.
-pub(crate) fn is_relayed(method: &str) -> bool {
-    matches!(method, "tools/call" | "prompts/get" | "resources/read" | "completion/complete")
-}
+use crate::input_state::{InputBinding, InputState};
+use crate::parked::ParkedCall;
+use crate::record::CallRecord;
+use crate::relay::Relay;
+use crate::trace::set_trace_context;
+use crate::upstreams::Attempt;
+use crate::{Gateway, input_state, reply};
 
 impl Gateway {
-    /// Relays a call to its server.
+    /// Relays a call to its server. `text` is the request.
     pub(crate) async fn call(
-        &self,
-        caller: &ResolvedAgent,
-        address: &GatewayAddress,
-        request: &Message<'_>,
-        headers: &HeaderMap,
+        self: &Arc<Self>,
+        call: AgentCall<'_>,
+        text: &Bytes,
+        mut record: CallRecord,
     ) -> Result<Response> {
-        let is_modern = request.is_modern();
-        let Some(slot) = self.slots.acquire(&caller.agent.id) else {
-            return Ok(reply::rejection(&reply::too_many(request), is_modern));
+        record.accept();
+        if let Err(wait) = self.quota.check(&call.caller.agent.id) {
+            record.deny();
+            return Ok(reply::quota_exceeded(call.request, wait));
+        }
+        let Some(slot) = self.calls.acquire(&call.caller.agent.id) else {
+            record.deny();
+            return Ok(reply::rejection(&reply::too_many(call.request), call.request.is_modern()));
         };
+        match self.open(call, None, &mut record).await {
+            Ok(Opened::Called(open)) => Relay::new(self, (call, text), open, (slot, record)).run().await,
+            Ok(Opened::Rejected(error)) => {
+                record.deny();
+                Ok(reply::rejection(&error, call.request.is_modern()))
+            }
+            Ok(Opened::InputRequired(result)) => {
+                record.complete();
+                Ok(reply::raw_result(call.request, &result))
+            }
+            Err(error) => {
+                record.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Checks a call, and sends it to its server; with `input`, once more.
+    pub(crate) async fn open(
+        &self,
+        call: AgentCall<'_>,
+        input: Option<&Input>,
+        record: &mut CallRecord,
+    ) -> Result<Opened> {
+        let AgentCall { caller, request, headers, .. } = call;
         let mut access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
-        let unknown = || reply::rejection(&reply::unknown(request), is_modern);
+        let unknown = || Ok(Opened::Rejected(reply::unknown(request)));
         // Nobody can make this installation read a server that they were not granted.
-        let Some(found) = self.find_allowed(&access, address, request) else { return Ok(unknown()) };
+        let Some(found) = self.find_allowed(&access, call, record) else { return unknown() };
         if found.server.instance.desired == DesiredRun::Stopped {
             let message = "The server is stopped. Ask an admin of the organisation to start it.";
             return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
         }
-        if self.check_definitions(&found.server.instance).await? {
+        let mut attempt = self.upstreams.enter(&found.server.instance.id).await?;
+        let checked = self.check_definitions(&found.server.instance).await;
+        if checked.inspect_err(|error| attempt.record_failure(error))? {
             access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         }
-        let Some(found) = self.find_allowed(&access, address, request) else { return Ok(unknown()) };
+        let Some(found) = self.find_allowed(&access, call, record) else { return unknown() };
         if let Err(error) = check_arguments(request, headers, &found.definition.definition) {
-            return Ok(reply::rejection(&error, is_modern));
+            return Ok(Opened::Rejected(error));
         }
-        let key = self.container_key(caller, found.server.sharing);
         let instance = &found.server.instance;
-        let target = ExchangeTarget { instance: &instance.id, toolbox: &instance.toolbox_id, key: &key };
-        let message = rewritten(request, &found.original);
-        let exchange = Exchange::open(&self.ops, target, message, (TIMEOUT, MAX_MESSAGE_BYTES));
-        let exchange = tokio::time::timeout(TIMEOUT + REPORT_TIME, exchange).await.map_err(|_| late())??;
-        relay(request, exchange, slot).await
+        let state = match self.input_state(call, &instance.id) {
+            Ok(Some(InputState::Parked(key))) => return self.continue_parked(call, &instance.id, &key, attempt).await,
+            Ok(Some(InputState::OfServer(state))) => Some(state),
+            Ok(None) => None,
+            Err(()) => return Ok(Opened::Rejected(unknown_state(request))),
+        };
+        let input = match input {
+            Some(Input { responses, state }) => (responses.as_deref(), state.as_deref()),
+            None => (request.params.input_responses.filter(|_| request.is_modern()), state.as_deref()),
+        };
+        let message = rewritten(call, &found.original, input);
+        let key = self.container_key(call, found.server.sharing);
+        let target = ExchangeTarget {
+            definition: Some(&found.definition.definition),
+            capabilities: call.capabilities,
+            log_level: call.log_level,
+            ..ExchangeTarget::new(instance, &key)
+        };
+        record.begin_upstream();
+        let exchange = async {
+            let exchange = Exchange::open(&self.ops, target, message, (TIMEOUT, MAX_MESSAGE_BYTES));
+            tokio::time::timeout(TIMEOUT + REPORT_TIME, exchange).await.map_err(|_| late())?
+        };
+        let exchange = exchange.await.inspect_err(|error| attempt.record_failure(error))?;
+        Ok(Opened::Called(OpenCall {
+            instance: instance.id.clone(),
+            responder: exchange.responder(),
+            messages: exchange.into_stream(),
+            call_id: request.raw_id.unwrap_or("null").to_owned(),
+            count: 0,
+            attempt,
+        }))
     }
 
-    /// Returns the target of a call if the agent may use it with these arguments.
+    /// Sends the response of the agent to the server that waits for it.
+    async fn continue_parked(
+        &self,
+        call: AgentCall<'_>,
+        instance: &InstanceId,
+        key: &str,
+        attempt: Attempt,
+    ) -> Result<Opened> {
+        let Some(parked) = self.parked.take(key) else { return Ok(Opened::Rejected(unknown_state(call.request))) };
+        let Some(response) = parked.response(call.request.params.input_responses) else {
+            let binding = InputBinding {
+                agent: call.caller.agent.id.clone(),
+                instance: instance.clone(),
+                text: Bytes::copy_from_slice(call.request.text.as_bytes()),
+            };
+            return self.park(&binding, parked).map(Opened::InputRequired);
+        };
+        parked.responder.respond(&response).await?;
+        let ParkedCall { messages, responder, call_id, count, .. } = parked;
+        let responder = Some(responder);
+        Ok(Opened::Called(OpenCall { instance: instance.clone(), messages, responder, call_id, count, attempt }))
+    }
+
+    /// Parks a call until its agent has answered, and returns the result for the agent as JSON text.
+    pub(crate) fn park(&self, binding: &InputBinding, call: ParkedCall) -> Result<String> {
+        let requests = call.input_requests();
+        let key = self.parked.park(&binding.agent, call, &*self.cx.random).ok_or_else(|| {
+            let message = "Too many calls wait for the answer of their agent. Answer or wait for one of them.";
+            Error::new(Code::RateLimited, message).with("reason", "too_many_parked")
+        })?;
+        let state = binding.seal(self.ops.keyring()?, &self.cx, InputState::Parked(key))?;
+        Ok(format!(r#"{{"resultType":"input_required","inputRequests":{requests},"requestState":{state}}}"#))
+    }
+
+    /// Whether the agent may still make a call that it has made before.
+    pub(crate) async fn is_allowed(&self, call: AgentCall<'_>, record: &mut CallRecord) -> Result<bool> {
+        let access = self.access.find(&call.caller.organization_id, &call.caller.agent.id).await?;
+        Ok(self.find_allowed(&access, call, record).is_some())
+    }
+
+    /// Returns the state that the agent returns, if there is one.
+    ///
+    /// # Errors
+    /// If it is not valid for this call.
+    fn input_state(&self, call: AgentCall<'_>, instance: &InstanceId) -> std::result::Result<Option<InputState>, ()> {
+        let state = call.request.params.request_state.filter(|state| *state != "null" && call.request.is_modern());
+        if state.is_none() {
+            return Ok(None);
+        }
+        let keyring = self.ops.keyring().map_err(drop)?;
+        let request = (call.request, self.cx.now());
+        input_state::open(keyring, &call.caller.agent.id, instance, request).map(Some).ok_or(())
+    }
+
+    /// Returns the target of a call if the agent may use it with these arguments. Records the target.
     fn find_allowed<'a>(
         &self,
         access: &'a AgentAccess,
-        address: &GatewayAddress,
-        request: &Message<'_>,
+        call: AgentCall<'_>,
+        record: &mut CallRecord,
     ) -> Option<Found<'a>> {
-        let now = self.cx.now();
-        let view = View::new(access, self.tool_set(access, address)?, now);
+        let (now, request) = (self.cx.now(), call.request);
+        let view = View::new(access, call.address.tool_set(access)?, now);
         let target = text_of(request.target())?;
         let found = match request.method.as_deref()? {
             "tools/call" => view.find_named(DefinitionKind::Tool, &target)?,
@@ -94,6 +199,7 @@ impl Gateway {
             },
             _ => return None,
         };
+        record.set_target(&found);
         // Arguments become a tree only if there are rules on them.
         let has_rules = found.grants.iter().any(|grant| !grant.rules.is_empty());
         let arguments: Option<Value> =
@@ -101,122 +207,37 @@ impl Gateway {
         allows(found.grants, now, found.target(), arguments.as_ref()).then_some(found)
     }
 
-    /// Returns the key of the container that a call uses.
-    fn container_key(&self, caller: &ResolvedAgent, sharing: Sharing) -> String {
-        match sharing {
-            Sharing::Shared | Sharing::PerAgent => format!("agent:{}", caller.agent.id),
-            Sharing::PerSession => {
-                let mut bytes = [0_u8; 15];
-                self.cx.random.fill(&mut bytes);
-                format!("agent:{}:{}", caller.agent.id, waypost_core::id::base32(&bytes))
-            }
+    /// Returns the key of the container that a call uses. A request without a session is a session of its own.
+    fn container_key(&self, call: AgentCall<'_>, sharing: Sharing) -> String {
+        let agent = &call.caller.agent.id;
+        match (sharing, call.session) {
+            (Sharing::Shared | Sharing::PerAgent, _) => format!("agent:{agent}"),
+            (Sharing::PerSession, Some(session)) => format!("agent:{agent}:{}", session.key),
+            (Sharing::PerSession, None) => format!("agent:{agent}:{}", random_part(&*self.cx.random)),
         }
     }
 }
 
-/// Returns the message for the server: with the name by which the server knows the target, and without the metadata of the
-/// agent, which the toolbox replaces. A server is told of no capability of the agent, so it asks the agent for nothing.
-fn rewritten(request: &Message<'_>, original: &str) -> Bytes {
+/// Returns the message for the server: with the name by which the server knows the target, a valid trace context, what the
+/// agent has declared that servers may ask it for, and its input (`inputResponses` and `requestState`), but without other metadata
+/// of the agent.
+fn rewritten(call: AgentCall<'_>, original: &str, (responses, state): (Option<&str>, Option<&str>)) -> Bytes {
+    let request = call.request;
     let mut rewrite = Rewrite::new(request);
     rewrite.set_target(original);
-    rewrite.request_to_legacy();
+    let capabilities = Some(call.capabilities).filter(|capabilities| !capabilities.is_empty());
+    let level = call.log_level.map(|level| quote(level.as_str()));
+    rewrite.set_meta(META_PROTOCOL_VERSION, None);
+    rewrite.set_meta(META_CLIENT_INFO, None);
+    rewrite.set_meta(META_CLIENT_CAPABILITIES, capabilities.map(ClientCapabilities::to_json).as_deref());
+    rewrite.set_meta(META_LOG_LEVEL, level.as_deref());
+    rewrite.set(Member::InputResponses, responses);
+    rewrite.set(Member::RequestState, state);
+    set_trace_context(&mut rewrite, request, call.headers);
     rewrite.finish().into()
 }
 
-/// Relays the messages of a response: as JSON if the first one is the response, otherwise as events.
-async fn relay(request: &Message<'_>, mut exchange: Exchange, slot: CallSlot) -> Result<Response> {
-    let relayed = Relayed { is_modern: request.is_modern(), raw_id: request.raw_id.unwrap_or("null").to_owned() };
-    let deadline = tokio::time::Instant::now() + TIMEOUT + REPORT_TIME;
-    let first = next(&mut exchange, &relayed, deadline).await?;
-    match first {
-        Next::Response(text) => Ok(reply::message(StatusCode::OK, text)),
-        Next::Notification(text) => {
-            let state = Some((exchange, relayed, slot, Some(text)));
-            let events = stream::unfold(state, move |state| async move {
-                let (mut exchange, relayed, slot, pending) = state?;
-                if let Some(text) = pending {
-                    return Some((
-                        Ok::<_, std::convert::Infallible>(reply::event(&text)),
-                        Some((exchange, relayed, slot, None)),
-                    ));
-                }
-                match next(&mut exchange, &relayed, deadline).await {
-                    Ok(Next::Notification(text)) => {
-                        Some((Ok(reply::event(&text)), Some((exchange, relayed, slot, None))))
-                    }
-                    Ok(Next::Response(text)) => Some((Ok(reply::event(&text)), None)),
-                    Err(error) => Some((Ok(reply::event(&relayed.failure(&error))), None)),
-                }
-            });
-            Ok(reply::stream(Body::from_stream(events)))
-        }
-    }
-}
-
-/// What is needed to relay a response.
-struct Relayed {
-    is_modern: bool,
-    /// The ID of the request as the agent wrote it.
-    raw_id: String,
-}
-
-enum Next {
-    Notification(Bytes),
-    Response(Bytes),
-}
-
-impl Relayed {
-    fn failure(&self, error: &Error) -> Vec<u8> {
-        let object = serde_json::json!({ "code": waypost_mcp_wire::INTERNAL_ERROR, "message": error.message });
-        format!(r#"{{"jsonrpc":"2.0","id":{},"error":{object}}}"#, self.raw_id).into_bytes()
-    }
-}
-
-/// Returns the next message for the agent. Messages that do not belong to this call are dropped.
-async fn next(exchange: &mut Exchange, relayed: &Relayed, deadline: tokio::time::Instant) -> Result<Next> {
-    loop {
-        let received = tokio::time::timeout_at(deadline, exchange.next()).await.map_err(|_| late())??;
-        let text = received.ok_or_else(|| server_error("The server did not answer.", "no_mcp"))?;
-        let message = Message::read(&text).map_err(|_| {
-            server_error("The server's answer could be read in different ways, so it is not relayed.", "ambiguous")
-        })?;
-        match message.kind {
-            MessageKind::Notification => return Ok(Next::Notification(text)),
-            // The toolbox answers requests of servers.
-            MessageKind::Request => {}
-            MessageKind::Error | MessageKind::Result if message.raw_id != Some(&relayed.raw_id) => {}
-            MessageKind::Error => return Ok(Next::Response(text)),
-            MessageKind::Result => {
-                let converted = converted(&message, relayed.is_modern)?;
-                return Ok(Next::Response(converted.unwrap_or(text.clone())));
-            }
-        }
-    }
-}
-
-/// Returns the response for the era of the agent; `None` if it can be relayed as it is.
-fn converted(response: &Message<'_>, is_modern: bool) -> Result<Option<Bytes>> {
-    let Some(result) = &response.result else { return Ok(None) };
-    let result_type = text_of(result.result_type);
-    if result_type.as_deref().is_some_and(|kind| kind != "complete") {
-        return Err(server_error(
-            "The server asks for input, or answers in a way that this gateway does not relay yet.",
-            "input_required",
-        ));
-    }
-    let mut rewrite = Rewrite::new(response);
-    match (is_modern, result_type.is_some()) {
-        (true, true) | (false, false) => return Ok(None),
-        (true, false) => rewrite.result_to_modern(Some(Caching { ttl_ms: 0, is_public: false })),
-        (false, true) => rewrite.result_to_legacy(),
-    }
-    Ok(Some(rewrite.finish().into()))
-}
-
-fn server_error(message: &str, reason: &str) -> Error {
-    Error::new(Code::ToolServerError, message).with("reason", reason).with("rpc_code", INVALID_REQUEST)
-}
-
-fn late() -> Error {
-    Error::new(Code::ToolServerError, "The server did not answer in time.").with("reason", "timeout")
+fn unknown_state(request: &Message<'_>) -> JsonRpcError {
+    let text = "Invalid params: `requestState` is not valid here, or has expired. Call again without it.";
+    JsonRpcError::new(INVALID_PARAMS, text, request.id())
 }

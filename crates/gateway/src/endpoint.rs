@@ -1,36 +1,43 @@
 //! The endpoint: reads a message, checks it, and answers or relays it.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
-use waypost_core::tool_set::ToolSet;
 use waypost_core::{Code, Error, Result};
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::methods;
-use waypost_mcp_wire::revision::MODERN;
+use waypost_mcp_wire::revision::{MODERN, SESSION_HEADER};
 use waypost_mcp_wire::strict::{Message, MessageKind, Messages, text_of};
 use waypost_mcp_wire::{
     INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, PARSE_ERROR, UNSUPPORTED_VERSION,
 };
 use waypost_ops::agent_tokens::ResolvedAgent;
 use waypost_ops::tool_access::AgentAccess;
+use waypost_ops::visibility::View;
 
-use crate::call::is_relayed;
-use crate::view::View;
-use crate::{Gateway, GatewayAddress, headers, lists, reply};
+use crate::agent_call::AgentCall;
+use crate::record::CallRecord;
+use crate::session::Session;
+use crate::{Gateway, GatewayAddress, TokenCheck, headers, listen, lists, reply};
 
 /// The maximum size of a message in bytes.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
 
 impl Gateway {
-    /// Answers a request of an agent that was identified by its token. An address that is not the agent's is answered with
-    /// 404, whether it exists or not.
+    /// Answers a request of an agent that was identified by its token, which `is_valid` checks again for streams. An address
+    /// that is not the agent's is answered with 404, whether it exists or not.
     pub async fn handle(
-        &self,
+        self: &Arc<Self>,
         caller: &ResolvedAgent,
         address: &GatewayAddress,
+        is_valid: TokenCheck,
         (parts, body): (Parts, Body),
     ) -> Response {
         match self.find_access(caller, address).await {
@@ -39,7 +46,7 @@ impl Gateway {
             Err(error) => return unavailable(&error),
         }
         if parts.method != Method::POST {
-            return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
+            return self.handle_stream(caller, address, is_valid, &parts).await;
         }
         if !is_json(&parts.headers) {
             let error = JsonRpcError::new(PARSE_ERROR, "The content type must be application/json.", None);
@@ -62,10 +69,25 @@ impl Gateway {
             }
             Err(error) => return reply::rejection(&error, true),
         };
+        // From here on, a call has a record.
+        let record = self.recorder.begin(caller, &message);
         if let Err(error) = headers::check(&message, &parts.headers) {
-            return reply::rejection(&error, message.is_modern());
+            // The headers or the body declare 2026-07-28.
+            return reply::rejection(&error, true);
         }
-        match self.answer(caller, address, &message, &parts.headers).await {
+        let Ok(session) = self.find_session(caller, address, (&message, &parts.headers)) else {
+            return unknown_session();
+        };
+        let (request, headers, session) = (&*message, &parts.headers, session.as_ref());
+        let (capabilities, log_level) = match session {
+            Some(session) => (session.capabilities(), self.sessions.log_level(session)),
+            None => {
+                let meta = &request.params.meta;
+                (ClientCapabilities::parse(meta.client_capabilities), LogLevel::parse(meta.log_level))
+            }
+        };
+        let call = AgentCall { caller, address, request, headers, session, capabilities, log_level };
+        match self.answer(call, &bytes, (record, is_valid)).await {
             Ok(response) => response,
             Err(error) if error.code == Code::NotFound => not_found(),
             Err(error) => {
@@ -73,42 +95,105 @@ impl Gateway {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::error!(cause, "a request to the gateway failed");
                 }
-                reply::failure(&message, &error)
+                reply::message(StatusCode::OK, reply::failure(message.raw_id.unwrap_or("null"), &error))
             }
         }
     }
 
-    async fn answer(
+    /// Answers GET and DELETE, which only the revisions with a handshake have.
+    async fn handle_stream(
         &self,
         caller: &ResolvedAgent,
         address: &GatewayAddress,
-        request: &Message<'_>,
-        headers: &HeaderMap,
+        is_valid: TokenCheck,
+        parts: &Parts,
+    ) -> Response {
+        let is_stream = parts.method == Method::GET && accepts_events(&parts.headers);
+        if !is_stream && parts.method != Method::DELETE {
+            return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, POST, DELETE")]).into_response();
+        }
+        let Ok(keyring) = self.ops.keyring() else { return unknown_session() };
+        let session = self.sessions.find(keyring, &caller.agent.id, address, (&parts.headers, self.cx.now()));
+        match session {
+            None => unknown_session(),
+            Some(_) if is_stream => {
+                let opened = self.listen(caller, address, is_valid, None).await;
+                opened.unwrap_or_else(|error| unavailable(&error))
+            }
+            Some(Some(session)) => {
+                self.sessions.end(&session);
+                StatusCode::NO_CONTENT.into_response()
+            }
+            Some(None) => {
+                let text = "Invalid Request: the header `Mcp-Session-Id` is missing.";
+                reply::rejection(&JsonRpcError::new(INVALID_REQUEST, text, None), true)
+            }
+        }
+    }
+
+    /// Returns the session of a message, if it has one.
+    ///
+    /// # Errors
+    /// If the session is unknown or has ended.
+    fn find_session(
+        &self,
+        caller: &ResolvedAgent,
+        address: &GatewayAddress,
+        (message, headers): (&Message<'_>, &HeaderMap),
+    ) -> std::result::Result<Option<Session>, ()> {
+        // 2026-07-28 has no sessions, and `initialize` begins a new one.
+        if message.is_modern() || message.method.as_deref() == Some("initialize") {
+            return Ok(None);
+        }
+        let keyring = self.ops.keyring().map_err(drop)?;
+        self.sessions.find(keyring, &caller.agent.id, address, (headers, self.cx.now())).ok_or(())
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        call: AgentCall<'_>,
+        text: &Bytes,
+        (record, is_valid): (Option<CallRecord>, TokenCheck),
     ) -> Result<Response> {
+        let AgentCall { caller, address, request, .. } = call;
         let is_modern = request.is_modern();
         if let Some(declared) = text_of(request.params.meta.protocol_version).filter(|declared| declared != MODERN) {
             return Ok(unsupported_version(request, &declared));
         }
         match request.kind {
+            // 2026-07-28, "Request metadata".
+            MessageKind::Request if is_modern && !declares_capabilities(request) => {
+                let text =
+                    "Invalid params: `_meta` must contain the object `io.modelcontextprotocol/clientCapabilities`.";
+                return Ok(reply::rejection(&JsonRpcError::new(INVALID_PARAMS, text, request.id()), true));
+            }
             MessageKind::Request => {}
             MessageKind::Notification => return Ok(StatusCode::ACCEPTED.into_response()),
-            // No server can send requests to the agent yet, so no response belongs to one.
+            // 2026-07-28: servers send no requests.
             MessageKind::Result | MessageKind::Error if is_modern => {
                 let error = JsonRpcError::new(INVALID_REQUEST, "Invalid Request: a response to no request.", None);
                 return Ok(reply::rejection(&error, true));
             }
-            MessageKind::Result | MessageKind::Error => return Ok(StatusCode::ACCEPTED.into_response()),
+            MessageKind::Result | MessageKind::Error => {
+                if let Some(session) = call.session {
+                    self.agent_requests.respond(session, request);
+                }
+                return Ok(StatusCode::ACCEPTED.into_response());
+            }
         }
         let method = request.method.as_deref().unwrap_or_default();
-        if is_relayed(method) {
+        if let Some(record) = record {
             if request.target().is_none() {
                 let text = "Invalid params: the name or URI is missing.";
                 return Ok(reply::rejection(&JsonRpcError::new(INVALID_PARAMS, text, request.id()), is_modern));
             }
-            return self.call(caller, address, request, headers).await;
+            return self.call(call, text, record).await;
+        }
+        if is_modern && method == listen::METHOD {
+            return self.listen(caller, address, is_valid, Some(request)).await;
         }
         let access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
-        let tool_set = self.tool_set(&access, address).ok_or_else(|| Error::not_found("tool set"))?;
+        let tool_set = address.tool_set(&access).ok_or_else(|| Error::not_found("tool set"))?;
         let view = View::new(&access, tool_set, self.cx.now());
         if let Some((kind, member)) = lists::kind_of(method) {
             if request.params.cursor.is_some_and(|cursor| cursor != "null") {
@@ -118,9 +203,16 @@ impl Gateway {
             return Ok(reply::result(request, lists::list(view, kind, member, is_modern)));
         }
         Ok(match (method, is_modern) {
-            ("initialize", false) => reply::result(request, lists::initialize(view, request)),
+            ("initialize", false) => {
+                let mut response = reply::result(request, lists::initialize(view, request));
+                let session = Session::new(address, request, &self.cx);
+                let id = session.seal(self.ops.keyring()?, &caller.agent.id, &self.cx)?;
+                response.headers_mut().insert(SESSION_HEADER, id);
+                response
+            }
             ("ping", false) => reply::result(request, json!({})),
             ("server/discover", true) => reply::result(request, lists::discover(view)),
+            ("logging/setLevel", false) if call.session.is_some() => self.set_log_level(call),
             _ => {
                 let text = methods::not_found(method, is_modern);
                 reply::rejection(&JsonRpcError::new(METHOD_NOT_FOUND, text, request.id()), is_modern)
@@ -128,25 +220,35 @@ impl Gateway {
         })
     }
 
+    fn set_log_level(&self, call: AgentCall<'_>) -> Response {
+        let level = LogLevel::parse(call.request.params.level);
+        match (call.session, level) {
+            (Some(session), Some(level)) => {
+                self.sessions.set_log_level(session, level);
+                reply::result(call.request, json!({}))
+            }
+            _ => {
+                let text = "Invalid params: `level` is missing or unknown.";
+                reply::rejection(&JsonRpcError::new(INVALID_PARAMS, text, call.request.id()), false)
+            }
+        }
+    }
+
     /// Returns what the agent can use at an address; `None` if the address is not the agent's.
     async fn find_access(&self, caller: &ResolvedAgent, address: &GatewayAddress) -> Result<Option<AgentAccess>> {
         let access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
-        let slug = &access.access.organization_slug;
-        let is_own = address.organization.as_ref().is_none_or(|organization| organization == slug);
-        Ok(Some(access).filter(|access| is_own && self.tool_set(access, address).is_some()))
+        Ok(Some(access).filter(|access| address.tool_set(access).is_some()))
     }
+}
 
-    /// Returns the tool set of an address, `Some(None)` for an address without one, and `None` if there is no such tool set.
-    pub(crate) fn tool_set<'a>(
-        &self,
-        access: &'a AgentAccess,
-        address: &GatewayAddress,
-    ) -> Option<Option<&'a ToolSet>> {
-        match &address.tool_set {
-            None => Some(None),
-            Some(slug) => access.access.tool_sets.iter().find(|set| set.slug == *slug).map(Some),
-        }
-    }
+fn declares_capabilities(request: &Message<'_>) -> bool {
+    request.params.meta.client_capabilities.is_some_and(|capabilities| capabilities.starts_with('{'))
+}
+
+/// Whether a client wants a stream, as every client that opens one declares ("Listening for Messages from the Server").
+fn accepts_events(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.contains("text/event-stream"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -163,6 +265,13 @@ fn unsupported_version(request: &Message<'_>, declared: &str) -> Response {
     });
     let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{object}}}"#, request.raw_id.unwrap_or("null"));
     reply::message(StatusCode::BAD_REQUEST, text)
+}
+
+/// 2025-11-25, "Session Management": the client begins a new session.
+fn unknown_session() -> Response {
+    let text = "The session is unknown or has ended. Begin a new one with `initialize`.";
+    let error = JsonRpcError::new(INVALID_REQUEST, text, None);
+    reply::message(StatusCode::NOT_FOUND, error.to_json().to_string())
 }
 
 fn not_found() -> Response {

@@ -50,13 +50,6 @@ impl Freshness {
     }
 }
 
-/// Returns the same error without its cause, which was logged for the call that found it.
-fn copy(error: &Error) -> Error {
-    let mut copy = Error::new(error.code, error.message.clone());
-    copy.details = error.details.clone();
-    copy
-}
-
 impl Gateway {
     /// Reads what the server of an instance lists, unless it was read within the maximum age. Returns whether something has
     /// changed, so that access must be read again.
@@ -75,13 +68,13 @@ impl Gateway {
         }
         if let Some((at, error)) = last.failed.as_ref().filter(|(at, _)| *at >= arrived || at.elapsed() < FAILURE_AGE) {
             tracing::debug!(seconds = at.elapsed().as_secs_f64(), "a failed check of definitions applies to this call");
-            return Err(copy(error));
+            return Err(error.without_cause());
         }
         let begun = Instant::now();
         let listed = match fetch(&self.ops, instance).await {
             Ok(listed) => listed,
             Err(error) => {
-                last.failed = Some((Instant::now(), copy(&error)));
+                last.failed = Some((Instant::now(), error.without_cause()));
                 return Err(error);
             }
         };

@@ -5,26 +5,51 @@
 //! 2. Bytes are relayed: apart from names, request metadata and the members that differ between the eras of the protocol, a
 //!    message reaches the other side as it was sent. A message that two parsers could read differently reaches nobody.
 //! 3. Lists are answered from what is stored, and never wait for a server. A call waits for its own server only.
-//! 4. The token of the agent, and its other headers, are never sent to a server.
+//! 4. The token of the agent, and its other headers, are never sent to a server, except a valid trace context.
+//! 5. Every call has exactly one record, however it ends, and waits neither for the database nor for room in a queue.
 
+mod agent_call;
+mod agent_requests;
 mod call;
+mod call_metrics;
+mod conversation;
 mod endpoint;
 mod freshness;
 mod headers;
+mod input_state;
+mod listen;
 mod lists;
+mod parked;
+mod quota;
+mod record;
+mod relay;
 mod reply;
+mod session;
 mod slots;
-mod view;
+mod trace;
+mod upstreams;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use waypost_core::caller::Ctx;
+use waypost_core::tool_set::ToolSet;
 use waypost_ops::Ops;
-use waypost_ops::tool_access::{self, ToolAccessCache};
+use waypost_ops::calls::CallLog;
+use waypost_ops::hosting::Hosting;
+use waypost_ops::tool_access::{self, AgentAccess, ToolAccessCache};
 
+use crate::agent_requests::AgentRequests;
 pub use crate::endpoint::MAX_BODY;
 use crate::freshness::Freshness;
-use crate::slots::CallSlots;
+pub use crate::listen::TokenCheck;
+use crate::parked::ParkedCalls;
+use crate::quota::CallQuota;
+use crate::record::CallRecorder;
+use crate::session::Sessions;
+use crate::slots::Slots;
+use crate::upstreams::Upstreams;
 
 /// The default of [`GatewayOptions::definition_max_age`].
 pub const DEFINITION_MAX_AGE: Duration = Duration::from_secs(30);
@@ -37,11 +62,13 @@ pub struct GatewayOptions {
     pub definition_max_age: Duration,
     /// The time within which a change of grants, approvals and tool sets takes effect.
     pub access_max_age: Duration,
+    /// The number of calls of an agent per hour in this process; 0 for no limit.
+    pub calls_per_hour: u32,
 }
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { definition_max_age: DEFINITION_MAX_AGE, access_max_age: tool_access::MAX_AGE }
+        Self { definition_max_age: DEFINITION_MAX_AGE, access_max_age: tool_access::MAX_AGE, calls_per_hour: 0 }
     }
 }
 
@@ -61,16 +88,61 @@ pub struct Gateway {
     /// The context of what the gateway does itself, such as storing new definitions.
     cx: Ctx,
     options: GatewayOptions,
-    access: ToolAccessCache,
+    access: Arc<ToolAccessCache>,
     freshness: Freshness,
-    slots: CallSlots,
+    sessions: Sessions,
+    agent_requests: AgentRequests,
+    parked: ParkedCalls,
+    calls: Slots,
+    quota: CallQuota,
+    streams: Slots,
+    upstreams: Upstreams,
+    recorder: Arc<CallRecorder>,
+    /// Ends all streams.
+    stop: CancellationToken,
+}
+
+impl GatewayAddress {
+    /// Returns the tool set of the address, `Some(None)` for an address without one, and `None` if the address is not the
+    /// agent's.
+    pub(crate) fn tool_set<'a>(&self, access: &'a AgentAccess) -> Option<Option<&'a ToolSet>> {
+        let access = &access.access;
+        if self.organization.as_ref().is_some_and(|organization| *organization != access.organization_slug) {
+            return None;
+        }
+        match &self.tool_set {
+            None => Some(None),
+            Some(slug) => access.tool_sets.iter().find(|set| set.slug == *slug).map(Some),
+        }
+    }
 }
 
 impl Gateway {
     /// Creates a gateway. `cx` is the context of what it does itself.
     #[must_use]
-    pub fn new(ops: Ops, cx: Ctx, options: GatewayOptions) -> Self {
-        let access = ToolAccessCache::new(ops.clone(), options.access_max_age);
-        Self { ops, cx, options, access, freshness: Freshness::default(), slots: CallSlots::default() }
+    pub fn new(hosting: &Hosting, cx: Ctx, options: GatewayOptions) -> Self {
+        let ops = hosting.ops().clone();
+        Self {
+            access: Arc::new(ToolAccessCache::new(ops.clone(), options.access_max_age)),
+            recorder: Arc::new(CallRecorder::new(CallLog::new(hosting), &cx)),
+            quota: CallQuota::new(Arc::clone(&cx.clock), options.calls_per_hour),
+            ops,
+            cx,
+            options,
+            freshness: Freshness::default(),
+            sessions: Sessions::default(),
+            agent_requests: AgentRequests::default(),
+            parked: ParkedCalls::default(),
+            calls: Slots::for_calls(),
+            streams: Slots::for_streams(),
+            upstreams: Upstreams::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Ends all streams when `stop` is cancelled.
+    #[must_use]
+    pub fn with_stop(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
     }
 }

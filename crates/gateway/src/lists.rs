@@ -6,9 +6,9 @@ use waypost_core::tool_definition::DefinitionKind;
 use waypost_mcp_wire::revision::{MODERN, negotiate};
 use waypost_mcp_wire::rewrite::{quote, rewrite_definition};
 use waypost_mcp_wire::strict::{Message, text_of};
+use waypost_ops::visibility::View;
 
 use crate::reply::server_info;
-use crate::view::View;
 
 /// The time in milliseconds for which clients may keep a list.
 const TTL_MS: u64 = 5_000;
@@ -27,7 +27,7 @@ pub(crate) fn kind_of(method: &str) -> Option<(DefinitionKind, &'static str)> {
 }
 
 /// Returns the members of the result of a list method. Each item is the definition as the server sent it, with its public
-/// name.
+/// name, and with the description that an admin has set, if there is one.
 pub(crate) fn list(view: View<'_>, kind: DefinitionKind, member: &str, is_modern: bool) -> Value {
     let identifier = match kind {
         DefinitionKind::Resource => "uri",
@@ -39,7 +39,10 @@ pub(crate) fn list(view: View<'_>, kind: DefinitionKind, member: &str, is_modern
         .into_iter()
         .filter_map(|item| {
             let public = quote(&item.public);
-            let text = rewrite_definition(&item.definition.definition, &[(identifier, Some(&public))]);
+            let description = item.description.map(quote);
+            let mut members = vec![(identifier, Some(public.as_str()))];
+            members.extend(description.as_deref().map(|description| ("description", Some(description))));
+            let text = rewrite_definition(&item.definition.definition, &members);
             RawValue::from_string(String::from_utf8(text).ok()?).ok()
         })
         .collect();
@@ -58,7 +61,7 @@ pub(crate) fn initialize(view: View<'_>, request: &Message<'_>) -> Value {
     let requested = text_of(request.params.protocol_version).unwrap_or_default();
     json!({
         "protocolVersion": negotiate(&requested),
-        "capabilities": capabilities(view),
+        "capabilities": capabilities(),
         "serverInfo": server_info(),
         "instructions": instructions(view),
     })
@@ -68,7 +71,7 @@ pub(crate) fn initialize(view: View<'_>, request: &Message<'_>) -> Value {
 pub(crate) fn discover(view: View<'_>) -> Value {
     json!({
         "supportedVersions": [MODERN],
-        "capabilities": capabilities(view),
+        "capabilities": capabilities(),
         "instructions": instructions(view),
         "ttlMs": TTL_MS,
         "cacheScope": "private",
@@ -76,8 +79,9 @@ pub(crate) fn discover(view: View<'_>) -> Value {
 }
 
 /// Completions are relayed to the server of the prompt or template.
-fn capabilities(_: View<'_>) -> Value {
-    json!({ "tools": {}, "prompts": {}, "resources": {}, "completions": {} })
+fn capabilities() -> Value {
+    let list = json!({ "listChanged": true });
+    json!({ "tools": list, "prompts": list, "resources": list, "completions": {}, "logging": {} })
 }
 
 /// Returns the gateway's own instructions, followed by those of the servers that an admin has approved.

@@ -1,12 +1,14 @@
 //! Responses: JSON-RPC messages as JSON, or as events.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use waypost_core::{Code, Error};
-use waypost_mcp_wire::strict::Message;
+use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::{INTERNAL_ERROR, INVALID_PARAMS, JsonRpcError, METHOD_NOT_FOUND, UNSUPPORTED_VERSION};
 
 /// The JSON-RPC code of the error for a caller with too many calls, outside the reserved ranges.
@@ -29,6 +31,12 @@ pub(crate) fn result(request: &Message<'_>, mut members: Value) -> Response {
     }
     // Other notations of the same ID are kept.
     let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{members}}}"#, request.raw_id.unwrap_or("null"));
+    message(StatusCode::OK, text)
+}
+
+/// A response with a result as JSON text.
+pub(crate) fn raw_result(request: &Message<'_>, result: &str) -> Response {
+    let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.raw_id.unwrap_or("null"));
     message(StatusCode::OK, text)
 }
 
@@ -58,7 +66,12 @@ pub(crate) fn unknown(request: &Message<'_>) -> JsonRpcError {
         Some("completion/complete") => "Unknown prompt or resource",
         _ => "Unknown tool",
     };
-    JsonRpcError::new(INVALID_PARAMS, what, request.id())
+    let error = JsonRpcError::new(INVALID_PARAMS, what, request.id());
+    match text_of(request.params.uri) {
+        // SEP-2164.
+        Some(uri) if what == "Unknown resource" => error.with_data(json!({ "uri": uri })),
+        _ => error,
+    }
 }
 
 /// The error for an agent with too many calls.
@@ -67,16 +80,35 @@ pub(crate) fn too_many(request: &Message<'_>) -> JsonRpcError {
     JsonRpcError::new(LIMIT_REACHED, text, request.id())
 }
 
-/// The response to a call that did not succeed. The message says what to do; details of this installation are not shown.
-pub(crate) fn failure(request: &Message<'_>, error: &Error) -> Response {
+/// The response to an agent whose quota of calls is used up, with the time until the next call is allowed in whole seconds
+/// (`Retry-After`, RFC 9110, section 10.2.3).
+pub(crate) fn quota_exceeded(request: &Message<'_>, wait: Duration) -> Response {
+    let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
+    let text = format!("The quota of calls of this agent is used up. Try again in {seconds} seconds.");
+    let error = JsonRpcError::new(LIMIT_REACHED, text, request.id())
+        .with_data(json!({ "reason": "quota_exceeded", "retry_after_seconds": seconds }));
+    let mut response = rejection(&error, request.is_modern());
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+/// The response to an agent with too many streams.
+pub(crate) fn too_many_streams(request: Option<&Message<'_>>) -> Response {
+    let text =
+        format!("Too many streams: an agent can have {}. Close one, or poll the lists.", crate::slots::MAX_STREAMS);
+    rejection(&JsonRpcError::new(LIMIT_REACHED, text, request.and_then(Message::id)), true)
+}
+
+/// The message about a call that did not succeed. `raw_id` is the ID of its request. The message says what to do; details of this
+/// installation are not shown.
+pub(crate) fn failure(raw_id: &str, error: &Error) -> String {
     let reason = error.details.get("reason").and_then(Value::as_str).unwrap_or(error.code.as_str());
     let text = match error.code {
         Code::Internal => "An internal error occurred. Try again later.",
         _ => error.message.as_str(),
     };
     let object = json!({ "code": INTERNAL_ERROR, "message": text, "data": { "reason": reason } });
-    let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{object}}}"#, request.raw_id.unwrap_or("null"));
-    message(StatusCode::OK, text)
+    format!(r#"{{"jsonrpc":"2.0","id":{raw_id},"error":{object}}}"#)
 }
 
 /// An event of a stream (HTML standard, "Server-sent events"). `text` is one line.

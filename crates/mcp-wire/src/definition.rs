@@ -4,13 +4,13 @@
 use std::fmt;
 
 use serde_json::{Map, Number, Value};
+pub use waypost_core::tool_definition::DefinitionKind;
+use waypost_core::tool_definition::MAX_DEFINITIONS;
 
 use crate::canonical::Digest;
 use crate::scan::{Ambiguity, Flaw, Names, Numbers, Scanner, unquote};
 use crate::strict::split_array;
 
-/// The maximum number of definitions in a list.
-pub const MAX_DEFINITIONS: usize = 1_000;
 /// The maximum size of a definition in bytes: 256 KiB.
 pub const MAX_DEFINITION_BYTES: usize = 256 * 1024;
 /// The maximum length of the name of a tool or prompt, in characters.
@@ -50,44 +50,12 @@ const ANNOTATIONS: Names<0> = Names::new(
 );
 const META: Names<0> = Names { read: [], other: &["ui"], prefix: Some("io.modelcontextprotocol/") };
 
-/// The kind of a definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DefinitionKind {
-    /// A tool.
-    Tool,
-    /// A prompt.
-    Prompt,
-    /// A resource.
-    Resource,
-    /// A resource template.
-    ResourceTemplate,
-    /// The instructions of a server, which are a string.
-    Instructions,
-}
-
-impl DefinitionKind {
-    /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Tool, Self::Prompt, Self::Resource, Self::ResourceTemplate, Self::Instructions];
-
-    /// Returns the name of the kind in the API (contract, section 8).
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tool => "tool",
-            Self::Prompt => "prompt",
-            Self::Resource => "resource",
-            Self::ResourceTemplate => "resource_template",
-            Self::Instructions => "instructions",
-        }
-    }
-
-    /// Returns the member that names a definition of this kind.
-    fn name_member(self) -> &'static str {
-        match self {
-            Self::Tool | Self::Prompt | Self::Instructions => "name",
-            Self::Resource => "uri",
-            Self::ResourceTemplate => "uriTemplate",
-        }
+/// Returns the member that names a definition of this kind.
+fn name_member(kind: DefinitionKind) -> &'static str {
+    match kind {
+        DefinitionKind::Tool | DefinitionKind::Prompt | DefinitionKind::Instructions => "name",
+        DefinitionKind::Resource => "uri",
+        DefinitionKind::ResourceTemplate => "uriTemplate",
     }
 }
 
@@ -170,7 +138,7 @@ impl<'a> Definition<'a> {
         let name = match (kind, &value) {
             (DefinitionKind::Instructions, Value::String(_)) => Some(INSTRUCTIONS.to_owned()),
             (DefinitionKind::Instructions, _) => None,
-            _ => value.get(kind.name_member()).and_then(Value::as_str).map(str::to_owned),
+            _ => value.get(name_member(kind)).and_then(Value::as_str).map(str::to_owned),
         };
         let name = name.filter(|name| is_valid_name(kind, name));
         let name = name.ok_or_else(|| rejected(DefinitionProblem::InvalidName))?;
@@ -269,7 +237,7 @@ fn find_name(kind: DefinitionKind, raw: &str) -> Option<String> {
     if kind == DefinitionKind::Instructions {
         return Some(INSTRUCTIONS.to_owned());
     }
-    let names = Names::new([kind.name_member()], &[]);
+    let names = Names::new([name_member(kind)], &[]);
     let mut scanner = Scanner::new(raw);
     let (mut found, mut has_variant) = (Vec::new(), false);
     let members = scanner.raw_members(0, |key, value| match unquote(key).map_or(Ok(None), |key| names.find(&key)) {
@@ -323,7 +291,6 @@ mod tests {
         let resource = Definition::read(DefinitionKind::Resource, r#"{"name":"n"}"#).unwrap_err();
         assert_eq!(resource, RejectedDefinition { name: None, problem: DefinitionProblem::InvalidName });
         assert!(Definition::read(DefinitionKind::Instructions, "7").is_err());
-        assert_eq!(DefinitionKind::ALL.map(DefinitionKind::as_str).len(), 5);
     }
 
     #[test]
@@ -420,7 +387,7 @@ mod tests {
         #[test]
         fn any_text_is_accepted_or_rejected(text in "\\PC{0,60}") {
             let _ = split_list(&text);
-            for kind in DefinitionKind::ALL {
+            for kind in DefinitionKind::ALL.iter().copied() {
                 let _ = Definition::read(kind, &text);
             }
         }

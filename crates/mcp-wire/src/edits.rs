@@ -148,6 +148,14 @@ impl Change {
     }
 }
 
+/// Returns the name of a member, with its quotation marks, before its value. The name must not contain quotation marks.
+pub(crate) fn key_of<'a>(text: &'a str, value: &str) -> &'a str {
+    let start = value.as_ptr().addr() - text.as_ptr().addr();
+    let end = text[..start].rfind('"').unwrap_or_default();
+    let start = text[..end].rfind('"').unwrap_or_default();
+    &text[start..=end]
+}
+
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }

@@ -31,20 +31,31 @@ pub struct JsonRpcError {
     pub message: String,
     /// The request's ID, if it could be read.
     pub id: Option<RequestId>,
+    /// Further information.
+    pub data: Option<Box<Value>>,
 }
 
 impl JsonRpcError {
     /// Creates an error for the request `id`.
     #[must_use]
     pub fn new(code: i64, message: impl Into<String>, id: Option<RequestId>) -> Self {
-        Self { code, message: message.into(), id }
+        Self { code, message: message.into(), id, data: None }
+    }
+
+    /// Adds further information.
+    #[must_use]
+    pub fn with_data(self, data: Value) -> Self {
+        Self { data: Some(Box::new(data)), ..self }
     }
 
     /// Returns the error response. Without an ID, such as for a parse error, `id` is omitted (protocol revision
     /// 2025-11-25 and later).
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let error = json!({ "code": self.code, "message": self.message });
+        let mut error = json!({ "code": self.code, "message": self.message });
+        if let Some(data) = &self.data {
+            error["data"] = Value::clone(data);
+        }
         match &self.id {
             Some(id) => json!({ "jsonrpc": "2.0", "id": id, "error": error }),
             None => json!({ "jsonrpc": "2.0", "error": error }),

@@ -97,14 +97,15 @@ impl<'h, I: Iterator<Item = (&'h str, &'h [u8])> + Clone> Headers<I> {
 }
 
 /// Decodes the value of a header as [`header_value`](crate::revision::header_value) encodes it. Surrounding white space
-/// is ignored. Returns `None` if it is malformed.
+/// is ignored. A value that has only the beginning or the end of an encoded one is literal. Returns `None` if it is
+/// malformed.
 #[must_use]
 pub fn decode_header_value(value: &[u8]) -> Option<Cow<'_, str>> {
     let text = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
-    let encoded = text.strip_prefix("=?base64?").map(|rest| rest.strip_suffix("?="));
+    let encoded = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?="));
     match encoded {
         Some(encoded) => {
-            let bytes = data_encoding::BASE64.decode(encoded?.as_bytes()).ok()?;
+            let bytes = data_encoding::BASE64.decode(encoded.as_bytes()).ok()?;
             String::from_utf8(bytes).ok().map(Cow::Owned)
         }
         None => text.bytes().all(|byte| (0x20..=0x7e).contains(&byte)).then_some(Cow::Borrowed(text)),
@@ -187,7 +188,7 @@ mod tests {
             ("=?base64?w6k=?=", Some("é")),
             ("é", None),
             ("=?base64?w6k?=", None),
-            ("=?base64?w6k=", None),
+            ("=?base64?w6k=", Some("=?base64?w6k=")),
             ("=?base64?/w==?=", None),
             ("a\u{1}", None),
         ] {

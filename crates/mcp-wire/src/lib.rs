@@ -3,13 +3,17 @@
 //! An [`Envelope`] reads the members of a JSON-RPC message that are needed to route it, and keeps everything else as
 //! the raw text that was received.
 
+pub mod argument_shape;
 pub mod canonical;
+pub mod client_capabilities;
 pub mod definition;
 mod edits;
 mod envelope;
 pub mod era;
 mod error;
 pub mod headers;
+pub mod input_requests;
+pub mod log_level;
 pub mod methods;
 pub mod names;
 pub mod param_headers;
@@ -24,6 +28,7 @@ mod session;
 pub mod smuggling;
 pub mod sse;
 pub mod strict;
+pub mod trace_context;
 
 pub use envelope::{Body, Envelope, MAX_BATCH, MAX_DEPTH};
 pub use error::{

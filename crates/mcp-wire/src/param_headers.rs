@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::revision::header_value;
+
 /// The prefix of the names of these headers, in lower case.
 pub const PARAM_PREFIX: &str = "mcp-param-";
 /// The member of a property's schema with the rest of the header's name.
@@ -41,7 +43,7 @@ impl ParamHeader {
         headers
     }
 
-    /// Returns the text of the argument, which [`header_value`](crate::revision::header_value) encodes as the value of
+    /// Returns the text of the argument, which [`header_value`] encodes as the value of
     /// the header. `None` if the argument is missing, null or of another type: then the header is absent.
     #[must_use]
     pub fn text(&self, arguments: &Value) -> Option<String> {
@@ -50,6 +52,17 @@ impl ParamHeader {
             value @ (Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
             _ => None,
         }
+    }
+
+    /// Returns the names and the encoded values of the headers that repeat `arguments` (JSON text).
+    #[must_use]
+    pub fn values(headers: &[Self], arguments: Option<&str>) -> Vec<(String, String)> {
+        if headers.is_empty() {
+            return Vec::new();
+        }
+        let arguments: Value = arguments.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
+        let value = |header: &Self| Some((header.name.clone(), header_value(&header.text(&arguments)?)));
+        headers.iter().filter_map(value).collect()
     }
 
     /// Returns the argument.

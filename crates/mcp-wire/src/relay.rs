@@ -6,8 +6,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::edits::Edits;
 pub use crate::edits::make_single_line;
+use crate::edits::{Edits, key_of};
 use crate::envelope::{Envelope, present};
 use crate::error::{INVALID_PARAMS, JsonRpcError};
 use crate::revision::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION};
@@ -83,10 +83,12 @@ struct Meta<'a> {
     client_info: Option<&'a RawValue>,
     #[serde(default, rename = "io.modelcontextprotocol/clientCapabilities", borrow, deserialize_with = "present")]
     client_capabilities: Option<&'a RawValue>,
+    #[serde(default, rename = "io.modelcontextprotocol/logLevel", borrow, deserialize_with = "present")]
+    log_level: Option<&'a RawValue>,
 }
 
 /// Replaces the ID of a request, and its progress token if it has one, by `id`. Members of `meta` that the request does
-/// not declare itself are added.
+/// not declare itself are added. Without `meta`, the members of `_meta` that only 2026-07-28 has are removed.
 ///
 /// # Errors
 /// `INVALID_PARAMS` if `params` or `_meta` is not an object, or repeats a member that is read here.
@@ -117,7 +119,10 @@ pub fn relay_request(
                         edits.replace(token.get(), &number);
                         progress_token = Some(token.get().into());
                     }
-                    complete_meta(&mut edits, raw, &own, meta);
+                    match meta {
+                        Some(meta) => complete_meta(&mut edits, raw, &own, meta),
+                        None => remove_meta(&mut edits, request, &own),
+                    }
                 }
             }
         }
@@ -215,10 +220,18 @@ fn add_meta(edits: &mut Edits<'_>, params: &RawValue, raw: Option<&RawValue>, me
 }
 
 /// Adds the members that an existing `_meta` lacks.
-fn complete_meta(edits: &mut Edits<'_>, raw: &RawValue, own: &Meta<'_>, meta: Option<&RequestMeta>) {
-    let members = meta.map(|meta| meta.members(own)).unwrap_or_default();
+fn complete_meta(edits: &mut Edits<'_>, raw: &RawValue, own: &Meta<'_>, meta: &RequestMeta) {
+    let members = meta.members(own);
     if !members.is_empty() {
         edits.insert_members(raw.get(), &members);
+    }
+}
+
+/// Removes the members that only requests of 2026-07-28 have.
+fn remove_meta(edits: &mut Edits<'_>, request: &Envelope<'_>, own: &Meta<'_>) {
+    let members = [own.protocol_version, own.client_info, own.client_capabilities, own.log_level];
+    for raw in members.into_iter().flatten() {
+        edits.remove_member(key_of(request.text, raw.get()), raw.get());
     }
 }
 
@@ -293,6 +306,15 @@ mod tests {
             let error = relay_request(&Envelope::parse(text.as_bytes()).unwrap(), 1, None).unwrap_err();
             assert_eq!(error.code, INVALID_PARAMS, "{text}");
         }
+    }
+
+    #[test]
+    fn only_2026_07_28_has_request_metadata() {
+        let declared = r#""io.modelcontextprotocol/clientCapabilities":{"roots":{}},"a":1,"io.modelcontextprotocol/logLevel":"info""#;
+        let text = format!(r#"{{"jsonrpc":"2.0","method":"m","id":42,"params":{{"_meta":{{{declared}}}}}}}"#);
+        assert_eq!(relay(&text, None).0, r#"{"jsonrpc":"2.0","method":"m","id":42,"params":{"_meta":{"a":1}}}"#);
+        let relayed: Value = serde_json::from_str(&relay(&text, Some(&meta())).0).unwrap();
+        assert_eq!(relayed["params"]["_meta"][META_CLIENT_CAPABILITIES], json!({ "roots": {} }));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Only the edited members change. Everything else stays as it was received, byte for byte, except that line breaks
 //! between tokens become spaces. Values are JSON text.
 
-use crate::edits::Edits;
+use crate::edits::{Edits, key_of};
 use crate::relay::RequestMeta;
 use crate::revision::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_PROTOCOL_VERSION};
 use crate::scan::{Scanner, unquote};
@@ -299,14 +299,6 @@ fn find_member<'a>(object: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
         }
     });
     members.ok().and(found)
-}
-
-/// Returns the name of a member, with its quotation marks, before its value. The name must not contain quotation marks.
-fn key_of<'a>(text: &'a str, value: &str) -> &'a str {
-    let start = value.as_ptr().addr() - text.as_ptr().addr();
-    let end = text[..start].rfind('"').unwrap_or_default();
-    let start = text[..end].rfind('"').unwrap_or_default();
-    &text[start..=end]
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use waypost_store::{
 
 use crate::Ops;
 use crate::audit::{Entry, record};
+use crate::authorizations::organization_of;
 use crate::browser_sessions;
 use crate::codes;
 use crate::devices::{self, Device};
@@ -150,7 +151,7 @@ impl Accounts {
         request_code: CodeRequest<'_>,
         client: SignInClient<'_>,
     ) -> Result<IssuedCode> {
-        let org = &request.organization_id;
+        let org = organization_of(request)?;
         authorize(&cx.caller, Operation::EndUserSignIn, org)?;
         let email = email::parse(request_code.email)?;
         let admitted = self.admit(cx, org, &email.key, AttemptKind::Code, client).await?;
@@ -200,9 +201,10 @@ impl Accounts {
     /// # Errors
     /// `invalid_arguments` with `code` if it can no longer be entered.
     pub async fn get_code(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<PendingCode> {
-        authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
+        let organization = organization_of(request)?;
+        authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
         let id = id.parse().map_err(|_| codes::unusable_code())?;
-        let key = EmailCodeKey { organization: &request.organization_id, request: &request.id, id: &id };
+        let key = EmailCodeKey { organization, request: &request.id, id: &id };
         email_code::find_pending(&mut self.ops.store.read().await?, key, cx.now())
             .await?
             .ok_or_else(codes::unusable_code)
@@ -222,7 +224,7 @@ impl Accounts {
         entry: CodeEntry<'_>,
         client: IpAddr,
     ) -> Result<NewSession> {
-        let org = &request.organization_id;
+        let org = organization_of(request)?;
         let code = codes::parse(entry.code)?;
         let count = |account: &str| {
             let attempt = Attempt { kind: AttemptKind::Password, address: client, account };

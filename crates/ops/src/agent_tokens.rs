@@ -14,7 +14,8 @@ use waypost_core::id::{AgentId, AgentTokenId, OrganizationId};
 use waypost_core::seal::SecretText;
 use waypost_core::secret::hash;
 use waypost_core::{Clock, Code, Error, Result, Timestamp};
-use waypost_store::agent_token::{TokenUse, USED_EVERY_MS};
+use waypost_store::agent_token::TokenUse;
+pub use waypost_store::agent_token::USED_EVERY_MS;
 use waypost_store::recorder::RecorderEntry;
 use waypost_store::{Db, Tx, agent, agent_token as store, system};
 
@@ -170,7 +171,7 @@ fn is_valid(known: &KnownAgentToken, now: Timestamp) -> bool {
 async fn record_use(hosting: &Hosting, known: &KnownAgentToken, now: Timestamp) {
     let is_due = |at: Option<Timestamp>| at.is_none_or(|at| now.since(at) >= USED_EVERY_MS);
     if is_due(known.token.last_used_at) || is_due(known.agent.last_seen_at) {
-        let token_use = TokenUse { token_id: known.token.id.clone(), agent_id: known.agent.id.clone(), at: now };
+        let token_use = TokenUse { token_id: Some(known.token.id.clone()), agent_id: known.agent.id.clone(), at: now };
         hosting.recorder.record(RecorderEntry::TokenUse(token_use)).await;
     }
 }

@@ -2,15 +2,19 @@
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize};
-use waypost_core::agent::{Agent, AgentKind, AgentState, AgentToken, MAX_AGENTS, check_agent_name};
+use waypost_core::agent::{Agent, AgentKind, AgentState, AgentToken, MAX_AGENTS, MAX_NAME, check_agent_name};
 use waypost_core::caller::Ctx;
-use waypost_core::id::{AgentId, OrganizationId};
+use waypost_core::id::{AgentId, OrganizationId, UserId};
+use waypost_core::organization::Member;
 use waypost_core::{Code, Error, Result};
-use waypost_store::{Conn, Tx, agent as store, agent_token, organization};
+use waypost_store::{Conn, Tx, agent as store, agent_token, organization, user};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::{check_short_name, conflict_if_taken, exceeds};
+
+/// The maximum number of characters that make the name of a person's agent unique.
+const SUFFIX: usize = 5;
 
 /// An agent with its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,15 +56,77 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, name: &s
     if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
+    insert(cx, &mut tx, &agent).await?;
+    tx.commit().await?;
+    Ok(AgentView { agent, tokens: Vec::new() })
+}
+
+async fn insert(cx: &Ctx, tx: &mut Tx, agent: &Agent) -> Result<()> {
     // The insertion locks the number of changes, so agents are counted one after another.
-    store::insert(&mut tx, &agent).await.map_err(|error| name_taken(error, &agent.name))?;
-    if exceeds(store::count(&mut tx, organization).await?, MAX_AGENTS) {
+    store::insert(tx, agent).await.map_err(|error| name_taken(error, &agent.name))?;
+    if exceeds(store::count(tx, &agent.organization_id).await?, MAX_AGENTS) {
         let message = format!("An organisation can have at most {MAX_AGENTS} agents. Delete one first.");
         return Err(Error::new(Code::Conflict, message));
     }
-    record_operation(cx, &mut tx, &agent, "agent.create").await?;
-    tx.commit().await?;
-    Ok(AgentView { agent, tokens: Vec::new() })
+    record_operation(cx, tx, agent, "agent.create").await
+}
+
+/// Returns the agent as which a member acts; creates it without grants if there is none. The caller must have locked the
+/// membership.
+///
+/// # Errors
+/// `conflict` if the organisation has 1,000 agents; any error of the store.
+pub(crate) async fn find_or_create_for_member(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    member: &Member,
+) -> Result<Agent> {
+    if let Some(agent) = store::find_by_user(tx, organization, &member.user_id).await? {
+        return Ok(agent);
+    }
+    let agent = Agent {
+        id: AgentId::new(&*cx.random),
+        organization_id: organization.clone(),
+        name: unused_name(tx, organization, &member.email).await?,
+        kind: AgentKind::Person,
+        user_id: Some(member.user_id.clone()),
+        state: AgentState::Active,
+        created_at: cx.now(),
+        created_by: cx.caller.actor().to_owned(),
+        last_seen_at: None,
+    };
+    insert(cx, tx, &agent).await?;
+    Ok(agent)
+}
+
+/// Returns the email of a person, shortened, as the name of their agent. If an agent has this name already, returns it with
+/// a number.
+async fn unused_name(tx: &mut Tx, organization: &OrganizationId, email: &str) -> Result<String> {
+    let base: String = waypost_content::name::clean(email).chars().take(MAX_NAME - SUFFIX).collect();
+    for number in 1..=MAX_AGENTS + 1 {
+        let name = if number == 1 { base.clone() } else { format!("{base} {number}") };
+        if store::find_by_name(tx, organization, &name).await?.is_none() {
+            return Ok(name);
+        }
+    }
+    Err(Error::internal("all names of an agent are taken"))
+}
+
+/// Whether the person of an agent is still a member of the organisation, and the agent is active.
+pub(crate) async fn is_person_active(tx: &mut Tx, organization: &OrganizationId, id: &AgentId) -> Result<bool> {
+    let Some(agent) = store::find(tx, organization, id).await? else { return Ok(false) };
+    let Some(user) = agent.user_id.filter(|_| agent.state == AgentState::Active) else { return Ok(false) };
+    Ok(user::find_member(tx, organization, &user).await?.is_some())
+}
+
+/// Deletes the agent of a member who leaves, with its grants and tokens. A person who joins again starts without grants.
+pub(crate) async fn delete_for_user(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, user: &UserId) -> Result<()> {
+    if let Some(agent) = store::find_by_user(tx, organization, user).await? {
+        store::delete(tx, organization, &agent.id).await?;
+        record_operation(cx, tx, &agent, "agent.delete").await?;
+    }
+    Ok(())
 }
 
 /// Returns at most `limit` agents with their tokens, ordered by name. With `after`, returns only those with a later

@@ -4,9 +4,9 @@
 
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
-use waypost_core::id::AuthorizationRequestId;
+use waypost_core::id::{AuthorizationRequestId, OrganizationId};
+use waypost_core::issuer::IssuerId;
 use waypost_core::secret::hash;
-use waypost_core::server::Server;
 use waypost_core::{Error, Result};
 use waypost_store::authorization_request::{self as store, AuthorizationRequestKey};
 use waypost_store::open_rows::{self, LimitedTable, RowLimits};
@@ -28,25 +28,20 @@ pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 10_000,
 /// `unavailable` if the database cannot be reached.
 pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, network: &str) -> Result<()> {
     let mut tx = ops.store.begin().await?;
-    open_rows::evict_excess(&mut tx, LimitedTable::AuthorizationRequests, request.server_id.as_str(), network, BOUNDS)
+    open_rows::evict_excess(&mut tx, LimitedTable::AuthorizationRequests, request.issuer_id.as_str(), network, BOUNDS)
         .await?;
     store::insert(&mut tx, request, &hash(browser), network).await?;
     Ok(tx.commit().await?)
 }
 
-/// Returns the pending request `id` of `server` if the browser with the cookie `browser` made it.
+/// Returns the pending request `id` of `issuer` if the browser with the cookie `browser` made it.
 ///
 /// # Errors
 /// `not_found` if there is no such request; `unavailable` if the database cannot be reached.
-pub async fn get(cx: &Ctx, ops: &Ops, server: &Server, id: &str, browser: &str) -> Result<AuthorizationRequest> {
+pub async fn get(cx: &Ctx, ops: &Ops, issuer: &IssuerId, id: &str, browser: &str) -> Result<AuthorizationRequest> {
     let id: AuthorizationRequestId = id.parse().map_err(|_| not_found())?;
     let browser_hash = hash(browser);
-    let key = AuthorizationRequestKey {
-        organization: &server.organization_id,
-        server: &server.id,
-        id: &id,
-        browser_hash: &browser_hash,
-    };
+    let key = AuthorizationRequestKey { issuer, id: &id, browser_hash: &browser_hash };
     store::find(&mut ops.store.read().await?, key, cx.now()).await?.ok_or_else(not_found)
 }
 
@@ -65,12 +60,12 @@ pub async fn record_consent(cx: &Ctx, ops: &Ops, request: &AuthorizationRequest,
 
 /// Returns the key of a stored request.
 pub(crate) fn key_of<'a>(request: &'a AuthorizationRequest, browser_hash: &'a str) -> AuthorizationRequestKey<'a> {
-    AuthorizationRequestKey {
-        organization: &request.organization_id,
-        server: &request.server_id,
-        id: &request.id,
-        browser_hash,
-    }
+    AuthorizationRequestKey { issuer: &request.issuer_id, id: &request.id, browser_hash }
+}
+
+/// Returns the organisation of the server that received a request. End users have accounts only there.
+pub(crate) fn organization_of(request: &AuthorizationRequest) -> Result<&OrganizationId> {
+    request.issuer_id.organization_id().ok_or_else(not_found)
 }
 
 pub(crate) fn not_found() -> Error {

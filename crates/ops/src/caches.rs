@@ -12,6 +12,7 @@ use waypost_core::agent::{Agent, AgentToken};
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, SessionId, VersionId};
 use waypost_core::version::Version;
 use waypost_store::oauth_grant::AccessToken;
+use waypost_store::system::PersonToken;
 
 /// The time for which a positive lookup of an end user is cached.
 const LOOKUP_LIFETIME: Duration = Duration::from_secs(1);
@@ -115,6 +116,25 @@ pub(crate) struct KnownAgentToken {
 pub(crate) struct AgentTokenCache(pub(crate) Cache<String, Arc<KnownAgentToken>>);
 
 impl Default for AgentTokenCache {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(100_000).time_to_live(TOKEN_LIFETIME).build())
+    }
+}
+
+/// An access token of a person that was valid when it was looked up.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownPersonToken {
+    pub(crate) token: PersonToken,
+    pub(crate) agent: Agent,
+    /// The monotonic time of the lookup.
+    pub(crate) found_at: Duration,
+}
+
+/// A cache of the access tokens of people that were valid within the last second, by their SHA-256.
+#[derive(Debug, Clone)]
+pub(crate) struct PersonTokenCache(pub(crate) Cache<String, Arc<KnownPersonToken>>);
+
+impl Default for PersonTokenCache {
     fn default() -> Self {
         Self(Cache::builder().max_capacity(100_000).time_to_live(TOKEN_LIFETIME).build())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::task::JoinHandle;
 use waypost_content::clean;
-use waypost_core::caller::Ctx;
+use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{OrganizationId, VersionId};
 use waypost_core::secret::{SecretKey, SecretKeys};
 use waypost_core::version::Version;
@@ -20,7 +20,9 @@ use waypost_store::version;
 use waypost_store::writer::Writer;
 use waypost_store::{Conn, Db};
 
-use crate::caches::{self, AgentTokenCache, Identities, RecentSessions, StepTitles, TokenCache, UnknownAccounts};
+use crate::caches::{
+    self, AgentTokenCache, Identities, PersonTokenCache, RecentSessions, StepTitles, TokenCache, UnknownAccounts,
+};
 use crate::limits::{NewUserLimit, TicketLimits};
 use crate::notifications::Notifier;
 use crate::offers::OfferCache;
@@ -51,6 +53,7 @@ pub struct Hosting {
     pub(crate) recent_sessions: RecentSessions,
     pub(crate) tokens: TokenCache,
     pub(crate) agent_tokens: AgentTokenCache,
+    pub(crate) person_tokens: PersonTokenCache,
     pub(crate) unknown_accounts: UnknownAccounts,
     pub(crate) new_users: NewUserLimit,
     pub(crate) keys: SecretKeys,
@@ -83,11 +86,17 @@ impl Hosting {
     #[must_use]
     pub fn start(db: Db, options: HostingOptions) -> (Self, Tasks) {
         let jobs = Jobs::default();
+        let background = Ctx {
+            caller: Caller::Operator,
+            clock: Arc::clone(&options.clock),
+            random: Arc::clone(&options.random),
+            request_id: "background".to_owned(),
+        };
         let (writer, writers) = Writer::start_in(&jobs, db.clone(), options.random);
         let (recorder, recording) = Recorder::start_in(&jobs, db.clone());
         let offer_cache = OfferCache::start(db.clone(), Arc::clone(&options.clock), &jobs);
         let hosting = Self {
-            ops: Ops::new(db).with_keyring(options.keys.keyring()),
+            ops: Ops::new(db).with_keyring(options.keys.keyring()).with_background(background),
             writer,
             recorder,
             versions: caches::versions(options.version_cache_bytes),
@@ -97,6 +106,7 @@ impl Hosting {
             recent_sessions: RecentSessions::default(),
             tokens: TokenCache::default(),
             agent_tokens: AgentTokenCache::default(),
+            person_tokens: PersonTokenCache::default(),
             unknown_accounts: UnknownAccounts::default(),
             new_users: NewUserLimit::new(Arc::clone(&options.clock)),
             keys: options.keys,

@@ -18,6 +18,7 @@ pub mod authorizations;
 pub mod browser_sessions;
 mod caches;
 pub mod call_records;
+pub mod calls;
 pub mod catalog;
 mod checks;
 pub mod claim_links;
@@ -27,6 +28,8 @@ pub mod devices;
 pub mod end_users;
 mod fair_queue;
 pub mod follows;
+pub mod gateway_sign_in;
+pub mod gateway_url;
 pub mod grants;
 pub mod hosting;
 pub mod idempotency;
@@ -54,6 +57,9 @@ mod passwords;
 pub mod progress;
 pub mod public_url;
 pub mod redirect_uri;
+pub mod remote_checks;
+mod remote_servers;
+pub mod remote_tokens;
 pub mod retention;
 pub mod search;
 pub mod secret_key;
@@ -70,6 +76,7 @@ pub mod tickets;
 pub mod tool_access;
 pub mod tool_approvals;
 pub mod tool_definitions;
+pub mod tool_overrides;
 pub mod tool_secrets;
 pub mod tool_sets;
 mod toolbox_access;
@@ -80,12 +87,14 @@ pub mod try_it;
 pub mod user_accounts;
 pub mod user_sessions;
 pub mod users;
+pub mod visibility;
 pub mod walkthroughs;
 pub mod webhook_deliveries;
 pub mod webhooks;
 
 use std::sync::Arc;
 
+use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::seal::Keyring;
 use waypost_core::{Error, Result};
@@ -106,8 +115,10 @@ pub struct Ops {
     pub(crate) passwords: passwords::Passwords,
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
     pub(crate) instance_limit: u32,
+    background: Ctx,
     toolboxes: ToolboxSwitch,
     links: Links,
+    pub(crate) remote_servers: remote_servers::RemoteServers,
     pub(crate) calls: slots::Slots,
     pub(crate) follows: slots::Slots,
 }
@@ -128,8 +139,10 @@ impl Ops {
             passwords: passwords::Passwords::default(),
             sign_in_limits: sign_in_limits::SignInLimits::default(),
             instance_limit: INSTANCE_LIMIT,
+            background: Ctx::operator(),
             toolboxes: ToolboxSwitch::On,
             links: Links::new(),
+            remote_servers: remote_servers::RemoteServers::default(),
             calls: slots::Slots::new(instances::call::MAX_CALLS),
             follows: slots::Slots::new(follows::MAX_FOLLOWS),
         }
@@ -163,6 +176,17 @@ impl Ops {
     #[must_use]
     pub fn with_instance_limit(self, instance_limit: u32) -> Self {
         Self { instance_limit, ..self }
+    }
+
+    /// Sets the context of work that is done on behalf of a call through the gateway, such as the refresh of a token. By
+    /// default, it has the clock and the random number generator of the system.
+    #[must_use]
+    pub fn with_background(self, background: Ctx) -> Self {
+        Self { background, ..self }
+    }
+
+    pub(crate) fn background(&self) -> &Ctx {
+        &self.background
     }
 
     /// Switches toolboxes and instances on or off for the whole installation.
@@ -226,5 +250,14 @@ impl Ops {
         };
         let names: Vec<&str> = std::iter::once(organization.as_str()).chain(slug.as_deref()).collect();
         outbound.route(purpose, &names).map_err(Error::internal)
+    }
+
+    /// Returns the route of requests for `purpose` to URLs that belong to no organisation. Entries of `outbound_allow` that
+    /// name an organisation do not apply.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be created.
+    pub fn route_without_organization(&self, purpose: Purpose) -> Result<Route> {
+        self.outbound()?.route(purpose, &[]).map_err(Error::internal)
     }
 }

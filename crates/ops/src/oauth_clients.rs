@@ -1,14 +1,14 @@
-//! OAuth clients that register with a server (RFC 7591).
+//! OAuth clients that register with an issuer (RFC 7591).
 
 use serde_json::json;
 use waypost_content::name;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::base32;
+use waypost_core::issuer::IssuerId;
 use waypost_core::oauth_client::{ApplicationType, ClientAuthMethod, OauthClient};
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::secret::hash;
-use waypost_core::server::Server;
 use waypost_store::open_rows::{self, LimitedTable, RowLimits};
 use waypost_store::{Tx, oauth_client as store};
 
@@ -56,11 +56,14 @@ pub struct ClientRegistration {
 pub async fn register(
     cx: &Ctx,
     ops: &Ops,
-    server: &Server,
+    issuer: &IssuerId,
     network: &str,
     registration: &ClientRegistration,
 ) -> Result<(OauthClient, Option<String>), OauthError> {
-    authorize(&cx.caller, Operation::EndUserSignIn, &server.organization_id)?;
+    // Anyone can register a client at the gateway, which belongs to no organisation.
+    if let Some(organization) = issuer.organization_id() {
+        authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
+    }
     let (application_type, auth_method) = check(registration)?;
     let random = || {
         let mut bytes = [0_u8; 20];
@@ -72,9 +75,8 @@ pub async fn register(
     let name: String = name.chars().take(MAX_NAME).collect();
     let now = cx.now();
     let client = OauthClient {
-        server_id: server.id.clone(),
+        issuer_id: issuer.clone(),
         client_id: format!("client_{}", random()),
-        organization_id: server.organization_id.clone(),
         name: if name.is_empty() { "An unnamed application".to_owned() } else { name },
         redirect_uris: registration.redirect_uris.clone(),
         application_type,
@@ -85,7 +87,7 @@ pub async fn register(
         used_at: None,
     };
     let mut tx = ops.store.begin().await.map_err(waypost_core::Error::from)?;
-    open_rows::evict_excess(&mut tx, LimitedTable::OauthClients, server.id.as_str(), network, BOUNDS)
+    open_rows::evict_excess(&mut tx, LimitedTable::OauthClients, issuer.as_str(), network, BOUNDS)
         .await
         .map_err(waypost_core::Error::from)?;
     store::insert(&mut tx, &client, network).await.map_err(waypost_core::Error::from)?;
@@ -96,29 +98,36 @@ pub async fn register(
 
 /// Records a registration, with IDs and lengths only, because the client is not authenticated and only retention
 /// deletes audit events. For the same reason, only the first [`RECORDED`] registrations of an hour are recorded; using
-/// a client is always recorded (`grant.create`).
+/// a client is always recorded (`grant.create`). A registration at the gateway belongs to no organisation, so no audit log
+/// contains it.
 async fn record_registration(cx: &Ctx, tx: &mut Tx, client: &OauthClient) -> waypost_core::Result<()> {
-    let before = store::find_nth_newest_unused(tx, &client.server_id, RECORDED + 1).await?;
+    let IssuerId::Server { organization_id, server_id } = &client.issuer_id else { return Ok(()) };
+    let before = store::find_nth_newest_unused(tx, server_id, RECORDED + 1).await?;
     if before.is_some_and(|at| cx.now().since(at) < HOUR_MS) {
         return Ok(());
     }
     let detail = json!({
-        "server_id": client.server_id.as_str(),
+        "server_id": server_id.as_str(),
         "name_length": client.name.chars().count(),
         "redirect_uri_lengths": client.redirect_uris.iter().map(String::len).collect::<Vec<_>>(),
     });
     let entry = Entry { action: "client.register", target: &client.client_id, detail };
-    record(cx, tx, &client.organization_id, entry).await
+    record(cx, tx, organization_id, entry).await
 }
 
-/// Returns the registered client `client_id` of a server. Returns `None` if it does not exist or has expired unused.
+/// Returns the registered client `client_id` of an issuer. Returns `None` if it does not exist or has expired unused.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.
-pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, client_id: &str) -> waypost_core::Result<Option<OauthClient>> {
+pub async fn find(
+    cx: &Ctx,
+    ops: &Ops,
+    issuer: &IssuerId,
+    client_id: &str,
+) -> waypost_core::Result<Option<OauthClient>> {
     let unused_before = cx.now().plus(1 - UNUSED_LIFETIME_MS);
     let mut conn = ops.store.read().await?;
-    Ok(store::find(&mut conn, &server.organization_id, &server.id, client_id, unused_before).await?)
+    Ok(store::find(&mut conn, issuer, client_id, unused_before).await?)
 }
 
 fn check(registration: &ClientRegistration) -> Result<(ApplicationType, ClientAuthMethod), OauthError> {

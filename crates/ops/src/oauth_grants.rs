@@ -1,4 +1,5 @@
-//! OAuth grants: codes and tokens of end users, from consent to revocation (docs/sign-in.md, invariants 2 to 5).
+//! OAuth grants: codes and tokens, from consent to revocation (docs/sign-in.md, invariants 2 to 5). Grants of people at the
+//! gateway are created by [`crate::gateway_sign_in`].
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -6,8 +7,9 @@ use waypost_core::access::{Operation, authorize};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, base32};
+use waypost_core::issuer::IssuerId;
 use waypost_core::oauth_error::{OauthCode, OauthError};
-use waypost_core::oauth_grant::{ACCESS_LIFETIME_MS, CODE_LIFETIME_MS, GRANT_LIFETIME_MS, OauthGrant};
+use waypost_core::oauth_grant::{ACCESS_LIFETIME_MS, CODE_LIFETIME_MS, GRANT_LIFETIME_MS, GrantOwner, OauthGrant};
 use waypost_core::scope::Scopes;
 use waypost_core::secret::hash;
 use waypost_core::server::Server;
@@ -17,14 +19,14 @@ use waypost_store::oauth_grant::{
 };
 use waypost_store::{Tx, authorization_request, oauth_client, oauth_consent};
 
-use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::authorizations::{key_of, not_found};
+use crate::authorizations::{key_of, not_found, organization_of};
+use crate::gateway_url::GatewayResource;
 use crate::hosting::Hosting;
 use crate::identity::Subject;
-use crate::redirect_uri;
+use crate::{Ops, agents, redirect_uri};
 
-/// The maximum number of grants of an end user at a server. A further grant replaces the oldest one. If that is less
+/// The maximum number of grants of an end user at a server, and of an agent. A further grant replaces the oldest one. If that is less
 /// than an hour old, the further grant is rejected.
 const MAX_GRANTS: u32 = 200;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
@@ -35,15 +37,18 @@ const MAX_ACCESS_TOKENS: u32 = 100;
 /// The number of generations between two prunings of a grant.
 const PRUNE_EVERY: i64 = 100;
 /// The maximum length of a token, in bytes.
-const MAX_TOKEN: usize = 128;
+pub(crate) const MAX_TOKEN: usize = 128;
 
 /// An authenticated client of the token endpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenClient<'a> {
-    /// The server of the endpoint.
-    pub server: &'a Server,
+    /// The issuer of the endpoint.
+    pub issuer: &'a IssuerId,
     /// The client ID.
     pub client_id: &'a str,
+    /// The resource of the gateway that the request names. `None` if it names none, and at a server, whose tokens are
+    /// valid for all its resources.
+    pub resource: Option<&'a GatewayResource>,
 }
 
 /// A pair of tokens for a client.
@@ -86,7 +91,9 @@ fn invalid_grant(description: &str) -> OauthError {
 /// # Errors
 /// `unavailable` if the database cannot be reached.
 pub async fn find_consent(ops: &Ops, request: &AuthorizationRequest, end_user: &EndUserId) -> Result<Option<Scopes>> {
-    let (organization, server) = (&request.organization_id, &request.server_id);
+    let IssuerId::Server { organization_id: organization, server_id: server } = &request.issuer_id else {
+        return Ok(None);
+    };
     find_consent_for(ops, organization, server, &request.client_id, &request.redirect_uri, end_user).await
 }
 
@@ -109,21 +116,8 @@ pub async fn find_consent_for(
     Ok(consent.and_then(|scope| Scopes::parse(&scope).ok()))
 }
 
-fn consent_key<'a>(
-    request: &'a AuthorizationRequest,
-    end_user: &'a EndUserId,
-    redirect: &'a str,
-) -> oauth_consent::ConsentKey<'a> {
-    oauth_consent::ConsentKey {
-        organization: &request.organization_id,
-        server: &request.server_id,
-        end_user,
-        client_id: &request.client_id,
-        redirect,
-    }
-}
-
-/// Completes a request: stores the user's consent and a grant, and returns its code. A request can be completed once.
+/// Completes a request of an end user: stores their consent and a grant, and returns its code. A request can be completed
+/// once.
 ///
 /// # Errors
 /// `not_found` if the request is no longer pending; `rate_limited` if the user has too many grants that are younger
@@ -135,30 +129,64 @@ pub async fn issue_code(
     browser: &str,
     end_user: &EndUserId,
 ) -> Result<String> {
-    authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
+    let IssuerId::Server { organization_id, server_id } = &request.issuer_id else { return Err(not_found()) };
+    authorize(&cx.caller, Operation::EndUserSignIn, organization_id)?;
     let now = cx.now();
     let mut tx = ops.store.begin().await?;
-    let browser_hash = hash(browser);
-    if !authorization_request::complete(&mut tx, key_of(request, &browser_hash), now).await? {
-        return Err(not_found());
-    }
-    make_room(&mut tx, request, end_user, now).await?;
+    complete(cx, &mut tx, request, browser).await?;
     let redirect = redirect_uri::for_consent(&request.redirect_uri);
-    let key = consent_key(request, end_user, &redirect);
+    let key = oauth_consent::ConsentKey {
+        organization: organization_id,
+        server: server_id,
+        end_user,
+        client_id: &request.client_id,
+        redirect: &redirect,
+    };
     let requested = Scopes::parse(&request.scope).unwrap_or_default();
     // Scopes that were granted before remain granted: a request for other scopes must not remove them.
     let before = oauth_consent::find(&mut tx, key).await?.and_then(|scope| Scopes::parse(&scope).ok());
     let allowed = before.map_or(requested, |before| before.union(&requested));
     oauth_consent::upsert(&mut tx, key, &allowed.to_string(), now).await?;
-    oauth_client::record_use(&mut tx, &request.server_id, &request.client_id, now).await?;
+    let owner = GrantOwner::EndUser { server_id: server_id.clone(), end_user_id: end_user.clone() };
+    let code = create(cx, &mut tx, request, organization_id, owner).await?;
+    tx.commit().await?;
+    Ok(code)
+}
+
+/// Marks a request as completed.
+///
+/// # Errors
+/// `not_found` if the request is no longer pending.
+pub(crate) async fn complete(cx: &Ctx, tx: &mut Tx, request: &AuthorizationRequest, browser: &str) -> Result<()> {
+    let browser_hash = hash(browser);
+    if authorization_request::complete(tx, key_of(request, &browser_hash), cx.now()).await? {
+        Ok(())
+    } else {
+        Err(not_found())
+    }
+}
+
+/// Creates the grant of a completed request with its code, and returns the code.
+///
+/// # Errors
+/// `rate_limited` if the owner has too many grants that are younger than an hour; any error of the store.
+pub(crate) async fn create(
+    cx: &Ctx,
+    tx: &mut Tx,
+    request: &AuthorizationRequest,
+    organization: &OrganizationId,
+    owner: GrantOwner,
+) -> Result<String> {
+    let now = cx.now();
+    make_room(tx, organization, &owner, now).await?;
+    oauth_client::record_use(tx, &request.issuer_id, &request.client_id, now).await?;
     let grant = OauthGrant {
         id: OauthGrantId::new(now, &*cx.random),
-        organization_id: request.organization_id.clone(),
-        server_id: request.server_id.clone(),
-        end_user_id: end_user.clone(),
+        organization_id: organization.clone(),
+        owner,
         client_id: request.client_id.clone(),
         client_name: request.client_name.clone(),
-        scope: requested.to_string(),
+        scope: request.scope.clone(),
         resource: request.resource.clone(),
         created_at: now,
         expires_at: now.plus(GRANT_LIFETIME_MS),
@@ -170,30 +198,33 @@ pub async fn issue_code(
         code_challenge: request.code_challenge.clone(),
         expires_at: now.plus(CODE_LIFETIME_MS),
     };
-    store::insert(&mut tx, &grant, &row).await?;
-    let detail = json!({
-        "end_user_id": end_user.as_str(),
+    store::insert(tx, &grant, &row).await?;
+    let mut detail = json!({
         "client_id": grant.client_id,
         "client_name_length": grant.client_name.chars().count(),
         "redirect_uri_length": request.redirect_uri.len(),
         "scope": grant.scope,
     });
-    record(cx, &mut tx, &grant.organization_id, Entry { action: "grant.create", target: grant.id.as_str(), detail })
-        .await?;
-    tx.commit().await?;
+    match &grant.owner {
+        GrantOwner::EndUser { end_user_id, .. } => detail["end_user_id"] = end_user_id.as_str().into(),
+        GrantOwner::Agent(agent) => {
+            detail["agent_id"] = agent.as_str().into();
+            detail["resource"] = grant.resource.as_str().into();
+        }
+    }
+    record(cx, tx, organization, Entry { action: "grant.create", target: grant.id.as_str(), detail }).await?;
     Ok(code)
 }
 
-/// Deletes the oldest grants of an end user at a server if the maximum is reached.
-async fn make_room(tx: &mut Tx, request: &AuthorizationRequest, end_user: &EndUserId, now: Timestamp) -> Result<()> {
-    let AuthorizationRequest { organization_id, server_id, .. } = request;
-    let oldest_kept = store::find_nth_newest(tx, organization_id, server_id, end_user, MAX_GRANTS).await?;
+/// Deletes the oldest grants of an owner if the maximum is reached.
+async fn make_room(tx: &mut Tx, organization: &OrganizationId, owner: &GrantOwner, now: Timestamp) -> Result<()> {
+    let oldest_kept = store::find_nth_newest(tx, organization, owner, MAX_GRANTS).await?;
     let Some(created_at) = oldest_kept else { return Ok(()) };
     if now.since(created_at) < HOUR_MS {
         let message = "You have connected too many times within an hour. Wait an hour, then connect again.";
         return Err(Error::new(ErrorCode::RateLimited, message).with("retry_after_seconds", HOUR_MS / 1_000));
     }
-    store::delete_created_until(tx, organization_id, server_id, end_user, created_at).await?;
+    store::delete_created_until(tx, organization, owner, created_at).await?;
     Ok(())
 }
 
@@ -209,16 +240,14 @@ pub async fn deny(
     browser: &str,
     end_user: Option<&EndUserId>,
 ) -> Result<()> {
-    authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
+    let organization = organization_of(request)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let mut tx = ops.store.begin().await?;
-    let browser_hash = hash(browser);
-    if !authorization_request::complete(&mut tx, key_of(request, &browser_hash), cx.now()).await? {
-        return Err(not_found());
-    }
+    complete(cx, &mut tx, request, browser).await?;
     if let Some(end_user) = end_user {
         let detail = json!({ "client_id": request.client_id, "end_user_id": end_user.as_str() });
         let entry = Entry { action: "grant.refuse", target: request.id.as_str(), detail };
-        record(cx, &mut tx, &request.organization_id, entry).await?;
+        record(cx, &mut tx, organization, entry).await?;
     }
     Ok(tx.commit().await?)
 }
@@ -227,18 +256,17 @@ pub async fn deny(
 /// revokes its grant.
 ///
 /// # Errors
-/// `invalid_grant`; `temporarily_unavailable` if the database cannot be reached.
+/// `invalid_grant`; `invalid_target` if the request names another resource than the grant; `temporarily_unavailable` if the
+/// database cannot be reached.
 pub async fn exchange_code(
     cx: &Ctx,
     ops: &Ops,
     token_client: TokenClient<'_>,
     exchange: CodeExchange<'_>,
 ) -> Result<TokenSet, OauthError> {
-    let server = token_client.server;
-    let now = cx.now();
+    let TokenClient { issuer, client_id, .. } = token_client;
     let mut tx = ops.store.begin().await.map_err(Error::from)?;
-    let (organization, code) = (&server.organization_id, hash(exchange.code));
-    let consumed = store::consume_code(&mut tx, organization, &server.id, token_client.client_id, &code, now).await;
+    let consumed = store::consume_code(&mut tx, issuer, client_id, &hash(exchange.code), cx.now()).await;
     let result = match consumed.map_err(Error::from)? {
         CodeOutcome::Valid { grant, redirect_uri, code_challenge } => {
             if exchange.redirect_uri.is_some_and(|named| named != redirect_uri) {
@@ -246,18 +274,44 @@ pub async fn exchange_code(
             } else if !is_verifier_of(exchange.verifier, &code_challenge) {
                 Err(invalid_grant("The code_verifier does not match the code_challenge."))
             } else {
-                let scopes = Scopes::parse(&grant.scope).unwrap_or_default();
-                Ok(issue_tokens(cx, &mut tx, &grant.id, 1, scopes).await?)
+                match check_grant(&mut tx, token_client, &grant).await {
+                    Ok(()) => {
+                        let scopes = scopes_of(issuer, &grant);
+                        Ok(issue_tokens(cx, &mut tx, &grant.id, 1, scopes).await?)
+                    }
+                    // The database failed, so nothing is committed and the code remains valid.
+                    Err(error) if error.cause.is_some() => return Err(error),
+                    Err(error) => Err(error),
+                }
             }
         }
         CodeOutcome::Reused(grant) => {
-            revoke_grant(cx, &mut tx, server, &grant, "code_reuse").await?;
+            revoke_grant(cx, &mut tx, &grant, "code_reuse").await?;
             Err(invalid_grant("The code was already used. All tokens issued for it are revoked."))
         }
         CodeOutcome::Invalid => Err(invalid_grant("The code is unknown or has expired.")),
     };
     tx.commit().await.map_err(Error::from)?;
     result
+}
+
+/// Checks that a request names no other resource than the grant, and that the person of a grant of the gateway still may use
+/// it.
+async fn check_grant(tx: &mut Tx, token_client: TokenClient<'_>, grant: &OauthGrant) -> Result<(), OauthError> {
+    if let Some(named) = token_client.resource
+        && GatewayResource::from_url(&grant.resource).as_ref() != Some(named)
+    {
+        return Err(OauthError::new(OauthCode::InvalidTarget, "The grant is for another resource."));
+    }
+    match &grant.owner {
+        GrantOwner::EndUser { .. } => Ok(()),
+        GrantOwner::Agent(agent) if agents::is_person_active(tx, &grant.organization_id, agent).await? => Ok(()),
+        GrantOwner::Agent(_) => Err(invalid_grant("The user can no longer use this resource.")),
+    }
+}
+
+fn scopes_of(issuer: &IssuerId, grant: &OauthGrant) -> Scopes {
+    Scopes::parse_supported(&grant.scope, issuer.scopes()).unwrap_or_default()
 }
 
 /// Whether `challenge` is the S256 challenge of `verifier` (RFC 7636, section 4.6).
@@ -288,17 +342,11 @@ async fn issue_tokens(
     Ok(TokenSet { access_token, expires_in: ACCESS_LIFETIME_MS / 1_000, refresh_token, scope: scopes })
 }
 
-async fn revoke_grant(
-    cx: &Ctx,
-    tx: &mut Tx,
-    server: &Server,
-    grant: &OauthGrantId,
-    reason: &'static str,
-) -> Result<()> {
-    if store::revoke(tx, &server.organization_id, grant, reason, cx.now()).await? {
+pub(crate) async fn revoke_grant(cx: &Ctx, tx: &mut Tx, grant: &OauthGrant, reason: &'static str) -> Result<()> {
+    if store::revoke(tx, &grant.organization_id, &grant.id, reason, cx.now()).await? {
         let detail = json!({ "reason": reason });
-        record(cx, tx, &server.organization_id, Entry { action: "grant.revoke", target: grant.as_str(), detail })
-            .await?;
+        let entry = Entry { action: "grant.revoke", target: grant.id.as_str(), detail };
+        record(cx, tx, &grant.organization_id, entry).await?;
     }
     Ok(())
 }
@@ -307,7 +355,7 @@ async fn revoke_grant(
 /// fewer than granted, never more.
 ///
 /// # Errors
-/// `invalid_grant`; `invalid_scope`; `temporarily_unavailable` if the database cannot be reached.
+/// `invalid_grant`; `invalid_scope`; `invalid_target`; `temporarily_unavailable` if the database cannot be reached.
 pub async fn refresh_tokens(
     cx: &Ctx,
     ops: &Ops,
@@ -315,22 +363,21 @@ pub async fn refresh_tokens(
     refresh_token: &str,
     scopes: Option<Scopes>,
 ) -> Result<TokenSet, OauthError> {
-    let server = token_client.server;
+    let TokenClient { issuer, client_id, .. } = token_client;
     let now = cx.now();
     let mut tx = ops.store.begin().await.map_err(Error::from)?;
-    let organization = &server.organization_id;
     let (token_hash, expires_at) = (hash(refresh_token), now.plus(GRANT_LIFETIME_MS));
-    let client = token_client.client_id;
-    let rotated = store::refresh(&mut tx, organization, &server.id, client, &token_hash, now, expires_at).await;
+    let rotated = store::refresh(&mut tx, issuer, client_id, &token_hash, now, expires_at).await;
     let result = match rotated.map_err(Error::from)? {
         RefreshOutcome::Valid { grant, generation } => {
-            let granted = Scopes::parse(&grant.scope).unwrap_or_default();
+            // Not committed in case of an error, so the refresh token remains valid.
+            check_grant(&mut tx, token_client, &grant).await?;
+            let granted = scopes_of(issuer, &grant);
             let scopes = scopes.unwrap_or(granted);
             if !granted.covers(&scopes) {
-                // Not committed, so the refresh token remains valid.
                 return Err(OauthError::new(OauthCode::InvalidScope, "The scope exceeds the granted scope."));
             }
-            oauth_client::record_use(&mut tx, &server.id, token_client.client_id, now).await.map_err(Error::from)?;
+            oauth_client::record_use(&mut tx, issuer, client_id, now).await.map_err(Error::from)?;
             if generation % PRUNE_EVERY == 0 {
                 let first = generation - MAX_GENERATIONS;
                 store::prune_tokens(&mut tx, &grant.id, first, MAX_ACCESS_TOKENS).await.map_err(Error::from)?;
@@ -338,7 +385,7 @@ pub async fn refresh_tokens(
             Ok(issue_tokens(cx, &mut tx, &grant.id, generation, scopes).await?)
         }
         RefreshOutcome::Reused(grant) => {
-            revoke_grant(cx, &mut tx, server, &grant, "refresh_reuse").await?;
+            revoke_grant(cx, &mut tx, &grant, "refresh_reuse").await?;
             Err(invalid_grant("The refresh token was already used. All tokens of its grant are revoked."))
         }
         RefreshOutcome::Invalid => Err(invalid_grant("The refresh token is unknown, expired or revoked.")),
@@ -358,30 +405,32 @@ pub async fn revoke_token(
     token_client: TokenClient<'_>,
     token: &str,
 ) -> Result<(), OauthError> {
-    let server = token_client.server;
+    let TokenClient { issuer, client_id, .. } = token_client;
     let token_hash = hash(token);
     let mut tx = hosting.ops.store.begin().await.map_err(Error::from)?;
-    let found =
-        store::find_by_token(&mut tx, &server.organization_id, &server.id, token_client.client_id, &token_hash).await;
+    let found = store::find_by_token(&mut tx, issuer, client_id, &token_hash).await;
     match found.map_err(Error::from)? {
         None => return Ok(()),
-        Some((grant, true)) => revoke_grant(cx, &mut tx, server, &grant, "client").await?,
+        Some((grant, true)) => revoke_grant(cx, &mut tx, &grant, "client").await?,
         Some((grant, false)) => {
             let now = cx.now();
             let was_active = store::revoke_access_token(&mut tx, &token_hash, now).await.map_err(Error::from)?;
             // A client can refresh and revoke without limit.
             if was_active
-                && store::mark_revocation_recorded(&mut tx, &grant, now, now.plus(-HOUR_MS))
+                && store::mark_revocation_recorded(&mut tx, &grant.id, now, now.plus(-HOUR_MS))
                     .await
                     .map_err(Error::from)?
             {
-                let entry = Entry { action: "token.revoke", target: grant.as_str(), detail: json!({}) };
-                record(cx, &mut tx, &server.organization_id, entry).await?;
+                let entry = Entry { action: "token.revoke", target: grant.id.as_str(), detail: json!({}) };
+                record(cx, &mut tx, &grant.organization_id, entry).await?;
             }
         }
     }
     tx.commit().await.map_err(Error::from)?;
-    hosting.tokens.0.invalidate(&(server.id.clone(), token_hash));
+    match issuer {
+        IssuerId::Server { server_id, .. } => hosting.tokens.0.invalidate(&(server_id.clone(), token_hash)),
+        IssuerId::Gateway => hosting.person_tokens.0.invalidate(&token_hash),
+    }
     Ok(())
 }
 

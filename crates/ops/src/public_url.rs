@@ -171,9 +171,7 @@ impl PublicUrl {
     #[must_use]
     pub fn server_urls(&self, authority: &str, host_kind: &HostKind, slug: &str) -> ServerUrls {
         let (origin, form) = match host_kind {
-            // A loopback server is reachable under several names and ports; metadata is built from the requested one.
-            HostKind::Main if self.is_loopback => (format!("{}://{authority}", self.url.scheme()), UrlForm::Path),
-            HostKind::Main => (self.origin(), UrlForm::Path),
+            HostKind::Main => (self.main_origin(authority), UrlForm::Path),
             HostKind::Server(_) if self.is_loopback => (format!("{}://{authority}", self.url.scheme()), UrlForm::Host),
             HostKind::Server(label) => {
                 let port = self.url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -210,20 +208,17 @@ impl PublicUrl {
         forms.into_iter().flatten().map(|urls| format!("{}/oauth/callback", urls.issuer())).collect()
     }
 
+    /// Returns the origin under which a request to the main host with this authority reached the installation.
+    pub(crate) fn main_origin(&self, authority: &str) -> String {
+        // A loopback server is reachable under several names and ports; metadata is built from the requested one.
+        if self.is_loopback { format!("{}://{authority}", self.url.scheme()) } else { self.origin() }
+    }
+
     /// Returns the server that a resource indicator (RFC 8707) names. Returns `None` if it is not the URL of a server
     /// of this installation. Scheme and host are case-insensitive, and a trailing slash is ignored.
     #[must_use]
     pub fn parse_resource(&self, resource: &str) -> Option<ServerResource> {
-        let url = Url::parse(resource).ok()?;
-        let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-        if !is_plain || url.fragment().is_some() || url.scheme() != self.url.scheme() {
-            return None;
-        }
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let host_kind = self.classify_host(&format!("{}{port}", url.host_str()?))?;
-        if !self.is_loopback && url.port_or_known_default() != self.url.port_or_known_default() {
-            return None;
-        }
+        let (url, host_kind) = self.parse_own(resource)?;
         let segments: Vec<&str> = url.path().trim_matches('/').split('/').collect();
         let (slug, rest) = match (&host_kind, segments.as_slice()) {
             (HostKind::Server(slug), rest) => (slug.as_str(), rest),
@@ -236,6 +231,19 @@ impl PublicUrl {
             _ => return None,
         };
         Some(ServerResource { slug: slug.to_owned(), tracking_id })
+    }
+
+    /// Parses a URL of this installation without user, query and fragment.
+    pub(crate) fn parse_own(&self, text: &str) -> Option<(Url, HostKind)> {
+        let url = Url::parse(text).ok()?;
+        let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+        if !is_plain || url.fragment().is_some() || url.scheme() != self.url.scheme() {
+            return None;
+        }
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let host_kind = self.classify_host(&format!("{}{port}", url.host_str()?))?;
+        let is_own_port = self.is_loopback || url.port_or_known_default() == self.url.port_or_known_default();
+        is_own_port.then_some((url, host_kind))
     }
 
     /// Whether `origin` is the origin of this installation. On a loopback host, every name and port of this host is.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use waypost_core::id::ServerId;
 use waypost_core::{Clock, Result, Timestamp};
 use waypost_store::retention::{self as store, CallCounts, ServerLog};
-use waypost_store::{Db, Tx, space, webhook_delivery};
+use waypost_store::{Db, Tx, call, space, webhook_delivery};
 
 /// The maximum number of rows that are deleted in a transaction.
 const BATCH: i64 = 500;
@@ -36,6 +36,8 @@ pub struct RetentionPeriods {
     pub audit: Option<i64>,
     /// Webhook deliveries that are not pending.
     pub deliveries: Option<i64>,
+    /// Calls through the gateway.
+    pub gateway_calls: Option<i64>,
 }
 
 /// The number of rows that a run deleted from each log.
@@ -53,6 +55,8 @@ pub struct DeletedRows {
     pub audit: u64,
     /// Webhook deliveries.
     pub deliveries: u64,
+    /// Calls through the gateway.
+    pub gateway_calls: u64,
 }
 
 /// Deletes rows that are older than `periods`, and releases free space.
@@ -90,6 +94,7 @@ pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &RetentionPeriods) 
     }
     deleted.audit = Run::new(db).delete_batches(Portion::Audit, before(periods.audit)).await?;
     deleted.deliveries = Run::new(db).delete_batches(Portion::Deliveries, before(periods.deliveries)).await?;
+    deleted.gateway_calls = Run::new(db).delete_batches(Portion::GatewayCalls, before(periods.gateway_calls)).await?;
     Run::new(db).release_pages().await?;
     report(&deleted);
     Ok(deleted)
@@ -106,7 +111,7 @@ fn rotate(mut servers: Vec<ServerId>, now: Timestamp) -> Vec<ServerId> {
 }
 
 fn report(deleted: &DeletedRows) {
-    let DeletedRows { tool_calls, events, rejections, counted_calls, audit, deliveries } = *deleted;
+    let DeletedRows { tool_calls, events, rejections, counted_calls, audit, deliveries, gateway_calls } = *deleted;
     let counts = [
         ("tool_calls", tool_calls),
         ("events", events),
@@ -114,12 +119,22 @@ fn report(deleted: &DeletedRows) {
         ("counted_calls", counted_calls),
         ("audit", audit),
         ("deliveries", deliveries),
+        ("gateway_calls", gateway_calls),
     ];
     for (log, rows) in counts {
         metrics::counter!("waypost_retention_deleted_total", "log" => log).increment(rows);
     }
     if *deleted != DeletedRows::default() {
-        tracing::info!(tool_calls, events, rejections, counted_calls, audit, deliveries, "deleted old rows");
+        tracing::info!(
+            tool_calls,
+            events,
+            rejections,
+            counted_calls,
+            audit,
+            deliveries,
+            gateway_calls,
+            "deleted old rows"
+        );
     }
 }
 
@@ -130,6 +145,7 @@ enum Portion<'a> {
     Counts(CallCounts, &'a ServerId),
     Audit,
     Deliveries,
+    GatewayCalls,
 }
 
 impl Portion<'_> {
@@ -139,6 +155,7 @@ impl Portion<'_> {
             Self::Counts(counts, server) => store::delete_counts(tx, counts, server, before, BATCH).await,
             Self::Audit => store::delete_audit(tx, before, BATCH).await,
             Self::Deliveries => webhook_delivery::delete_old(tx, before, BATCH).await,
+            Self::GatewayCalls => call::delete_old(tx, before, BATCH).await,
         }
     }
 }

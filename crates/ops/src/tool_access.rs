@@ -18,13 +18,15 @@ use waypost_core::grant::{Grant, MAX_GRANTS};
 use waypost_core::id::{AgentId, InstanceId, OrganizationId};
 use waypost_core::instance::Instance;
 use waypost_core::tool_definition::ToolDefinition;
+use waypost_core::tool_override::ToolOverride;
 use waypost_core::tool_set::{MAX_TOOL_SETS, ToolSet};
 use waypost_core::{Error, Result};
 use waypost_store::grant::GrantFilter;
-use waypost_store::{Conn, grant, instance, instance_source, organization, tool_definition, tool_set};
+use waypost_store::{Conn, grant, instance, instance_source, organization, tool_definition, tool_override, tool_set};
 use waypost_toolbox_proto::entry::Sharing;
 
 use crate::Ops;
+use crate::tool_overrides::shadowed_tools;
 
 /// The default of the age up to which access is used without asking the database whether it has changed.
 pub const MAX_AGE: Duration = Duration::from_millis(250);
@@ -61,6 +63,10 @@ pub struct AccessibleServer {
     pub definitions: Vec<ToolDefinition>,
     /// The URIs of the resources that are listed but not approved: they cannot be read through a template either.
     pub quarantined_resources: HashSet<String>,
+    /// The names and descriptions of tools for agents, by original name.
+    pub overrides: HashMap<String, ToolOverride>,
+    /// The original names of the tools whose name an override gives to another tool.
+    pub shadowed_tools: HashSet<String>,
 }
 
 /// What an agent can use.
@@ -160,12 +166,7 @@ impl ToolAccessCache {
                 }
             };
         if !current.grants.contains_key(agent) {
-            let limit = u32::try_from(MAX_GRANTS).unwrap_or(u32::MAX);
-            let filter = GrantFilter { agent: Some(agent), instance: None };
-            let mut grants: HashMap<InstanceId, Vec<Grant>> = HashMap::new();
-            for grant in grant::list(&mut conn, organization, filter, None, limit).await? {
-                grants.entry(grant.instance_id.clone()).or_default().push(grant);
-            }
+            let grants = load_grants(&mut conn, organization, agent).await?;
             if current.grants.len() >= AGENTS {
                 current.grants.clear();
             }
@@ -184,6 +185,39 @@ impl Entry {
     }
 }
 
+/// Returns what an agent can use at present, without the cache.
+pub(crate) async fn load(conn: &mut Conn, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
+    let access = Arc::new(load_access(conn, organization).await?);
+    Ok(AgentAccess { access, grants: Arc::new(load_grants(conn, organization, agent).await?) })
+}
+
+async fn load_grants(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    agent: &AgentId,
+) -> Result<HashMap<InstanceId, Vec<Grant>>> {
+    let limit = u32::try_from(MAX_GRANTS).unwrap_or(u32::MAX);
+    let filter = GrantFilter { agent: Some(agent), instance: None };
+    let mut grants: HashMap<InstanceId, Vec<Grant>> = HashMap::new();
+    for grant in grant::list(conn, organization, filter, None, limit).await? {
+        grants.entry(grant.instance_id.clone()).or_default().push(grant);
+    }
+    Ok(grants)
+}
+
+/// Returns all instances of an organisation, ordered by slug.
+pub(crate) async fn list_instances(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<Instance>> {
+    let mut instances: Vec<Instance> = Vec::new();
+    loop {
+        let after = instances.last().map(|instance| instance.slug.clone());
+        let page = instance::list(conn, organization, after.as_deref(), PAGE).await?;
+        if page.is_empty() {
+            return Ok(instances);
+        }
+        instances.extend(page);
+    }
+}
+
 async fn load_access(conn: &mut Conn, organization: &OrganizationId) -> Result<ToolAccess> {
     let found = organization::find(conn, organization).await?.ok_or_else(|| Error::not_found("organisation"))?;
     let mut definitions: HashMap<InstanceId, Vec<ToolDefinition>> = HashMap::new();
@@ -194,22 +228,27 @@ async fn load_access(conn: &mut Conn, organization: &OrganizationId) -> Result<T
     for (instance, uri) in tool_definition::list_quarantined_resources(conn, organization).await? {
         quarantined.entry(instance).or_default().insert(uri);
     }
+    let mut overrides: HashMap<InstanceId, HashMap<String, ToolOverride>> = HashMap::new();
+    for one in tool_override::list(conn, organization, None).await? {
+        overrides.entry(one.instance_id.clone()).or_default().insert(one.tool.clone(), one);
+    }
     let mut servers = Vec::new();
-    let mut after: Option<String> = None;
-    loop {
-        let page = instance::list(conn, organization, after.as_deref(), PAGE).await?;
-        after = page.last().map(|instance| instance.slug.clone());
-        for instance in page {
-            // An instance without usable definitions cannot be used.
-            let Some(definitions) = definitions.remove(&instance.id) else { continue };
-            let source = instance_source::find(conn, organization, &instance.catalog_version_id).await?;
-            let sharing = source.map_or(Sharing::PerSession, |source| source.version.definition.sharing);
-            let quarantined_resources = quarantined.remove(&instance.id).unwrap_or_default();
-            servers.push(AccessibleServer { instance, sharing, definitions, quarantined_resources });
-        }
-        if after.is_none() {
-            break;
-        }
+    for instance in list_instances(conn, organization).await? {
+        // An instance without usable definitions cannot be used.
+        let Some(definitions) = definitions.remove(&instance.id) else { continue };
+        let sharing = match instance.catalog_version_id() {
+            Some(version) => {
+                let source = instance_source::find(conn, organization, version).await?;
+                source.map_or(Sharing::PerSession, |source| source.version.definition.sharing)
+            }
+            None => Sharing::Shared,
+        };
+        let quarantined_resources = quarantined.remove(&instance.id).unwrap_or_default();
+        let overrides = overrides.remove(&instance.id).unwrap_or_default();
+        let shadowed_tools = shadowed_tools(&instance.slug, &definitions, &overrides);
+        let server =
+            AccessibleServer { instance, sharing, definitions, quarantined_resources, overrides, shadowed_tools };
+        servers.push(server);
     }
     let limit = u32::try_from(MAX_TOOL_SETS).unwrap_or(u32::MAX);
     let tool_sets = tool_set::list(conn, organization, None, limit).await?;

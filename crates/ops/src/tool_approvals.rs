@@ -1,6 +1,8 @@
 //! Approvals of what the servers of instances define. The invariants are in [`crate::tool_definitions`].
 
 use serde_json::{Value, json};
+use waypost_content::diff::{DiffLine, Differ};
+use waypost_content::invisible;
 use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{InstanceId, OrganizationId, ToolApprovalId};
@@ -14,6 +16,7 @@ use waypost_store::{Tx, instance, organization};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::deployments::notify::clean;
+use crate::instances::remote::check_answered;
 use crate::tool_definitions::{Observation, fetch, observe};
 
 /// The maximum page size.
@@ -26,6 +29,29 @@ pub struct ToolApproval {
     pub definition: ToolDefinition,
     /// The definition of the same kind and name that an admin approved last; otherwise the one that was seen last before.
     pub previous: Option<ToolDefinition>,
+}
+
+impl ToolApproval {
+    /// Returns the lines that differ between the previous definition and this one. Empty if there is no previous one.
+    #[must_use]
+    pub fn diff(&self) -> Vec<DiffLine> {
+        let compare = |previous: &ToolDefinition| {
+            Differ::default().lines(&readable_definition(previous), &readable_definition(&self.definition))
+        };
+        self.previous.as_ref().map(compare).unwrap_or_default()
+    }
+}
+
+/// Returns a definition as indented JSON, and instructions as text, in which invisible characters are escapes. Empty if it is
+/// too large or no JSON.
+#[must_use]
+pub fn readable_definition(definition: &ToolDefinition) -> String {
+    let text = match serde_json::from_str(&definition.definition) {
+        Ok(Value::String(text)) => text,
+        Ok(value) => serde_json::to_string_pretty::<Value>(&value).unwrap_or_default(),
+        Err(_) => String::new(),
+    };
+    invisible::escape(&text).into_owned()
 }
 
 /// A page of approvals, oldest first.
@@ -102,6 +128,7 @@ pub async fn refresh(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &In
     ops.authorize_toolbox_use(cx, Operation::ToolApprovalWrite, organization).await?;
     let found = instance::find(&mut ops.store.read().await?, organization, id).await?;
     let instance = found.ok_or_else(|| Error::not_found("instance"))?;
+    check_answered(&instance)?;
     let listed = fetch(ops, &instance).await?;
     observe(cx, ops, &instance, &listed).await
 }
@@ -216,12 +243,8 @@ async fn approve_one(
         ToolDefinition { state: ApprovalState::Approved, class: Some(class), reason: None, ..decided(cx, definition) };
     store::update_approval(tx, &approved).await?;
     record_decision(cx, tx, &approved, "tool_approval.approve").await?;
-    let content = Content {
-        catalog_version: &approved.catalog_version_id,
-        kind: approved.kind,
-        name: &approved.name,
-        digest: &approved.digest,
-    };
+    let Some(catalog_version) = &approved.catalog_version_id else { return Ok(approved) };
+    let content = Content { catalog_version, kind: approved.kind, name: &approved.name, digest: &approved.digest };
     for other in store::list_by_content(tx, &approved.organization_id, content).await? {
         if other.state == ApprovalState::Pending {
             let same = ToolDefinition {

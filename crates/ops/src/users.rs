@@ -8,10 +8,9 @@ use waypost_core::organization::{Member, Role, User};
 use waypost_core::{Code, Error, Result, email};
 use waypost_store::{Conn, organization, system, user as store};
 
-use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
-use crate::invitations;
+use crate::{Ops, agents, invitations};
 
 /// Makes the user with this verified email a member. If there is none, creates an account that is valid for this
 /// organisation only, because accounts of the email in other organisations must not affect this one.
@@ -124,6 +123,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     // A removal follows the same rules as a demotion to the lowest role.
     let member = get_changeable(cx, &mut tx, organization, user, Role::Member).await?;
     store::remove_member(&mut tx, organization, user).await?;
+    agents::delete_for_user(cx, &mut tx, organization, user).await?;
     invitations::revoke_by_inviter(cx, &mut tx, organization, user.as_str(), None).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str() });

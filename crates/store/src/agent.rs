@@ -88,6 +88,17 @@ pub async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: 
     row.map(Agent::try_from).transpose()
 }
 
+/// Returns the agent as which a user acts in an organisation.
+///
+/// # Errors
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_by_user(conn: &mut Conn, organization: &OrganizationId, user: &UserId) -> Result<Option<Agent>> {
+    const SQL: &str = select!("WHERE organization_id = $1 AND user_id = $2");
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(user.as_str()).fetch_optional(c).await?);
+    row.map(Agent::try_from).transpose()
+}
+
 /// Returns at most `limit` agents whose name sorts after `after`, ordered by name.
 ///
 /// # Errors

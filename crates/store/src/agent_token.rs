@@ -158,8 +158,8 @@ pub async fn delete_ended(conn: &mut Conn, before: Timestamp, limit: u32) -> Res
 /// The use of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenUse {
-    /// The token.
-    pub token_id: AgentTokenId,
+    /// The token. `None` for the access token of a person, whose use is recorded only for the agent.
+    pub token_id: Option<AgentTokenId>,
     /// The agent of the token.
     pub agent_id: AgentId,
     /// The time of the use.
@@ -179,7 +179,8 @@ pub async fn record_uses(conn: &mut Conn, uses: &[TokenUse]) -> Result<()> {
         WHERE id = $1 AND (last_used_at IS NULL OR last_used_at <= $3)";
     const AGENT: &str = "UPDATE agents SET last_seen_at = $2
         WHERE id = $1 AND (last_seen_at IS NULL OR last_seen_at <= $3)";
-    let mut tokens: Vec<_> = uses.iter().map(|token_use| (token_use.token_id.as_str(), token_use.at)).collect();
+    let mut tokens: Vec<_> =
+        uses.iter().filter_map(|token_use| Some((token_use.token_id.as_ref()?.as_str(), token_use.at))).collect();
     let mut agents: Vec<_> = uses.iter().map(|token_use| (token_use.agent_id.as_str(), token_use.at)).collect();
     for (sql, rows) in [(TOKEN, &mut tokens), (AGENT, &mut agents)] {
         // In the same order in every process, so that two processes cannot deadlock.

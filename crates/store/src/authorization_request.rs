@@ -3,16 +3,17 @@
 use waypost_core::Timestamp;
 use waypost_core::authorization::{AuthorizationRequest, ProgressClaim};
 use waypost_core::id::{AuthorizationRequestId, OrganizationId, ServerId};
+use waypost_core::issuer::IssuerId;
 
 use crate::db::Conn;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::on;
 
 #[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
-    organization_id: String,
-    server_id: String,
+    organization_id: Option<String>,
+    server_id: Option<String>,
     issuer: String,
     client_id: String,
     client_name: String,
@@ -30,13 +31,21 @@ struct Row {
     claim_issued_at: Option<i64>,
 }
 
-impl From<Row> for AuthorizationRequest {
-    fn from(row: Row) -> Self {
+impl TryFrom<Row> for AuthorizationRequest {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let organization = row.organization_id.map(OrganizationId::from_store);
+        let issuer = IssuerId::from_store(organization, row.server_id.map(ServerId::from_store));
+        let corrupt = || Error::Corrupt {
+            table: "authorization_requests",
+            id: row.id.clone(),
+            why: "server_id and organization_id do not match".to_owned(),
+        };
         let issued_at = row.claim_issued_at.map(Timestamp);
-        Self {
+        Ok(Self {
+            issuer_id: issuer.ok_or_else(corrupt)?,
             id: AuthorizationRequestId::from_store(row.id),
-            organization_id: OrganizationId::from_store(row.organization_id),
-            server_id: ServerId::from_store(row.server_id),
             issuer: row.issuer,
             client_id: row.client_id,
             client_name: row.client_name,
@@ -51,17 +60,15 @@ impl From<Row> for AuthorizationRequest {
             created_at: Timestamp(row.created_at),
             expires_at: Timestamp(row.expires_at),
             consented_at: row.consented_at.map(Timestamp),
-        }
+        })
     }
 }
 
 /// Identifies a request of a browser.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthorizationRequestKey<'a> {
-    /// The organisation.
-    pub organization: &'a OrganizationId,
-    /// The server that the client requests access to.
-    pub server: &'a ServerId,
+    /// The issuer that received it.
+    pub issuer: &'a IssuerId,
     /// The request.
     pub id: &'a AuthorizationRequestId,
     /// The hexadecimal SHA-256 of the browser's cookie.
@@ -80,7 +87,8 @@ pub async fn insert(conn: &mut Conn, request: &AuthorizationRequest, browser_has
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
     let claim = request.claim.as_ref();
     on!(conn, c => sqlx::query(SQL)
-        .bind(request.id.as_str()).bind(request.organization_id.as_str()).bind(request.server_id.as_str())
+        .bind(request.id.as_str()).bind(request.issuer_id.organization_id().map(OrganizationId::as_str))
+        .bind(request.issuer_id.server_id().map(ServerId::as_str))
         .bind(browser_hash).bind(&request.issuer).bind(&request.client_id).bind(&request.client_name)
         .bind(&request.redirect_uri).bind(&request.state).bind(&request.scope).bind(&request.resource)
         .bind(claim.map(|claim| &claim.tracking_id)).bind(&request.code_challenge).bind(&request.prompt).bind(&request.login_hint)
@@ -104,12 +112,12 @@ pub async fn find(
             resource, tracking_id, code_challenge, prompt, login_hint, created_at, expires_at, consented_at,
             claim_issued_at
         FROM authorization_requests
-        WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
-            AND completed_at IS NULL AND expires_at > $5";
+        WHERE id = $1 AND COALESCE(server_id, 'gateway') = $2 AND browser_hash = $3
+            AND completed_at IS NULL AND expires_at > $4";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.server.as_str()).bind(key.browser_hash)
+        .bind(key.id.as_str()).bind(key.issuer.as_str()).bind(key.browser_hash)
         .bind(now.0).fetch_optional(c).await?);
-    Ok(row.map(AuthorizationRequest::from))
+    row.map(AuthorizationRequest::try_from).transpose()
 }
 
 /// Records the user's consent. Returns `false` if the request does not exist, or is completed or expired.
@@ -117,9 +125,9 @@ pub async fn find(
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn record_consent(conn: &mut Conn, key: AuthorizationRequestKey<'_>, now: Timestamp) -> Result<bool> {
-    const SQL: &str = "UPDATE authorization_requests SET consented_at = $5
-        WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
-            AND completed_at IS NULL AND expires_at > $5";
+    const SQL: &str = "UPDATE authorization_requests SET consented_at = $4
+        WHERE id = $1 AND COALESCE(server_id, 'gateway') = $2 AND browser_hash = $3
+            AND completed_at IS NULL AND expires_at > $4";
     Ok(change(conn, SQL, key, now).await? > 0)
 }
 
@@ -128,9 +136,9 @@ pub async fn record_consent(conn: &mut Conn, key: AuthorizationRequestKey<'_>, n
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn complete(conn: &mut Conn, key: AuthorizationRequestKey<'_>, now: Timestamp) -> Result<bool> {
-    const SQL: &str = "UPDATE authorization_requests SET completed_at = $5, network = NULL
-        WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
-            AND completed_at IS NULL AND expires_at > $5";
+    const SQL: &str = "UPDATE authorization_requests SET completed_at = $4, network = NULL
+        WHERE id = $1 AND COALESCE(server_id, 'gateway') = $2 AND browser_hash = $3
+            AND completed_at IS NULL AND expires_at > $4";
     Ok(change(conn, SQL, key, now).await? > 0)
 }
 
@@ -147,6 +155,6 @@ pub(crate) async fn exempt_from_eviction(conn: &mut Conn, id: &AuthorizationRequ
 
 async fn change(conn: &mut Conn, sql: &'static str, key: AuthorizationRequestKey<'_>, now: Timestamp) -> Result<u64> {
     Ok(on!(conn, c => sqlx::query(sql)
-        .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.server.as_str()).bind(key.browser_hash)
+        .bind(key.id.as_str()).bind(key.issuer.as_str()).bind(key.browser_hash)
         .bind(now.0).execute(c).await?.rows_affected()))
 }

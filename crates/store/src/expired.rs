@@ -12,6 +12,7 @@ const TABLES: &[(&str, &str)] = &[
     ("authorization_requests", "id"),
     ("email_codes", "id"),
     ("identity_provider_states", "state_hash"),
+    ("remote_connection_requests", "state_hash"),
     ("browser_sessions", "token_hash"),
     ("access_tokens", "token_hash"),
     // The grant's codes and tokens are deleted as well. Used ones are kept until then, to detect reuse.

@@ -1,12 +1,13 @@
 //! Instances with their secrets. All changes of an instance are made under the lock of its toolbox
-//! ([`crate::toolbox::lock`]).
+//! ([`crate::toolbox::lock`]), and those of a remote server under that of its organisation
+//! ([`crate::toolbox::lock_organization`]).
 
 use std::collections::BTreeMap;
 
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
-use waypost_core::instance::{Instance, SecretUse};
+use waypost_core::instance::{Backend, Container, Instance, RemoteServer, SecretUse};
 use waypost_toolbox_proto::instance::Health;
 
 use crate::db::{Conn, Dialect};
@@ -20,8 +21,12 @@ struct Row {
     organization_id: String,
     slug: String,
     name: String,
-    catalog_version_id: String,
-    toolbox_id: String,
+    catalog_version_id: Option<String>,
+    toolbox_id: Option<String>,
+    remote_transport: Option<String>,
+    remote_origin: Option<String>,
+    remote_url: Option<String>,
+    remote_oauth: bool,
     desired: String,
     state: String,
     generation: i64,
@@ -46,9 +51,9 @@ fn select(dialect: Dialect, rest: &str) -> AssertSqlSafe<String> {
         }
     };
     AssertSqlSafe(format!(
-        "SELECT id, organization_id, slug, name, catalog_version_id, toolbox_id, desired, state, generation,
-            observed_generation, restarts, is_removing, health, config, learn_egress, rejected_egress, created_at,
-            updated_at, (SELECT {secrets} FROM instance_secrets WHERE instance_id = instances.id) AS secrets
+        "SELECT id, organization_id, slug, name, catalog_version_id, toolbox_id, remote_transport, remote_origin,
+            remote_url, remote_oauth, desired, state, generation, observed_generation, restarts, is_removing, health, config,
+            learn_egress, rejected_egress, created_at, updated_at, (SELECT {secrets} FROM instance_secrets WHERE instance_id = instances.id) AS secrets
          FROM instances {rest}"
     ))
 }
@@ -60,6 +65,19 @@ impl TryFrom<Row> for Instance {
         let at = RowRef { table: "instances", id: &row.id };
         let mut secrets: Vec<SecretUse> = at.parse_json("secrets", &row.secrets)?;
         secrets.sort_by(|one, other| one.name.cmp(&other.name));
+        let catalog_version_id = row.catalog_version_id.map(CatalogVersionId::from_store);
+        let backend = match (row.toolbox_id, catalog_version_id, row.remote_url) {
+            (Some(toolbox_id), Some(catalog_version_id), None) => {
+                Backend::Container(Container { catalog_version_id, toolbox_id: ToolboxId::from_store(toolbox_id) })
+            }
+            (None, None, Some(sealed_url)) => Backend::Remote(RemoteServer {
+                transport: at.parse("remote_transport", row.remote_transport.as_deref().unwrap_or_default())?,
+                origin: row.remote_origin.unwrap_or_default(),
+                sealed_url,
+                is_oauth: row.remote_oauth,
+            }),
+            _ => return Err(at.corrupt("toolbox_id", "neither a container nor a remote server")),
+        };
         Ok(Self {
             desired: at.parse("desired", &row.desired)?,
             state: at.parse("state", &row.state)?,
@@ -74,8 +92,7 @@ impl TryFrom<Row> for Instance {
             organization_id: OrganizationId::from_store(row.organization_id),
             slug: row.slug,
             name: row.name,
-            catalog_version_id: CatalogVersionId::from_store(row.catalog_version_id),
-            toolbox_id: ToolboxId::from_store(row.toolbox_id),
+            backend,
             is_removing: row.is_removing,
             learn_egress: row.learn_egress,
             created_at: Timestamp(row.created_at),
@@ -89,6 +106,13 @@ fn health(instance: &Instance) -> Result<Option<String>> {
     text.map_err(|error| Error::Database(sqlx::Error::Encode(error.into())))
 }
 
+fn remote(instance: &Instance) -> Option<&RemoteServer> {
+    match &instance.backend {
+        Backend::Remote(remote) => Some(remote),
+        Backend::Container(_) => None,
+    }
+}
+
 /// Inserts an instance with its secrets. `skeleton` is the skeleton of the slug (UTS 39).
 ///
 /// # Errors
@@ -97,17 +121,21 @@ pub async fn insert(conn: &mut Conn, instance: &Instance, skeleton: &str) -> Res
     const SQL: &str =
         "INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id,
             desired, state, generation, observed_generation, restarts, is_removing, health, config, learn_egress,
-            rejected_egress, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+            rejected_egress, created_at, updated_at, remote_transport, remote_origin, remote_url,
+            remote_check_at, remote_oauth)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)";
     let health = health(instance)?;
+    let remote = remote(instance);
     on!(conn, c => sqlx::query(SQL)
         .bind(instance.id.as_str()).bind(instance.organization_id.as_str()).bind(&instance.slug).bind(skeleton)
-        .bind(&instance.name).bind(instance.catalog_version_id.as_str()).bind(instance.toolbox_id.as_str())
-        .bind(instance.desired.as_str()).bind(instance.state.as_str()).bind(instance.generation.cast_signed())
+        .bind(&instance.name).bind(instance.catalog_version_id().map(CatalogVersionId::as_str))
+        .bind(instance.toolbox_id().map(ToolboxId::as_str)).bind(instance.desired.as_str()).bind(instance.state.as_str()).bind(instance.generation.cast_signed())
         .bind(instance.observed_generation.cast_signed()).bind(instance.restarts.cast_signed())
         .bind(instance.is_removing).bind(health).bind(to_json(instance.config.clone())).bind(instance.learn_egress)
         .bind(to_json(instance.rejected_egress.clone())).bind(instance.created_at.0).bind(instance.updated_at.0)
-        .execute(c).await?.rows_affected());
+        .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
+        .bind(remote.map(|remote| &remote.sealed_url)).bind(remote.map(|_| 0_i64))
+        .bind(remote.is_some_and(|remote| remote.is_oauth)).execute(c).await?.rows_affected());
     insert_secrets(conn, instance, &BTreeMap::new()).await
 }
 
@@ -119,16 +147,21 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
     const SQL: &str =
         "UPDATE instances SET name = $3, catalog_version_id = $4, desired = $5, state = $6, generation = $7,
             observed_generation = $8, restarts = $9, is_removing = $10, health = $11, config = $12, learn_egress = $13,
-            rejected_egress = $14, updated_at = $15
+            rejected_egress = $14, updated_at = $15, remote_transport = $16, remote_origin = $17, remote_url = $18,
+            remote_oauth = $19
         WHERE id = $1 AND organization_id = $2";
     let health = health(instance)?;
+    let remote = remote(instance);
     on!(conn, c => sqlx::query(SQL)
         .bind(instance.id.as_str()).bind(instance.organization_id.as_str()).bind(&instance.name)
-        .bind(instance.catalog_version_id.as_str()).bind(instance.desired.as_str()).bind(instance.state.as_str())
+        .bind(instance.catalog_version_id().map(CatalogVersionId::as_str)).bind(instance.desired.as_str()).bind(instance.state.as_str())
         .bind(instance.generation.cast_signed()).bind(instance.observed_generation.cast_signed())
         .bind(instance.restarts.cast_signed()).bind(instance.is_removing).bind(health)
         .bind(to_json(instance.config.clone())).bind(instance.learn_egress)
-        .bind(to_json(instance.rejected_egress.clone())).bind(instance.updated_at.0).execute(c).await?.rows_affected());
+        .bind(to_json(instance.rejected_egress.clone())).bind(instance.updated_at.0)
+        .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
+        .bind(remote.map(|remote| &remote.sealed_url)).bind(remote.is_some_and(|remote| remote.is_oauth))
+        .execute(c).await?.rows_affected());
     Ok(())
 }
 
@@ -313,8 +346,8 @@ pub async fn list_rotating_secrets(conn: &mut Conn, limit: i64) -> Result<Vec<(O
 pub struct SecretUser {
     /// The instance.
     pub instance_id: InstanceId,
-    /// Its toolbox.
-    pub toolbox_id: ToolboxId,
+    /// Its toolbox; `None` for a remote server.
+    pub toolbox_id: Option<ToolboxId>,
     /// Whether a rotation has to move the instance to the secret's current value.
     pub is_outdated: bool,
     /// Whether a deployment of the instance is running.
@@ -339,11 +372,11 @@ pub async fn list_secret_users(
         LEFT JOIN deployments d ON d.instance_id = i.id AND d.generation = i.generation AND d.state = 'running'
         WHERE u.secret_id = $1 AND u.organization_id = $2 AND i.desired = 'running' AND i.is_removing = $3
         GROUP BY i.id, i.toolbox_id ORDER BY i.id";
-    let rows: Vec<(String, String, i32, i32)> = on!(conn, c => sqlx::query_as(SQL)
+    let rows: Vec<(String, Option<String>, i32, i32)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(secret.as_str()).bind(organization.as_str()).bind(false).fetch_all(c).await?);
-    let user = |(instance, toolbox, is_outdated, is_deploying): (String, String, i32, i32)| SecretUser {
+    let user = |(instance, toolbox, is_outdated, is_deploying): (String, Option<String>, i32, i32)| SecretUser {
         instance_id: InstanceId::from_store(instance),
-        toolbox_id: ToolboxId::from_store(toolbox),
+        toolbox_id: toolbox.map(ToolboxId::from_store),
         is_outdated: is_outdated != 0,
         is_deploying: is_deploying != 0,
     };

@@ -2,28 +2,32 @@
 //! UPDATE.
 
 use waypost_core::Timestamp;
-use waypost_core::id::{EndUserId, OauthConfigId, OauthGrantId, OrganizationId, ServerId};
-use waypost_core::oauth_grant::{GRACE_MS, OauthGrant};
+use waypost_core::id::{AgentId, EndUserId, OauthConfigId, OauthGrantId, OrganizationId, ServerId};
+use waypost_core::issuer::IssuerId;
+use waypost_core::oauth_grant::{GRACE_MS, GrantOwner, OauthGrant};
 
 use crate::db::Conn;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::on;
 
 /// The columns of [`Row`].
 macro_rules! columns {
     () => {
         "oauth_grants.id, oauth_grants.organization_id, oauth_grants.server_id, oauth_grants.end_user_id,
-         oauth_grants.client_id, oauth_grants.client_name, oauth_grants.scope, oauth_grants.resource,
+         oauth_grants.agent_id, oauth_grants.client_id, oauth_grants.client_name, oauth_grants.scope, oauth_grants.resource,
          oauth_grants.created_at, oauth_grants.expires_at"
     };
 }
 
+pub(crate) use columns;
+
 #[derive(sqlx_macros::FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     organization_id: String,
-    server_id: String,
-    end_user_id: String,
+    server_id: Option<String>,
+    end_user_id: Option<String>,
+    agent_id: Option<String>,
     client_id: String,
     client_name: String,
     scope: String,
@@ -32,20 +36,40 @@ struct Row {
     expires_at: i64,
 }
 
-impl From<Row> for OauthGrant {
-    fn from(row: Row) -> Self {
-        Self {
+impl TryFrom<Row> for OauthGrant {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let owner = match (row.server_id, row.end_user_id, row.agent_id) {
+            (Some(server), Some(end_user), None) => GrantOwner::EndUser {
+                server_id: ServerId::from_store(server),
+                end_user_id: EndUserId::from_store(end_user),
+            },
+            (None, None, Some(agent)) => GrantOwner::Agent(AgentId::from_store(agent)),
+            _ => {
+                let why = "the grant belongs neither to an end user nor to an agent".to_owned();
+                return Err(Error::Corrupt { table: "oauth_grants", id: row.id, why });
+            }
+        };
+        Ok(Self {
             id: OauthGrantId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),
-            server_id: ServerId::from_store(row.server_id),
-            end_user_id: EndUserId::from_store(row.end_user_id),
+            owner,
             client_id: row.client_id,
             client_name: row.client_name,
             scope: row.scope,
             resource: row.resource,
             created_at: Timestamp(row.created_at),
             expires_at: Timestamp(row.expires_at),
-        }
+        })
+    }
+}
+
+/// The columns of an owner: the server, the end user, and the agent.
+fn columns_of(owner: &GrantOwner) -> (Option<&str>, Option<&str>, Option<&str>) {
+    match owner {
+        GrantOwner::EndUser { server_id, end_user_id } => (Some(server_id.as_str()), Some(end_user_id.as_str()), None),
+        GrantOwner::Agent(agent) => (None, None, Some(agent.as_str())),
     }
 }
 
@@ -67,15 +91,16 @@ pub struct AuthorizationCode {
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, grant: &OauthGrant, code: &AuthorizationCode) -> Result<()> {
-    const GRANT: &str = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name,
-            scope, resource, generation, created_at, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $10)";
+    const GRANT: &str = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, agent_id, client_id,
+            client_name, scope, resource, generation, created_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10, $11)";
     const CODE: &str = "INSERT INTO authorization_codes (code_hash, grant_id, client_id, redirect_uri, code_challenge,
             created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let (server, end_user, agent) = columns_of(&grant.owner);
     on!(conn, c => sqlx::query(GRANT)
-        .bind(grant.id.as_str()).bind(grant.organization_id.as_str()).bind(grant.server_id.as_str())
-        .bind(grant.end_user_id.as_str()).bind(&grant.client_id).bind(&grant.client_name).bind(&grant.scope)
+        .bind(grant.id.as_str()).bind(grant.organization_id.as_str()).bind(server).bind(end_user).bind(agent)
+        .bind(&grant.client_id).bind(&grant.client_name).bind(&grant.scope)
         .bind(&grant.resource).bind(grant.created_at.0).bind(grant.expires_at.0).execute(c).await?.rows_affected());
     on!(conn, c => sqlx::query(CODE)
         .bind(&code.code_hash).bind(grant.id.as_str()).bind(&grant.client_id).bind(&code.redirect_uri)
@@ -84,42 +109,52 @@ pub async fn insert(conn: &mut Conn, grant: &OauthGrant, code: &AuthorizationCod
     Ok(())
 }
 
-/// Returns the creation time of the `n`th newest grant of an end user at a server; `None` if there are fewer.
+/// Returns the creation time of the `n`th newest grant of an owner; `None` if there are fewer.
 ///
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn find_nth_newest(
     conn: &mut Conn,
     organization: &OrganizationId,
-    server: &ServerId,
-    end_user: &EndUserId,
+    owner: &GrantOwner,
     n: u32,
 ) -> Result<Option<Timestamp>> {
-    const SQL: &str = "SELECT created_at FROM oauth_grants
+    const END_USER: &str = "SELECT created_at FROM oauth_grants
         WHERE end_user_id = $1 AND server_id = $2 AND organization_id = $3 ORDER BY created_at DESC LIMIT 1 OFFSET $4";
-    let at: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
-        .bind(end_user.as_str()).bind(server.as_str()).bind(organization.as_str()).bind(i64::from(n) - 1)
-        .fetch_optional(c).await?);
+    const AGENT: &str = "SELECT created_at FROM oauth_grants
+        WHERE agent_id = $1 AND organization_id = $2 ORDER BY created_at DESC LIMIT 1 OFFSET $3";
+    let offset = i64::from(n) - 1;
+    let at: Option<i64> = match owner {
+        GrantOwner::EndUser { server_id, end_user_id } => on!(conn, c => sqlx::query_scalar(END_USER)
+            .bind(end_user_id.as_str()).bind(server_id.as_str()).bind(organization.as_str()).bind(offset)
+            .fetch_optional(c).await?),
+        GrantOwner::Agent(agent) => on!(conn, c => sqlx::query_scalar(AGENT)
+            .bind(agent.as_str()).bind(organization.as_str()).bind(offset).fetch_optional(c).await?),
+    };
     Ok(at.map(Timestamp))
 }
 
-/// Deletes the grants of an end user at a server that were created at or before `until`, with their codes and tokens.
-/// Returns the number of deleted grants.
+/// Deletes the grants of an owner that were created at or before `until`, with their codes and tokens. Returns the number
+/// of deleted grants.
 ///
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn delete_created_until(
     conn: &mut Conn,
     organization: &OrganizationId,
-    server: &ServerId,
-    end_user: &EndUserId,
+    owner: &GrantOwner,
     until: Timestamp,
 ) -> Result<u64> {
-    const SQL: &str = "DELETE FROM oauth_grants
+    const END_USER: &str = "DELETE FROM oauth_grants
         WHERE end_user_id = $1 AND server_id = $2 AND organization_id = $3 AND created_at <= $4";
-    Ok(on!(conn, c => sqlx::query(SQL)
-        .bind(end_user.as_str()).bind(server.as_str()).bind(organization.as_str()).bind(until.0)
-        .execute(c).await?.rows_affected()))
+    const AGENT: &str = "DELETE FROM oauth_grants WHERE agent_id = $1 AND organization_id = $2 AND created_at <= $3";
+    Ok(match owner {
+        GrantOwner::EndUser { server_id, end_user_id } => on!(conn, c => sqlx::query(END_USER)
+            .bind(end_user_id.as_str()).bind(server_id.as_str()).bind(organization.as_str()).bind(until.0)
+            .execute(c).await?.rows_affected()),
+        GrantOwner::Agent(agent) => on!(conn, c => sqlx::query(AGENT)
+            .bind(agent.as_str()).bind(organization.as_str()).bind(until.0).execute(c).await?.rows_affected()),
+    })
 }
 
 /// The result of consuming an authorization code.
@@ -135,45 +170,49 @@ pub enum CodeOutcome {
         code_challenge: String,
     },
     /// The code was used before, so it may have been stolen.
-    Reused(OauthGrantId),
+    Reused(Box<OauthGrant>),
     /// The code does not exist, has expired, belongs to another client, or its grant is revoked.
     Invalid,
 }
 
-/// Consumes an authorization code of `client_id` at `server`.
+/// Consumes an authorization code of `client_id` at `issuer`.
 ///
 /// # Errors
-/// Returns an error if the database fails.
+/// Returns an error if the database fails or the row cannot be read.
 pub async fn consume_code(
     conn: &mut Conn,
-    organization: &OrganizationId,
-    server: &ServerId,
+    issuer: &IssuerId,
     client_id: &str,
     code_hash: &str,
     now: Timestamp,
 ) -> Result<CodeOutcome> {
     const CONSUME: &str = "UPDATE authorization_codes SET consumed_at = $3
         WHERE code_hash = $1 AND client_id = $2 AND consumed_at IS NULL AND expires_at > $3
-            AND grant_id IN (SELECT id FROM oauth_grants
-                WHERE server_id = $4 AND organization_id = $5 AND revoked_at IS NULL)
+            AND EXISTS (SELECT 1 FROM oauth_grants WHERE id = authorization_codes.grant_id
+                AND COALESCE(server_id, 'gateway') = $4 AND revoked_at IS NULL)
         RETURNING grant_id, redirect_uri, code_challenge";
     let consumed: Option<(String, String, String)> = on!(conn, c => sqlx::query_as(CONSUME)
-        .bind(code_hash).bind(client_id).bind(now.0).bind(server.as_str()).bind(organization.as_str())
-        .fetch_optional(c).await?);
+        .bind(code_hash).bind(client_id).bind(now.0).bind(issuer.as_str()).fetch_optional(c).await?);
     if let Some((id, redirect_uri, code_challenge)) = consumed {
-        let found = find(conn, organization, &OauthGrantId::from_store(id)).await?;
-        return Ok(match found {
+        const GRANT: &str = concat!("SELECT ", columns!(), " FROM oauth_grants WHERE id = $1 AND revoked_at IS NULL");
+        let row: Option<Row> = on!(conn, c => sqlx::query_as(GRANT).bind(&id).fetch_optional(c).await?);
+        return Ok(match row.map(OauthGrant::try_from).transpose()? {
             Some(grant) => CodeOutcome::Valid { grant: Box::new(grant), redirect_uri, code_challenge },
             None => CodeOutcome::Invalid,
         });
     }
-    const REUSED: &str = "SELECT oauth_grants.id FROM authorization_codes
+    const REUSED: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM authorization_codes
         JOIN oauth_grants ON oauth_grants.id = authorization_codes.grant_id
         WHERE authorization_codes.code_hash = $1 AND authorization_codes.consumed_at IS NOT NULL
-            AND oauth_grants.server_id = $2 AND oauth_grants.organization_id = $3";
-    let reused: Option<String> = on!(conn, c => sqlx::query_scalar(REUSED)
-        .bind(code_hash).bind(server.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
-    Ok(reused.map_or(CodeOutcome::Invalid, |id| CodeOutcome::Reused(OauthGrantId::from_store(id))))
+            AND COALESCE(oauth_grants.server_id, 'gateway') = $2"
+    );
+    let reused: Option<Row> = on!(conn, c => sqlx::query_as(REUSED)
+        .bind(code_hash).bind(issuer.as_str()).fetch_optional(c).await?);
+    let reused = reused.map(OauthGrant::try_from).transpose()?;
+    Ok(reused.map_or(CodeOutcome::Invalid, |grant| CodeOutcome::Reused(Box::new(grant))))
 }
 
 /// Returns the grant with this ID, unless it is revoked.
@@ -188,7 +227,7 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &OauthGran
     );
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
-    Ok(row.map(OauthGrant::from))
+    row.map(OauthGrant::try_from).transpose()
 }
 
 /// Revokes a grant with all its tokens. Returns `false` if it is already revoked.
@@ -325,12 +364,12 @@ pub enum RefreshOutcome {
     },
     /// The token was rotated longer ago than the grace period, or the next one was already used, so it may have been
     /// stolen.
-    Reused(OauthGrantId),
+    Reused(Box<OauthGrant>),
     /// The token does not exist, belongs to another client, or its grant is revoked or expired.
     Invalid,
 }
 
-/// Rotates a refresh token of `client_id` at `server` and extends the grant to `expires_at`. A token of the newest
+/// Rotates a refresh token of `client_id` at `issuer` and extends the grant to `expires_at`. A token of the newest
 /// generation produces the next generation. A token of the previous generation remains valid for [`GRACE_MS`] after
 /// that, as long as the next one is unused.
 ///
@@ -338,8 +377,7 @@ pub enum RefreshOutcome {
 /// Returns an error if the database fails.
 pub async fn refresh(
     conn: &mut Conn,
-    organization: &OrganizationId,
-    server: &ServerId,
+    issuer: &IssuerId,
     client_id: &str,
     token_hash: &str,
     now: Timestamp,
@@ -347,8 +385,10 @@ pub async fn refresh(
 ) -> Result<RefreshOutcome> {
     const FIND: &str = "SELECT oauth_grants.id, refresh_tokens.generation
         FROM refresh_tokens JOIN oauth_grants ON oauth_grants.id = refresh_tokens.grant_id
-        WHERE refresh_tokens.token_hash = $1 AND oauth_grants.client_id = $2 AND oauth_grants.server_id = $3
-            AND oauth_grants.organization_id = $4 AND oauth_grants.revoked_at IS NULL AND oauth_grants.expires_at > $5";
+        WHERE refresh_tokens.token_hash = $1 AND oauth_grants.client_id = $2
+            AND COALESCE(oauth_grants.server_id, 'gateway') = $3 AND oauth_grants.revoked_at IS NULL
+            AND oauth_grants.expires_at > $4";
+    const GRANT: &str = concat!("SELECT ", columns!(), " FROM oauth_grants WHERE id = $1");
     const ROTATE: &str = concat!(
         "UPDATE oauth_grants SET
             rotated_at = CASE WHEN generation = $2 THEN $3 ELSE rotated_at END,
@@ -360,19 +400,20 @@ pub async fn refresh(
         columns!()
     );
     let found: Option<(String, i64)> = on!(conn, c => sqlx::query_as(FIND)
-        .bind(token_hash).bind(client_id).bind(server.as_str()).bind(organization.as_str()).bind(now.0)
-        .fetch_optional(c).await?);
+        .bind(token_hash).bind(client_id).bind(issuer.as_str()).bind(now.0).fetch_optional(c).await?);
     let Some((id, generation)) = found else { return Ok(RefreshOutcome::Invalid) };
     let row: Option<Row> = on!(conn, c => sqlx::query_as(ROTATE)
         .bind(&id).bind(generation).bind(now.0).bind(now.plus(-GRACE_MS).0).bind(expires_at.0)
         .fetch_optional(c).await?);
-    Ok(match row {
-        Some(row) => RefreshOutcome::Valid { grant: Box::new(row.into()), generation: generation + 1 },
-        None => RefreshOutcome::Reused(OauthGrantId::from_store(id)),
-    })
+    if let Some(row) = row {
+        return Ok(RefreshOutcome::Valid { grant: Box::new(row.try_into()?), generation: generation + 1 });
+    }
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(GRANT).bind(&id).fetch_optional(c).await?);
+    let reused = row.map(OauthGrant::try_from).transpose()?;
+    Ok(reused.map_or(RefreshOutcome::Invalid, |grant| RefreshOutcome::Reused(Box::new(grant))))
 }
 
-/// A valid access token.
+/// A valid access token of a hosted server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessToken {
     /// The end user.
@@ -410,25 +451,32 @@ pub async fn find_access_token(
     }))
 }
 
-/// Returns the grant of an access or refresh token of `client_id`, valid or not, and whether it is a refresh token.
+/// Returns the grant of an access or refresh token of `client_id` at `issuer`, valid or not, and whether it is a refresh
+/// token.
 ///
 /// # Errors
-/// Returns an error if the database fails.
+/// Returns an error if the database fails or the row cannot be read.
 pub async fn find_by_token(
     conn: &mut Conn,
-    organization: &OrganizationId,
-    server: &ServerId,
+    issuer: &IssuerId,
     client_id: &str,
     token_hash: &str,
-) -> Result<Option<(OauthGrantId, bool)>> {
-    const SQL: &str = "SELECT oauth_grants.id, CAST(found.is_refresh AS BIGINT)
-        FROM (SELECT grant_id, 0 AS is_refresh FROM access_tokens WHERE token_hash = $1
-              UNION ALL SELECT grant_id, 1 AS is_refresh FROM refresh_tokens WHERE token_hash = $1) AS found
-        JOIN oauth_grants ON oauth_grants.id = found.grant_id
-        WHERE oauth_grants.client_id = $2 AND oauth_grants.server_id = $3 AND oauth_grants.organization_id = $4";
-    let row: Option<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(token_hash).bind(client_id).bind(server.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
-    Ok(row.map(|(id, is_refresh)| (OauthGrantId::from_store(id), is_refresh != 0)))
+) -> Result<Option<(OauthGrant, bool)>> {
+    const ACCESS: &str = "SELECT grant_id FROM access_tokens WHERE token_hash = $1";
+    const REFRESH: &str = "SELECT grant_id FROM refresh_tokens WHERE token_hash = $1";
+    const GRANT: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM oauth_grants WHERE id = $1 AND client_id = $2 AND COALESCE(server_id, 'gateway') = $3"
+    );
+    for (sql, is_refresh) in [(ACCESS, false), (REFRESH, true)] {
+        let id: Option<String> = on!(conn, c => sqlx::query_scalar(sql).bind(token_hash).fetch_optional(c).await?);
+        let Some(id) = id else { continue };
+        let row: Option<Row> = on!(conn, c => sqlx::query_as(GRANT)
+            .bind(&id).bind(client_id).bind(issuer.as_str()).fetch_optional(c).await?);
+        return Ok(row.map(OauthGrant::try_from).transpose()?.map(|grant| (grant, is_refresh)));
+    }
+    Ok(None)
 }
 
 /// Revokes an access token. Returns whether it was active.

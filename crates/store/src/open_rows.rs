@@ -1,10 +1,12 @@
-//! Limits for rows that can be created without signing in: a maximum number per scope (a server, or a provider of the
-//! console's sign-in) and per client network.
+//! Limits for rows that can be created without signing in: a maximum number per scope (a server, the gateway, or a provider
+//! of the console's sign-in) and per client network.
 //!
 //! At a limit, old rows are evicted instead of rejecting the new one, so no client can lock out others by creating
 //! rows. A network at its limit evicts its own oldest row. A scope at its limit evicts the oldest row of the same
 //! network if that network has reached its share, otherwise the oldest row of all: a few networks that create many rows
 //! evict only their own rows.
+
+use waypost_core::issuer::IssuerId;
 
 use crate::db::{Conn, Dialect};
 use crate::error::Result;
@@ -50,24 +52,63 @@ struct Statements {
     delete_in_network: &'static str,
 }
 
-const CLIENTS: Statements = Statements {
-    count_in_scope: "SELECT count(*) FROM oauth_clients WHERE server_id = $1 AND used_at IS NULL",
-    count_in_network: "SELECT count(*) FROM oauth_clients WHERE server_id = $1 AND network = $2 AND used_at IS NULL",
-    delete_in_scope: "DELETE FROM oauth_clients WHERE server_id = $1 AND client_id IN
-        (SELECT client_id FROM oauth_clients WHERE server_id = $1 AND used_at IS NULL ORDER BY created_at LIMIT $2)",
-    delete_in_network: "DELETE FROM oauth_clients WHERE server_id = $1 AND client_id IN
-        (SELECT client_id FROM oauth_clients WHERE server_id = $1 AND network = $2 AND used_at IS NULL
-        ORDER BY created_at LIMIT $3)",
-};
+/// Returns the statements of the clients whose issuer matches the condition, in which `$1` is the scope.
+macro_rules! client_statements {
+    ($issuer:literal) => {
+        Statements {
+            count_in_scope: concat!("SELECT count(*) FROM oauth_clients WHERE ", $issuer, " AND used_at IS NULL"),
+            count_in_network: concat!(
+                "SELECT count(*) FROM oauth_clients WHERE ",
+                $issuer,
+                " AND network = $2 AND used_at IS NULL"
+            ),
+            delete_in_scope: concat!(
+                "DELETE FROM oauth_clients WHERE client_id IN (SELECT client_id FROM oauth_clients WHERE ",
+                $issuer,
+                " AND used_at IS NULL ORDER BY created_at LIMIT $2)"
+            ),
+            delete_in_network: concat!(
+                "DELETE FROM oauth_clients WHERE client_id IN (SELECT client_id FROM oauth_clients WHERE ",
+                $issuer,
+                " AND network = $2 AND used_at IS NULL ORDER BY created_at LIMIT $3)"
+            ),
+        }
+    };
+}
 
-const REQUESTS: Statements = Statements {
-    count_in_scope: "SELECT count(*) FROM authorization_requests WHERE server_id = $1 AND network IS NOT NULL",
-    count_in_network: "SELECT count(*) FROM authorization_requests WHERE server_id = $1 AND network = $2",
-    delete_in_scope: "DELETE FROM authorization_requests WHERE id IN
-        (SELECT id FROM authorization_requests WHERE server_id = $1 AND network IS NOT NULL ORDER BY created_at LIMIT $2)",
-    delete_in_network: "DELETE FROM authorization_requests WHERE id IN
-        (SELECT id FROM authorization_requests WHERE server_id = $1 AND network = $2 ORDER BY created_at LIMIT $3)",
-};
+/// Returns the statements of the requests whose issuer matches the condition, in which `$1` is the scope.
+macro_rules! request_statements {
+    ($issuer:literal) => {
+        Statements {
+            count_in_scope: concat!(
+                "SELECT count(*) FROM authorization_requests WHERE ",
+                $issuer,
+                " AND network IS NOT NULL"
+            ),
+            count_in_network: concat!(
+                "SELECT count(*) FROM authorization_requests WHERE ",
+                $issuer,
+                " AND network = $2"
+            ),
+            delete_in_scope: concat!(
+                "DELETE FROM authorization_requests WHERE id IN (SELECT id FROM authorization_requests WHERE ",
+                $issuer,
+                " AND network IS NOT NULL ORDER BY created_at LIMIT $2)"
+            ),
+            delete_in_network: concat!(
+                "DELETE FROM authorization_requests WHERE id IN (SELECT id FROM authorization_requests WHERE ",
+                $issuer,
+                " AND network = $2 ORDER BY created_at LIMIT $3)"
+            ),
+        }
+    };
+}
+
+const CLIENTS: Statements = client_statements!("server_id = $1");
+// One condition for all issuers, such as `COALESCE(server_id, 'gateway') = $1`, would use no index.
+const GATEWAY_CLIENTS: Statements = client_statements!("server_id IS NULL AND $1 = 'gateway'");
+const REQUESTS: Statements = request_statements!("server_id = $1");
+const GATEWAY_REQUESTS: Statements = request_statements!("server_id IS NULL AND $1 = 'gateway'");
 
 const SIGN_INS: Statements = Statements {
     count_in_scope: "SELECT count(*) FROM user_sign_ins WHERE provider = $1",
@@ -91,7 +132,9 @@ pub async fn evict_excess(
     limits: RowLimits,
 ) -> Result<u64> {
     let statements = match table {
+        LimitedTable::OauthClients if scope == IssuerId::GATEWAY => GATEWAY_CLIENTS,
         LimitedTable::OauthClients => CLIENTS,
+        LimitedTable::AuthorizationRequests if scope == IssuerId::GATEWAY => GATEWAY_REQUESTS,
         LimitedTable::AuthorizationRequests => REQUESTS,
         LimitedTable::UserSignIns => SIGN_INS,
     };

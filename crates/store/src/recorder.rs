@@ -1,17 +1,19 @@
 //! The bounded batch writer of records that are not part of a change: read-only calls, failed calls, rejected calls,
-//! and the use of sessions and tokens.
+//! calls through the gateway, and the use of sessions and tokens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
 use tokio::sync::{Notify, mpsc};
 use waypost_core::Timestamp;
+use waypost_core::call::Call;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_jobs::{Job, Jobs, WorkerHandle};
 
 use crate::agent_token::{self, TokenUse};
+use crate::call;
 use crate::counted_call;
 use crate::db::Db;
 use crate::error::Result;
@@ -48,6 +50,8 @@ pub enum RecorderEntry {
     },
     /// The use of an agent's token.
     TokenUse(TokenUse),
+    /// A call through the gateway.
+    GatewayCall(Box<Call>),
 }
 
 /// The counts of rejected calls that are not written yet. Anyone can cause any number of them, so they are not queued:
@@ -132,6 +136,18 @@ impl Recorder {
                 tracing::warn!("recorder queue is full, dropped an entry");
             }
             Err(SendTimeoutError::Closed(_)) => {
+                tracing::error!("recorder has stopped, dropped an entry");
+            }
+        }
+    }
+
+    /// Enqueues an entry. Never waits: if the queue is full, drops the entry and counts it as lost.
+    pub fn record_or_drop(&self, entry: RecorderEntry) {
+        match self.queue.try_send(entry) {
+            Ok(()) => {}
+            // Not logged: there can be thousands per second.
+            Err(TrySendError::Full(_)) => metrics::counter!("waypost_records_lost_total").increment(1),
+            Err(TrySendError::Closed(_)) => {
                 tracing::error!("recorder has stopped, dropped an entry");
             }
         }
@@ -221,7 +237,7 @@ async fn write_with_retries(db: &Db, batch: &Batch) {
 }
 
 async fn write(db: &Db, batch: &Batch) -> Result<()> {
-    let (mut calls, mut tokens) = (Vec::new(), Vec::new());
+    let (mut calls, mut tokens, mut gateway_calls) = (Vec::new(), Vec::new(), Vec::new());
     let mut used: HashMap<&str, Timestamp> = HashMap::new();
     // In the same order in every process, like the counts of rejected calls, so that two processes cannot deadlock.
     let mut sessions: BTreeMap<&str, NewSession> = BTreeMap::new();
@@ -237,6 +253,7 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
                 *last = (*last).max(*at);
             }
             RecorderEntry::TokenUse(token_use) => tokens.push(token_use.clone()),
+            RecorderEntry::GatewayCall(call) => gateway_calls.push((**call).clone()),
         }
     }
     let mut tx = db.begin().await?;
@@ -254,5 +271,8 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
         session::record_use(&mut tx, handle_hash, at).await?;
     }
     agent_token::record_uses(&mut tx, &tokens).await?;
+    if !gateway_calls.is_empty() {
+        call::insert(&mut tx, &gateway_calls).await?;
+    }
     tx.commit().await
 }

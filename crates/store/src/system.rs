@@ -2,9 +2,12 @@
 //!
 //! Callers must check what the requester may access in the returned organisation.
 
+use std::collections::HashMap;
+
 use waypost_core::Timestamp;
 use waypost_core::agent::{Agent, AgentToken};
-use waypost_core::id::{OrganizationId, ServerId, ToolboxId, UserId};
+use waypost_core::id::{OauthGrantId, OrganizationId, ServerId, ToolboxId, UserId};
+use waypost_core::oauth_grant::OauthGrant;
 use waypost_core::organization::{ApiKey, Organization, User};
 use waypost_core::server::Server;
 use waypost_core::toolbox::Toolbox;
@@ -14,7 +17,7 @@ use crate::error::Result;
 use crate::invitation_accept::{self, OpenInvitation};
 use crate::on;
 use crate::row::{in_list, to_json};
-use crate::{agent, agent_token, api_key, organization, server, toolbox, user};
+use crate::{agent, agent_token, api_key, oauth_grant, organization, server, toolbox, user};
 
 /// Returns the organisation with this slug.
 ///
@@ -98,6 +101,73 @@ pub async fn find_agent_token(conn: &mut Conn, secret_hash: &str) -> Result<Opti
     let agent: Option<agent::Row> =
         on!(conn, c => sqlx::query_as(AGENT).bind(token.agent_id.as_str()).fetch_optional(c).await?);
     Ok(agent.map(Agent::try_from).transpose()?.map(|agent| (token, agent)))
+}
+
+/// A valid access token of a person at the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PersonToken {
+    /// The grant that it was issued for.
+    pub grant_id: OauthGrantId,
+    /// The only resource for which it is valid.
+    pub resource: String,
+    /// The time at which it expires.
+    pub expires_at: Timestamp,
+}
+
+/// Returns the access token of the gateway with this hexadecimal SHA-256, with the agent of its person, whatever the state
+/// of the agent; `None` if the token is not valid, or the person is not a member of the agent's organisation.
+///
+/// # Errors
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn find_person_token(
+    conn: &mut Conn,
+    token_hash: &str,
+    now: Timestamp,
+) -> Result<Option<(PersonToken, Agent)>> {
+    const TOKEN: &str = "SELECT oauth_grants.id, oauth_grants.resource, access_tokens.expires_at, oauth_grants.agent_id
+        FROM access_tokens JOIN oauth_grants ON oauth_grants.id = access_tokens.grant_id
+        WHERE access_tokens.token_hash = $1 AND access_tokens.expires_at > $2 AND access_tokens.revoked_at IS NULL
+            AND oauth_grants.revoked_at IS NULL AND oauth_grants.agent_id IS NOT NULL";
+    const AGENT: &str =
+        "SELECT agents.id, agents.organization_id, agents.name, agents.kind, agents.user_id, agents.state,
+            agents.created_at, agents.created_by, agents.last_seen_at
+        FROM agents JOIN memberships
+            ON memberships.organization_id = agents.organization_id AND memberships.user_id = agents.user_id
+        WHERE agents.id = $1";
+    let token: Option<(String, String, i64, String)> =
+        on!(conn, c => sqlx::query_as(TOKEN).bind(token_hash).bind(now.0).fetch_optional(c).await?);
+    let Some((grant, resource, expires_at, agent)) = token else { return Ok(None) };
+    let agent: Option<agent::Row> = on!(conn, c => sqlx::query_as(AGENT).bind(&agent).fetch_optional(c).await?);
+    let token = PersonToken { grant_id: OauthGrantId::from_store(grant), resource, expires_at: Timestamp(expires_at) };
+    Ok(agent.map(Agent::try_from).transpose()?.map(|agent| (token, agent)))
+}
+
+/// Returns the valid grants of a user at the gateway, in all organisations, newest first, with the name of their
+/// organisation.
+///
+/// # Errors
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_person_grants(conn: &mut Conn, user: &UserId, now: Timestamp) -> Result<Vec<(OauthGrant, String)>> {
+    const GRANTS: &str = concat!(
+        "SELECT ",
+        oauth_grant::columns!(),
+        " FROM oauth_grants JOIN agents ON agents.id = oauth_grants.agent_id
+         WHERE agents.user_id = $1 AND oauth_grants.revoked_at IS NULL AND oauth_grants.expires_at > $2
+         ORDER BY oauth_grants.created_at DESC, oauth_grants.id"
+    );
+    const NAMES: &str = "SELECT organizations.id, organizations.name FROM organizations
+        JOIN agents ON agents.organization_id = organizations.id WHERE agents.user_id = $1";
+    let rows: Vec<oauth_grant::Row> =
+        on!(conn, c => sqlx::query_as(GRANTS).bind(user.as_str()).bind(now.0).fetch_all(c).await?);
+    let names: Vec<(String, String)> = on!(conn, c => sqlx::query_as(NAMES).bind(user.as_str()).fetch_all(c).await?);
+    let names: HashMap<String, String> = names.into_iter().collect();
+    rows.into_iter()
+        .map(|row| {
+            let grant = OauthGrant::try_from(row)?;
+            let name = names.get(grant.organization_id.as_str()).cloned().unwrap_or_default();
+            Ok((grant, name))
+        })
+        .collect()
 }
 
 /// Returns the verified account of an email address, which is valid for all organisations; `None` if the address is not

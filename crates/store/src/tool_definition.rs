@@ -15,7 +15,7 @@ struct Row {
     id: String,
     organization_id: String,
     instance_id: String,
-    catalog_version_id: String,
+    catalog_version_id: Option<String>,
     kind: String,
     name: String,
     digest: String,
@@ -42,7 +42,7 @@ impl TryFrom<Row> for ToolDefinition {
             id: ToolApprovalId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),
             instance_id: InstanceId::from_store(row.instance_id),
-            catalog_version_id: CatalogVersionId::from_store(row.catalog_version_id),
+            catalog_version_id: row.catalog_version_id.map(CatalogVersionId::from_store),
             name: row.name,
             digest: row.digest,
             definition: row.definition,
@@ -74,7 +74,7 @@ pub async fn insert(conn: &mut Conn, definition: &ToolDefinition) -> Result<()> 
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
     on!(conn, c => sqlx::query(SQL)
         .bind(definition.id.as_str()).bind(definition.organization_id.as_str()).bind(definition.instance_id.as_str())
-        .bind(definition.catalog_version_id.as_str()).bind(definition.kind.as_str()).bind(&definition.name)
+        .bind(definition.catalog_version_id.as_ref().map(CatalogVersionId::as_str)).bind(definition.kind.as_str()).bind(&definition.name)
         .bind(&definition.digest).bind(&definition.definition).bind(&definition.problem).bind(definition.is_current)
         .bind(definition.state.as_str()).bind(definition.class.map(Class::as_str)).bind(&definition.reason)
         .bind(&definition.decided_by).bind(definition.decided_at.map(|at| at.0)).bind(definition.first_seen_at.0)
@@ -204,6 +204,25 @@ pub async fn list_usable(conn: &mut Conn, organization: &OrganizationId) -> Resu
     let sql = select("WHERE organization_id = $1 AND state = $2 AND is_current = $3 ORDER BY instance_id, kind, name");
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
         .bind(organization.as_str()).bind(ApprovalState::Approved.as_str()).bind(true).fetch_all(c).await?);
+    rows.into_iter().map(ToolDefinition::try_from).collect()
+}
+
+/// Returns the definitions of an instance that its server lists at present or that are approved, ordered by kind, name and
+/// the time at which they were first seen.
+///
+/// # Errors
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_relevant(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    instance: &InstanceId,
+) -> Result<Vec<ToolDefinition>> {
+    let sql = select(
+        "WHERE instance_id = $1 AND organization_id = $2 AND (is_current = $3 OR state = $4) ORDER BY kind, name, id",
+    );
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
+        .bind(instance.as_str()).bind(organization.as_str()).bind(true).bind(ApprovalState::Approved.as_str())
+        .fetch_all(c).await?);
     rows.into_iter().map(ToolDefinition::try_from).collect()
 }
 

@@ -259,6 +259,22 @@ pub async fn lock_owners(conn: &mut Conn, organization: &OrganizationId) -> Resu
     Ok(ids.into_iter().map(UserId::from_store).collect())
 }
 
+/// Locks a membership until the end of the transaction, so that it cannot be removed before that. Returns `false` if the
+/// user is not a member.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn lock_member(conn: &mut Conn, organization: &OrganizationId, user: &UserId) -> Result<bool> {
+    // SQLite needs no lock, because it has a single writer.
+    let sql = match conn.dialect() {
+        Dialect::Sqlite => "SELECT user_id FROM memberships WHERE organization_id = $1 AND user_id = $2",
+        Dialect::Postgres => "SELECT user_id FROM memberships WHERE organization_id = $1 AND user_id = $2 FOR UPDATE",
+    };
+    let found: Option<String> = on!(conn, c => sqlx::query_scalar(sql)
+        .bind(organization.as_str()).bind(user.as_str()).fetch_optional(c).await?);
+    Ok(found.is_some())
+}
+
 /// Sets the role of a member. Returns `false` if the user is not a member.
 ///
 /// # Errors

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::strict::{Message, MessageKind};
 
 use crate::error::Error;
-use crate::handshake::{Negotiated, Server, discover, initialize, may_be_legacy, may_be_sse, start};
+use crate::handshake::{Negotiated, Server, discover, initialize, may_be_legacy, may_be_sse, response_of, start};
 use crate::options::{ConnectionOptions, Protocol};
 use crate::transport::core::Core;
 use crate::transport::exchange::{Exchange, HttpExchange, Source};
@@ -79,6 +80,12 @@ impl Connection {
         Self(Arc::new(Inner { core, negotiated, renewing: tokio::sync::Mutex::default() }))
     }
 
+    /// Whether `other` is a clone of this connection.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Returns what the server declared, of the newest session.
     #[must_use]
     pub fn server(&self) -> Server {
@@ -149,6 +156,34 @@ impl Connection {
             return Err(Error::InvalidRequest("only servers with a handshake accept responses"));
         }
         self.0.core.send(&negotiated.wire, response.to_vec()).await
+    }
+
+    /// Makes sure that a server with a handshake sends log messages of this level and above (2025-11-25, "Logging"). All
+    /// callers get the messages of the lowest level that one of them asked for. Does nothing for a server without log
+    /// messages, or of 2026-07-28, in which each request declares its level.
+    ///
+    /// # Errors
+    /// Any [`Error`] except [`Error::Rpc`]: a server that refuses is not asked again.
+    pub async fn request_logs(&self, level: LogLevel) -> Result<(), Error> {
+        let negotiated = self.negotiated();
+        if negotiated.wire.is_modern() {
+            return Ok(());
+        }
+        let mut requested = negotiated.log_level.lock().await;
+        if requested.is_some_and(|requested| requested <= level) {
+            return Ok(());
+        }
+        if !negotiated.server.has_capability("logging") {
+            *requested = Some(LogLevel::Debug);
+            return Ok(());
+        }
+        let params = format!(r#"{{"level":"{}"}}"#, level.as_str());
+        let call = CallRequest { method: "logging/setLevel", params: Some(&params), ..CallRequest::default() };
+        match response_of(&mut self.call(call).await?).await {
+            Ok(_) | Err(Error::Rpc(_)) => *requested = Some(level),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Opens the stream of messages that answer no request: `subscriptions/listen` with `filter` (the JSON text of its

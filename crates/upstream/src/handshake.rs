@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use serde_json::json;
+use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::revision::{LEGACY, MODERN, NEWEST_LEGACY};
 use waypost_mcp_wire::strict::{Message, MessageKind, ResultMembers, text_of};
 use waypost_mcp_wire::{HEADER_MISMATCH, MISSING_CAPABILITY};
@@ -28,10 +29,18 @@ pub struct Server {
 }
 
 /// The outcome of the negotiation.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Negotiated {
     pub(crate) wire: Wire,
     pub(crate) server: Server,
+    /// The level of the log messages that a server with a handshake was asked for; `None` if it was not asked.
+    pub(crate) log_level: tokio::sync::Mutex<Option<LogLevel>>,
+}
+
+impl Negotiated {
+    fn new(wire: Wire, server: Server) -> Self {
+        Self { wire, server, log_level: tokio::sync::Mutex::default() }
+    }
 }
 
 impl Server {
@@ -39,6 +48,14 @@ impl Server {
         let text = |raw: Option<&str>| raw.map(Into::into);
         let (capabilities, instructions) = (text(members.capabilities), text(members.instructions));
         Self { revision, result: members.raw.into(), capabilities, instructions }
+    }
+
+    /// Whether the server declared a capability.
+    #[must_use]
+    pub fn has_capability(&self, name: &str) -> bool {
+        let capabilities: Option<serde_json::Map<String, serde_json::Value>> =
+            self.capabilities.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        capabilities.is_some_and(|capabilities| capabilities.contains_key(name))
     }
 }
 
@@ -51,7 +68,7 @@ pub(crate) async fn discover(core: &Arc<Core>) -> Result<Option<Negotiated>, Err
     let versions = members.supported_versions.and_then(|versions| serde_json::from_str::<Vec<String>>(versions).ok());
     let versions = versions.ok_or(Error::invalid("the result of server/discover is malformed"))?;
     let is_modern = versions.iter().any(|version| version == MODERN);
-    Ok(is_modern.then(|| Negotiated { wire: Wire::Modern, server: Server::new(MODERN, &members) }))
+    Ok(is_modern.then(|| Negotiated::new(Wire::Modern, Server::new(MODERN, &members))))
 }
 
 /// Completes the handshake of older revisions.
@@ -68,7 +85,7 @@ pub(crate) async fn initialize(core: &Arc<Core>) -> Result<Negotiated, Error> {
     let revision = LEGACY.iter().copied().find(|known| *known == version).ok_or(Error::UnsupportedRevision)?;
     let wire = Wire::Legacy { revision, session };
     core.send(&wire, message_text(None, "notifications/initialized", None).into_bytes()).await?;
-    Ok(Negotiated { wire, server: Server::new(revision, &members) })
+    Ok(Negotiated::new(wire, Server::new(revision, &members)))
 }
 
 /// Whether a server that rejected the first request like this may support the handshake.

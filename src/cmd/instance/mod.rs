@@ -11,19 +11,22 @@ use serde_json::Value;
 use waypost_core::catalog::CatalogVersion;
 use waypost_core::deployment::Deployment;
 use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
-use waypost_ops::instances::{self, InstancePatch, InstanceView, NewInstance};
-use waypost_ops::{catalog, deployments, tool_secrets, toolboxes};
+use waypost_core::organization::Organization;
+use waypost_ops::instances::remote::NewRemoteServer;
+use waypost_ops::instances::{self, InstancePatch, InstanceView, NewContainer, NewInstance, NewServer};
+use waypost_ops::tool_overrides::ToolOverridePatch;
+use waypost_ops::{catalog, deployments, tool_overrides, tool_secrets, toolboxes};
 
 use super::session::{Session, not_found_message};
 use super::user::Org;
 use super::{App, output};
 use options::parse_arguments;
-pub(super) use options::{CreateOptions, SecretArg, ToolArguments, UpdateOptions, apply_secrets};
+pub(super) use options::{CreateOptions, OverrideOptions, SecretArg, ToolArguments, UpdateOptions, apply_secrets};
 pub(super) use show::{
-    MEMBERS, confirm_deletion, deployment_to_json, log_line, print, print_deleted, print_deployments, print_list,
-    print_logs, print_stats, print_tools, to_json,
+    MEMBERS, OVERRIDE_MEMBERS, confirm_deletion, deployment_to_json, log_line, override_to_json, print, print_connect,
+    print_deleted, print_deployments, print_list, print_logs, print_overrides, print_stats, print_tools, to_json,
 };
-pub(super) use wait::{check_is_served, wait};
+pub(super) use wait::{check_is_served, wait, wait_for_remote};
 
 /// The number of instances or deployments that are read at a time.
 const PAGE_SIZE: u32 = 200;
@@ -31,7 +34,7 @@ const PAGE_SIZE: u32 = 200;
 /// Subcommands of `waypost instance`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Create an instance of a catalogue entry and deploy it on a toolbox.
+    /// Create an instance of a catalogue entry and deploy it on a toolbox, or connect to a remote server.
     Create {
         /// Slug, unique in the organisation, at most 24 characters.
         slug: String,
@@ -72,6 +75,11 @@ pub enum Command {
         #[command(flatten)]
         at: At,
     },
+    /// Print the address of the page on which an admin connects a remote server that requires OAuth.
+    Connect {
+        #[command(flatten)]
+        at: At,
+    },
     /// Print the log of an instance. Requires a running `waypost serve`.
     Logs {
         #[command(flatten)]
@@ -87,6 +95,21 @@ pub enum Command {
     Tools {
         #[command(flatten)]
         at: At,
+    },
+    /// List the tools of an instance that have another name or description for agents of the gateway.
+    ToolOverrides {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Give a tool of an instance another name or description for agents of the gateway. Grants, rules and the log of calls
+    /// refer to the original name.
+    ToolOverride {
+        #[command(flatten)]
+        at: At,
+        /// Original name of the tool.
+        tool: String,
+        #[command(flatten)]
+        options: OverrideOptions,
     },
     /// Call a tool of an instance and print the MCP result, also if it is an error of the tool. Requires a running
     /// `waypost serve`.
@@ -140,8 +163,11 @@ impl Command {
             | Self::Start { at }
             | Self::Stop { at }
             | Self::Restart { at }
+            | Self::Connect { at }
             | Self::Logs { at, .. }
             | Self::Tools { at }
+            | Self::ToolOverrides { at }
+            | Self::ToolOverride { at, .. }
             | Self::Stats { at }
             | Self::Deployments { at }
             | Self::Delete { at, .. } => &at.org,
@@ -161,7 +187,7 @@ impl Command {
 /// If the operation is rejected, or the deployment that the command waits for fails.
 pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, json, .. } = session;
-    let organization = session.organization(command.organization()).await?.id;
+    let Organization { id: organization, slug, .. } = session.organization(command.organization()).await?;
     // The limit of instances is a setting.
     let ops = &session.ops.clone().with_instance_limit(app.settings.instance_limit);
     match command {
@@ -191,6 +217,11 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let id = find(session, &organization, &at).await?.instance.id;
             print(*json, to_json(&instances::restart(cx, ops, &organization, &id).await?))
         }
+        Command::Connect { at } => {
+            let found = to_json(&find(session, &organization, &at).await?);
+            let url = app.settings.public_url(app.settings.listen.port());
+            print_connect(*json, &found, &url.origin().ascii_serialization(), &slug)
+        }
         Command::Deployments { at } => {
             let id = find(session, &organization, &at).await?.instance.id;
             let (mut items, mut before) = (Vec::new(), None::<u64>);
@@ -202,6 +233,17 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
                     return print_deployments(*json, items);
                 }
             }
+        }
+        Command::ToolOverrides { at } => {
+            let id = find(session, &organization, &at).await?.instance.id;
+            let found = tool_overrides::list(cx, ops, &organization, &id).await?;
+            print_overrides(*json, found.iter().map(override_to_json).collect())
+        }
+        Command::ToolOverride { at, tool, options } => {
+            let id = find(session, &organization, &at).await?.instance.id;
+            let change = ToolOverridePatch { tool, name: options.name(), description: options.description() };
+            let updated = tool_overrides::update(cx, ops, &organization, &id, &change).await?;
+            output::object(*json, &override_to_json(&updated))
         }
         Command::Delete { at, yes } => {
             let found = find(session, &organization, &at).await?.instance;
@@ -227,10 +269,32 @@ async fn create(
     slug: String,
     options: CreateOptions,
 ) -> anyhow::Result<()> {
+    let cx = &session.cx;
+    let mut secrets = Vec::new();
+    for argument in &options.settings.secrets {
+        secrets.push((argument, find_secret(session, organization, argument).await?));
+    }
+    let server = match options.read_url()? {
+        Some(url) => NewServer::Remote(NewRemoteServer { url, transport: options.transport, is_oauth: options.oauth }),
+        None => NewServer::Container(find_container(session, organization, &options).await?),
+    };
+    let name = options.settings.name.clone();
+    let new = NewInstance { slug, name, server, secrets: apply_secrets(Default::default(), secrets) };
+    let ops = session.connected_ops(app)?.with_instance_limit(app.settings.instance_limit);
+    let created = instances::create(cx, &ops, organization, &new).await?;
+    finish(app, session, created, options.settings.wait).await
+}
+
+async fn find_container(
+    session: &Session,
+    organization: &OrganizationId,
+    options: &CreateOptions,
+) -> anyhow::Result<NewContainer> {
     let Session { cx, ops, .. } = session;
     let config = options.settings.read_config()?.unwrap_or_default();
-    let entry = catalog::resolve(cx, ops, organization, &options.entry).await;
-    let entry = entry.map_err(|error| not_found_message(error, "catalogue entry", &options.entry, "catalog"))?;
+    let name = options.entry.as_deref().unwrap_or_default();
+    let entry = catalog::resolve(cx, ops, organization, name).await;
+    let entry = entry.map_err(|error| not_found_message(error, "catalogue entry", name, "catalog"))?;
     let toolbox_id = match &options.toolbox {
         Some(text) => {
             let toolbox = toolboxes::resolve(cx, ops, organization, text).await;
@@ -238,22 +302,12 @@ async fn create(
         }
         None => None,
     };
-    let mut secrets = Vec::new();
-    for argument in &options.settings.secrets {
-        secrets.push((argument, find_secret(session, organization, argument).await?));
-    }
-    let new = NewInstance {
-        slug,
-        name: options.settings.name.clone(),
+    Ok(NewContainer {
         catalog_version_id: find_version(&entry.versions, options.settings.version.as_deref(), &entry.slug)?,
         toolbox_id,
         config,
-        secrets: apply_secrets(Default::default(), secrets),
         learn_egress: options.learn_egress,
-    };
-    let limited = ops.clone().with_instance_limit(app.settings.instance_limit);
-    let created = instances::create(cx, &limited, organization, &new).await?;
-    finish(app, session, created, options.settings.wait).await
+    })
 }
 
 async fn update(
@@ -266,9 +320,10 @@ async fn update(
     let Session { cx, ops, .. } = session;
     let config = options.settings.read_config()?;
     let InstanceView { instance, deployment: before } = find(session, organization, at).await?;
+    let generation = instance.generation;
     let catalog_version_id = match &options.settings.version {
         Some(version) => {
-            let entry = find_entry(session, organization, &instance.catalog_version_id).await?;
+            let entry = find_entry(session, organization, &instance.container()?.catalog_version_id).await?;
             Some(find_version(&entry.versions, Some(version), &entry.slug)?)
         }
         None => None,
@@ -284,26 +339,38 @@ async fn update(
         config,
         secrets: (!changes.is_empty()).then(|| apply_secrets(current, changes)),
         learn_egress: options.learn_egress,
+        remote: None,
     };
     let updated = instances::update(cx, ops, organization, &instance.id, &patch).await?;
     let id = |deployment: &Option<Deployment>| deployment.as_ref().map(|deployment| deployment.id.clone());
-    let is_deployed = id(&updated.deployment) != id(&before);
+    let is_deployed = id(&updated.deployment) != id(&before) || updated.instance.generation != generation;
     finish(app, session, updated, options.settings.wait && is_deployed).await
 }
 
 /// Prints an instance, if `should_wait` is set after its deployment has ended.
 async fn finish(app: &App, session: &Session, view: InstanceView, should_wait: bool) -> anyhow::Result<()> {
-    let (InstanceView { instance, deployment: Some(deployment) }, true) = (&view, should_wait) else {
+    if !should_wait {
         return print(session.json, to_json(&view));
-    };
+    }
+    let InstanceView { instance, deployment } = &view;
     let Session { cx, ops, json, .. } = session;
     check_is_served(app, &instance.slug)?;
     let organization = &instance.organization_id;
-    let outcome = wait(*json, &instance.slug, async || {
-        let found = deployments::get(cx, ops, organization, &instance.id, &deployment.id).await?;
-        Ok::<Value, anyhow::Error>(deployment_to_json(&found))
-    });
-    let outcome = outcome.await;
+    let outcome = match deployment {
+        Some(deployment) => {
+            let outcome = wait(*json, &instance.slug, async || {
+                let found = deployments::get(cx, ops, organization, &instance.id, &deployment.id).await?;
+                Ok::<Value, anyhow::Error>(deployment_to_json(&found))
+            });
+            outcome.await
+        }
+        None => {
+            let outcome = wait_for_remote(&instance.slug, async || {
+                Ok(to_json(&instances::get(cx, ops, organization, &instance.id).await?))
+            });
+            outcome.await
+        }
+    };
     print(*json, to_json(&instances::get(cx, ops, organization, &instance.id).await?))?;
     outcome
 }

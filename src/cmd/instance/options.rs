@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::ArgAction;
 use serde_json::{Map, Value};
 use waypost_ops::catalog::MAX_CONFIG_BYTES;
+use waypost_toolbox_proto::entry::Transport;
 
 /// The maximum size of a file or of standard input in bytes. The limits of the API are lower.
 const MAX_INPUT_BYTES: u64 = 1024 * 1024;
@@ -16,8 +17,19 @@ const MAX_INPUT_BYTES: u64 = 1024 * 1024;
 #[derive(Debug, clap::Args)]
 pub struct CreateOptions {
     /// Catalogue entry to deploy (slug, name or ID).
-    #[arg(long, value_name = "ENTRY")]
-    pub(in crate::cmd) entry: String,
+    #[arg(long, value_name = "ENTRY", required_unless_present = "remote_url")]
+    pub(in crate::cmd) entry: Option<String>,
+    /// URL of a server that is already running elsewhere; `-` reads it from standard input. Each `--secret NAME=SECRET` is
+    /// then the value of the header NAME, such as `Authorization`.
+    #[arg(id = "remote_url", long = "remote", value_name = "URL", conflicts_with_all = ["entry", "toolbox", "learn_egress", "version", "instance_config"])]
+    pub(in crate::cmd) remote: Option<String>,
+    /// Transport of the remote server: `streamable_http` or `sse`.
+    #[arg(long, value_name = "TRANSPORT", default_value_t = Transport::StreamableHttp, value_parser = parse_transport)]
+    pub(in crate::cmd) transport: Transport,
+    /// The remote server requires OAuth. An admin connects it on the page of the instance (`waypost instance connect`
+    /// prints the address).
+    #[arg(long, requires = "remote_url")]
+    pub(in crate::cmd) oauth: bool,
     /// Toolbox to run on (name or ID) [default: the online toolbox with the most free memory].
     #[arg(long, value_name = "TOOLBOX")]
     pub(in crate::cmd) toolbox: Option<String>,
@@ -26,6 +38,23 @@ pub struct CreateOptions {
     pub(in crate::cmd) learn_egress: bool,
     #[command(flatten)]
     pub(in crate::cmd) settings: InstanceSettings,
+}
+
+impl CreateOptions {
+    /// Returns the URL of the remote server, which may be read from standard input; `None` for a catalogue entry.
+    ///
+    /// # Errors
+    /// If standard input cannot be read, or is not text.
+    pub(in crate::cmd) fn read_url(&self) -> anyhow::Result<Option<String>> {
+        match self.remote.as_deref() {
+            Some("-") => {
+                let text = read(std::io::stdin()).context("cannot read the URL from standard input")?;
+                let text = String::from_utf8(text).context("the URL on standard input is not text")?;
+                Ok(Some(text.trim().to_owned()))
+            }
+            url => Ok(url.map(str::to_owned)),
+        }
+    }
 }
 
 /// The options of `instance update`.
@@ -48,14 +77,14 @@ pub struct InstanceSettings {
     /// can be given before `instance`: `waypost --config FILE instance …`.
     #[arg(id = "instance_config", long = "config", value_name = "FILE")]
     pub(in crate::cmd) config: Option<PathBuf>,
-    /// Secret to use (name or ID) for a name that the catalogue entry declares; can be repeated. When an instance is
-    /// updated, its other secrets stay unchanged, and `NAME=` removes one.
+    /// Secret to use (name or ID) for a name that the catalogue entry declares, or for a header of a remote server; can be
+    /// repeated. When an instance is updated, its other secrets stay unchanged, and `NAME=` removes one.
     #[arg(long = "secret", value_name = "NAME=SECRET", value_parser = parse_secret)]
     pub(in crate::cmd) secrets: Vec<SecretArg>,
-    /// Display name [default: for a new instance, the name of the catalogue entry].
+    /// Display name [default: for a new instance, the name of the catalogue entry, or the slug of a remote server].
     #[arg(long)]
     pub(in crate::cmd) name: Option<String>,
-    /// Wait until the instance is healthy, and exit with 1 if its deployment fails.
+    /// Wait until the instance is healthy, and exit with 1 if its deployment fails or a remote server does not answer.
     #[arg(long)]
     pub(in crate::cmd) wait: bool,
 }
@@ -67,6 +96,13 @@ pub struct SecretArg {
     pub(in crate::cmd) name: String,
     /// The name or ID of the secret. `None` removes the assignment.
     pub(in crate::cmd) secret: Option<String>,
+}
+
+fn parse_transport(text: &str) -> Result<Transport, String> {
+    match text.parse()? {
+        Transport::Stdio => Err("the transport of a remote server is `streamable_http` or `sse`".to_owned()),
+        transport => Ok(transport),
+    }
 }
 
 fn parse_secret(text: &str) -> Result<SecretArg, &'static str> {
@@ -163,6 +199,34 @@ fn read(input: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     input.take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The name and the description of a tool for agents.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub struct OverrideOptions {
+    /// Name, which follows the slug of the instance and `__`; an empty text restores the original name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Description; an empty text restores the original description.
+    #[arg(long)]
+    description: Option<String>,
+}
+
+impl OverrideOptions {
+    /// Returns the change of the name: `Some(None)` restores the original one.
+    pub(in crate::cmd) fn name(&self) -> Option<Option<String>> {
+        change(self.name.as_deref())
+    }
+
+    /// Returns the change of the description: `Some(None)` restores the original one.
+    pub(in crate::cmd) fn description(&self) -> Option<Option<String>> {
+        change(self.description.as_deref())
+    }
+}
+
+fn change(text: Option<&str>) -> Option<Option<String>> {
+    text.map(|text| (!text.is_empty()).then(|| text.to_owned()))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value, json};
 use waypost_core::Timestamp;
 use waypost_core::deployment::Deployment;
+use waypost_core::instance::Backend;
+use waypost_core::tool_override::ToolOverride;
 use waypost_ops::instances::InstanceView;
 
 use crate::cmd::output;
@@ -36,14 +38,20 @@ pub(in crate::cmd) fn to_json(view: &InstanceView) -> Value {
             "message": health.message,
         })
     });
+    let remote = match &instance.backend {
+        Backend::Remote(remote) => {
+            json!({ "origin": remote.origin, "transport": remote.transport.as_str(), "oauth": remote.is_oauth })
+        }
+        Backend::Container(_) => Value::Null,
+    };
     let secrets = instance.secrets.iter().map(|used| (used.name.clone(), json!(used.secret_id)));
     json!({
         "id": instance.id,
         "slug": instance.slug,
         "name": instance.name,
-        "catalog_version_id": instance.catalog_version_id,
-        "toolbox_id": instance.toolbox_id,
-        "remote": null,
+        "catalog_version_id": instance.catalog_version_id(),
+        "toolbox_id": instance.toolbox_id(),
+        "remote": remote,
         "desired": instance.desired.as_str(),
         "state": instance.state.as_str(),
         "generation": instance.generation,
@@ -67,11 +75,37 @@ pub(in crate::cmd) fn deployment_to_json(deployment: &Deployment) -> Value {
     })
 }
 
+/// Prints the address of the page on which an admin connects a remote server. `origin` is that of the console.
+///
+/// # Errors
+/// If the instance is not a remote server that requires OAuth.
+pub(in crate::cmd) fn print_connect(
+    json: bool,
+    instance: &Value,
+    origin: &str,
+    organization: &str,
+) -> anyhow::Result<()> {
+    if instance["remote"]["oauth"] != true {
+        anyhow::bail!("this instance does not use OAuth, so there is nothing to connect");
+    }
+    let id = instance["id"].as_str().unwrap_or_default();
+    let url = output::clean(&format!("{origin}/o/{organization}/instances/{id}"));
+    match json {
+        true => output::json(&json!({ "url": url })),
+        false => output::text(&format!("Sign in as an admin, and choose Connect: {url}\n")),
+    }
+}
+
 /// Prints an instance. Text output shows health, secrets and deployment in one line each.
 pub(in crate::cmd) fn print(json: bool, mut instance: Value) -> anyhow::Result<()> {
     if !json {
         instance["health"] = describe_health(&instance["health"]);
         instance["deployment"] = describe_deployment(&instance["deployment"]);
+        if let Some(origin) = instance["remote"]["origin"].as_str() {
+            let oauth = if instance["remote"]["oauth"] == true { ", OAuth" } else { "" };
+            let transport = instance["remote"]["transport"].as_str().unwrap_or_default();
+            instance["remote"] = format!("{origin} ({transport}{oauth})").into();
+        }
         let secrets = instance["secrets"].as_object().into_iter().flatten();
         let secrets: Vec<_> = secrets.map(|(name, id)| format!("{name}={}", id.as_str().unwrap_or_default())).collect();
         instance["secrets"] = secrets.into();
@@ -148,6 +182,19 @@ fn time(value: &Value) -> String {
 /// Prints tools. Text output shows the name and the description.
 pub(in crate::cmd) fn print_tools(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
     output::list(json, &["name", "description"], items)
+}
+
+/// The members of an override, in the order of [`override_to_json`].
+pub(in crate::cmd) const OVERRIDE_MEMBERS: &[&str] = &["tool", "name", "description"];
+
+/// Returns an override with the same members as in the API.
+pub(in crate::cmd) fn override_to_json(found: &ToolOverride) -> Value {
+    json!({ "tool": found.tool, "name": found.name, "description": found.description })
+}
+
+/// Prints overrides.
+pub(in crate::cmd) fn print_overrides(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, OVERRIDE_MEMBERS, items)
 }
 
 /// Prints the use of resources. Text output shows times in RFC 3339 format.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+use waypost_ops::instances::connect::NOT_CONNECTED;
 
 use super::show::describe_error;
 use crate::cmd::{App, output};
@@ -66,6 +67,31 @@ pub(in crate::cmd) async fn wait(
                 let reason = describe_error(&deployment["error"]).unwrap_or_else(|| "the reason is unknown".to_owned());
                 let result = if state == "rolled_back" { "was rolled back" } else { "failed" };
                 bail!("the deployment of `{slug}` {result}: {}", output::clean(&reason));
+            }
+        }
+    }
+}
+
+/// Waits until a remote server has answered, or three attempts have failed. `fetch` returns the instance.
+///
+/// # Errors
+/// If the server does not answer. The message contains the reason. Any error of `fetch`.
+pub(in crate::cmd) async fn wait_for_remote(
+    slug: &str,
+    fetch: impl AsyncFn() -> anyhow::Result<Value>,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        let instance = fetch().await?;
+        if instance["state"] == "deploying" && instance["health"]["message"] == NOT_CONNECTED {
+            bail!("the remote server `{slug}` is not connected yet: run `waypost instance connect {slug}`");
+        }
+        match instance["state"].as_str().unwrap_or_default() {
+            "deploying" if start.elapsed() < MAX_WAIT => sleep(INTERVAL).await,
+            "running" => return Ok(()),
+            state => {
+                let reason = instance["health"]["message"].as_str().unwrap_or("the reason is unknown");
+                bail!("the remote server `{slug}` has the state {state}: {}", output::clean(reason));
             }
         }
     }

@@ -53,9 +53,11 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::Instance(_)
         | Command::Agent(_)
         | Command::Grant(_)
-        | Command::ToolSet(_) => CommandScope::Data,
-        // Runs on another machine than the installation, and never gets here.
+        | Command::ToolSet(_)
+        | Command::Call(_) => CommandScope::Data,
+        // These run on another machine than the installation, and never get here.
         Command::Toolbox(toolbox::Command::Machine(_)) => CommandScope::None("toolbox"),
+        Command::Gateway(_) => CommandScope::None("gateway"),
         Command::Serve(_) => CommandScope::None("serve"),
         Command::Walk(_) => CommandScope::None("walk"),
         Command::Audit(_) => CommandScope::Local("audit"),

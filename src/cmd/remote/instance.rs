@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::{RemoteSession, catalog, find_item, secret, text, toolbox, without_nulls};
 use crate::cmd::instance::{
-    Command, CreateOptions, MEMBERS, SecretArg, ToolArguments, UpdateOptions, apply_secrets, confirm_deletion,
-    log_line, no_version, print, print_deleted, print_deployments, print_list, print_logs, print_stats, print_tools,
-    wait,
+    Command, CreateOptions, MEMBERS, OVERRIDE_MEMBERS, SecretArg, ToolArguments, UpdateOptions, apply_secrets,
+    confirm_deletion, log_line, no_version, print, print_connect, print_deleted, print_deployments, print_list,
+    print_logs, print_overrides, print_stats, print_tools, wait, wait_for_remote,
 };
 use crate::cmd::output;
 
@@ -31,8 +31,27 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
         Command::Start { at } => act(remote, &at.instance, "start").await,
         Command::Stop { at } => act(remote, &at.instance, "stop").await,
         Command::Restart { at } => act(remote, &at.instance, "restart").await,
+        Command::Connect { at } => {
+            let found = find(remote, &at.instance).await?;
+            print_connect(remote.json, &found, client.origin(), text(&remote.organization, "slug"))
+        }
         Command::Logs { at, follow, tail } => logs(remote, &at.instance, follow, tail).await,
         Command::Tools { at } => print_tools(remote.json, items(remote, &at.instance, "tools").await?),
+        Command::ToolOverrides { at } => {
+            let items = items(remote, &at.instance, "tool-overrides").await?;
+            print_overrides(remote.json, remote.select_all(&items, OVERRIDE_MEMBERS))
+        }
+        Command::ToolOverride { at, tool, options } => {
+            let found = find(remote, &at.instance).await?;
+            let mut change = json!({ "tool": tool });
+            for (member, value) in [("name", options.name()), ("description", options.description())] {
+                if let Some(value) = value {
+                    change[member] = value.into();
+                }
+            }
+            let updated = client.patch(&["instances", text(&found, "id"), "tool-overrides"], change).await?;
+            output::object(remote.json, &remote.select(&updated, OVERRIDE_MEMBERS))
+        }
         Command::Call { instance, tool, arguments, .. } => {
             let arguments = arguments.map(ToolArguments::read).transpose()?.unwrap_or_default();
             let found = find(remote, &instance).await?;
@@ -106,13 +125,23 @@ fn select(remote: &RemoteSession, instance: &Value) -> Value {
 }
 
 async fn create(remote: &RemoteSession, slug: String, options: CreateOptions) -> anyhow::Result<()> {
+    let changes = find_secrets(remote, &options.settings.secrets).await?;
+    if let Some(url) = options.read_url()? {
+        let new = without_nulls(json!({
+            "slug": slug,
+            "name": options.settings.name,
+            "remote": { "url": url, "transport": options.transport, "oauth": options.oauth },
+            "secrets": apply_secrets(Default::default(), changes),
+        }));
+        let created = remote.client.post(&["instances"], new).await?;
+        return finish(remote, created, options.settings.wait).await;
+    }
     let config = options.settings.read_config()?;
-    let entry = catalog::find(remote, &options.entry).await?;
+    let entry = catalog::find(remote, options.entry.as_deref().unwrap_or_default()).await?;
     let toolbox_id = match &options.toolbox {
         Some(name) => Some(text(&toolbox::find(remote, name).await?, "id").to_owned()),
         None => None,
     };
-    let changes = find_secrets(remote, &options.settings.secrets).await?;
     let new = without_nulls(json!({
         "slug": slug,
         "name": options.settings.name,
@@ -143,18 +172,23 @@ async fn update(remote: &RemoteSession, instance: &str, options: UpdateOptions) 
         "learn_egress": options.learn_egress,
     }));
     let updated = remote.client.patch(&["instances", text(&found, "id")], patch).await?;
-    let is_deployed = updated["deployment"]["id"] != found["deployment"]["id"];
+    let is_deployed = updated["generation"] != found["generation"];
     finish(remote, updated, options.settings.wait && is_deployed).await
 }
 
 /// Prints an instance, if `should_wait` is set after its deployment has ended.
 async fn finish(remote: &RemoteSession, instance: Value, should_wait: bool) -> anyhow::Result<()> {
-    let (id, deployment) = (text(&instance, "id"), text(&instance["deployment"], "id"));
-    if !should_wait || deployment.is_empty() {
+    if !should_wait {
         return print(remote.json, select(remote, &instance));
     }
-    let path = ["instances", id, "deployments", deployment];
-    let outcome = wait(remote.json, text(&instance, "slug"), async || remote.client.get(&path).await).await;
+    let (id, slug) = (text(&instance, "id"), text(&instance, "slug"));
+    let outcome = match text(&instance["deployment"], "id") {
+        "" => wait_for_remote(slug, async || remote.client.get(&["instances", id]).await).await,
+        deployment => {
+            let path = ["instances", id, "deployments", deployment];
+            wait(remote.json, slug, async || remote.client.get(&path).await).await
+        }
+    };
     print(remote.json, select(remote, &remote.client.get(&["instances", id]).await?))?;
     outcome
 }

@@ -4,6 +4,7 @@
 mod agent;
 pub(super) mod approval;
 mod assignment;
+mod call;
 mod catalog;
 mod client;
 mod endpoint;
@@ -62,6 +63,7 @@ pub async fn run(app: &App, endpoint: ApiEndpoint, command: Command) -> anyhow::
         Command::Agent(command) => agent::run(&remote, command).await?,
         Command::Grant(command) => grant::run(&remote, command).await?,
         Command::ToolSet(command) => tool_set::run(&remote, command).await?,
+        Command::Call(command) => call::run(&remote, command).await?,
         Command::OauthConfig(command) => return oauth_config::run(&remote, command).await,
         _ => bail!("this command does not support --url"),
     }

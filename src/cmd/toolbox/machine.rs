@@ -1,9 +1,9 @@
 //! `waypost toolbox join`, `run` and `status`: the commands that run on the machine of a toolbox. They use no database.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use waypost_toolbox::link::Status;
 
 use super::diagnostics::DiagnosticsSocket;
 use crate::cmd::serve::stop_on_signal;
+use crate::cmd::token_file::read_token;
 use crate::cmd::{UsageError, output};
 use crate::connections::Shutdown;
 use crate::lock::{self, LockAttempt};
@@ -25,8 +26,6 @@ use crate::lock::{self, LockAttempt};
 const DATA_DIR: &str = "./waypost-toolbox";
 /// The environment variable with the token, if `--token-file` is not used.
 const TOKEN: &str = "WAYPOST_TOOLBOX_TOKEN";
-/// Maximum length of a token in bytes.
-const MAX_TOKEN_BYTES: u64 = 1_024;
 /// The file with the state of the link, for `status`.
 const STATUS_FILE: &str = "status.json";
 
@@ -109,7 +108,7 @@ async fn join_machine(machine: Machine, token_file: Option<PathBuf>) -> anyhow::
     let Some(url) = machine.url else {
         return Err(UsageError("`waypost toolbox join` needs the URL of the installation: pass --url".into()).into());
     };
-    let token = read_token(token_file.as_deref())?;
+    let token = read_token(token_file.as_deref(), TOKEN)?;
     let joined = join(Join { url, token, data_dir: data_dir.clone(), ca_pem: machine.ca_pem }).await?;
     if machine.json {
         return output::json(&json!({ "id": joined.toolbox_id, "name": joined.name, "url": joined.url }));
@@ -123,29 +122,6 @@ async fn join_machine(machine: Machine, token_file: Option<PathBuf>) -> anyhow::
         output::clean(&joined.name),
         output::clean(&joined.toolbox_id),
     ))
-}
-
-fn read_token(file: Option<&Path>) -> anyhow::Result<String> {
-    let mut token = String::new();
-    match file {
-        Some(path) if path.as_os_str() == "-" => {
-            let read = std::io::stdin().take(MAX_TOKEN_BYTES).read_to_string(&mut token);
-            read.context("cannot read the token from standard input")?;
-        }
-        Some(path) => {
-            let read = std::fs::File::open(path);
-            let read = read.and_then(|file| file.take(MAX_TOKEN_BYTES).read_to_string(&mut token));
-            read.with_context(|| format!("cannot read the token from {}", path.display()))?;
-        }
-        None => token = std::env::var(TOKEN).unwrap_or_default(),
-    }
-    let token = token.trim();
-    if token.is_empty() {
-        let message =
-            format!("a token is required: pass `--token-file -` and write it to standard input, or set {TOKEN}");
-        return Err(UsageError(message).into());
-    }
-    Ok(token.to_owned())
 }
 
 async fn run_daemon(machine: Machine, args: RunArgs) -> anyhow::Result<()> {

@@ -103,7 +103,11 @@ impl Default for Setup {
             ticket_limits: TicketLimits::default(),
             toolboxes: ToolboxSwitch::On,
             // Changes take effect at once.
-            gateway: Some(GatewayOptions { definition_max_age: Duration::ZERO, access_max_age: Duration::ZERO }),
+            gateway: Some(GatewayOptions {
+                definition_max_age: Duration::ZERO,
+                access_max_age: Duration::ZERO,
+                ..GatewayOptions::default()
+            }),
         }
     }
 }
@@ -201,7 +205,7 @@ impl App {
             SessionMode::Signed,
             CancellationToken::new(),
         )
-        .with_listeners(Listeners::new(setup.listen, setup.stop));
+        .with_listeners(Listeners::new(setup.listen, setup.stop.clone()));
         let hosts = Arc::new(HostCheck::new(outbound.route(waypost_outbound::Purpose::ClientDocuments, &[]).unwrap()));
         let availability = Availability::new(setup.client_documents, false, hosts, clock.clone());
         let request_limits = waypost_http_kit::limits::Limits::new(clock.clone());
@@ -223,7 +227,12 @@ impl App {
         });
         let console = Console::new(
             web.clone(),
-            ConsoleOptions { sign_up: setup.sign_up, providers: setup.providers, api_document: waypost_api::document },
+            ConsoleOptions {
+                sign_up: setup.sign_up,
+                providers: setup.providers,
+                api_document: waypost_api::document,
+                has_gateway: setup.gateway.is_some(),
+            },
         );
         let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
         let toolboxes = ToolboxDirectory::new(hosting.ops().clone(), public_url, clock.clone(), Arc::clone(&random));
@@ -239,7 +248,9 @@ impl App {
             endpoint,
             auth,
             console,
-            gateway: setup.gateway.map(|options| Gateway::new(hosting.ops().clone(), gateway_cx, options)),
+            gateway: setup
+                .gateway
+                .map(|options| Arc::new(Gateway::new(&hosting, gateway_cx, options).with_stop(setup.stop))),
             toolboxes: toolboxes.clone(),
             random: Arc::clone(&random),
         };

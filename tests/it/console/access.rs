@@ -136,7 +136,9 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let instance = create(app, owner, "/instances", instance).await;
     keep("instances", &instance["id"]);
     keep("deployments", &instance["deployment"]["id"]);
-    const DEFINITION: &str = "INSERT INTO tool_definitions SELECT 'apr_0123456789abcdef01234567', organization_id, id,
+    const DEFINITION: &str = "INSERT INTO tool_definitions (id, organization_id, instance_id,
+            catalog_version_id, kind, name, digest, definition, problem, is_current, state, class, reason, decided_by,
+            decided_at, first_seen_at) SELECT 'apr_0123456789abcdef01234567', organization_id, id,
             catalog_version_id, 'tool', 'find', 'd0', '{\"name\":\"find\"}', NULL, TRUE, 'pending', NULL, NULL, NULL, NULL, 1
         FROM instances";
     app.execute(DEFINITION).await;

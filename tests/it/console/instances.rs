@@ -15,7 +15,7 @@ use waypost_toolbox_proto::message::{
 };
 
 use super::{ConsoleResponse, call_with_secret, create_key};
-use crate::app::{App, Org};
+use crate::app::{App, Org, Setup};
 use crate::daemon;
 
 pub struct Api {
@@ -26,7 +26,11 @@ pub struct Api {
 
 impl Api {
     pub async fn new() -> Self {
-        let app = App::new().await;
+        Self::with(Setup::default()).await
+    }
+
+    pub async fn with(setup: Setup) -> Self {
+        let app = App::with(setup).await;
         let org = app.org("acme").await;
         let key = create_key(&app, &org.id, Role::Admin).await;
         Self { app, org, key }

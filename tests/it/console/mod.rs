@@ -2,12 +2,15 @@
 //! tests. A [`ConsoleBrowser`] keeps cookies and sends the headers of a browser.
 
 mod access;
+mod agent_pages;
 mod agents;
 mod analytics;
 mod api_keys;
+mod approval_pages;
 mod assets;
 mod audit;
 mod bulk;
+mod call_pages;
 mod editor;
 mod instance_links;
 pub mod instances;
@@ -19,11 +22,12 @@ mod pages;
 mod providers;
 mod secret_pages;
 mod servers;
-mod sign_in;
+pub mod sign_in;
 mod takeover;
 mod ticket_flood;
 mod tickets;
 mod tool_servers;
+mod tool_set_pages;
 mod toolbox_pages;
 mod try_it;
 mod walkthroughs;

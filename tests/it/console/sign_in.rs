@@ -11,7 +11,7 @@ use waypost_store::db::count_statements;
 use super::{ConsoleBrowser, ConsoleResponse};
 use crate::app::{App, Setup, open};
 
-const PASSWORD: &str = "quartz-banjo-umbrella-42";
+pub const PASSWORD: &str = "quartz-banjo-umbrella-42";
 pub(super) const OTHER_PASSWORD: &str = "walnut.tractor.opera.19";
 
 async fn get_set_up_token(app: &App) -> Option<String> {
@@ -30,19 +30,14 @@ async fn email_code(app: &App, count: usize) -> String {
 
 /// Returns the value of the hidden field `name`.
 #[track_caller]
-pub(super) fn hidden_field(response: &ConsoleResponse, name: &str) -> String {
+pub fn hidden_field(response: &ConsoleResponse, name: &str) -> String {
     let mark = format!("name=\"{name}\" value=\"");
     let rest = response.body.split_once(&mark).unwrap_or_else(|| panic!("{name} is missing: {}", response.body)).1;
     rest.split('"').next().unwrap().to_owned()
 }
 
 /// Creates a member with a password and a verified email. The returned browser is signed in as the member.
-pub(super) async fn create_verified_member(
-    app: &App,
-    org: &crate::app::Org,
-    email: &str,
-    role: Role,
-) -> ConsoleBrowser {
+pub async fn create_verified_member(app: &App, org: &crate::app::Org, email: &str, role: Role) -> ConsoleBrowser {
     let browser = create_unverified_member(app, org, email, role).await;
     let member = users::resolve(app.cx(), &app.ops(), &org.id, email).await.unwrap();
     let mut tx = app.db().begin().await.unwrap();

@@ -1,8 +1,18 @@
 //! The gateway, over the link to a toolbox whose daemon answers for a server.
 
 mod access;
+mod calls;
+mod listen;
+mod oauth;
+mod overrides;
+mod people;
+mod questions;
 mod relay;
+mod remote;
 mod smuggling;
+mod trace;
+
+pub use self::calls::wait_for_calls;
 
 use std::sync::{Arc, Mutex};
 
@@ -13,20 +23,22 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use waypost_core::grant::{AccessLevel, Grant, GrantedNames};
 use waypost_core::id::AgentId;
 use waypost_ops::agent_tokens::CreateAgentToken;
 use waypost_ops::grants::{GrantPatch, NewGrant};
 use waypost_ops::{agent_tokens, agents, grants};
 
+use crate::app::Setup;
 use crate::console::instances::Api;
 use crate::daemon::{Call, Daemon};
 
 /// What the server of the instance lists and answers.
 #[derive(Default)]
-struct ServerState {
+pub struct ServerState {
     is_modern: bool,
-    tools: Vec<Value>,
+    pub tools: Vec<Value>,
     prompts: Vec<Value>,
     resources: Vec<Value>,
     templates: Vec<Value>,
@@ -34,20 +46,28 @@ struct ServerState {
     received: Vec<Value>,
     /// What it answers to calls, one line per message. The placeholder `ID` is the ID of the call.
     answers: Vec<Vec<u8>>,
+    /// Whether the answer to everything is no MCP.
+    is_broken: bool,
+    /// The number of messages of all kinds.
+    messages: usize,
     /// Whether calls are not answered but kept in `held`.
     is_holding: bool,
+    /// What is sent to calls that are not answered.
+    held_answers: Vec<Bytes>,
     held: Vec<SendStream<Bytes>>,
+    /// The status of the daemon's responses to calls, if not 200.
+    status: Option<u16>,
     /// The headers of the calls.
     headers: Vec<HeaderMap>,
 }
 
 /// A product with one instance, whose server a test controls, and an agent.
-struct Stage {
-    api: Api,
+pub struct Stage {
+    pub api: Api,
     server: Arc<Mutex<ServerState>>,
     task: JoinHandle<()>,
-    instance: String,
-    agent: AgentId,
+    pub instance: String,
+    pub agent: AgentId,
     token: String,
 }
 
@@ -57,14 +77,32 @@ impl Drop for Stage {
     }
 }
 
-fn tool(name: &str, description: &str) -> Value {
+pub fn tool(name: &str, description: &str) -> Value {
     json!({ "name": name, "description": description, "inputSchema": { "type": "object" }, "x-vendor": { "b": 1.0 } })
 }
 
 impl Stage {
-    async fn new() -> Self {
-        let api = Api::new().await;
-        let entry = json!({ "slug": "search-tool", "name": "Search", "version": "1", "transport": "stdio",
+    pub async fn new() -> Self {
+        Self::with_stop(CancellationToken::new()).await
+    }
+
+    /// Returns a stage whose streams end when `stop` is cancelled.
+    async fn with_stop(stop: CancellationToken) -> Self {
+        Self::with(Setup { stop, ..Setup::default() }).await
+    }
+
+    async fn with(setup: Setup) -> Self {
+        Self::create(setup, "shared").await
+    }
+
+    /// Returns a stage whose server has this sharing mode.
+    async fn with_sharing(sharing: &str) -> Self {
+        Self::create(Setup::default(), sharing).await
+    }
+
+    async fn create(setup: Setup, sharing: &str) -> Self {
+        let api = Api::with(setup).await;
+        let entry = json!({ "slug": "search-tool", "name": "Search", "version": "1", "transport": "stdio", "sharing": sharing,
             "source": { "image": format!("registry.example/search@sha256:{}", "ab".repeat(32)) } });
         let entry = api.post("/catalog/import", entry).await.json();
         let created = api.post("/toolboxes", json!({ "name": "rack" })).await.json();
@@ -88,20 +126,25 @@ impl Stage {
     }
 
     /// Grants everything, approves it, and returns the stage.
-    async fn ready(self) -> Self {
+    pub async fn ready(self) -> Self {
         self.grant(AccessLevel::FullAccess).await;
         self.approve_all("read").await;
         self
     }
 
-    async fn finish(self) {
+    /// Returns the value of the header of the agent.
+    fn authorization(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
+    pub async fn finish(self) {
         self.task.abort();
         let app = self.api.app.clone();
         drop(self);
         app.finish().await;
     }
 
-    fn set(&self, change: impl FnOnce(&mut ServerState)) {
+    pub fn set(&self, change: impl FnOnce(&mut ServerState)) {
         change(&mut self.server.lock().unwrap());
     }
 
@@ -110,7 +153,7 @@ impl Stage {
     }
 
     /// Grants access to the instance.
-    async fn grant(&self, access: AccessLevel) -> Grant {
+    pub async fn grant(&self, access: AccessLevel) -> Grant {
         let new = NewGrant {
             agent_id: self.agent.clone(),
             instance_id: self.instance.parse().unwrap(),
@@ -128,12 +171,12 @@ impl Stage {
     }
 
     /// Approves everything that the server lists at present.
-    async fn approve_all(&self, class: &str) {
+    pub async fn approve_all(&self, class: &str) {
         self.approve("", class).await;
     }
 
     /// Approves what the server lists at present of one kind; everything if `kind` is empty.
-    async fn approve(&self, kind: &str, class: &str) {
+    pub async fn approve(&self, kind: &str, class: &str) {
         self.api.post(&format!("/instances/{}/check-definitions", self.instance), json!({})).await.assert_status(200);
         let pending = self.api.get("/tool-approvals?state=pending").await;
         for approval in pending["items"].as_array().unwrap() {
@@ -145,7 +188,7 @@ impl Stage {
     }
 
     /// Sends a message to an address.
-    async fn send(
+    pub async fn send(
         &self,
         path: &str,
         token: Option<&str>,
@@ -174,6 +217,15 @@ impl Stage {
         text
     }
 
+    /// Begins a session, and returns its ID.
+    async fn begin_session(&self) -> String {
+        let text = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {} }).to_string();
+        let request = Request::builder().method(Method::POST).uri("/gateway/mcp").header("host", "localhost:8080");
+        let request = request.header("content-type", "application/json").header("authorization", self.authorization());
+        let response = self.api.app.send(request.body(text.into()).unwrap()).await;
+        response.headers()["mcp-session-id"].to_str().unwrap().to_owned()
+    }
+
     async fn legacy_request(&self, method: &str, params: Value) -> Value {
         let text = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params }).to_string();
         serde_json::from_str(&self.legacy(&text).await).unwrap()
@@ -193,13 +245,23 @@ impl Stage {
         (status, serde_json::from_str(&text).unwrap())
     }
 
-    async fn tools(&self) -> Vec<String> {
+    /// Waits until a call is held, and returns the daemon's side of it.
+    async fn held(&self) -> SendStream<Bytes> {
+        loop {
+            if let Some(stream) = self.server.lock().unwrap().held.pop() {
+                return stream;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub async fn tools(&self) -> Vec<String> {
         let result = self.legacy_request("tools/list", json!({})).await;
         let tools = result["result"]["tools"].as_array().unwrap();
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    async fn call(&self, tool: &str, arguments: Value) -> Value {
+    pub async fn call(&self, tool: &str, arguments: Value) -> Value {
         self.legacy_request("tools/call", json!({ "name": tool, "arguments": arguments })).await
     }
 }
@@ -222,10 +284,13 @@ async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
         vec![response.to_string().into_bytes()]
     };
     let list = |member: &str, items: &[Value]| response("result", json!({ member: items }));
+    let mut status = 200;
     let lines: Vec<Vec<u8>> = {
         let mut server = server.lock().unwrap();
+        server.messages += 1;
         let capabilities = json!({ "tools": {}, "prompts": {}, "resources": {} });
         match message["method"].as_str().unwrap() {
+            _ if server.is_broken => vec![b"Good morning.".to_vec()],
             "initialize" if server.is_modern => response("error", json!({ "code": -32601, "message": "Unknown." })),
             "initialize" | "server/discover" => {
                 response("result", json!({ "capabilities": capabilities, "instructions": "Be careful." }))
@@ -238,15 +303,20 @@ async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
                 server.received.push(message.clone());
                 server.headers.push(call.headers().clone());
                 if server.is_holding {
-                    server.held.push(call.open(200));
+                    let mut stream = call.open(200);
+                    for line in &server.held_answers {
+                        stream.send_data(line.clone(), false).unwrap();
+                    }
+                    server.held.push(stream);
                     return;
                 }
+                status = server.status.unwrap_or(status);
                 let id = message["id"].to_string();
                 server.answers.iter().map(|line| with_id(line, &id)).collect()
             }
         }
     };
-    let mut stream = call.open(200);
+    let mut stream = call.open(status);
     for mut line in lines {
         line.push(b'\n');
         // Fails if the gateway has cancelled the call.

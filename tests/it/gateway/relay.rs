@@ -40,7 +40,8 @@ async fn results_have_the_members_of_the_agents_era() {
     let (_, called) = stage.modern_request("tools/call", json!({ "name": "search__find" })).await;
     assert_eq!(called["result"]["resultType"], "complete");
     let received = stage.received().pop().unwrap();
-    assert_eq!(received["params"], json!({ "name": "find", "_meta": {} }), "nothing of the agent is forwarded");
+    let asked = json!({ "io.modelcontextprotocol/clientCapabilities": { "sampling": {} } });
+    assert_eq!(received["params"], json!({ "name": "find", "_meta": asked }), "nothing else of the agent is forwarded");
     // A server of 2026-07-28, and a legacy agent.
     let answer = br#"{"jsonrpc":"2.0","id":ID,"result":{"resultType":"complete","content":[],"ttlMs":5}}"#;
     stage.set(|server| server.answers = vec![answer.to_vec()]);
@@ -99,7 +100,8 @@ async fn other_methods_and_content_types_are_rejected() {
     assert_eq!(send(Method::POST, "text/plain", ping.clone()).await, 415);
     assert_eq!(send(Method::POST, "application/jsonx", ping.clone()).await, 415);
     assert_eq!(send(Method::GET, "application/json", ping.clone()).await, 405);
-    assert_eq!(send(Method::DELETE, "application/json", ping).await, 405);
+    assert_eq!(send(Method::DELETE, "application/json", ping.clone()).await, 400, "without a session");
+    assert_eq!(send(Method::PUT, "application/json", ping).await, 405);
     assert_eq!(send(Method::POST, "application/json", vec![b' '; waypost_gateway::MAX_BODY + 1]).await, 413);
     let notification = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_vec();
     assert_eq!(send(Method::POST, "application/json", notification).await, 202);
@@ -120,17 +122,9 @@ async fn other_methods_and_content_types_are_rejected() {
 async fn a_call_is_cancelled_if_its_agent_disconnects() {
     let stage = Stage::new().await.ready().await;
     stage.set(|server| server.is_holding = true);
-    let held = async {
-        loop {
-            if let Some(stream) = stage.server.lock().unwrap().held.pop() {
-                return stream;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
     let stream = tokio::select! {
         answer = stage.call("search__find", json!({})) => panic!("the call is not answered: {answer}"),
-        stream = held => stream,
+        stream = stage.held() => stream,
     };
     // The future of the call was dropped, as that of a connection which is closed.
     assert_eq!(cancelled(stream).await, Reason::CANCEL);
@@ -173,4 +167,50 @@ async fn a_gateway_that_is_off_does_not_exist() {
     let request = Request::post("/gateway/mcp").header("host", "localhost:8080").body(Body::empty()).unwrap();
     assert_eq!(app.send(request).await.status(), StatusCode::NOT_FOUND);
     app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_fails_five_times_in_a_row_is_not_called() {
+    let stage = Stage::new().await.ready().await;
+    stage.set(|server| server.is_broken = true);
+    for _ in 0..5 {
+        assert_eq!(stage.call("search__find", json!({})).await["error"]["data"]["reason"], "no_mcp");
+    }
+    stage.set(|server| (server.is_broken, server.messages) = (false, 0));
+    assert_eq!(stage.call("search__find", json!({})).await["error"]["data"]["reason"], "circuit_open");
+    assert_eq!(stage.server.lock().unwrap().messages, 0, "nothing reached the server");
+    assert_eq!(stage.tools().await.len(), 2, "lists are not concerned");
+    stage.finish().await;
+}
+
+/// 2026-07-28, "Request metadata" and "Missing required client capability"; SEP-2164.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_2026_07_28_have_their_status_and_data() {
+    let stage = Stage::new().await.ready().await;
+    let version = "io.modelcontextprotocol/protocolVersion";
+    let capabilities = "io.modelcontextprotocol/clientCapabilities";
+    for (meta, expected) in [
+        (json!({ version: "2026-07-28", capabilities: {} }), 200),
+        (json!({ version: "2026-07-28" }), 400),
+        (json!({ version: "2026-07-28", capabilities: [] }), 400),
+        (json!({ capabilities: {} }), 400),
+    ] {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": { "_meta": meta } });
+        let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/list")];
+        let (status, text) = stage.send("/gateway/mcp", Some(&stage.token), &headers, body.to_string()).await;
+        let error = serde_json::from_str::<Value>(&text).unwrap()["error"]["code"].clone();
+        let code = if expected == 200 { Value::Null } else { json!(-32602) };
+        assert_eq!((status.as_u16(), error), (expected, code), "{meta}");
+    }
+    let missing =
+        br#"{"jsonrpc":"2.0","id":ID,"error":{"code":-32021,"message":"m","data":{"requiredCapabilities":{}}}}"#;
+    stage.set(|server| server.answers = vec![missing.to_vec()]);
+    let (status, answer) = stage.modern_request("tools/call", json!({ "name": "search__find" })).await;
+    assert_eq!((status, &answer["error"]["code"]), (StatusCode::BAD_REQUEST, &json!(-32021)));
+    assert_eq!(stage.call("search__find", json!({})).await["error"]["code"], -32021, "with status 200");
+    let uri = "wp+search:file:///none";
+    let expected = json!({ "code": -32602, "message": "Unknown resource", "data": { "uri": uri } });
+    let (status, answer) = stage.modern_request("resources/read", json!({ "uri": uri })).await;
+    assert_eq!((status, &answer["error"]), (StatusCode::BAD_REQUEST, &expected));
+    stage.finish().await;
 }

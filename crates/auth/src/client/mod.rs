@@ -1,4 +1,4 @@
-//! The client of a request: registered at this server (RFC 7591) or identified by its metadata document.
+//! The client of a request: registered at this issuer (RFC 7591) or identified by its metadata document.
 
 pub mod document;
 
@@ -13,7 +13,7 @@ use waypost_outbound::Purpose;
 
 use crate::Auth;
 use crate::client::document::{DocumentError, is_document_url};
-use crate::server_request::ServerRequest;
+use crate::issuer_request::IssuerRequest;
 use waypost_http_kit::limits::LimitKind;
 
 /// An OAuth client.
@@ -52,12 +52,12 @@ pub enum ClientError {
     Failed(#[from] Error),
 }
 
-/// Returns the client `id` of a server for the token endpoint. Does not fetch the metadata document of a client that
+/// Returns the client `id` of an issuer for the token endpoint. Does not fetch the metadata document of a client that
 /// has one: codes and tokens are bound to the ID, so the document may be unavailable.
 ///
 /// # Errors
 /// Returns a [`ClientError`] if the client cannot be used.
-pub async fn get_for_token(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, ClientError> {
+pub async fn get_for_token(auth: &Auth, incoming: &impl IssuerRequest, id: &str) -> Result<Client, ClientError> {
     if !is_document_url(id) {
         return get(auth, incoming, id).await;
     }
@@ -72,19 +72,18 @@ pub async fn get_for_token(auth: &Auth, incoming: &ServerRequest, id: &str) -> R
     })
 }
 
-/// Returns the client `id` of a server.
+/// Returns the client `id` of an issuer.
 ///
 /// # Errors
 /// Returns a [`ClientError`] if the client cannot be used.
-pub async fn get(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, ClientError> {
+pub async fn get(auth: &Auth, incoming: &impl IssuerRequest, id: &str) -> Result<Client, ClientError> {
     if is_document_url(id) {
-        let (ops, organization) = (auth.hosting.ops(), &incoming.server().organization_id);
-        let route = ops.route(Purpose::ClientDocuments, organization).await?;
+        let route = incoming.route(auth, Purpose::ClientDocuments).await?;
         if !auth.documents.is_cached(&route, id) {
-            auth.limits.check(LimitKind::ClientDocument, incoming.client).map_err(ClientError::RateLimited)?;
+            auth.limits.check(LimitKind::ClientDocument, incoming.address()).map_err(ClientError::RateLimited)?;
         }
         let document = auth.documents.get(&route, id).await.inspect_err(|error| {
-            let request_id = &incoming.request_id;
+            let request_id = incoming.request_id();
             tracing::info!(request_id, client_id = id, %error, "failed to use client metadata document");
         })?;
         return Ok(Client {
@@ -97,7 +96,7 @@ pub async fn get(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Clie
             secret_hash: None,
         });
     }
-    let client = oauth_clients::find(&auth.context(incoming), auth.hosting.ops(), incoming.server(), id).await?;
+    let client = oauth_clients::find(&auth.context(incoming), auth.hosting.ops(), &incoming.issuer_id(), id).await?;
     client.map_or(Err(ClientError::Unregistered), |client| {
         Ok(Client {
             id: client.client_id,

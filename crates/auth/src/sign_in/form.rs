@@ -22,7 +22,7 @@ impl FromRequestParts<Auth> for Platform {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {
-        let pending = PendingAuthorization::from_request_parts(parts, auth).await?;
+        let pending: PendingAuthorization = PendingAuthorization::from_request_parts(parts, auth).await?;
         if pending.incoming.server().auth_type == AuthType::PlatformOauth {
             Ok(Self(pending))
         } else {
@@ -90,7 +90,7 @@ impl Fields {
     /// Whether the limits by client address do not apply to this form.
     pub(super) fn is_unlimited(&self, auth: &Auth, pending: &PendingAuthorization, headers: &HeaderMap) -> bool {
         let device = super::device_cookie(pending, headers);
-        let org = &pending.request.organization_id;
+        let org = &pending.incoming.server().organization_id;
         self.code.is_some() || auth.accounts().is_known_browser(&pending.cx, org, &self.email, &device)
     }
 }

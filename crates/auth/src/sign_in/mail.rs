@@ -32,7 +32,7 @@ pub(super) async fn send(
     let Some(outbox) = &auth.mail else { return Err(SendError::Page(email_unavailable(pending))) };
     let device = super::device_cookie(pending, headers);
     let client = SignInClient { address: pending.incoming.client, device: &device };
-    let org = &pending.request.organization_id;
+    let org = &pending.incoming.server().organization_id;
     if !auth.accounts().is_known_browser(&pending.cx, org, request.email, &device)
         && let Err(wait) = auth.limits.check(LimitKind::EndUserMail, pending.incoming.client)
     {
@@ -52,7 +52,7 @@ pub(super) async fn send(
     );
     if let Err(error) = outbox.enqueue(
         EmailKind::SignIn,
-        pending.request.organization_id.as_str(),
+        pending.incoming.server().organization_id.as_str(),
         code_email(&issued, request.purpose, &link),
     ) {
         tracing::error!(request_id = pending.incoming.request_id, %error, "failed to enqueue email with code");

@@ -70,7 +70,7 @@ async fn signed_in(auth: &Auth, pending: &PendingAuthorization, headers: &Header
         return pending::failed(&pending.incoming, &error);
     }
     let mut response = page::redirect(&pending.path("authorize/continue"));
-    let organization = &pending.request.organization_id;
+    let organization = &pending.incoming.server().organization_id;
     cookies::set_session(response.headers_mut(), cookies::end_user_session(organization), &session.token);
     cookies::set_device(response.headers_mut(), cookies::end_user_device(organization), &session.device);
     response
@@ -91,18 +91,18 @@ async fn sign_out(
         return pending::failed(&pending.incoming, &error);
     }
     let mut response = page::redirect(&pending.path("authorize/continue"));
-    cookies::clear(response.headers_mut(), cookies::end_user_session(&pending.request.organization_id));
+    cookies::clear(response.headers_mut(), cookies::end_user_session(&pending.incoming.server().organization_id));
     response
 }
 
 /// Returns the value of the device cookie, which shows that an end user of the organisation has signed in with this
 /// browser before. Returns an empty string if there is no cookie.
 fn device_cookie(pending: &PendingAuthorization, headers: &HeaderMap) -> String {
-    cookies::read(headers, &cookies::end_user_device(&pending.request.organization_id)).unwrap_or_default()
+    cookies::read(headers, &cookies::end_user_device(&pending.incoming.server().organization_id)).unwrap_or_default()
 }
 
 async fn end_session(auth: &Auth, pending: &PendingAuthorization, headers: &HeaderMap) -> waypost_core::Result<()> {
-    let organization = &pending.request.organization_id;
+    let organization = &pending.incoming.server().organization_id;
     match cookies::read(headers, &cookies::end_user_session(organization)) {
         Some(cookie) => browser_sessions::delete(&pending.cx, auth.hosting.ops(), organization, &cookie).await,
         None => Ok(()),

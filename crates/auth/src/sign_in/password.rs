@@ -39,7 +39,7 @@ pub(super) async fn post(
     }
     let view = initial_view(&pending, &fields.email);
     let Some(password) = &fields.password else { return page(&auth, &pending, view).await };
-    let org = &pending.request.organization_id;
+    let org = &pending.incoming.server().organization_id;
     let device = super::device_cookie(&pending, &headers);
     let client = SignInClient { address: pending.incoming.client, device: &device };
     let credentials = PasswordSignIn { email: &fields.email, password };

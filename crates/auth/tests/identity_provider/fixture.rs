@@ -140,8 +140,7 @@ impl Fixture {
         let now = self.cx.now();
         let request = AuthorizationRequest {
             id: AuthorizationRequestId::new(now, &*self.cx.random),
-            organization_id: server.organization_id.clone(),
-            server_id: server.id.clone(),
+            issuer_id: server.into(),
             issuer: format!("http://{AUTHORITY}/s/{}", server.slug),
             client_id: "client".into(),
             client_name: "Client <1>".into(),

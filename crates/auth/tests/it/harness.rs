@@ -169,8 +169,7 @@ impl Browser<'_> {
         let now = self.pages.cx.now();
         let request = AuthorizationRequest {
             id: AuthorizationRequestId::new(now, &*self.pages.cx.random),
-            organization_id: self.server.organization_id.clone(),
-            server_id: self.server.id.clone(),
+            issuer_id: (&self.server).into(),
             issuer: format!("http://{HOST}/s/{}", self.server.slug),
             client_id: "client".into(),
             client_name: "Client <b>".into(),

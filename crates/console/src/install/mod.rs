@@ -8,9 +8,13 @@
 //! client without a documented install link has no link here. `https://` install links are not used: they would send a
 //! personal URL to a third party.
 
+mod token;
+
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use url::{Host, Url};
+
+pub use self::token::clients_with_token;
 
 /// The server to connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,9 +215,6 @@ fn zed(target: Target<'_>) -> Client {
 }
 
 fn codex(target: Target<'_>) -> Client {
-    let key = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    let plain = !target.name.is_empty() && target.name.chars().all(key);
-    let name = if plain { target.name.to_owned() } else { quoted(target.name) };
     Client {
         id: "codex",
         name: "Codex",
@@ -227,7 +228,7 @@ fn codex(target: Target<'_>) -> Client {
             },
             Snippet {
                 place: "~/.codex/config.toml",
-                text: format!("[mcp_servers.{name}]\nurl = {}", quoted(target.url)),
+                text: format!("[mcp_servers.{}]\nurl = {}", toml_key(target.name), quoted(target.url)),
             },
         ],
     }
@@ -333,6 +334,12 @@ fn file(member: &str, name: &str, server: &Value) -> String {
 /// Formats a JSON string. It is also a valid TOML 1.0 basic string, unless `text` contains U+007F.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+/// Formats a key of a TOML table: quoted, unless it is a bare key.
+fn toml_key(name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
 }
 
 /// Whether mcp-remote needs `--allow-http` for this URL. Without it, http is accepted only for the local machine.

@@ -10,7 +10,7 @@ use waypost_ops::instances::{self, InstancePatch};
 
 use super::config_form::ConfigForm;
 use super::secrets_form::{self, SecretsForm};
-use super::{InstanceContext, InstanceHeader, VersionSource};
+use super::{InstanceContext, InstanceHeader, VersionSource, remote};
 use crate::Console;
 use crate::form::Form;
 use crate::layout::{CurrentOrganization, Layout};
@@ -50,7 +50,8 @@ impl ConfigurationPage {
 /// Returns the page with the fields of `version`, which must be one of the entry of the instance.
 async fn load(console: &Console, at: &InstanceContext, version: &str) -> Result<ConfigurationPage> {
     let instance: &Instance = at.instance();
-    let mut source = VersionSource::find(&at.cx, console, &at.organization_id, &instance.catalog_version_id).await?;
+    let current = &instance.container()?.catalog_version_id;
+    let mut source = VersionSource::find(&at.cx, console, &at.organization_id, current).await?;
     if !version.is_empty() {
         let other = source.entry.versions.iter().find(|other| other.id.as_str() == version).cloned();
         source.version = other.ok_or_else(|| Error::not_found("catalogue version"))?;
@@ -68,7 +69,7 @@ async fn load(console: &Console, at: &InstanceContext, version: &str) -> Result<
         form_error: FormError::default(),
         entered_name: instance.name.clone(),
         learn_egress: instance.learn_egress,
-        is_other_version: source.version.id != instance.catalog_version_id,
+        is_other_version: source.version.id != *current,
         config: ConfigForm::new(&definition.config_schema, Some(&instance.config)),
         secrets: SecretsForm::new(definition, Some(&instance.secrets), options),
         json: serde_json::to_string_pretty(&instance.config).unwrap_or_default(),
@@ -81,6 +82,9 @@ pub(super) async fn show(
     at: InstanceContext,
     Query(query): Query<VersionQuery>,
 ) -> PageResult {
+    if at.is_remote() {
+        return remote::show_configuration(&console, &at).await;
+    }
     Ok(view::page(&load(&console, &at, &query.version).await.map_err(|error| at.page_error(error))?))
 }
 
@@ -89,6 +93,9 @@ pub(super) async fn save(
     at: InstanceContext,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> PageResult {
+    if at.is_remote() {
+        return remote::save_configuration(&console, &at, &pairs).await;
+    }
     let input = |name: &str| pairs.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value.as_str());
     let page = load(&console, &at, input("catalog_version_id")).await.map_err(|error| at.page_error(error))?;
     let page = ConfigurationPage {
@@ -121,6 +128,7 @@ async fn submit(console: &Console, at: &InstanceContext, page: &ConfigurationPag
         config: Some(page.config.parse()?),
         secrets: Some(page.secrets.parse()?),
         learn_egress: Some(page.learn_egress),
+        remote: None,
     };
     let view = instances::update(&at.cx, console.ops(), &at.organization_id, at.id(), &patch).await?;
     Ok(view.instance.generation != at.instance().generation)

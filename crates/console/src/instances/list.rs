@@ -6,6 +6,7 @@ use askama::Template;
 use axum::extract::{Query, State};
 use http::HeaderMap;
 use serde::Deserialize;
+use waypost_core::instance::Backend;
 use waypost_core::{Error, Timestamp};
 use waypost_ops::instances::{self, InstanceView};
 use waypost_toolbox_proto::instance::Health;
@@ -33,10 +34,16 @@ impl ListQuery {
     }
 }
 
+/// Where the server of an instance runs.
+enum Place {
+    Toolbox { path: String, name: String },
+    Remote(String),
+}
+
 struct InstanceRow {
     view: InstanceView,
     badge: Badge,
-    toolbox: String,
+    place: Place,
     /// The step of the deployment that is running.
     step: Option<&'static str>,
     /// Why the deployment of the current generation failed.
@@ -99,7 +106,13 @@ async fn load(console: &Console, member: &Member, query: &ListQuery) -> Result<(
         let deployment = view.deployment.as_ref();
         InstanceRow {
             badge: Badge::new(view.instance.state),
-            toolbox: names.get(&view.instance.toolbox_id).cloned().unwrap_or_default(),
+            place: match &view.instance.backend {
+                Backend::Container(container) => Place::Toolbox {
+                    path: org.path(&format!("toolboxes/{}", container.toolbox_id)),
+                    name: names.get(&container.toolbox_id).cloned().unwrap_or_default(),
+                },
+                Backend::Remote(remote) => Place::Remote(remote.origin.clone()),
+            },
             step: deployment.filter(|deployment| deployment.ended_at.is_none()).map(|running| running.step.as_str()),
             cause: deployment.and_then(|deployment| deployment.error.as_ref()).map(|error| error.cause.clone()),
             view,

@@ -1,14 +1,16 @@
-//! `/o/{org}/instances`: tool servers that run on toolboxes.
+//! `/o/{org}/instances`: tool servers that run on toolboxes or elsewhere.
 
 mod actions;
 mod config_form;
 mod configuration;
+mod connection;
 mod history;
 mod list;
 mod logs;
 mod new;
 mod overview;
 mod records;
+mod remote;
 mod secrets_form;
 mod tools;
 
@@ -22,6 +24,7 @@ use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId};
 use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::{Error, Result};
 use waypost_ops::catalog;
+use waypost_ops::instances::connect::{CALLBACK_PATH, CLIENT_DOCUMENT_PATH};
 use waypost_ops::instances::{self, InstanceView};
 use waypost_toolbox_proto::instance::InstanceState;
 
@@ -41,6 +44,8 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/instances", READ, list::show)
         .get("/o/{org}/instances/rows", READ, list::rows)
         .get("/o/{org}/instances/new", WRITE, new::show)
+        .get("/o/{org}/instances/connect", WRITE, remote::show_connect)
+        .post("/o/{org}/instances/connect", WRITE, remote::connect)
         .post("/o/{org}/instances", WRITE, new::create)
         .get("/o/{org}/instances/{instance}", READ, overview::show)
         .get("/o/{org}/instances/{instance}/badge", READ, overview::badge)
@@ -48,10 +53,14 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/instances/{instance}/configuration", READ, configuration::show)
         .post("/o/{org}/instances/{instance}/configuration", WRITE, configuration::save)
         .get("/o/{org}/instances/{instance}/tools", READ, tools::show)
+        .post("/o/{org}/instances/{instance}/tools", Access::Member(Operation::ToolApprovalWrite), tools::save)
         .get("/o/{org}/instances/{instance}/logs", LOGS, logs::show)
         .get("/o/{org}/instances/{instance}/history", READ, history::show)
         .get("/o/{org}/instances/{instance}/events", READ, records::events)
         .get("/o/{org}/instances/{instance}/deployments", READ, records::deployments)
+        .post("/o/{org}/instances/{instance}/authorize", WRITE, connection::authorize)
+        .get(CALLBACK_PATH, Access::User, connection::callback)
+        .get(CLIENT_DOCUMENT_PATH, Access::Public, connection::client_document)
         .post("/o/{org}/instances/{instance}/start", WRITE, actions::start)
         .post("/o/{org}/instances/{instance}/stop", WRITE, actions::stop)
         .post("/o/{org}/instances/{instance}/restart", WRITE, actions::restart)
@@ -95,6 +104,11 @@ impl InstanceContext {
         &self.view.instance.id
     }
 
+    /// Whether the server runs elsewhere.
+    fn is_remote(&self) -> bool {
+        self.instance().container().is_err()
+    }
+
     /// Returns the path of a page of the instance.
     fn path(&self, rest: &str) -> String {
         let base = format!("instances/{}", self.id());
@@ -112,6 +126,7 @@ impl InstanceContext {
             badge: Badge::new(instance.state),
             tab,
             is_admin: self.org.is_admin(),
+            is_remote: self.is_remote(),
             is_stopped: instance.desired == DesiredRun::Stopped,
             is_removing: instance.is_removing,
         }
@@ -147,6 +162,8 @@ pub(super) struct InstanceHeader {
     badge: Badge,
     tab: &'static str,
     is_admin: bool,
+    /// Whether the server runs elsewhere, so that there is no container to show.
+    is_remote: bool,
     is_stopped: bool,
     is_removing: bool,
 }
@@ -165,6 +182,7 @@ impl InstanceHeader {
         ]
         .into_iter()
         .filter(|(rest, _)| *rest != "logs" || self.is_admin)
+        .filter(|(rest, _)| !self.is_remote || !matches!(*rest, "logs" | "history" | "deployments"))
         .map(|(rest, label)| {
             let href = if rest.is_empty() { self.base.clone() } else { format!("{}/{rest}", self.base) };
             (href, label, rest == self.tab)

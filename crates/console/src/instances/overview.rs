@@ -5,16 +5,20 @@ use axum::extract::State;
 use http::HeaderMap;
 use waypost_core::catalog::SecretDelivery;
 use waypost_core::deployment::{Deployment, DeploymentState};
+use waypost_core::instance::Backend;
 use waypost_core::toolbox::ToolboxState;
 use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::calls::ListCalls;
 use waypost_ops::toolboxes;
 use waypost_toolbox_proto::deployment::DeploymentStep;
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
+use super::connection::Connection;
 use super::records::deployment_badge;
 use super::{Badge, InstanceContext, InstanceHeader, VersionSource};
 use crate::Console;
-use crate::layout::{CurrentOrganization, Layout};
+use crate::calls::{CallRows, recent_rows};
+use crate::layout::Layout;
 use crate::live;
 use crate::view::{self, FormError, PageResult};
 
@@ -35,6 +39,8 @@ pub(super) struct Status {
     is_admin: bool,
     state: Badge,
     text: &'static str,
+    is_remote: bool,
+    connection: Option<Connection>,
     health: Option<Health>,
     deployment: Option<Deployment>,
     badge: &'static str,
@@ -48,7 +54,7 @@ pub(super) struct Status {
 impl Status {
     /// Whether the log may explain the state, and the viewer can read it.
     fn suggests_logs(&self) -> bool {
-        self.is_admin && matches!(self.state.class, "bad" | "warn")
+        self.is_admin && !self.is_remote && matches!(self.state.class, "bad" | "warn")
     }
 
     fn checked_at(&self, health: &Health) -> String {
@@ -60,19 +66,31 @@ impl Status {
 #[template(path = "instances/overview.html")]
 struct OverviewPage {
     layout: Layout,
-    org: CurrentOrganization,
     header: InstanceHeader,
     form_error: FormError,
     status: Status,
-    source: VersionSource,
-    toolbox_id: String,
-    toolbox_name: String,
+    about: About,
+    /// The last calls through the gateway, for viewers who can read them.
+    calls: Option<CallRows>,
+    calls_path: String,
     created_at: String,
     id: String,
+}
+
+/// Facts about the server of an instance.
+enum About {
+    Container(Box<ContainerFacts>),
+    Remote { origin: String, transport: &'static str, headers: Vec<String> },
+}
+
+struct ContainerFacts {
+    source: VersionSource,
+    toolbox_path: String,
+    toolbox_name: String,
     image: Option<String>,
 }
 
-impl OverviewPage {
+impl ContainerFacts {
     fn egress(&self) -> String {
         let egress = self.source.version.definition.egress.iter().map(ToString::to_string).collect::<Vec<_>>();
         if egress.is_empty() { "None".to_owned() } else { egress.join(", ") }
@@ -98,6 +116,22 @@ fn explain(state: InstanceState) -> &'static str {
         InstanceState::Failed => "The deployment failed, and nothing serves calls.",
         InstanceState::Removing => "The toolbox is removing the containers, volumes and files of this instance.",
         InstanceState::Idle => "The server is stopped until its next call, which starts it.",
+    }
+}
+
+/// The text for a server that requires OAuth and is not connected.
+const UNCONNECTED: &str = "The server serves calls when an admin has connected it, and it has listed its tools.";
+
+/// Returns what a state of a remote server means.
+fn explain_remote(state: InstanceState) -> &'static str {
+    match state {
+        InstanceState::Deploying => {
+            "The connection is being tested. The server serves calls when it has listed its tools."
+        }
+        InstanceState::Unhealthy => "The server does not answer its health checks.",
+        InstanceState::Stopped => "The connection is switched off, so the server's tools cannot be called.",
+        InstanceState::Failed => "The server could not be reached. It is tried again every 30 seconds.",
+        other => explain(other),
     }
 }
 
@@ -127,19 +161,31 @@ fn steps(deployment: &Deployment) -> Vec<Step> {
     shown.map(step).collect()
 }
 
-async fn load(console: &Console, at: &InstanceContext) -> Result<(Status, toolboxes::ToolboxView)> {
+async fn load(console: &Console, at: &InstanceContext) -> Result<(Status, Option<toolboxes::ToolboxView>)> {
     let instance = at.instance();
-    let toolbox = toolboxes::get(&at.cx, console.ops(), &at.organization_id, &instance.toolbox_id).await?;
+    let toolbox = match instance.toolbox_id() {
+        Some(id) => Some(toolboxes::get(&at.cx, console.ops(), &at.organization_id, id).await?),
+        None => None,
+    };
+    let offline = toolbox.as_ref().filter(|toolbox| toolbox.state != ToolboxState::Online);
+    let is_remote = toolbox.is_none();
+    let connection = Connection::find(console, at).await?;
     let status = Status {
         base: at.path(""),
         is_admin: at.org.is_admin(),
         state: Badge::new(instance.state),
-        text: explain(instance.state),
+        text: match &connection {
+            Some(connection) if connection.current.is_none() && instance.state != InstanceState::Stopped => UNCONNECTED,
+            _ if is_remote => explain_remote(instance.state),
+            _ => explain(instance.state),
+        },
+        is_remote,
+        connection,
         health: instance.health.clone(),
         badge: at.view.deployment.as_ref().map_or("", |deployment| deployment_badge(deployment.state)),
         steps: at.view.deployment.as_ref().map(steps).unwrap_or_default(),
         deployment: at.view.deployment.clone(),
-        offline_toolbox: (toolbox.state != ToolboxState::Online).then(|| toolbox.toolbox.name.clone()),
+        offline_toolbox: offline.map(|toolbox| toolbox.toolbox.name.clone()),
         rejected_egress: instance.rejected_egress.clone(),
         learns_egress: instance.learn_egress,
     };
@@ -149,23 +195,44 @@ async fn load(console: &Console, at: &InstanceContext) -> Result<(Status, toolbo
 async fn page(console: &Console, at: &InstanceContext) -> Result<OverviewPage> {
     let (status, toolbox) = load(console, at).await?;
     let instance = at.instance();
-    let source = VersionSource::find(&at.cx, console, &at.organization_id, &instance.catalog_version_id).await?;
-    let image = match &source.version.definition.source {
-        waypost_core::catalog::Source::Image(image) => Some(image.clone()),
-        _ => None,
+    let about = match (&instance.backend, toolbox) {
+        (Backend::Container(container), Some(toolbox)) => {
+            let version = &container.catalog_version_id;
+            let source = VersionSource::find(&at.cx, console, &at.organization_id, version).await?;
+            let image = match &source.version.definition.source {
+                waypost_core::catalog::Source::Image(image) => Some(image.clone()),
+                _ => None,
+            };
+            let toolbox_path = at.org.path(&format!("toolboxes/{}", container.toolbox_id));
+            About::Container(Box::new(ContainerFacts {
+                source,
+                toolbox_path,
+                toolbox_name: toolbox.toolbox.name,
+                image,
+            }))
+        }
+        (Backend::Remote(remote), _) => About::Remote {
+            origin: remote.origin.clone(),
+            transport: remote.transport.as_str(),
+            headers: instance.secrets.iter().map(|used| used.name.clone()).collect(),
+        },
+        (Backend::Container(_), None) => return Err(Error::internal("the toolbox of an instance was not read")),
+    };
+    let query = ListCalls { instance_id: Some(at.id().clone()), ..ListCalls::default() };
+    let calls = match at.org.is_admin() && console.has_gateway() {
+        true => Some(recent_rows(&at.cx, console, &at.organization_id, &at.org, query).await?),
+        false => None,
     };
     Ok(OverviewPage {
         layout: at.layout.clone(),
-        org: at.org.clone(),
         header: at.header(""),
         form_error: FormError::default(),
         status,
-        source,
-        toolbox_id: toolbox.toolbox.id.to_string(),
-        toolbox_name: toolbox.toolbox.name,
+        about,
+        calls,
+        calls_path: at.org.path(&format!("calls?instance={}", at.id())),
         created_at: instance.created_at.rfc3339(),
         id: instance.id.to_string(),
-        image,
     })
 }
 

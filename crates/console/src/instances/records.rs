@@ -99,7 +99,7 @@ pub(super) async fn deployments(
     let before: Option<u64> = query.before.parse().ok();
     let found = async {
         let found = ops::list(&at.cx, console.ops(), &at.organization_id, at.id(), before, LIMIT + 1).await?;
-        let version = &at.instance().catalog_version_id;
+        let version = &at.instance().container()?.catalog_version_id;
         Ok((found, VersionSource::find(&at.cx, &console, &at.organization_id, version).await?))
     };
     let (mut found, source) = found.await.map_err(|error| at.page_error(error))?;

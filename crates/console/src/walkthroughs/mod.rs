@@ -201,7 +201,7 @@ impl Changes {
 }
 
 /// Returns the sign of a line, so that the change is not conveyed by colour alone.
-fn mark(tag: &DiffTag) -> &'static str {
+pub(crate) fn mark(tag: &DiffTag) -> &'static str {
     match tag {
         DiffTag::Same => " ",
         DiffTag::Added => "+",

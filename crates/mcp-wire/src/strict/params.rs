@@ -54,7 +54,7 @@ const PARAMS: Names<15> = Names::new(
     ],
     OTHER,
 );
-const META: Names<6> = Names {
+const META: Names<8> = Names {
     read: [
         "progressToken",
         "io.modelcontextprotocol/protocolVersion",
@@ -62,14 +62,10 @@ const META: Names<6> = Names {
         "io.modelcontextprotocol/clientCapabilities",
         "io.modelcontextprotocol/logLevel",
         "io.modelcontextprotocol/subscriptionId",
-    ],
-    other: &[
-        "io.modelcontextprotocol/serverInfo",
-        "io.modelcontextprotocol/related-task",
         "traceparent",
         "tracestate",
-        "baggage",
     ],
+    other: &["io.modelcontextprotocol/serverInfo", "io.modelcontextprotocol/related-task", "baggage"],
     prefix: Some("io.modelcontextprotocol/"),
 };
 const REFERENCE: Names<3> = Names::new(["type", "name", "uri"], &[]);
@@ -139,6 +135,10 @@ pub struct Meta<'a> {
     pub log_level: Option<&'a str>,
     /// `io.modelcontextprotocol/subscriptionId`.
     pub subscription_id: Option<&'a str>,
+    /// `traceparent` (W3C Trace Context).
+    pub traceparent: Option<&'a str>,
+    /// `tracestate`.
+    pub tracestate: Option<&'a str>,
 }
 
 /// The members of `ref`. Each value is JSON text as received.
@@ -218,7 +218,8 @@ impl<'a> Meta<'a> {
             };
         }
         let (raw, values) = scanner.members(level, &META, |scanner, _| scanner.value(level + 1, Numbers::Any))?;
-        let [progress_token, protocol_version, client_info, client_capabilities, log_level, subscription_id] = values;
+        let [progress_token, protocol_version, client_info, client_capabilities, log_level, rest @ ..] = values;
+        let [subscription_id, traceparent, tracestate] = rest;
         let raw_text = Some(raw);
         *self = Self {
             raw: raw_text,
@@ -228,6 +229,8 @@ impl<'a> Meta<'a> {
             client_capabilities,
             log_level,
             subscription_id,
+            traceparent,
+            tracestate,
         };
         Ok(raw)
     }

@@ -72,7 +72,7 @@ pub(crate) async fn begin(cx: &Ctx, tx: &mut Tx, instance: &Instance) -> Result<
         organization_id: instance.organization_id.clone(),
         instance_id: instance.id.clone(),
         generation: instance.generation,
-        catalog_version_id: instance.catalog_version_id.clone(),
+        catalog_version_id: instance.container()?.catalog_version_id.clone(),
         config: instance.config.clone(),
         secrets: instance.secrets.clone(),
         learn_egress: instance.learn_egress,
@@ -198,5 +198,5 @@ async fn fail_if_deploying(cx: &Ctx, tx: &mut Tx, instance: &mut Instance, cause
     }
     instance.state = InstanceState::Failed;
     instance::update(tx, instance).await?;
-    notify::state_changed(cx, tx, instance, Some(cause)).await
+    notify::state_changed(cx, tx, instance, InstanceState::Deploying, Some(cause)).await
 }

@@ -15,6 +15,10 @@ use crate::webhooks::{Event, enqueue};
 
 /// The number of events that are kept for each instance.
 const KEPT_EVENTS: i64 = 500;
+/// The minimum time between two failures of an instance that are reported as `upstream.down`, in milliseconds.
+const DOWN_EVERY_MS: i64 = 60_000;
+/// The number of events among which an earlier failure is looked for.
+const RECENT_EVENTS: i64 = 50;
 /// The maximum length of a text from a daemon in characters.
 const MAX_TEXT: usize = 1_000;
 
@@ -48,12 +52,18 @@ pub(crate) async fn record(
     Ok(instance_event::insert(tx, &event, KEPT_EVENTS).await?)
 }
 
-/// Stores that the state of an instance has changed to its current one, and enqueues the webhooks for it.
+/// Stores that the state of an instance has changed from `previous` to its current one, and enqueues the webhooks for it.
 ///
 /// # Errors
 /// Any error of the store.
-pub(crate) async fn state_changed(cx: &Ctx, tx: &mut Tx, instance: &Instance, cause: Option<&str>) -> Result<()> {
-    state_changed_at(cx, tx, instance, cx.now(), cause).await
+pub(crate) async fn state_changed(
+    cx: &Ctx,
+    tx: &mut Tx,
+    instance: &Instance,
+    previous: InstanceState,
+    cause: Option<&str>,
+) -> Result<()> {
+    state_changed_at(cx, tx, instance, (previous, cx.now()), cause).await
 }
 
 /// Like [`state_changed`], for a change at `at` by the toolbox's clock.
@@ -64,10 +74,11 @@ pub(crate) async fn state_changed_at(
     cx: &Ctx,
     tx: &mut Tx,
     instance: &Instance,
-    at: Timestamp,
+    (previous, at): (InstanceState, Timestamp),
     cause: Option<&str>,
 ) -> Result<()> {
     let cause = cause.map(clean).filter(|cause| !cause.is_empty());
+    let is_down = is_serving(previous) && is_failing(instance.state) && !was_down(cx, tx, instance).await?;
     let message = match &cause {
         Some(cause) => format!("{}: {cause}", instance.state),
         None => instance.state.to_string(),
@@ -85,7 +96,32 @@ pub(crate) async fn state_changed_at(
     }
     let data = json!({ "instance": instance_data(instance), "cause": cause });
     let event = Event { event, end_user_id: None, text: &text, data };
-    enqueue(cx, tx, &instance.organization_id, &event).await
+    enqueue(cx, tx, &instance.organization_id, &event).await?;
+    if is_down {
+        enqueue(cx, tx, &instance.organization_id, &Event { event: WebhookEvent::UpstreamDown, ..event }).await?;
+    }
+    Ok(())
+}
+
+/// Whether an instance in this state serves calls. An idle server starts with its next call.
+fn is_serving(state: InstanceState) -> bool {
+    matches!(state, InstanceState::Running | InstanceState::Idle)
+}
+
+fn is_failing(state: InstanceState) -> bool {
+    matches!(state, InstanceState::Unhealthy | InstanceState::Failed | InstanceState::CrashLoop)
+}
+
+/// Whether the instance was down in the last minute already, by this installation's clock: a server that flaps is reported
+/// once.
+async fn was_down(cx: &Ctx, tx: &mut Tx, instance: &Instance) -> Result<bool> {
+    let recent = instance_event::list(tx, &instance.organization_id, &instance.id, None, RECENT_EVENTS).await?;
+    let start = InstanceEventId::floor(cx.now().plus(-DOWN_EVERY_MS));
+    let is_failure = |event: &InstanceEvent| {
+        let state = event.message.split(':').next().and_then(|state| state.parse().ok());
+        event.kind == InstanceEventKind::State && state.is_some_and(is_failing)
+    };
+    Ok(recent.iter().take_while(|event| event.id > start).any(is_failure))
 }
 
 /// Enqueues the webhooks for a deployment that has ended successfully.
@@ -118,7 +154,7 @@ fn instance_data(instance: &Instance) -> Value {
         "id": instance.id,
         "slug": instance.slug,
         "name": instance.name,
-        "toolbox_id": instance.toolbox_id,
+        "toolbox_id": instance.toolbox_id(),
         "state": instance.state.as_str(),
         "generation": instance.generation,
     })

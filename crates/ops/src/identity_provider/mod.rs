@@ -8,6 +8,7 @@ use waypost_core::access::{Operation, authorize};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
 use waypost_core::id::IdentityId;
+use waypost_core::issuer::IssuerId;
 use waypost_core::oauth_config::OauthConfig;
 use waypost_core::seal::{Keyring, SealLocation, SecretText};
 use waypost_core::secret::hash;
@@ -68,7 +69,7 @@ pub async fn begin_login(cx: &Ctx, ops: &Ops, login: LoginRequest<'_>) -> Result
     let LoginRequest { server, request, redirect_uri } = login;
     let organization = &server.organization_id;
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
-    if request.consented_at.is_none() || request.server_id != server.id {
+    if request.consented_at.is_none() || request.issuer_id != IssuerId::from(server) {
         return Err(Error::new(Code::Forbidden, "The user has not given consent to this client yet."));
     }
     let mut tx = ops.store.begin().await?;
@@ -113,7 +114,7 @@ pub async fn finish_login(cx: &Ctx, ops: &Ops, server: &Server, state: &str, bro
     // The state is consumed regardless of the result.
     tx.commit().await?;
     let state_row = state_row.ok_or_else(authorizations::not_found)?;
-    let request = authorizations::get(cx, ops, server, state_row.request_id.as_str(), browser).await?;
+    let request = authorizations::get(cx, ops, &server.into(), state_row.request_id.as_str(), browser).await?;
     // The server may have been switched to another provider in the meantime.
     if server.oauth_config_id.as_ref() != Some(&state_row.oauth_config_id) {
         return Err(no_provider());

@@ -3,10 +3,11 @@
 //! Every response is limited in size and time. Messages that precede the response of a call, such as progress, are
 //! dropped: nobody waits for them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -15,11 +16,14 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{InstanceId, OrganizationId, base32};
 use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::{Code, Error, Result};
+use waypost_mcp_wire::definition::{DefinitionKind, split_list};
+use waypost_mcp_wire::strict::{ResultMembers, text_of};
 use waypost_mcp_wire::{Envelope, ErrorObject, INVALID_PARAMS};
 use waypost_store::instance_source;
 use waypost_toolbox_proto::entry::Sharing;
 
 use super::exchange::{Exchange, ExchangeTarget};
+use super::remote;
 use super::requests::{find, within};
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -106,6 +110,7 @@ pub async fn call_tool(
 /// Returns an instance that should run. A stopped one is rejected here, whatever its toolbox would do.
 async fn find_running(ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<Instance> {
     let instance = find(ops, organization, id).await?;
+    remote::check_answered(&instance)?;
     match instance.desired {
         DesiredRun::Running => Ok(instance),
         DesiredRun::Stopped => {
@@ -123,8 +128,8 @@ fn count_call(result: &Result<Box<RawValue>>, start: Instant) {
 }
 
 async fn find_sharing(ops: &Ops, instance: &Instance) -> Result<Sharing> {
-    let mut conn = ops.store.read().await?;
-    let source = instance_source::find(&mut conn, &instance.organization_id, &instance.catalog_version_id).await?;
+    let Some(version) = instance.catalog_version_id() else { return Ok(Sharing::Shared) };
+    let source = instance_source::find(&mut ops.store.read().await?, &instance.organization_id, version).await?;
     let source = source.ok_or_else(|| Error::internal("the version of an instance does not exist"))?;
     Ok(source.version.definition.sharing)
 }
@@ -142,14 +147,6 @@ fn session_key(cx: &Ctx) -> String {
     format!("api:{}:{}", cx.caller.actor(), base32(&bytes))
 }
 
-/// A page of `tools/list`.
-#[derive(Deserialize)]
-struct ToolPage {
-    tools: Vec<Box<RawValue>>,
-    #[serde(default, rename = "nextCursor")]
-    next_cursor: Option<String>,
-}
-
 /// A caller of an instance.
 pub(crate) struct Call<'a> {
     pub(crate) ops: &'a Ops,
@@ -160,24 +157,55 @@ pub(crate) struct Call<'a> {
 
 impl Call<'_> {
     async fn list_tools(&self) -> Result<Vec<Box<RawValue>>> {
-        let mut tools = Vec::new();
-        let mut left = MAX_RESPONSE_BYTES;
+        let (mut tools, mut left) = (Vec::new(), MAX_RESPONSE_BYTES);
+        self.list(DefinitionKind::Tool, &mut left, |text| {
+            tools.push(
+                RawValue::from_string(text.to_owned()).ok().filter(|_| text.starts_with('{')).ok_or_else(not_mcp)?,
+            );
+            Ok(())
+        })
+        .await?;
+        Ok(tools)
+    }
+
+    /// Passes the JSON text of each item of a list to `add`. `left` is the number of bytes that the server may still send.
+    ///
+    /// # Errors
+    /// Those of [`Call::request`] and of `add`; `tool_server_error` if the answer is not a list, or has too many pages.
+    pub(crate) async fn list(
+        &self,
+        kind: DefinitionKind,
+        left: &mut usize,
+        mut add: impl FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
+        let method = match kind {
+            DefinitionKind::Tool => "tools/list",
+            DefinitionKind::Prompt => "prompts/list",
+            DefinitionKind::Resource => "resources/list",
+            DefinitionKind::ResourceTemplate => "resources/templates/list",
+            DefinitionKind::Instructions => return Ok(()),
+        };
         let mut cursor: Option<String> = None;
         for _ in 0..MAX_PAGES {
             let params = cursor.map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
-            let result = self.request("tools/list", &params, left).await?;
-            left = left.saturating_sub(result.get().len());
-            let page: ToolPage = serde_json::from_str(result.get()).map_err(|_| not_mcp())?;
-            if !page.tools.iter().all(|tool| tool.get().starts_with('{')) {
-                return Err(not_mcp());
-            }
-            tools.extend(page.tools);
-            cursor = page.next_cursor;
+            let result = self.request(method, &params, *left).await?;
+            *left = left.saturating_sub(result.get().len());
+            let members = ResultMembers::parse(result.get()).ok_or_else(not_mcp)?;
+            let items = match kind {
+                DefinitionKind::Tool => members.tools,
+                DefinitionKind::Prompt => members.prompts,
+                DefinitionKind::Resource => members.resources,
+                DefinitionKind::ResourceTemplate => members.resource_templates,
+                DefinitionKind::Instructions => None,
+            };
+            let items = split_list(items.ok_or_else(not_mcp)?).map_err(|_| not_mcp())?;
+            items.into_iter().try_for_each(&mut add)?;
+            cursor = text_of(members.next_cursor).map(Cow::into_owned);
             if cursor.is_none() {
-                return Ok(tools);
+                return Ok(());
             }
         }
-        Err(too_large(&format!("The server's list of tools has more than {MAX_PAGES} pages.")))
+        Err(too_large(&format!("The server's answer to `{method}` has more than {MAX_PAGES} pages.")))
     }
 
     /// Sends a request to the server, and returns the result of its response, which has at most `limit` bytes.
@@ -187,7 +215,7 @@ impl Call<'_> {
     pub(crate) async fn request(&self, method: &str, params: &impl Serialize, limit: usize) -> Result<Box<RawValue>> {
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let message = serde_json::to_vec(&message).map_err(Error::internal)?;
-        let target = ExchangeTarget { instance: &self.instance.id, toolbox: &self.instance.toolbox_id, key: &self.key };
+        let target = ExchangeTarget::new(self.instance, &self.key);
         let exchange = Exchange::open(self.ops, target, message.into(), (TIMEOUT, limit)).await?;
         parse_response(&read_response(exchange).await?)
     }
@@ -215,7 +243,7 @@ fn parse_response(message: &[u8]) -> Result<Box<RawValue>> {
     Err(Error::new(kind, message).with("reason", "server_error").with("server_code", code))
 }
 
-pub(super) fn not_mcp() -> Error {
+pub(crate) fn not_mcp() -> Error {
     Error::new(Code::ToolServerError, "The server did not answer with MCP. Read the log of the instance.")
         .with("reason", "no_mcp")
 }

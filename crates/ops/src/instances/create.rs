@@ -7,7 +7,7 @@ use waypost_content::name;
 use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
-use waypost_core::instance::{DesiredRun, Instance};
+use waypost_core::instance::{Backend, Container, DesiredRun, Instance, RemoteServer, SecretUse};
 use waypost_core::toolbox::{MAX_TOOLBOXES, Toolbox};
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, instance as store, toolbox};
@@ -15,7 +15,8 @@ use waypost_toolbox_proto::entry::ResourceClass;
 use waypost_toolbox_proto::instance::InstanceState;
 
 use super::placement::{Candidate, choose};
-use super::{InstanceView, record_operation, spec};
+use super::remote::{self, NewRemoteServer};
+use super::{InstanceView, notify_desired, record_operation, spec};
 use crate::Ops;
 use crate::deployments;
 use crate::slugs;
@@ -26,21 +27,38 @@ use crate::toolboxes::{Allocation, list_allocations};
 pub struct NewInstance {
     /// The slug.
     pub slug: String,
-    /// The name. By default, that of the catalogue entry.
+    /// The name. By default, that of the catalogue entry, or the slug of a remote server.
     pub name: Option<String>,
+    /// The server.
+    pub server: NewServer,
+    /// The secrets by the names that the version declares, or by the names of the headers of a remote server.
+    pub secrets: BTreeMap<String, ToolSecretId>,
+}
+
+/// The server of an instance to create.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NewServer {
+    /// A server in containers.
+    Container(NewContainer),
+    /// A server that is already running elsewhere.
+    Remote(NewRemoteServer),
+}
+
+/// A server in containers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewContainer {
     /// The version to deploy.
     pub catalog_version_id: CatalogVersionId,
     /// The toolbox. By default, the online toolbox with the most free memory.
     pub toolbox_id: Option<ToolboxId>,
     /// The configuration.
     pub config: Map<String, Value>,
-    /// The secrets by the names that the version declares.
-    pub secrets: BTreeMap<String, ToolSecretId>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: bool,
 }
 
-/// Creates an instance and begins its first deployment. Returns at once, with the state `deploying`.
+/// Creates an instance, and begins its first deployment or the first check of a remote server. Returns at once, with the state
+/// `deploying`.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `invalid_arguments`
@@ -50,6 +68,12 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
     slugs::check(&new.slug)?;
     let name = new.name.as_deref().map(|text| name::check("name", text)).transpose()?;
+    let id = InstanceId::new(&*cx.random);
+    // Before the transaction, because it may read the database.
+    let server = match &new.server {
+        NewServer::Remote(server) => Prepared::Remote(remote::prepare(cx, ops, organization, &id, server).await?),
+        NewServer::Container(server) => Prepared::Container(server),
+    };
     let mut tx = ops.store.begin().await?;
     // Limit, slug and placement are checked under this lock.
     if !toolbox::lock_organization(&mut tx, organization).await? {
@@ -58,18 +82,27 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     check_limit(&mut tx, ops, organization).await?;
     let skeleton = slugs::to_skeleton(&new.slug);
     check_slug(&mut tx, organization, &new.slug, &skeleton).await?;
-    let source = spec::find_source(&mut tx, organization, &new.catalog_version_id).await?;
-    let definition = &source.version.definition;
-    spec::check_config(definition, &new.config)?;
-    let secrets = spec::find_secrets(&mut tx, organization, definition, &new.secrets).await?;
+    let planned = match server {
+        Prepared::Container(server) => plan_container(cx, &mut tx, organization, (server, &new.secrets)).await?,
+        Prepared::Remote(server) => {
+            let secrets = remote::find_headers(&mut tx, organization, &new.secrets).await?;
+            remote::check_authorization(&server, &secrets)?;
+            Planned {
+                name: new.slug.clone(),
+                backend: Backend::Remote(server),
+                secrets,
+                config: Map::new(),
+                learn_egress: false,
+            }
+        }
+    };
     let now = cx.now();
-    let instance = Instance {
-        id: InstanceId::new(&*cx.random),
+    let mut instance = Instance {
+        id,
         organization_id: organization.clone(),
         slug: new.slug.clone(),
-        name: name.unwrap_or(source.entry_name),
-        catalog_version_id: source.version.id.clone(),
-        toolbox_id: place(cx, &mut tx, organization, new.toolbox_id.as_ref(), definition.resources).await?,
+        name: name.unwrap_or(planned.name),
+        backend: planned.backend,
         desired: DesiredRun::Running,
         state: InstanceState::Deploying,
         generation: 1,
@@ -77,20 +110,64 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
         restarts: 0,
         is_removing: false,
         health: None,
-        config: new.config.clone(),
-        secrets,
-        learn_egress: new.learn_egress,
+        config: planned.config,
+        secrets: planned.secrets,
+        learn_egress: planned.learn_egress,
         rejected_egress: Vec::new(),
         created_at: now,
         updated_at: now,
     };
     store::insert(&mut tx, &instance, &skeleton).await?;
-    toolbox::increment_revision(&mut tx, organization, &instance.toolbox_id).await?;
-    let deployment = deployments::begin(cx, &mut tx, &instance).await?;
+    let deployment = match instance.toolbox_id() {
+        Some(toolbox) => {
+            toolbox::increment_revision(&mut tx, organization, toolbox).await?;
+            Some(deployments::begin(cx, &mut tx, &instance).await?)
+        }
+        None => {
+            remote::restart_checks(cx, &mut tx, &mut instance).await?;
+            None
+        }
+    };
     record_operation(cx, &mut tx, &instance, "instance.create").await?;
     tx.commit().await?;
-    ops.links().notify_desired(&instance.toolbox_id);
-    Ok(InstanceView { instance, deployment: Some(deployment) })
+    notify_desired(ops, &instance);
+    Ok(InstanceView { instance, deployment })
+}
+
+/// The server of an instance to create, with the URL of a remote one sealed.
+enum Prepared<'a> {
+    Container(&'a NewContainer),
+    Remote(RemoteServer),
+}
+
+/// What an instance to create consists of, after validation.
+struct Planned {
+    /// The default of the name.
+    name: String,
+    backend: Backend,
+    secrets: Vec<SecretUse>,
+    config: Map<String, Value>,
+    learn_egress: bool,
+}
+
+async fn plan_container(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    (server, secrets): (&NewContainer, &BTreeMap<String, ToolSecretId>),
+) -> Result<Planned> {
+    let source = spec::find_source(tx, organization, &server.catalog_version_id).await?;
+    let definition = &source.version.definition;
+    spec::check_config(definition, &server.config)?;
+    let secrets = spec::find_secrets(tx, organization, definition, secrets).await?;
+    let toolbox_id = place(cx, tx, organization, server.toolbox_id.as_ref(), definition.resources).await?;
+    Ok(Planned {
+        name: source.entry_name,
+        backend: Backend::Container(Container { catalog_version_id: source.version.id, toolbox_id }),
+        secrets,
+        config: server.config.clone(),
+        learn_egress: server.learn_egress,
+    })
 }
 
 async fn check_limit(tx: &mut Tx, ops: &Ops, organization: &OrganizationId) -> Result<()> {

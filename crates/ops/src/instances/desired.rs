@@ -36,7 +36,7 @@ pub(crate) async fn load(conn: &mut Conn, toolbox: &Toolbox) -> Result<DesiredSt
     let mut rows = Vec::with_capacity(instances.len());
     for instance in instances {
         let missing = |what: &str| Error::internal(format!("the instance {} has no {what}", instance.id));
-        let source = instance_source::find(conn, organization, &instance.catalog_version_id).await?;
+        let source = instance_source::find(conn, organization, &instance.container()?.catalog_version_id).await?;
         let definition = source.ok_or_else(|| missing("version"))?.version.definition;
         let deployment = deployments.iter().find(|deployment| deployment.instance_id == instance.id);
         let deployment_id = deployment.ok_or_else(|| missing("deployment"))?.id.clone();

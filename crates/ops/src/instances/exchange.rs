@@ -3,30 +3,78 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use http::{Request, header};
-use waypost_core::id::{InstanceId, ToolboxId};
+use waypost_core::instance::{Backend, Instance};
 use waypost_core::{Error, Result};
 use waypost_link::Body;
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_mcp_wire::log_level::LogLevel;
 use waypost_toolbox_proto::http::{CONTAINER_KEY_HEADER, TIMEOUT_HEADER, mcp_path};
 
+use waypost_upstream::Connection;
+
 use super::call::too_large;
-use super::requests::{interrupted, send_to};
+use super::remote_exchange::RemoteExchange;
+use super::requests::{interrupted, send};
 use crate::Ops;
+use crate::remote_servers::to_error;
+
+/// The additional time of a call during which the server can ask the caller for input.
+pub const INPUT_TIME: Duration = Duration::from_secs(300);
 
 /// The server that receives a message.
 #[derive(Debug, Clone, Copy)]
 pub struct ExchangeTarget<'a> {
     /// The instance.
-    pub instance: &'a InstanceId,
-    /// The toolbox on which it runs.
-    pub toolbox: &'a ToolboxId,
-    /// The key of the caller's container, if the instance has several. Shared instances ignore it.
+    pub instance: &'a Instance,
+    /// The key of the caller's container, if the instance has several. Shared instances and remote servers ignore it.
     pub key: &'a str,
+    /// The definition of the tool that is called, whose arguments a server of 2026-07-28 may require in headers.
+    pub definition: Option<&'a str>,
+    /// What a remote server with a handshake may ask the caller for during the call. Others are told in `_meta` of each
+    /// request, or, in a container, of nothing.
+    pub capabilities: ClientCapabilities,
+    /// The level of the log messages that a remote server with a handshake shall send.
+    pub log_level: Option<LogLevel>,
+}
+
+impl<'a> ExchangeTarget<'a> {
+    /// Returns the target of a caller who answers no requests.
+    #[must_use]
+    pub fn new(instance: &'a Instance, key: &'a str) -> Self {
+        Self { instance, key, definition: None, capabilities: ClientCapabilities::default(), log_level: None }
+    }
+}
+
+/// Sends the responses to requests of a server.
+#[derive(Debug, Clone)]
+pub struct Responder(Connection);
+
+impl Responder {
+    /// Sends a response, whose ID is that of the request.
+    ///
+    /// # Errors
+    /// `tool_server_error` if the server cannot be reached or rejects it.
+    pub async fn respond(&self, response: &[u8]) -> Result<()> {
+        self.0.respond(response).await.map_err(|error| to_error(&error))
+    }
 }
 
 /// The messages of the response to one message. Dropping it cancels the call.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct Exchange(Source);
+
+#[derive(Debug)]
+enum Source {
+    Link(LinkExchange),
+    Remote(Box<RemoteExchange>),
+}
+
+/// An exchange over the link to a toolbox.
+#[derive(Debug)]
+struct LinkExchange {
     body: Body,
     buffer: BytesMut,
     /// The number of bytes of the buffer that contain no line break.
@@ -42,21 +90,47 @@ impl Exchange {
     /// # Errors
     /// `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the server cannot be started;
     /// `conflict` if the instance is not running; `rate_limited` if too many calls wait; `tool_server_error` if the server
-    /// does not answer with MCP or in time.
+    /// cannot be reached, or does not answer with MCP or in time.
     pub async fn open(
         ops: &Ops,
         target: ExchangeTarget<'_>,
         message: Bytes,
         (timeout, limit): (Duration, usize),
     ) -> Result<Self> {
-        let request = Request::post(mcp_path(target.instance.as_str()))
+        if let Backend::Remote(_) = target.instance.backend {
+            let exchange = RemoteExchange::open(ops, target, &message, (timeout, limit)).await?;
+            return Ok(Self(Source::Remote(Box::new(exchange))));
+        }
+        let request = Request::post(mcp_path(target.instance.id.as_str()))
             .header(header::CONTENT_TYPE, "application/json")
             .header(CONTAINER_KEY_HEADER, target.key)
             .header(TIMEOUT_HEADER, timeout.as_millis().to_string())
             .body(message)
             .map_err(Error::internal)?;
-        let body = send_to(ops, target.toolbox, request).await?;
-        Ok(Self { body, buffer: BytesMut::new(), searched: 0, limit })
+        let body = send(ops, target.instance, request).await?;
+        Ok(Self(Source::Link(LinkExchange { body, buffer: BytesMut::new(), searched: 0, limit })))
+    }
+
+    /// Returns what answers the requests of the server, which are messages of this exchange. `None` if it has none.
+    #[must_use]
+    pub fn responder(&self) -> Option<Responder> {
+        match &self.0 {
+            Source::Link(_) => None,
+            Source::Remote(exchange) => exchange.responder().map(Responder),
+        }
+    }
+
+    /// Returns the messages as a stream, whose `next` can be cancelled without losing a message. It ends after an error.
+    #[must_use]
+    pub fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
+        let messages = stream::unfold(Some(self), |exchange| async {
+            let mut exchange = exchange?;
+            match exchange.next().await.transpose()? {
+                Ok(message) => Some((Ok(message), Some(exchange))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        messages.boxed()
     }
 
     /// Returns the next message; `None` after the last one.
@@ -65,6 +139,15 @@ impl Exchange {
     /// `tool_server_error` (`reason` is `too_large`) if a message is larger than the limit; `unavailable` if the link is
     /// lost.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        match &mut self.0 {
+            Source::Link(exchange) => exchange.next().await,
+            Source::Remote(exchange) => exchange.next().await,
+        }
+    }
+}
+
+impl LinkExchange {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(position) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let mut line = self.buffer.split_to(self.searched + position + 1);
@@ -85,4 +168,4 @@ impl Exchange {
     }
 }
 
-const TOO_LARGE: &str = "The server's answer is too large.";
+pub(super) const TOO_LARGE: &str = "The server's answer is too large.";

@@ -1,16 +1,19 @@
-//! Instances: catalogue versions that are deployed on a toolbox.
+//! Instances: tool servers in containers of a toolbox, or elsewhere ([`remote`]).
 //!
 //! An operation writes what should run, increments the number of the toolbox's desired state, and returns at once. The
 //! daemon converges, and its reports change the observed state (`toolbox_directory`). Locks are acquired in this order:
-//! organisation, toolbox.
+//! organisation, toolbox. A remote server has no toolbox, and is changed under the lock of its organisation.
 
 pub mod call;
 pub mod config;
+pub mod connect;
 mod create;
 mod desired;
 pub mod exchange;
 pub mod logs;
 mod placement;
+pub mod remote;
+mod remote_exchange;
 mod removal;
 pub(crate) mod requests;
 mod rotation;
@@ -24,12 +27,12 @@ use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::deployment::Deployment;
 use waypost_core::id::{InstanceEventId, InstanceId, OrganizationId, ToolboxId};
-use waypost_core::instance::{Instance, InstanceEvent};
+use waypost_core::instance::{Backend, Instance, InstanceEvent};
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, deployment, instance as store, instance_event, toolbox};
 use waypost_toolbox_proto::instance::InstanceState;
 
-pub use self::create::{NewInstance, create};
+pub use self::create::{NewContainer, NewInstance, NewServer, create};
 pub(crate) use self::desired::load as load_desired_state;
 pub use self::removal::delete;
 pub use self::rotation::advance_rotations;
@@ -157,13 +160,15 @@ pub async fn list_events(
     Ok(instance_event::list(&mut conn, organization, id, before, i64::from(limit)).await?)
 }
 
-/// Returns an instance for a change, with its toolbox locked.
+/// Returns an instance for a change, with its toolbox locked, or the organisation of a remote server.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist; `conflict` if it is being removed.
 async fn lock(tx: &mut Tx, organization: &OrganizationId, id: &InstanceId) -> Result<Instance> {
-    let toolbox_id = store::find(tx, organization, id).await?.ok_or_else(not_found)?.toolbox_id;
-    toolbox::lock(tx, organization, &toolbox_id).await?;
+    match store::find(tx, organization, id).await?.ok_or_else(not_found)?.backend {
+        Backend::Container(container) => drop(toolbox::lock(tx, organization, &container.toolbox_id).await?),
+        Backend::Remote(_) => drop(toolbox::lock_organization(tx, organization).await?),
+    }
     // It may have been changed or deleted while this transaction waited for the lock.
     let instance = store::find(tx, organization, id).await?.ok_or_else(not_found)?;
     if instance.is_removing {
@@ -172,19 +177,33 @@ async fn lock(tx: &mut Tx, organization: &OrganizationId, id: &InstanceId) -> Re
     Ok(instance)
 }
 
-/// Begins the deployment of a new generation of an instance, whose toolbox must be locked.
-async fn deploy(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<Deployment> {
+/// Begins the deployment of a new generation of an instance, which must be locked ([`lock`]). A remote server has no
+/// deployment, and is checked instead.
+async fn deploy(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<Option<Deployment>> {
     // The secrets are requested when the container starts, so a new container always gets the current values.
     rotation::refresh_secrets(tx, instance).await?;
     instance.generation += 1;
+    let Backend::Container(container) = &instance.backend else {
+        remote::restart_checks(cx, tx, instance).await?;
+        store::replace_secrets(tx, instance).await?;
+        return Ok(None);
+    };
+    let toolbox_id = container.toolbox_id.clone();
     // An instance that an earlier container serves keeps its state.
     if instance.observed_generation == 0 || instance.state == InstanceState::Failed {
         instance.state = InstanceState::Deploying;
     }
     store::update(tx, instance).await?;
     store::replace_secrets(tx, instance).await?;
-    toolbox::increment_revision(tx, &instance.organization_id, &instance.toolbox_id).await?;
-    deployments::begin(cx, tx, instance).await
+    toolbox::increment_revision(tx, &instance.organization_id, &toolbox_id).await?;
+    Ok(Some(deployments::begin(cx, tx, instance).await?))
+}
+
+/// Tells the daemon of an instance that its desired state has changed.
+fn notify_desired(ops: &Ops, instance: &Instance) {
+    if let Some(toolbox) = instance.toolbox_id() {
+        ops.links().notify_desired(toolbox);
+    }
 }
 
 /// Records an operation on an instance, and notifies the gateways of all processes. The last statement of a transaction,
@@ -203,8 +222,8 @@ fn audit_detail(instance: &Instance) -> Value {
     json!({
         "slug": instance.slug,
         "name": instance.name,
-        "catalog_version_id": instance.catalog_version_id,
-        "toolbox_id": instance.toolbox_id,
+        "catalog_version_id": instance.catalog_version_id(),
+        "toolbox_id": instance.toolbox_id(),
         "generation": instance.generation,
         "secrets": secrets,
     })

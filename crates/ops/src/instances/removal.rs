@@ -3,6 +3,7 @@
 use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::instance::Backend;
 use waypost_core::toolbox::ToolboxState;
 use waypost_core::{Error, Result};
 use waypost_store::{instance as store, toolbox};
@@ -20,7 +21,16 @@ use crate::deployments;
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<()> {
     ops.authorize_toolboxes(cx, Operation::InstanceWrite, organization)?;
     let mut tx = ops.store.begin().await?;
-    let toolbox_id = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?.toolbox_id;
+    let found = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let Backend::Container(container) = &found.backend else {
+        toolbox::lock_organization(&mut tx, organization).await?;
+        if !store::delete(&mut tx, organization, id).await? {
+            return Err(not_found());
+        }
+        record_operation(cx, &mut tx, &found, "instance.delete").await?;
+        return Ok(tx.commit().await?);
+    };
+    let toolbox_id = container.toolbox_id.clone();
     let toolbox = toolbox::lock(&mut tx, organization, &toolbox_id).await?;
     let toolbox = toolbox.ok_or_else(|| Error::internal("the toolbox of an instance does not exist"))?;
     let mut instance = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;

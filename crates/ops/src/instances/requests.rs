@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use waypost_core::id::{InstanceId, OrganizationId, ToolboxId};
+use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::instance::Instance;
 use waypost_core::{Code, Error, Result};
 use waypost_link::{Body, LinkError};
@@ -31,17 +31,10 @@ pub(super) async fn find(ops: &Ops, organization: &OrganizationId, id: &Instance
 /// Sends a request to the toolbox of an instance. Returns the body of its response. There is no time limit.
 ///
 /// # Errors
-/// `unavailable` if there is no link or it is lost; the error of the toolbox as described for [`error`].
+/// `conflict` for a remote server; `unavailable` if there is no link or it is lost; the error of the toolbox as described for
+/// [`error`].
 pub(super) async fn send(ops: &Ops, instance: &Instance, request: Request<Bytes>) -> Result<Body> {
-    send_to(ops, &instance.toolbox_id, request).await
-}
-
-/// Like [`send`], to a toolbox.
-///
-/// # Errors
-/// Those of [`send`].
-pub(super) async fn send_to(ops: &Ops, toolbox: &ToolboxId, request: Request<Bytes>) -> Result<Body> {
-    let response = ops.links().request(toolbox, request).await?;
+    let response = ops.links().request(&instance.container()?.toolbox_id, request).await?;
     let status = response.status();
     if status.is_success() {
         return Ok(response.into_body());
@@ -60,13 +53,12 @@ pub(super) async fn get(ops: &Ops, instance: &Instance, path: &str) -> Result<Bo
     within(TIMEOUT, send(ops, instance, request)).await
 }
 
-/// Fails with `unavailable` if the toolbox does not answer in time.
+/// Fails with `unavailable` if there is no answer in time.
 ///
 /// # Errors
 /// Those of `work`.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let late =
-        |_| Error::new(Code::Unavailable, "The toolbox did not answer in time. Try again.").with("reason", "timeout");
+    let late = |_| Error::new(Code::Unavailable, "There was no answer in time. Try again.").with("reason", "timeout");
     tokio::time::timeout(limit, work).await.map_err(late)?
 }
 

@@ -5,7 +5,7 @@
 //! goes on with the next instance, so that one broken instance does not keep the others on a value that may no longer be
 //! valid. A failed attempt is not repeated until the secret is rotated again, the instance is changed, or it is
 //! restarted. Instances on toolboxes that are not online wait until they are; stopped instances get the new value when
-//! they are started.
+//! they are started. Remote servers have no containers: they are checked with the new value, and nothing is rolled back.
 
 use waypost_core::access::authorize_operator;
 use waypost_core::caller::Ctx;
@@ -15,7 +15,7 @@ use waypost_core::toolbox::ToolboxState;
 use waypost_core::{Error, Result};
 use waypost_store::{Tx, instance as store, instance_source, toolbox};
 
-use super::deploy;
+use super::{deploy, notify_desired};
 use crate::Ops;
 
 /// The maximum number of secrets that [`advance_rotations`] considers at a time.
@@ -49,9 +49,11 @@ pub(crate) async fn advance(cx: &Ctx, ops: &Ops, organization: &OrganizationId, 
         return Ok(false);
     }
     for user in users.iter().filter(|user| user.is_outdated) {
-        let Some(toolbox) = toolbox::lock(&mut tx, organization, &user.toolbox_id).await? else { continue };
-        if toolbox.state(cx.now()) != ToolboxState::Online {
-            continue;
+        if let Some(toolbox) = &user.toolbox_id {
+            let toolbox = toolbox::lock(&mut tx, organization, toolbox).await?;
+            if toolbox.is_none_or(|toolbox| toolbox.state(cx.now()) != ToolboxState::Online) {
+                continue;
+            }
         }
         let Some(mut instance) = store::find(&mut tx, organization, &user.instance_id).await? else { continue };
         let is_running = instance.desired == DesiredRun::Running && !instance.is_removing;
@@ -61,7 +63,7 @@ pub(crate) async fn advance(cx: &Ctx, ops: &Ops, organization: &OrganizationId, 
         deploy(cx, &mut tx, &mut instance).await?;
         store::mark_rotation_attempted(&mut tx, organization, &instance.id).await?;
         tx.commit().await?;
-        ops.links().notify_desired(&instance.toolbox_id);
+        notify_desired(ops, &instance);
         return Ok(true);
     }
     Ok(false)

@@ -4,12 +4,12 @@ use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::deployment::Deployment;
 use waypost_core::id::{InstanceId, OrganizationId};
-use waypost_core::instance::{DesiredRun, Instance};
+use waypost_core::instance::{Backend, DesiredRun, Instance};
 use waypost_core::{Error, Result};
 use waypost_store::{Tx, deployment, instance as store, toolbox};
 use waypost_toolbox_proto::instance::InstanceState;
 
-use super::{InstanceView, deploy, lock, record_operation, rotation};
+use super::{InstanceView, deploy, lock, notify_desired, record_operation, remote, rotation};
 use crate::Ops;
 
 /// Starts a stopped instance. If a secret has been rotated while it was stopped, this is a new deployment.
@@ -26,12 +26,12 @@ pub async fn start(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inst
     }
     (instance.desired, instance.updated_at) = (DesiredRun::Running, cx.now());
     let deployment = match rotation::refresh_secrets(&mut tx, &mut instance).await? {
-        true => Some(deploy(cx, &mut tx, &mut instance).await?),
-        false => write(&mut tx, &instance).await?,
+        true => deploy(cx, &mut tx, &mut instance).await?,
+        false => write(cx, &mut tx, &mut instance).await?,
     };
     record_operation(cx, &mut tx, &instance, "instance.start").await?;
     tx.commit().await?;
-    ops.links().notify_desired(&instance.toolbox_id);
+    notify_desired(ops, &instance);
     Ok(InstanceView { instance, deployment })
 }
 
@@ -47,10 +47,10 @@ pub async fn stop(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Insta
         return with_deployment(&mut tx, instance).await;
     }
     (instance.desired, instance.updated_at) = (DesiredRun::Stopped, cx.now());
-    let deployment = write(&mut tx, &instance).await?;
+    let deployment = write(cx, &mut tx, &mut instance).await?;
     record_operation(cx, &mut tx, &instance, "instance.stop").await?;
     tx.commit().await?;
-    ops.links().notify_desired(&instance.toolbox_id);
+    notify_desired(ops, &instance);
     Ok(InstanceView { instance, deployment })
 }
 
@@ -67,19 +67,23 @@ pub async fn restart(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &In
     // The running container has read its secrets. A restart would use the current values in any case.
     let is_outdated = rotation::refresh_secrets(&mut tx, &mut instance).await?;
     let deployment = match is_outdated || instance.state == InstanceState::Failed {
-        true => Some(deploy(cx, &mut tx, &mut instance).await?),
-        false => write(&mut tx, &instance).await?,
+        true => deploy(cx, &mut tx, &mut instance).await?,
+        false => write(cx, &mut tx, &mut instance).await?,
     };
     record_operation(cx, &mut tx, &instance, "instance.restart").await?;
     tx.commit().await?;
-    ops.links().notify_desired(&instance.toolbox_id);
+    notify_desired(ops, &instance);
     Ok(InstanceView { instance, deployment })
 }
 
 /// Writes an instance without a new generation. Returns its current deployment.
-async fn write(tx: &mut Tx, instance: &Instance) -> Result<Option<Deployment>> {
+async fn write(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<Option<Deployment>> {
+    let Backend::Container(container) = &instance.backend else {
+        remote::restart_checks(cx, tx, instance).await?;
+        return Ok(None);
+    };
     store::update(tx, instance).await?;
-    toolbox::increment_revision(tx, &instance.organization_id, &instance.toolbox_id).await?;
+    toolbox::increment_revision(tx, &instance.organization_id, &container.toolbox_id).await?;
     Ok(deployment::list_current(tx, &instance.organization_id, &[&instance.id]).await?.pop())
 }
 

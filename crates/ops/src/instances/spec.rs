@@ -87,6 +87,21 @@ pub(super) async fn find_secrets(
         let message = format!("This version requires the secret `{}`. Create it, and assign it here.", missing.name);
         return Err(invalid(message).with("reason", "secret_missing"));
     }
+    let uses = find_uses(tx, organization, secrets).await?;
+    check_registry_secret(tx, organization, definition).await?;
+    Ok(uses)
+}
+
+/// Returns the uses of secrets with the current versions of their values.
+///
+/// # Errors
+/// `invalid_arguments` for `secrets` if one does not exist.
+pub(super) async fn find_uses(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    secrets: &BTreeMap<String, ToolSecretId>,
+) -> Result<Vec<SecretUse>> {
+    let invalid = |message: String| Error::invalid("secrets", message);
     let ids: Vec<_> = secrets.values().collect();
     let found = store::list_secrets(tx, organization, &ids).await?;
     let mut uses = Vec::with_capacity(secrets.len());
@@ -99,7 +114,6 @@ pub(super) async fn find_secrets(
         let version = u64::try_from(secret.version).map_err(Error::internal)?;
         uses.push(SecretUse { name: name.clone(), secret_id: id.clone(), version });
     }
-    check_registry_secret(tx, organization, definition).await?;
     Ok(uses)
 }
 

@@ -7,13 +7,14 @@ use waypost_content::name;
 use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId};
-use waypost_core::instance::Instance;
+use waypost_core::instance::{Backend, Container, Instance, RemoteServer};
 use waypost_core::{Error, Result};
 use waypost_store::instance_source::{self, InstanceSource};
-use waypost_store::{Tx, deployment, instance as store, toolbox};
+use waypost_store::{Tx, deployment, instance as store, remote_connection, toolbox};
 
 use super::create::check_capacity;
-use super::{InstanceView, deploy, lock, record_operation, spec};
+use super::remote::{self, NewRemoteServer};
+use super::{InstanceView, deploy, lock, notify_desired, record_operation, spec};
 use crate::Ops;
 
 /// Changes to an instance. Fields that are `None` stay unchanged.
@@ -29,9 +30,14 @@ pub struct InstancePatch {
     pub secrets: Option<BTreeMap<String, ToolSecretId>>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: Option<bool>,
+    /// The URL and transport of a remote server.
+    pub remote: Option<NewRemoteServer>,
 }
 
-/// Changes an instance. Any change except that of the name begins the deployment of a new generation: the old container
+/// Changes an instance. A remote server is checked again after any change except that of the name. An instance in containers
+/// cannot become a remote server or the other way round.
+///
+/// In containers, any change except that of the name begins the deployment of a new generation: the old container
 /// serves calls until the new one is healthy.
 ///
 /// A stopped instance stays stopped. Its deployment is complete when the toolbox has accepted the new generation; the server
@@ -50,14 +56,28 @@ pub async fn update(
 ) -> Result<InstanceView> {
     ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
     let name = patch.name.as_deref().map(|text| name::check("name", text)).transpose()?;
+    // Before the transaction, because it may read the database.
+    let remote = match &patch.remote {
+        Some(server) => Some(remote::prepare(cx, ops, organization, id, server).await?),
+        None => None,
+    };
     let mut tx = ops.store.begin().await?;
     // The capacity of the toolbox is checked under this lock.
     toolbox::lock_organization(&mut tx, organization).await?;
     let before = lock(&mut tx, organization, id).await?;
     let mut instance = before.clone();
     instance.name = name.unwrap_or(instance.name);
-    instance.learn_egress = patch.learn_egress.unwrap_or(instance.learn_egress);
-    apply_source(cx, &mut tx, &mut instance, patch).await?;
+    match &instance.backend {
+        Backend::Container(container) => {
+            let container = container.clone();
+            if remote.is_some() {
+                return Err(Error::invalid("remote", "This instance runs on a toolbox, so it has no URL."));
+            }
+            instance.learn_egress = patch.learn_egress.unwrap_or(instance.learn_egress);
+            apply_source(cx, &mut tx, &mut instance, (container, patch)).await?;
+        }
+        Backend::Remote(_) => apply_remote(&mut tx, &mut instance, remote, patch).await?,
+    }
     if instance == before {
         let deployment = deployment::list_current(&mut tx, organization, &[id]).await?.pop();
         return Ok(InstanceView { instance, deployment });
@@ -68,28 +88,34 @@ pub async fn update(
         store::update(&mut tx, &instance).await?;
         deployment::list_current(&mut tx, organization, &[id]).await?.pop()
     } else {
-        Some(deploy(cx, &mut tx, &mut instance).await?)
+        deploy(cx, &mut tx, &mut instance).await?
     };
     record_operation(cx, &mut tx, &instance, "instance.update").await?;
     tx.commit().await?;
-    ops.links().notify_desired(&instance.toolbox_id);
+    notify_desired(ops, &instance);
     Ok(InstanceView { instance, deployment })
 }
 
 /// Applies the changes of version, configuration and secrets. A change of one of them is validated together with the
 /// others.
-async fn apply_source(cx: &Ctx, tx: &mut Tx, instance: &mut Instance, patch: &InstancePatch) -> Result<()> {
+async fn apply_source(
+    cx: &Ctx,
+    tx: &mut Tx,
+    instance: &mut Instance,
+    (mut container, patch): (Container, &InstancePatch),
+) -> Result<()> {
     if patch.catalog_version_id.is_none() && patch.config.is_none() && patch.secrets.is_none() {
         return Ok(());
     }
     let organization = instance.organization_id.clone();
-    let current = instance_source::find(tx, &organization, &instance.catalog_version_id).await?;
+    let current = instance_source::find(tx, &organization, &container.catalog_version_id).await?;
     let current = current.ok_or_else(|| Error::internal("the version of an instance does not exist"))?;
-    let changed = patch.catalog_version_id.as_ref().filter(|id| **id != instance.catalog_version_id);
+    let changed = patch.catalog_version_id.as_ref().filter(|id| **id != container.catalog_version_id);
     let source = match changed {
         Some(id) => {
-            let source = find_upgrade(cx, tx, instance, &current, id).await?;
-            instance.catalog_version_id = id.clone();
+            let source = find_upgrade(cx, tx, &organization, (&container, &current, id)).await?;
+            container.catalog_version_id = id.clone();
+            instance.backend = Backend::Container(container);
             source
         }
         None => current,
@@ -99,8 +125,7 @@ async fn apply_source(cx: &Ctx, tx: &mut Tx, instance: &mut Instance, patch: &In
     }
     let definition = &source.version.definition;
     spec::check_config(definition, &instance.config)?;
-    let old: BTreeMap<_, _> =
-        instance.secrets.iter().map(|secret| (secret.name.clone(), secret.secret_id.clone())).collect();
+    let old = assigned(instance);
     let secrets = patch.secrets.as_ref().unwrap_or(&old);
     let uses = spec::find_secrets(tx, &organization, definition, secrets).await?;
     // A rotated value is not a change by the user.
@@ -110,14 +135,46 @@ async fn apply_source(cx: &Ctx, tx: &mut Tx, instance: &mut Instance, patch: &In
     Ok(())
 }
 
+/// Returns the secrets of an instance by their names.
+fn assigned(instance: &Instance) -> BTreeMap<String, ToolSecretId> {
+    instance.secrets.iter().map(|secret| (secret.name.clone(), secret.secret_id.clone())).collect()
+}
+
+/// Applies the changes of the URL and the headers of a remote server.
+async fn apply_remote(
+    tx: &mut Tx,
+    instance: &mut Instance,
+    remote: Option<RemoteServer>,
+    patch: &InstancePatch,
+) -> Result<()> {
+    let unused = [
+        ("catalog_version_id", patch.catalog_version_id.is_some()),
+        ("config", patch.config.as_ref().is_some_and(|config| !config.is_empty())),
+        ("learn_egress", patch.learn_egress == Some(true)),
+    ];
+    if let Some((field, _)) = unused.into_iter().find(|(_, is_set)| *is_set) {
+        return Err(Error::invalid(field, format!("A remote server has no `{field}`.")));
+    }
+    if let Some(remote) = remote {
+        // The tokens are for the former URL.
+        remote_connection::delete(tx, &instance.organization_id, &instance.id).await?;
+        instance.backend = Backend::Remote(remote);
+    }
+    if let Some(secrets) = patch.secrets.as_ref().filter(|secrets| **secrets != assigned(instance)) {
+        instance.secrets = remote::find_headers(tx, &instance.organization_id, secrets).await?;
+    }
+    if let Backend::Remote(server) = &instance.backend {
+        remote::check_authorization(server, &instance.secrets)?;
+    }
+    Ok(())
+}
+
 async fn find_upgrade(
     cx: &Ctx,
     tx: &mut Tx,
-    instance: &Instance,
-    current: &InstanceSource,
-    id: &CatalogVersionId,
+    organization: &OrganizationId,
+    (container, current, id): (&Container, &InstanceSource, &CatalogVersionId),
 ) -> Result<InstanceSource> {
-    let organization = &instance.organization_id;
     let source = spec::find_source(tx, organization, id).await?;
     if source.version.catalog_entry_id != current.version.catalog_entry_id {
         let message = "This version belongs to another catalogue entry. Create a new instance for it.";
@@ -125,7 +182,7 @@ async fn find_upgrade(
     }
     let (old, new) = (current.version.definition.resources, source.version.definition.resources);
     if old != new
-        && let Some(toolbox) = toolbox::find(tx, organization, &instance.toolbox_id).await?
+        && let Some(toolbox) = toolbox::find(tx, organization, &container.toolbox_id).await?
     {
         check_capacity(cx, tx, toolbox, Some(old), new).await?;
     }

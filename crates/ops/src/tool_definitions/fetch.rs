@@ -1,7 +1,5 @@
 //! Reads what the server of an instance lists.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -10,17 +8,13 @@ use waypost_core::instance::Instance;
 use waypost_core::tool_definition::{DefinitionKind, MAX_DEFINITIONS};
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::METHOD_NOT_FOUND;
-use waypost_mcp_wire::definition::split_list;
 use waypost_mcp_wire::revision::NEWEST_LEGACY;
-use waypost_mcp_wire::strict::{ResultMembers, text_of};
+use waypost_mcp_wire::strict::ResultMembers;
 
 use super::Listed;
 use crate::Ops;
-use crate::instances::call::{Call, LIST_KEY, MAX_RESPONSE_BYTES, TIMEOUT};
+use crate::instances::call::{Call, LIST_KEY, MAX_RESPONSE_BYTES, TIMEOUT, not_mcp};
 use crate::instances::requests::within;
-
-/// The maximum number of pages of a list.
-const MAX_PAGES: usize = 50;
 
 /// The capabilities of a server that stand for lists.
 #[derive(Default, Deserialize)]
@@ -56,10 +50,9 @@ pub async fn fetch(ops: &Ops, instance: &Instance) -> Result<Vec<Listed>> {
 
 async fn fetch_all(call: &Call<'_>) -> Result<Vec<Listed>> {
     let description = describe(call).await?;
-    let no_description = || no_list("initialize");
-    let members = ResultMembers::parse(description.get()).ok_or_else(no_description)?;
+    let members = ResultMembers::parse(description.get()).ok_or_else(not_mcp)?;
     let capabilities: Capabilities =
-        serde_json::from_str(members.capabilities.unwrap_or("{}")).map_err(|_| no_description())?;
+        serde_json::from_str(members.capabilities.unwrap_or("{}")).map_err(|_| not_mcp())?;
     let instructions = members.instructions.filter(|text| text.starts_with('"'));
     let mut listed: Vec<Listed> =
         instructions.and_then(|text| Listed::read(DefinitionKind::Instructions, text)).into_iter().collect();
@@ -85,64 +78,21 @@ async fn describe(call: &Call<'_>) -> Result<Box<RawValue>> {
 
 /// Adds everything of one kind. `left` is the number of bytes that the server may still send.
 async fn list(call: &Call<'_>, kind: DefinitionKind, left: &mut usize, listed: &mut Vec<Listed>) -> Result<()> {
-    let Some(method) = list_method(kind) else { return Ok(()) };
-    let mut cursor: Option<String> = None;
-    for _ in 0..MAX_PAGES {
-        let params = cursor.map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
-        let result = match call.request(method, &params, *left).await {
-            // Templates are optional, also for a server with resources.
-            Err(error) if error.details.get("server_code").is_some_and(|code| *code == METHOD_NOT_FOUND) => {
-                return Ok(());
-            }
-            result => result?,
-        };
-        *left = left.saturating_sub(result.get().len());
-        let members = ResultMembers::parse(result.get()).ok_or_else(|| no_list(method))?;
-        let items = split_list(list_of(kind, &members).ok_or_else(|| no_list(method))?);
-        for item in items.map_err(|_| no_list(method))?.into_iter().filter_map(|item| Listed::read(kind, item)) {
-            // The first one counts, as for clients that read the list in order.
-            if !listed.iter().any(|other| other.kind == kind && other.name == item.name) {
-                listed.push(item);
+    let added = call.list(kind, left, |text| {
+        let new = Listed::read(kind, text);
+        // The first one counts, as for clients that read the list in order.
+        listed.extend(new.filter(|new| !listed.iter().any(|other| other.kind == kind && other.name == new.name)));
+        match listed.len() > MAX_DEFINITIONS {
+            false => Ok(()),
+            true => {
+                let message = format!("The server lists more than {MAX_DEFINITIONS} tools, prompts and resources.");
+                Err(Error::new(Code::ToolServerError, message).with("reason", "too_large"))
             }
         }
-        if listed.len() > MAX_DEFINITIONS {
-            return Err(too_much(&format!(
-                "The server lists more than {MAX_DEFINITIONS} tools, prompts and resources."
-            )));
-        }
-        cursor = text_of(members.next_cursor).map(Cow::into_owned);
-        if cursor.is_none() {
-            return Ok(());
-        }
+    });
+    match added.await {
+        // Templates are optional, also for a server with resources.
+        Err(error) if error.details.get("server_code").is_some_and(|code| *code == METHOD_NOT_FOUND) => Ok(()),
+        result => result,
     }
-    Err(too_much(&format!("The server's answer to `{method}` has more than {MAX_PAGES} pages.")))
-}
-
-fn list_method(kind: DefinitionKind) -> Option<&'static str> {
-    match kind {
-        DefinitionKind::Tool => Some("tools/list"),
-        DefinitionKind::Prompt => Some("prompts/list"),
-        DefinitionKind::Resource => Some("resources/list"),
-        DefinitionKind::ResourceTemplate => Some("resources/templates/list"),
-        DefinitionKind::Instructions => None,
-    }
-}
-
-fn list_of<'a>(kind: DefinitionKind, result: &ResultMembers<'a>) -> Option<&'a str> {
-    match kind {
-        DefinitionKind::Tool => result.tools,
-        DefinitionKind::Prompt => result.prompts,
-        DefinitionKind::Resource => result.resources,
-        DefinitionKind::ResourceTemplate => result.resource_templates,
-        DefinitionKind::Instructions => None,
-    }
-}
-
-fn no_list(method: &str) -> Error {
-    Error::new(Code::ToolServerError, format!("The server did not answer `{method}` with a list."))
-        .with("reason", "no_mcp")
-}
-
-fn too_much(message: &str) -> Error {
-    Error::new(Code::ToolServerError, message).with("reason", "too_large")
 }

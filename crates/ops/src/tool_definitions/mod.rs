@@ -40,7 +40,7 @@ impl Listed {
     /// Reads an item of a list, or the instructions. Returns `None` if it has no valid name, so that nobody can use it.
     #[must_use]
     pub fn read(kind: DefinitionKind, text: &str) -> Option<Self> {
-        let (name, digest, problem) = match Definition::read(wire_kind(kind), text) {
+        let (name, digest, problem) = match Definition::read(kind, text) {
             Ok(Definition { name, digest, .. }) => (name, digest.to_hex(), None),
             Err(rejected) => {
                 let digest = HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
@@ -49,15 +49,5 @@ impl Listed {
         };
         let text = if text.len() > definition::MAX_DEFINITION_BYTES { String::new() } else { text.to_owned() };
         Some(Self { kind, name, digest, text, problem })
-    }
-}
-
-fn wire_kind(kind: DefinitionKind) -> definition::DefinitionKind {
-    match kind {
-        DefinitionKind::Tool => definition::DefinitionKind::Tool,
-        DefinitionKind::Prompt => definition::DefinitionKind::Prompt,
-        DefinitionKind::Resource => definition::DefinitionKind::Resource,
-        DefinitionKind::ResourceTemplate => definition::DefinitionKind::ResourceTemplate,
-        DefinitionKind::Instructions => definition::DefinitionKind::Instructions,
     }
 }

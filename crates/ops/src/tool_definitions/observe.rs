@@ -105,16 +105,20 @@ impl<'a> Difference<'a> {
 
 async fn insert(cx: &Ctx, tx: &mut Tx, instance: &Instance, new: &Listed) -> Result<ToolDefinition> {
     let organization = &instance.organization_id;
-    let content =
-        Content { catalog_version: &instance.catalog_version_id, kind: new.kind, name: &new.name, digest: &new.digest };
-    let same = store::list_by_content(tx, organization, content).await?;
+    let same = match instance.catalog_version_id() {
+        Some(catalog_version) => {
+            let content = Content { catalog_version, kind: new.kind, name: &new.name, digest: &new.digest };
+            store::list_by_content(tx, organization, content).await?
+        }
+        None => Vec::new(),
+    };
     let approved = same.into_iter().find(|other| other.state == ApprovalState::Approved);
     let approved = approved.filter(|_| new.problem.is_none());
     let row = ToolDefinition {
         id: ToolApprovalId::new(cx.now(), &*cx.random),
         organization_id: organization.clone(),
         instance_id: instance.id.clone(),
-        catalog_version_id: instance.catalog_version_id.clone(),
+        catalog_version_id: instance.catalog_version_id().cloned(),
         kind: new.kind,
         name: new.name.clone(),
         digest: new.digest.clone(),

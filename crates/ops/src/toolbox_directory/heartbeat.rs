@@ -88,6 +88,7 @@ pub(super) async fn apply_report(
     report: &InstanceReport,
     at: Timestamp,
 ) -> Result<()> {
+    let previous = own.state;
     let effect = apply(own, report);
     if effect == Effect::None {
         return Ok(());
@@ -95,7 +96,7 @@ pub(super) async fn apply_report(
     instance::update(tx, own).await?;
     if effect == Effect::StateChanged {
         let cause = own.health.as_ref().filter(|health| !health.ok).and_then(|health| health.message.clone());
-        notify::state_changed_at(cx, tx, own, at, cause.as_deref()).await?;
+        notify::state_changed_at(cx, tx, own, (previous, at), cause.as_deref()).await?;
     }
     Ok(())
 }

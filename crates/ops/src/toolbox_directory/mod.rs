@@ -154,7 +154,7 @@ impl ToolboxDirectory {
             Ok(id) => instance::find(tx, &toolbox.organization_id, &id).await?,
             Err(_) => None,
         };
-        let own = found.filter(|instance| instance.toolbox_id == toolbox.id);
+        let own = found.filter(|instance| instance.toolbox_id() == Some(&toolbox.id));
         if own.is_none() {
             tracing::warn!(toolbox = %toolbox.id, "ignored a message about an instance that the toolbox does not have");
         }

@@ -4,7 +4,7 @@ use waypost_core::Result;
 use waypost_core::caller::Ctx;
 use waypost_core::deployment::{Deployment, DeploymentState};
 use waypost_core::id::DeploymentId;
-use waypost_core::instance::{DesiredRun, Instance, SecretUse};
+use waypost_core::instance::{Backend, Container, DesiredRun, Instance, SecretUse};
 use waypost_store::{Tx, deployment as store, instance, instance_source, toolbox};
 use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep};
 use waypost_toolbox_proto::instance::InstanceState;
@@ -86,6 +86,7 @@ async fn complete(cx: &Ctx, tx: &mut Tx, own: &mut Instance, deployment: &Deploy
     own.observed_generation = own.observed_generation.max(deployment.generation);
     let is_waiting = matches!(own.state, InstanceState::Deploying | InstanceState::Failed);
     let is_changed = is_current && is_waiting;
+    let previous = own.state;
     if is_changed {
         own.state = match own.desired {
             DesiredRun::Running => InstanceState::Running,
@@ -94,7 +95,7 @@ async fn complete(cx: &Ctx, tx: &mut Tx, own: &mut Instance, deployment: &Deploy
     }
     instance::update(tx, own).await?;
     if is_changed {
-        notify::state_changed(cx, tx, own, None).await?;
+        notify::state_changed(cx, tx, own, previous, None).await?;
     }
     notify::deployment_complete(cx, tx, own, deployment).await
 }
@@ -103,9 +104,9 @@ async fn fail(cx: &Ctx, tx: &mut Tx, own: &mut Instance, error: &DeploymentError
     if own.state == InstanceState::Failed {
         return Ok(());
     }
-    own.state = InstanceState::Failed;
+    let previous = std::mem::replace(&mut own.state, InstanceState::Failed);
     instance::update(tx, own).await?;
-    notify::state_changed(cx, tx, own, Some(&error.cause)).await
+    notify::state_changed(cx, tx, own, previous, Some(&error.cause)).await
 }
 
 /// Restores the version, configuration and secrets of the generation that serves calls. The generation itself stays: the
@@ -116,7 +117,9 @@ async fn restore(tx: &mut Tx, own: &mut Instance) -> Result<()> {
         tracing::warn!(instance = %own.id, "an instance was rolled back to an unknown generation");
         return Ok(());
     };
-    own.catalog_version_id = served.catalog_version_id;
+    let toolbox_id = own.container()?.toolbox_id.clone();
+    own.backend =
+        Backend::Container(Container { catalog_version_id: served.catalog_version_id, toolbox_id: toolbox_id.clone() });
     own.config = served.config;
     // A secret that the user has replaced may have been deleted in the meantime.
     let ids: Vec<_> = served.secrets.iter().map(|used| &used.secret_id).collect();
@@ -126,5 +129,5 @@ async fn restore(tx: &mut Tx, own: &mut Instance) -> Result<()> {
     own.learn_egress = served.learn_egress;
     instance::update(tx, own).await?;
     instance::replace_secrets(tx, own).await?;
-    Ok(toolbox::increment_revision(tx, &own.organization_id, &own.toolbox_id).await?)
+    Ok(toolbox::increment_revision(tx, &own.organization_id, &toolbox_id).await?)
 }

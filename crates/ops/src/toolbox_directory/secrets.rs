@@ -90,7 +90,9 @@ async fn find_uses(tx: &mut Tx, own: &Instance, generation: u64) -> Result<Optio
     };
     Ok(match found {
         Some(found) => Some((found.catalog_version_id, found.secrets)),
-        None if generation == own.generation => Some((own.catalog_version_id.clone(), own.secrets.clone())),
+        None if generation == own.generation => {
+            Some((own.container()?.catalog_version_id.clone(), own.secrets.clone()))
+        }
         None => None,
     })
 }

@@ -15,7 +15,7 @@ use crate::audit::{Entry, record};
 use crate::passwords::ChosenPassword;
 use crate::sign_in_limits::AttemptKind;
 use crate::user_sessions::Browser;
-use crate::{Ops, invitations};
+use crate::{Ops, agents, invitations};
 
 /// The result of a password change.
 pub struct PasswordChange {
@@ -61,6 +61,7 @@ pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &Organization
         return Err(Error::new(Code::Conflict, message));
     }
     store::remove_member(&mut tx, organization, user).await?;
+    agents::delete_for_user(cx, &mut tx, organization, user).await?;
     invitations::revoke_by_inviter(cx, &mut tx, organization, user.as_str(), None).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str(), "left": true });

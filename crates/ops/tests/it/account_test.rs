@@ -30,8 +30,7 @@ pub fn authorization_request(cx: &Ctx, tenant: &Tenant) -> AuthorizationRequest 
     let now = cx.now();
     AuthorizationRequest {
         id: AuthorizationRequestId::new(now, &*cx.random),
-        organization_id: tenant.organization.id.clone(),
-        server_id: tenant.server.id.clone(),
+        issuer_id: (&tenant.server).into(),
         issuer: "https://way.example/s/one".into(),
         client_id: "client".into(),
         client_name: "Client".into(),
@@ -83,7 +82,8 @@ impl AccountTest {
         request: &AuthorizationRequest,
         code_request: CodeRequest<'_>,
     ) -> Result<IssuedCode> {
-        let tenant = if request.organization_id == self.one.organization.id { &self.one } else { &self.two };
+        let tenant =
+            if request.issuer_id.organization_id() == Some(&self.one.organization.id) { &self.one } else { &self.two };
         self.accounts.create_code(&self.client_context(tenant), request, code_request, CLIENT).await
     }
 

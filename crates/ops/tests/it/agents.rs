@@ -68,7 +68,10 @@ async fn acme(fixture: Fixture) -> Acme {
     fixture.create_instance(&org, "REGISTRY").await;
     fixture
         .execute(
-            "INSERT INTO instances SELECT 'ins_second', organization_id, 'second', 'second', 'Second',
+            "INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id, desired,
+                 state, generation, observed_generation, restarts, is_removing, health, config, learn_egress, rejected_egress,
+                 created_at, updated_at)
+             SELECT 'ins_second', organization_id, 'second', 'second', 'Second',
                  catalog_version_id, toolbox_id, desired, state, generation, observed_generation, restarts, is_removing,
                  health, config, learn_egress, rejected_egress, created_at, updated_at FROM instances"
                 .to_owned(),

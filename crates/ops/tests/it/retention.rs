@@ -1,13 +1,14 @@
 //! Tests that retention deletes only rows older than their retention period, while calls continue.
 
 use waypost_core::audit::AuditEvent;
-use waypost_core::id::{AuditEventId, ToolCallId};
+use waypost_core::call::{Call, CallMethod, CallOutcome};
+use waypost_core::id::{AgentId, AuditEventId, CallId, ToolCallId};
 use waypost_core::{Clock, SystemRandom};
 use waypost_ops::analytics;
 use waypost_ops::identity::Credentials;
 use waypost_ops::retention::{DeletedRows, RetentionPeriods, delete_old};
 use waypost_store::tool_call::{self, ToolCall};
-use waypost_store::{audit, counted_call, on, space};
+use waypost_store::{audit, call as gateway_call, counted_call, on, space};
 
 use crate::hosted::{HostedTest, hosted};
 
@@ -19,7 +20,7 @@ async fn count(hosted: &HostedTest, sql: &'static str) -> i64 {
     on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
 }
 
-/// Inserts calls, a call count and an audit event with the current time, and packs them a day later.
+/// Inserts calls, a call count, a call through the gateway and an audit event with the current time, and packs them a day later.
 async fn insert_rows(hosted: &HostedTest) {
     let (db, now) = (hosted.ops.store(), hosted.clock.now());
     let call = |n: i64| ToolCall {
@@ -56,6 +57,22 @@ async fn insert_rows(hosted: &HostedTest) {
         created_at: now,
     };
     audit::insert(&mut tx, &event).await.unwrap();
+    let through_gateway = Call {
+        id: CallId::new(now, &SystemRandom),
+        organization_id: hosted.org.clone(),
+        agent_id: AgentId::from_store("agt_1".to_owned()),
+        instance_id: None,
+        method: CallMethod::ToolsCall,
+        tool: "find".to_owned(),
+        outcome: CallOutcome::Denied,
+        duration_ms: 1,
+        upstream_ms: None,
+        request_bytes: 1,
+        response_bytes: 0,
+        argument_shape: "{}".to_owned(),
+        at: now,
+    };
+    gateway_call::insert(&mut tx, &[through_gateway]).await.unwrap();
     tx.commit().await.unwrap();
     hosted.clock.advance(DAY);
     analytics::pack_settled(db, &*hosted.clock).await.unwrap();
@@ -70,6 +87,7 @@ async fn old_rows_are_deleted_while_users_continue(hosted: HostedTest) {
         events: Some(365 * DAY),
         audit: Some(365 * DAY),
         deliveries: Some(365 * DAY),
+        gateway_calls: Some(365 * DAY),
     };
     hosted.clock.advance(364 * DAY - 1);
     assert_eq!(delete_old(&db, &*hosted.clock, &one_year).await.unwrap(), DeletedRows::default());
@@ -85,6 +103,7 @@ async fn old_rows_are_deleted_while_users_continue(hosted: HostedTest) {
     }
     let deleted = deletion.await.unwrap();
     assert!(deleted.tool_calls >= CALLS.unsigned_abs() && deleted.counted_calls == 1, "{deleted:?}");
+    assert_eq!((deleted.gateway_calls, count(&hosted, "SELECT count(*) FROM calls").await), (1, 0));
     assert_eq!(count(&hosted, "SELECT count(*) FROM counted_calls").await, 0);
     assert_eq!(count(&hosted, "SELECT count(*) FROM tool_calls WHERE tool = 'list_walkthroughs'").await, 0);
     assert_eq!(count(&hosted, "SELECT count(*) FROM audit_events WHERE act = 'test.old'").await, 0);

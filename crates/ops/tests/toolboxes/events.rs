@@ -5,12 +5,13 @@ use waypost_ops::instances::{self, NewInstance};
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 use waypost_toolbox_proto::message::{DaemonMessage, DeploymentOutcome, InstanceReport, ToolboxEvent};
 
-use crate::fixture::{Fixture, ended, report, secret, set_up, version};
+use crate::fixture::{Fixture, ended, report, secret, set_up, version, with};
 
 waypost_testkit::both!(extended set_up =>
     an_event_is_applied_once,
     a_toolbox_affects_only_its_own_instances,
     state_changes_are_reported,
+    a_server_that_flaps_is_reported_once_a_minute,
     crashes_are_recorded_and_bounded,
     rejected_destinations_are_bounded,
     secrets_are_opened_for_the_own_toolbox,
@@ -38,7 +39,7 @@ async fn a_toolbox_affects_only_its_own_instances(fixture: Fixture) {
     let own = fixture.daemon(org, "own").await;
     let neighbour = fixture.daemon(org, "neighbour").await;
     let stranger = fixture.daemon(other, "stranger").await;
-    let new = NewInstance { toolbox_id: Some(own.id.clone()), ..fixture.new_instance("search") };
+    let new = with(fixture.new_instance("search"), |new| new.toolbox_id = Some(own.id.clone()));
     let view = instances::create(cx, ops, org, &new).await.unwrap();
     let (id, deployment) = (view.instance.id.clone(), view.deployment.clone().unwrap());
     instances::delete(cx, ops, org, &id).await.unwrap();
@@ -94,13 +95,50 @@ async fn state_changes_are_reported(fixture: Fixture) {
     daemon.report(&id, 2, InstanceState::Failed).await;
     daemon.report(&id, 9, InstanceState::Running).await;
     assert_eq!(fixture.instance(&id).await.state, InstanceState::CrashLoop, "impossible reports are ignored");
-    let expected = ["deployment.complete", "instance.failed", "instance.unhealthy"];
-    assert_eq!(fixture.webhook_events().await, expected, "one for each change");
+    let expected = ["deployment.complete", "instance.failed", "instance.unhealthy", "upstream.down"];
+    assert_eq!(fixture.webhook_events().await, expected, "one for each change, and one within a minute");
     let events = instances::list_events(&fixture.cx, &fixture.ops, &fixture.org, &id, None, 9).await.unwrap();
     let mut messages: Vec<_> = events.iter().map(|event| event.message.as_str()).collect();
     messages.sort_unstable();
     assert_eq!(messages, ["crash_loop", "running", "running", "unhealthy: The server does not answer."]);
     assert!(events.iter().all(|event| event.created_at <= fixture.cx.now()));
+}
+
+async fn a_server_that_flaps_is_reported_once_a_minute(fixture: Fixture) {
+    fixture.subscribe().await;
+    let daemon = fixture.daemon(&fixture.org, "rack").await;
+    let id = fixture.create("search").await.instance.id;
+    // A server that has never served calls is not down.
+    daemon.report(&id, 1, InstanceState::Failed).await;
+    let count = || fixture.count("SELECT count(*) FROM webhook_deliveries WHERE event = 'upstream.down'");
+    assert_eq!(count().await, 0);
+    fixture.clock.advance(60_001);
+    for (after_ms, state, expected) in [
+        (0, InstanceState::Running, 0),
+        (0, InstanceState::Unhealthy, 1),
+        (30_000, InstanceState::Unhealthy, 1),
+        (0, InstanceState::CrashLoop, 1),
+        (0, InstanceState::Running, 1),
+        (29_000, InstanceState::Unhealthy, 1),
+        (60_001, InstanceState::Running, 1),
+        (0, InstanceState::CrashLoop, 2),
+        (60_001, InstanceState::Idle, 2),
+        (0, InstanceState::Stopped, 2),
+        (0, InstanceState::Running, 2),
+        (0, InstanceState::Unhealthy, 3),
+    ] {
+        fixture.clock.advance(after_ms);
+        daemon.report(&id, 1, state).await;
+        assert_eq!(count().await, expected, "{state} after {after_ms} ms");
+    }
+    const PAYLOAD: &str = "SELECT payload FROM webhook_deliveries WHERE event = 'upstream.down' ORDER BY id LIMIT 1";
+    let payload = fixture.text(PAYLOAD).await;
+    let payload: serde_json::Value = serde_json::from_str(&payload).unwrap();
+    assert_eq!(
+        (&payload["type"], &payload["data"]["instance"]["state"]),
+        (&"upstream.down".into(), &"unhealthy".into())
+    );
+    assert_eq!(payload["data"]["instance"]["id"], id.as_str());
 }
 
 async fn crashes_are_recorded_and_bounded(fixture: Fixture) {
@@ -141,7 +179,7 @@ async fn secrets_are_opened_for_the_own_toolbox(fixture: Fixture) {
     assert_eq!(daemon.secrets(&id, 2).await, None, "there is no such generation");
     // With the credentials of a registry.
     fixture.execute(format!("UPDATE tool_secrets SET name = 'REGISTRY' WHERE id = '{}'", secret(1, "SPARE"))).await;
-    let new = NewInstance { catalog_version_id: version(1, 2), ..fixture.new_instance("private") };
+    let new = with(fixture.new_instance("private"), |new| new.catalog_version_id = version(1, 2));
     let private = instances::create(cx, ops, org, &new).await.unwrap().instance.id;
     assert_eq!(daemon.secrets(&private, 1).await, None, "the credentials are malformed");
     fixture.rotate_secret(&secret(1, "SPARE"), "robot:pass:word\n").await;

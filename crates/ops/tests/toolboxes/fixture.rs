@@ -16,7 +16,7 @@ use waypost_core::seal::{Keyring, SealLocation};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Result};
 use waypost_link::Directory;
-use waypost_ops::instances::{InstanceView, NewInstance};
+use waypost_ops::instances::{InstanceView, NewContainer, NewInstance, NewServer};
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::toolbox_directory::ToolboxDirectory;
 use waypost_ops::webhooks::NewWebhook;
@@ -88,6 +88,14 @@ pub fn secret(n: u32, name: &str) -> ToolSecretId {
     ToolSecretId::from_store(format!("sec_{n:0>10}{name:0>6}"))
 }
 
+/// Returns an instance to create with a change to its container.
+pub fn with(mut new: NewInstance, change: impl FnOnce(&mut NewContainer)) -> NewInstance {
+    if let NewServer::Container(container) = &mut new.server {
+        change(container);
+    }
+    new
+}
+
 impl Fixture {
     /// Runs SQL statements.
     pub async fn execute(&self, sql: String) {
@@ -98,6 +106,12 @@ impl Fixture {
 
     /// Returns the result of a query for a number.
     pub async fn count(&self, sql: &str) -> i64 {
+        let mut conn = self.ops.store().read().await.unwrap();
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
+    }
+
+    pub async fn text(&self, sql: &str) -> String {
         let mut conn = self.ops.store().read().await.unwrap();
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
@@ -187,11 +201,13 @@ impl Fixture {
         NewInstance {
             slug: slug.to_owned(),
             name: None,
-            catalog_version_id: version(1, 1),
-            toolbox_id: None,
-            config: map(json!({ "root": "/data" })),
+            server: NewServer::Container(NewContainer {
+                catalog_version_id: version(1, 1),
+                toolbox_id: None,
+                config: map(json!({ "root": "/data" })),
+                learn_egress: false,
+            }),
             secrets: BTreeMap::from([("TOKEN".to_owned(), secret(1, "TOKEN"))]),
-            learn_egress: false,
         }
     }
 

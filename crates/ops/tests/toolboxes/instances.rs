@@ -14,7 +14,7 @@ use waypost_toolbox_proto::desired::{DesiredInstance, DesiredState};
 use waypost_toolbox_proto::instance::InstanceState;
 use waypost_toolbox_proto::message::{Capacity, DaemonMessage, DeploymentOutcome, Heartbeat, ToolboxEvent};
 
-use crate::fixture::{Fixture, MIB, code, failure, heartbeat, map, report, secret, set_up, version};
+use crate::fixture::{Fixture, MIB, code, failure, heartbeat, map, report, secret, set_up, version, with};
 
 waypost_testkit::both!(set_up =>
     the_limit_of_instances_is_exact,
@@ -83,28 +83,28 @@ async fn invalid_instances_are_rejected(fixture: Fixture) {
         ("slug", NewInstance { slug: "Search".into(), ..valid() }),
         ("slug", NewInstance { slug: "a--b".into(), ..valid() }),
         ("name", NewInstance { name: Some(" ".into()), ..valid() }),
-        ("catalog_version_id", NewInstance { catalog_version_id: version(2, 1), ..valid() }),
-        ("catalog_version_id", NewInstance { catalog_version_id: version(1, 9), ..valid() }),
-        ("catalog_version_id", NewInstance { catalog_version_id: version(1, 3), ..valid() }),
-        ("config", NewInstance { config: map(json!({})), ..valid() }),
-        ("config", NewInstance { config: map(json!({ "root": 1 })), ..valid() }),
-        ("config", NewInstance { config: map(json!({ "root": "/", "path": "/" })), ..valid() }),
-        ("config", NewInstance { config: map(json!({ "root": "/", "extra": "x" })), ..valid() }),
+        ("catalog_version_id", with(valid(), |new| new.catalog_version_id = version(2, 1))),
+        ("catalog_version_id", with(valid(), |new| new.catalog_version_id = version(1, 9))),
+        ("catalog_version_id", with(valid(), |new| new.catalog_version_id = version(1, 3))),
+        ("config", with(valid(), |new| new.config = map(json!({})))),
+        ("config", with(valid(), |new| new.config = map(json!({ "root": 1 })))),
+        ("config", with(valid(), |new| new.config = map(json!({ "root": "/", "path": "/" })))),
+        ("config", with(valid(), |new| new.config = map(json!({ "root": "/", "extra": "x" })))),
         ("secrets", NewInstance { secrets: secrets(&[]), ..valid() }),
         ("secrets", NewInstance { secrets: secrets(&[("TOKEN", token.clone()), ("OTHER", token.clone())]), ..valid() }),
         ("secrets", NewInstance { secrets: secrets(&[("TOKEN", secret(2, "TOKEN"))]), ..valid() }),
-        ("secrets", NewInstance { catalog_version_id: version(1, 2), ..valid() }),
-        ("toolbox_id", NewInstance { toolbox_id: Some(waypost_core::id::ToolboxId::new(&*cx.random)), ..valid() }),
+        ("secrets", with(valid(), |new| new.catalog_version_id = version(1, 2))),
+        ("toolbox_id", with(valid(), |new| new.toolbox_id = Some(waypost_core::id::ToolboxId::new(&*cx.random)))),
     ];
     for (field, new) in cases {
         let error = instances::create(cx, ops, org, &new).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)), "{new:?} {error}");
     }
-    let mismatch = NewInstance { config: map(json!({ "root": ["hunter2"] })), ..valid() };
+    let mismatch = with(valid(), |new| new.config = map(json!({ "root": ["hunter2"] })));
     let error = instances::create(cx, ops, org, &mismatch).await.unwrap_err();
     assert_eq!(error.details["path"], "config.root");
     assert!(!error.message.contains("hunter2"), "{error}");
-    let archived = NewInstance { catalog_version_id: version(1, 4), ..valid() };
+    let archived = with(valid(), |new| new.catalog_version_id = version(1, 4));
     assert_eq!(code(instances::create(cx, ops, org, &archived).await), Code::Conflict);
     assert_eq!(fixture.count("SELECT count(*) FROM instances").await, 0);
     assert_eq!(fixture.count("SELECT count(*) FROM deployments").await, 0);
@@ -151,9 +151,9 @@ async fn parallel_instances_do_not_exceed_the_budget(fixture: Fixture) {
     let beat = Heartbeat { capacity: small, ..heartbeat(Vec::new()) };
     daemon.receive(DaemonMessage::Heartbeat(beat)).await;
     let create = |n: u32| {
-        let (cx, ops, org, mut new) =
-            (cx.clone(), ops.clone(), org.clone(), fixture.new_instance(&format!("new-{n}-x")));
-        new.toolbox_id = n.is_multiple_of(2).then(|| daemon.id.clone());
+        let (cx, ops, org, new) = (cx.clone(), ops.clone(), org.clone(), fixture.new_instance(&format!("new-{n}-x")));
+        let toolbox = n.is_multiple_of(2).then(|| daemon.id.clone());
+        let new = with(new, |new| new.toolbox_id = toolbox);
         tokio::spawn(async move { instances::create(&cx, &ops, &org, &new).await.map(|_| ()) })
     };
     let tasks: Vec<_> = (2..10).map(create).collect();
@@ -188,9 +188,10 @@ async fn of_slugs_that_look_alike_one_is_created(fixture: Fixture) {
     // Another organisation may use the same slug.
     let theirs = fixture.daemon(&fixture.other, "rack").await;
     let secrets = BTreeMap::from([("TOKEN".to_owned(), secret(2, "TOKEN"))]);
-    let new = NewInstance { catalog_version_id: version(2, 1), secrets, ..fixture.new_instance("burn") };
+    let new =
+        NewInstance { secrets, ..with(fixture.new_instance("burn"), |new| new.catalog_version_id = version(2, 1)) };
     let created = instances::create(cx, ops, &fixture.other, &new).await.unwrap();
-    assert_eq!(created.instance.toolbox_id, theirs.id);
+    assert_eq!(created.instance.toolbox_id(), Some(&theirs.id));
 }
 
 async fn instances_are_placed_on_toolboxes_with_room(fixture: Fixture) {
@@ -201,10 +202,10 @@ async fn instances_are_placed_on_toolboxes_with_room(fixture: Fixture) {
     let beat = |gib| DaemonMessage::Heartbeat(Heartbeat { capacity: capacity(gib), ..heartbeat(Vec::new()) });
     small.receive(beat(1)).await;
     large.receive(beat(4)).await;
-    assert_eq!(fixture.create("a").await.instance.toolbox_id, large.id);
-    let chosen = NewInstance { toolbox_id: Some(small.id.clone()), ..fixture.new_instance("b") };
-    assert_eq!(instances::create(cx, ops, org, &chosen).await.unwrap().instance.toolbox_id, small.id);
-    let full = NewInstance { toolbox_id: Some(small.id.clone()), ..fixture.new_instance("c") };
+    assert_eq!(fixture.create("a").await.instance.toolbox_id(), Some(&large.id));
+    let chosen = with(fixture.new_instance("b"), |new| new.toolbox_id = Some(small.id.clone()));
+    assert_eq!(instances::create(cx, ops, org, &chosen).await.unwrap().instance.toolbox_id(), Some(&small.id));
+    let full = with(fixture.new_instance("c"), |new| new.toolbox_id = Some(small.id.clone()));
     let error = instances::create(cx, ops, org, &full).await.unwrap_err();
     assert_eq!(error.details["reason"], "no_capacity");
     assert_eq!(error.details["toolboxes"][0]["reason"], "512 MiB of memory are required, 307 MiB are free");
@@ -216,7 +217,7 @@ async fn instances_are_placed_on_toolboxes_with_room(fixture: Fixture) {
     assert!(error.message.contains("`large`: its heartbeats are missing"), "{error}");
     // A toolbox without a machine can be chosen, and waits for one.
     let (pending, _) = toolboxes::create(cx, ops, org, "pending").await.unwrap();
-    let waiting = NewInstance { toolbox_id: Some(pending.toolbox.id.clone()), ..fixture.new_instance("d") };
+    let waiting = with(fixture.new_instance("d"), |new| new.toolbox_id = Some(pending.toolbox.id.clone()));
     let waiting = instances::create(cx, ops, org, &waiting).await.unwrap().instance;
     instances::delete(cx, ops, org, &waiting.id).await.unwrap();
     assert_eq!(code(instances::get(cx, ops, org, &waiting.id).await), Code::NotFound, "removed at once");
@@ -239,6 +240,7 @@ async fn only_changes_of_the_specification_are_deployed(fixture: Fixture) {
         secrets: Some(fixture.new_instance("x").secrets),
         learn_egress: Some(false),
         name: Some("Other".into()),
+        remote: None,
     };
     update(same).await.unwrap();
     update(InstancePatch::default()).await.unwrap();

@@ -40,8 +40,7 @@ async fn one_forbidden_address_rejects_the_host() {
 /// connection uses a single lookup and connects to the address from that lookup.
 #[tokio::test]
 async fn the_connection_uses_the_address_that_was_checked() {
-    let good = Server::start("127.0.0.2", |_| response("200 OK", "", "checked")).await;
-    let bad = Server::start_on_port("127.0.0.1", good.port(), |_| response("200 OK", "", "inside")).await;
+    let [good, bad] = Server::start_two(["127.0.0.2", "127.0.0.1"], ["checked", "inside"]).await;
     let lookup = ScriptedLookup::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
     let lookups = lookup.lookups.clone();
     let outbound = route_with_lookup(policy_allowing(&["127.0.0.2/32"]), Arc::new(lookup));

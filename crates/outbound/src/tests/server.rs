@@ -1,5 +1,6 @@
 //! Loopback servers that send exactly the bytes that a test specifies.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -35,9 +36,22 @@ impl Server {
         Self::listen(SocketAddr::new(host.parse::<IpAddr>().unwrap(), 0), None, Arc::new(respond)).await
     }
 
-    /// Like [`Server::start`], on a given port.
-    pub async fn start_on_port(host: &str, port: u16, respond: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
-        Self::listen(SocketAddr::new(host.parse::<IpAddr>().unwrap(), port), None, Arc::new(respond)).await
+    /// Starts two servers with the same port on `hosts`, whose responses have the bodies `texts`.
+    pub async fn start_two(hosts: [&str; 2], texts: [&'static str; 2]) -> [Self; 2] {
+        let [first, second] = hosts.map(|host| host.parse::<IpAddr>().unwrap());
+        let listeners = loop {
+            let listener = TcpListener::bind(SocketAddr::new(first, 0)).await.unwrap();
+            // Another socket on the second host may have the same port.
+            match TcpListener::bind(SocketAddr::new(second, listener.local_addr().unwrap().port())).await {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                other => break [listener, other.unwrap()],
+            }
+        };
+        let mut texts = texts.into_iter();
+        listeners.map(|listener| {
+            let text = texts.next().unwrap();
+            Self::accept(listener, None, Arc::new(move |_: &str| response("200 OK", "", text)))
+        })
     }
 
     /// Starts a TLS server with a self-signed certificate for `names`; also returns that certificate in PEM.
@@ -54,7 +68,10 @@ impl Server {
     }
 
     async fn listen(address: SocketAddr, tls: Option<TlsAcceptor>, respond: Respond) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        Self::accept(TcpListener::bind(address).await.unwrap(), tls, respond)
+    }
+
+    fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, respond: Respond) -> Self {
         let (address, received) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
         let log = received.clone();
         tokio::spawn(async move {

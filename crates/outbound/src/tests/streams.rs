@@ -70,8 +70,7 @@ async fn size_idle_time_and_total_time_are_limited() {
 /// As in `lookup`: the connection uses the address that was checked, and each connection is checked.
 #[tokio::test]
 async fn streams_connect_only_to_checked_addresses() {
-    let good = Server::start("127.0.0.2", |_| response("200 OK", "", "checked")).await;
-    let bad = Server::start_on_port("127.0.0.1", good.port(), |_| response("200 OK", "", "inside")).await;
+    let [good, bad] = Server::start_two(["127.0.0.2", "127.0.0.1"], ["checked", "inside"]).await;
     let lookup = Arc::new(ScriptedLookup::new(&[&["127.0.0.2"], &["127.0.0.1"], &["127.0.0.2", "127.0.0.1"]]));
     let outbound = route_with_lookup(policy_allowing(&["127.0.0.2/32"]), lookup);
     let target = url(&format!("http://rebinding.example:{}/", good.port()));

@@ -6,11 +6,12 @@ use waypost_core::agent::{Agent, AgentKind, AgentState, AgentToken};
 use waypost_core::argument_rule::{ArgumentRule, Comparison};
 use waypost_core::grant::{AccessLevel, Grant, GrantedNames};
 use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, OrganizationId, ToolSetId, UserId};
+use waypost_core::tool_override::ToolOverride;
 use waypost_core::tool_set::{ToolSet, ToolSetMember};
 use waypost_store::agent_token::{TokenUse, USED_EVERY_MS};
 use waypost_store::grant::GrantFilter;
 use waypost_store::recorder::{Recorder, RecorderEntry};
-use waypost_store::{Conn, Db, Tx, agent, agent_token, grant, instance, system, tool_set};
+use waypost_store::{Conn, Db, Tx, agent, agent_token, grant, instance, system, tool_override, tool_set};
 
 use crate::fixture::{Fixture, NOW, execute};
 use crate::open;
@@ -186,7 +187,7 @@ async fn ended_tokens_are_deleted(TwoWorlds { mut tx, one, .. }: TwoWorlds) {
 async fn uses_are_recorded_at_most_once_a_minute(TwoWorlds { db, tx, one, .. }: TwoWorlds) {
     drop(tx);
     let (org, agent) = (&one.organization, agent_id("agt_1"));
-    let token_use = |at: Timestamp| TokenUse { token_id: token_id("agk_1"), agent_id: agent.clone(), at };
+    let token_use = |at: Timestamp| TokenUse { token_id: Some(token_id("agk_1")), agent_id: agent.clone(), at };
     let record = async |uses: &[Timestamp]| {
         let (recorder, done) = Recorder::start(db.clone());
         for at in uses {
@@ -317,6 +318,29 @@ async fn tool_sets_are_read_and_written(TwoWorlds { mut tx, one, two, .. }: TwoW
     assert_eq!(tool_set::count(&mut tx, &two.organization).await.unwrap(), 1);
 }
 
+async fn tool_overrides_are_read_and_written(TwoWorlds { mut tx, one, two, .. }: TwoWorlds) {
+    let (org, instance) = (&one.organization, instance_id("ins_1"));
+    let seeded = tool_override::list(&mut tx, org, Some(&instance)).await.unwrap();
+    assert_eq!(seeded.iter().map(|one| one.tool.as_str()).collect::<Vec<_>>(), ["search"]);
+    let new = ToolOverride { tool: "a.b".into(), name: None, description: Some("\"'é".into()), ..seeded[0].clone() };
+    tool_override::replace(&mut tx, &new).await.unwrap();
+    let all = [new.clone(), seeded[0].clone()];
+    assert_eq!(tool_override::list(&mut tx, org, Some(&instance)).await.unwrap(), all);
+    assert_eq!(tool_override::list(&mut tx, org, None).await.unwrap(), all);
+    assert_eq!(tool_override::list(&mut tx, &two.organization, Some(&instance)).await.unwrap(), []);
+    let changed = ToolOverride { name: Some("b".into()), description: None, ..new.clone() };
+    let foreign = ToolOverride { organization_id: two.organization.clone(), ..changed.clone() };
+    tool_override::replace(&mut tx, &foreign).await.unwrap();
+    assert_eq!(tool_override::list(&mut tx, org, None).await.unwrap(), all, "another organisation changes nothing");
+    tool_override::replace(&mut tx, &changed).await.unwrap();
+    assert_eq!(tool_override::list(&mut tx, org, None).await.unwrap(), [changed, seeded[0].clone()]);
+    assert!(!tool_override::delete(&mut tx, &two.organization, &instance, "a.b").await.unwrap());
+    assert!(tool_override::delete(&mut tx, org, &instance, "a.b").await.unwrap());
+    assert_eq!(tool_override::list(&mut tx, org, None).await.unwrap(), seeded);
+    let taken = ToolOverride { name: seeded[0].name.clone(), ..new };
+    assert!(tool_override::replace(&mut tx, &taken).await.unwrap_err().is_unique_violation());
+}
+
 async fn slugs_are_unique_in_an_organisation(TwoWorlds { db, tx, one, two }: TwoWorlds) {
     drop(tx);
     let insert = async |organization: &OrganizationId, slug: &str, skeleton: &str| {
@@ -392,6 +416,7 @@ waypost_testkit::both!(two_worlds =>
     uses_are_recorded_at_most_once_a_minute,
     grants_are_read_and_written,
     tool_sets_are_read_and_written,
+    tool_overrides_are_read_and_written,
     slugs_are_unique_in_an_organisation,
     deletions_cascade_and_changes_are_numbered,
 );

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use waypost_core::issuer::IssuerId;
 use waypost_core::oauth_client::{ApplicationType, ClientAuthMethod, OauthClient};
 use waypost_core::random::SeededRandom;
 use waypost_core::{Random, Timestamp};
@@ -28,7 +29,7 @@ async fn rows(conn: &mut Conn, table: LimitedTable) -> BTreeMap<String, i64> {
             "SELECT network, count(*) FROM oauth_clients WHERE used_at IS NULL AND server_id = 'srv_1' GROUP BY network"
         }
         LimitedTable::AuthorizationRequests => {
-            "SELECT network, count(*) FROM authorization_requests WHERE network IS NOT NULL GROUP BY network"
+            "SELECT network, count(*) FROM authorization_requests WHERE network IS NOT NULL AND server_id = 'srv_1' GROUP BY network"
         }
         LimitedTable::UserSignIns => {
             "SELECT network, count(*) FROM user_sign_ins WHERE provider = 'github' GROUP BY network"
@@ -38,6 +39,10 @@ async fn rows(conn: &mut Conn, table: LimitedTable) -> BTreeMap<String, i64> {
     rows.into_iter().collect()
 }
 
+fn issuer(fixture: &Fixture) -> IssuerId {
+    IssuerId::Server { organization_id: fixture.organization.clone(), server_id: fixture.server.clone() }
+}
+
 async fn insert(db: &Db, fixture: &Fixture, table: LimitedTable, (n, network): (i64, &str)) {
     let mut tx = db.begin().await.unwrap();
     let scope = if table == LimitedTable::UserSignIns { "github" } else { fixture.server.as_str() };
@@ -45,9 +50,8 @@ async fn insert(db: &Db, fixture: &Fixture, table: LimitedTable, (n, network): (
     match table {
         LimitedTable::OauthClients => {
             let client = OauthClient {
-                server_id: fixture.server.clone(),
+                issuer_id: issuer(fixture),
                 client_id: format!("new-{n}"),
-                organization_id: fixture.organization.clone(),
                 name: "Client".to_owned(),
                 redirect_uris: Vec::new(),
                 application_type: ApplicationType::Native,
@@ -113,7 +117,7 @@ async fn limits_hold_and_a_flood_evicts_only_its_own_rows(url: String) {
         }
     }
     let mut conn = db.read().await.unwrap();
-    let kept: i64 = on!(&mut conn, c => sqlx::query_scalar("SELECT count(*) FROM oauth_clients WHERE client_id = 'client'")
+    let kept: i64 = on!(&mut conn, c => sqlx::query_scalar("SELECT count(*) FROM oauth_clients WHERE client_id = 'client-1'")
         .fetch_one(c).await.unwrap());
     assert_eq!(kept, 1, "used clients are kept");
     let others = "SELECT count(*) FROM user_sign_ins WHERE provider <> 'github'";
@@ -153,12 +157,7 @@ async fn requests_with_a_code_are_kept(url: String) {
     };
     waypost_store::email_code::insert(&mut tx, &code).await.unwrap();
     let id = waypost_core::id::AuthorizationRequestId::from_store("new-1".to_owned());
-    let key = authorization_request::AuthorizationRequestKey {
-        organization: &fixture.organization,
-        server: &fixture.server,
-        id: &id,
-        browser_hash: "b",
-    };
+    let key = authorization_request::AuthorizationRequestKey { issuer: &issuer(&fixture), id: &id, browser_hash: "b" };
     assert!(authorization_request::complete(&mut tx, key, Timestamp(0)).await.unwrap());
     tx.commit().await.unwrap();
     for n in 3..30 {

@@ -12,10 +12,10 @@ INSERT INTO email_codes VALUES
     ('ecd_N', 'org_N', 'arq_N', 'Z@b.example', 'z@b.example', 'sign_in', 'hash', NULL, 0, 10, 11, NULL);
 INSERT INTO browser_sessions VALUES ('browser-N', 'org_N', 'eu_N', 'idn_N', 12, 13);
 INSERT INTO oauth_clients VALUES
-    ('srv_N', 'client', 'org_N', 'Client', '["http://127.0.0.1/cb"]', 'native', 'none', NULL, 14, 15, 15, '');
+    ('srv_N', 'client-N', 'org_N', 'Client', '["http://127.0.0.1/cb"]', 'native', 'none', NULL, 14, 15, 15, '');
 INSERT INTO oauth_consents VALUES ('srv_N', 'eu_N', 'client', 'http://127.0.0.1', 'org_N', 'walk', 16);
 INSERT INTO oauth_grants VALUES
-    ('ogr_N', 'org_N', 'srv_N', 'eu_N', 'client', 'Client', 'walk', 'https://docs.example/mcp', 1, NULL, 17, 18, NULL, NULL, NULL);
+    ('ogr_N', 'org_N', 'srv_N', 'eu_N', 'client', 'Client', 'walk', 'https://docs.example/mcp', 1, NULL, 17, 18, NULL, NULL, NULL, NULL);
 INSERT INTO authorization_codes VALUES ('code-N', 'ogr_N', 'client', 'http://127.0.0.1/cb', 'challenge', 19, 20, 21);
 INSERT INTO access_tokens VALUES ('access-N', 'ogr_N', 'walk', 22, 23, NULL);
 INSERT INTO refresh_tokens VALUES ('refresh-N', 'ogr_N', 1, 24);
@@ -62,11 +62,16 @@ INSERT INTO catalog_versions VALUES
     ('ctv_N', 'org_N', 'cat_N', '1.0.0',
      '{"source":{"image":"registry.example/search@sha256:0"},"transport":"stdio","registry_secret":"REGISTRY"}', 5);
 INSERT INTO tool_secrets VALUES ('sec_N', 'org_N', 'TOKEN', 'sealed', 2, 5, 6);
-INSERT INTO instances VALUES
+INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id, desired, state,
+        generation, observed_generation, restarts, is_removing, health, config, learn_egress, rejected_egress, created_at,
+        updated_at) VALUES
     ('ins_N', 'org_N', 'search', 'search', 'Search', 'ctv_N', 'tbx_N', 'running', 'running', 1, 1, 0, FALSE, NULL, '{}',
      FALSE, '[]', 5, 6);
+INSERT INTO remote_connections VALUES ('ins_N', 'org_N', 'https://id.example', 'sealed', 1, 27, 20, NULL, 'usr_N', 5, 6);
+INSERT INTO remote_connection_requests VALUES ('connect-N', 'org_N', 'ins_N', 'usr_N', 1, 'sealed', 5, 6);
 INSERT INTO instance_secrets VALUES ('ins_N', 'API_KEY', 'org_N', 'sec_N', 1, 0);
-INSERT INTO tool_definitions VALUES
+INSERT INTO tool_definitions (id, organization_id, instance_id, catalog_version_id, kind, name, digest, definition, problem,
+        is_current, state, class, reason, decided_by, decided_at, first_seen_at) VALUES
     ('apr_N', 'org_N', 'ins_N', 'ctv_N', 'tool', 'find', 'd0', '{"name":"find"}', NULL, TRUE, 'pending', NULL, NULL, NULL,
      NULL, 5);
 INSERT INTO deployments VALUES
@@ -75,8 +80,23 @@ INSERT INTO instance_events VALUES ('iev_N', 'org_N', 'ins_N', 'state', 'running
 INSERT INTO agents VALUES ('agt_N', 'org_N', 'Crawler', 'service', NULL, 'active', 5, 'usr_N', 6);
 INSERT INTO agents VALUES ('agt_personN', 'org_N', 'a@x.de', 'person', 'usr_N', 'active', 5, 'usr_N', NULL);
 INSERT INTO agent_tokens VALUES ('agk_N', 'org_N', 'agt_N', 'laptop', 'agent-N', 5, 9, 7, 7, 6);
+INSERT INTO authorization_requests VALUES
+    ('arq_gatewayN', NULL, NULL, 'browser', 'https://way.example/gateway', 'client', 'Client', 'http://127.0.0.1/cb', NULL,
+     'gateway', 'https://way.example/gateway/acme/mcp', NULL, 'challenge', NULL, NULL, 8, 9, NULL, NULL, NULL, NULL);
+INSERT INTO oauth_clients VALUES
+    (NULL, 'client-gatewayN', NULL, 'Client', '["http://127.0.0.1/cb"]', 'native', 'none', NULL, 14, 15, 15, '');
+INSERT INTO oauth_grants VALUES
+    ('ogr_personN', 'org_N', NULL, NULL, 'client', 'Client', 'gateway', 'https://way.example/gateway/acme/mcp', 1, NULL, 17,
+     1790000000000, NULL, NULL, NULL, 'agt_personN');
+INSERT INTO authorization_codes VALUES
+    ('code-person-N', 'ogr_personN', 'client', 'http://127.0.0.1/cb', 'challenge', 19, 20, 21);
+INSERT INTO access_tokens VALUES ('access-person-N', 'ogr_personN', 'gateway', 22, 1790000000000, NULL);
+INSERT INTO refresh_tokens VALUES ('refresh-person-N', 'ogr_personN', 1, 24);
 INSERT INTO grants VALUES
     ('grt_N', 'org_N', 'agt_N', 'ins_N', 'custom', '["search"]', '[]', '["notes://{id}"]',
      '[{"tool":"search","field":"limit","comparison":"at_most","value":5}]', 9, 5, 'usr_N');
+INSERT INTO calls VALUES
+    ('cal_N', 'org_N', 'agt_N', 'ins_N', 'tools/call', 'search', 'ok', 12, 9, 120, 2000, '{"query":"string"}', 9);
 INSERT INTO tool_sets VALUES ('set_N', 'org_N', 'research', 'research', 'Research', TRUE);
+INSERT INTO tool_overrides VALUES ('ins_N', 'search', 'org_N', 'find', 'Finds pages.');
 INSERT INTO tool_set_members VALUES ('set_N', 'ins_N', 'org_N', 0, '["search"]');

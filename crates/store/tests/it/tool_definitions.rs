@@ -35,7 +35,7 @@ fn definition(fixture: &Fixture, name: &str, digest: &str) -> ToolDefinition {
         id: id(&format!("apr_{name}_{digest}")),
         organization_id: fixture.organization.clone(),
         instance_id: instance(),
-        catalog_version_id: CatalogVersionId::from_store("ctv_1".to_owned()),
+        catalog_version_id: Some(CatalogVersionId::from_store("ctv_1".to_owned())),
         kind: DefinitionKind::Tool,
         name: name.to_owned(),
         digest: digest.to_owned(),
@@ -112,8 +112,8 @@ async fn definitions_with_the_same_content_are_found(TwoWorlds { mut tx, one, tw
     let new = definition(&one, "a", "d1");
     tool_definition::insert(&mut tx, &new).await.unwrap();
     tool_definition::insert(&mut tx, &definition(&one, "a", "d2")).await.unwrap();
-    let content =
-        Content { catalog_version: &new.catalog_version_id, kind: new.kind, name: &new.name, digest: &new.digest };
+    let version = new.catalog_version_id.as_ref().unwrap();
+    let content = Content { catalog_version: version, kind: new.kind, name: &new.name, digest: &new.digest };
     let found = tool_definition::list_by_content(&mut tx, &one.organization, content).await.unwrap();
     assert_eq!(found, std::slice::from_ref(&new));
     for other in [

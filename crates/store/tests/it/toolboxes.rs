@@ -3,7 +3,7 @@
 use waypost_core::Timestamp;
 use waypost_core::deployment::{Deployment, DeploymentState};
 use waypost_core::id::{DeploymentId, InstanceEventId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
-use waypost_core::instance::{DesiredRun, Instance, InstanceEvent, InstanceEventKind, SecretUse};
+use waypost_core::instance::{Backend, Container, DesiredRun, Instance, InstanceEvent, InstanceEventKind, SecretUse};
 use waypost_core::toolbox::Toolbox;
 use waypost_store::toolbox::{ClassUse, Joining, NewToken};
 use waypost_store::{Db, Tx, deployment, instance, instance_event, instance_source, system, toolbox};
@@ -59,8 +59,10 @@ fn new_instance(organization: &OrganizationId, slug: &str) -> Instance {
         organization_id: organization.clone(),
         slug: slug.to_owned(),
         name: "Name".to_owned(),
-        catalog_version_id: waypost_core::id::CatalogVersionId::from_store(format!("ctv_{n}")),
-        toolbox_id: ToolboxId::from_store(format!("tbx_{n}")),
+        backend: Backend::Container(Container {
+            catalog_version_id: waypost_core::id::CatalogVersionId::from_store(format!("ctv_{n}")),
+            toolbox_id: ToolboxId::from_store(format!("tbx_{n}")),
+        }),
         desired: DesiredRun::Running,
         state: InstanceState::Deploying,
         generation: 1,
@@ -83,7 +85,7 @@ fn new_deployment(instance: &Instance, generation: u64) -> Deployment {
         organization_id: instance.organization_id.clone(),
         instance_id: instance.id.clone(),
         generation,
-        catalog_version_id: instance.catalog_version_id.clone(),
+        catalog_version_id: instance.catalog_version_id().unwrap().clone(),
         config: instance.config.clone(),
         secrets: instance.secrets.clone(),
         learn_egress: true,
@@ -227,6 +229,7 @@ async fn instances_are_read_and_written(TwoWorlds { mut tx, one, two }: TwoWorld
     let org = &one.organization;
     let secret = SecretUse { name: "API_KEY".into(), secret_id: ToolSecretId::from_store("sec_1".into()), version: 2 };
     let mut new = Instance { secrets: vec![secret.clone()], ..new_instance(org, "new") };
+    let toolbox = new.toolbox_id().unwrap().clone();
     instance::insert(&mut tx, &new, "skeleton").await.unwrap();
     assert_eq!(instance::find(&mut tx, org, &new.id).await.unwrap(), Some(new.clone()));
     assert_eq!(instance::find(&mut tx, &two.organization, &new.id).await.unwrap(), None);
@@ -257,18 +260,18 @@ async fn instances_are_read_and_written(TwoWorlds { mut tx, one, two }: TwoWorld
     assert_eq!(slugs(&mut tx, Some("new"), 9).await, ["search"]);
     assert_eq!(slugs(&mut tx, None, 1).await, ["new"]);
     assert_eq!(instance::count(&mut tx, org).await.unwrap(), 1, "without those that are being removed");
-    assert_eq!(instance::list_by_toolbox(&mut tx, org, &new.toolbox_id).await.unwrap().len(), 2);
-    assert_eq!(instance::list_by_toolbox(&mut tx, &two.organization, &new.toolbox_id).await.unwrap(), []);
+    assert_eq!(instance::list_by_toolbox(&mut tx, org, &toolbox).await.unwrap().len(), 2);
+    assert_eq!(instance::list_by_toolbox(&mut tx, &two.organization, &toolbox).await.unwrap(), []);
     let class_use = ClassUse { class: ResourceClass::Medium, instances: 2 };
-    assert_eq!(toolbox::list_use(&mut tx, org, None).await.unwrap(), [(new.toolbox_id.clone(), class_use)]);
-    let of_toolbox = toolbox::list_use(&mut tx, org, Some(&new.toolbox_id)).await.unwrap();
-    assert_eq!(of_toolbox, [(new.toolbox_id.clone(), class_use)]);
-    assert_eq!(toolbox::list_use(&mut tx, &two.organization, Some(&new.toolbox_id)).await.unwrap(), []);
+    assert_eq!(toolbox::list_use(&mut tx, org, None).await.unwrap(), [(toolbox.clone(), class_use)]);
+    let of_toolbox = toolbox::list_use(&mut tx, org, Some(&toolbox)).await.unwrap();
+    assert_eq!(of_toolbox, [(toolbox.clone(), class_use)]);
+    assert_eq!(toolbox::list_use(&mut tx, &two.organization, Some(&toolbox)).await.unwrap(), []);
     assert!(!instance::delete(&mut tx, &two.organization, &new.id).await.unwrap());
     assert!(instance::delete(&mut tx, org, &new.id).await.unwrap());
-    instance::delete_by_toolbox(&mut tx, &two.organization, &new.toolbox_id).await.unwrap();
+    instance::delete_by_toolbox(&mut tx, &two.organization, &toolbox).await.unwrap();
     assert_eq!(slugs(&mut tx, None, 9).await, ["search"]);
-    instance::delete_by_toolbox(&mut tx, org, &new.toolbox_id).await.unwrap();
+    instance::delete_by_toolbox(&mut tx, org, &toolbox).await.unwrap();
     assert!(slugs(&mut tx, None, 9).await.is_empty());
 }
 

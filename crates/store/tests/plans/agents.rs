@@ -1,12 +1,16 @@
-//! The statements of agents, tokens, grants and tool sets.
+//! The statements of agents, tokens, grants, tool sets and calls.
 
+use waypost_core::Timestamp;
 use waypost_core::agent::{Agent, AgentToken};
+use waypost_core::call::{Call, CallOutcome};
 use waypost_core::grant::Grant;
-use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, ToolSetId};
+use waypost_core::id::{AgentId, AgentTokenId, CallId, GrantId, InstanceId, ToolSetId};
+use waypost_core::tool_override::ToolOverride;
 use waypost_core::tool_set::ToolSet;
 use waypost_store::agent_token::TokenUse;
+use waypost_store::call::CallFilter;
 use waypost_store::grant::GrantFilter;
-use waypost_store::{Tx, agent, agent_token, grant, instance, system, tool_set};
+use waypost_store::{Tx, agent, agent_token, call, grant, instance, system, tool_override, tool_set};
 
 use crate::fixture::{Fixture, NOW};
 
@@ -23,6 +27,8 @@ pub(super) async fn use_agents(tx: &mut Tx, one: &Fixture) {
     use_tokens(tx, one, &id).await;
     use_grants(tx, one, &id).await;
     use_tool_sets(tx, one).await;
+    use_tool_overrides(tx, one).await;
+    use_calls(tx, one, &id).await;
 }
 
 async fn use_tokens(tx: &mut Tx, one: &Fixture, agent: &AgentId) {
@@ -34,7 +40,7 @@ async fn use_tokens(tx: &mut Tx, one: &Fixture, agent: &AgentId) {
     let new = AgentToken { id: AgentTokenId::from_store("agk_new".into()), ..found };
     agent_token::insert(tx, org, &new, "new").await.unwrap();
     agent_token::revoke(tx, org, agent, &new.id, NOW).await.unwrap();
-    let token_use = TokenUse { token_id: new.id, agent_id: agent.clone(), at: NOW };
+    let token_use = TokenUse { token_id: Some(new.id), agent_id: agent.clone(), at: NOW };
     agent_token::record_uses(tx, &[token_use]).await.unwrap();
     agent_token::delete_surplus(tx, org, agent, NOW, 1).await.unwrap();
     agent_token::delete_ended(tx, NOW, 9).await.unwrap();
@@ -68,4 +74,46 @@ async fn use_tool_sets(tx: &mut Tx, one: &Fixture) {
     tool_set::insert(tx, &new, "new").await.unwrap();
     tool_set::delete(tx, org, &new.id).await.unwrap();
     instance::list_existing(tx, org, &[&InstanceId::from_store("ins_1".into())]).await.unwrap();
+}
+
+async fn use_tool_overrides(tx: &mut Tx, one: &Fixture) {
+    let (org, instance) = (&one.organization, InstanceId::from_store("ins_1".into()));
+    tool_override::list(tx, org, None).await.unwrap();
+    let found = tool_override::list(tx, org, Some(&instance)).await.unwrap().remove(0);
+    tool_override::replace(tx, &ToolOverride { tool: "new".into(), name: None, ..found }).await.unwrap();
+    tool_override::delete(tx, org, &instance, "new").await.unwrap();
+}
+
+async fn use_calls(tx: &mut Tx, one: &Fixture, agent: &AgentId) {
+    let (org, instance) = (&one.organization, InstanceId::from_store("ins_1".into()));
+    let after = CallId::floor(NOW);
+    let all = CallFilter {
+        agent: None,
+        instance: None,
+        tool: None,
+        outcome: None,
+        since: Timestamp(0),
+        until: Timestamp(i64::MAX),
+        after: None,
+    };
+    for filter in [
+        all,
+        CallFilter { after: Some(&after), tool: Some("search"), ..all },
+        CallFilter { agent: Some(agent), ..all },
+        CallFilter { instance: Some(&instance), ..all },
+        CallFilter { outcome: Some(CallOutcome::Ok), ..all },
+        CallFilter { outcome: Some(CallOutcome::Denied), ..all },
+        CallFilter { agent: Some(agent), instance: Some(&instance), outcome: Some(CallOutcome::Failed), ..all },
+    ] {
+        call::list(tx, org, filter, 9).await.unwrap();
+    }
+    call::summarize(tx, org, Timestamp(0), 9).await.unwrap();
+    let found = call::list(tx, org, all, 9).await.unwrap();
+    call::insert(
+        tx,
+        &found.into_iter().map(|call| Call { id: CallId::from_store("cal_new".into()), ..call }).collect::<Vec<_>>(),
+    )
+    .await
+    .unwrap();
+    call::delete_old(tx, Timestamp(1), 9).await.unwrap();
 }

@@ -33,6 +33,8 @@ const NO_TABLES: &[&str] = &["json_each", "batch", "source", "ranked", "CONSTANT
 const WHOLE_TABLE: &[(&str, &str)] = &[
     ("SELECT server_id FROM analytics_rollups WHERE EXISTS", "analytics_rollups"),
     ("SELECT id FROM servers WHERE EXISTS", "servers"),
+    // Without a value for LIMIT, PostgreSQL expects a tenth of the table. A statement with one is planned for it.
+    ("DELETE FROM oauth_grants WHERE (id) IN", "oauth_grants"),
 ];
 
 /// Inserts many rows and, on PostgreSQL, updates the statistics, so that the planner expects large tables. SQLite
@@ -48,7 +50,17 @@ pub(crate) async fn insert_many_rows(db: &Db, one: &Fixture) {
          {MANY} INSERT INTO progress (id, organization_id, end_user_id, server_id, walkthrough_id, version_id, status,
              completed_steps, started_at, last_activity_at, metadata)
          SELECT 'wp_c' || i, '{organization}', 'eu_c' || i, '{server}', '{walkthrough}', '{version}', 'in_progress', '',
-             {now}, {now}, '{{}}' FROM n;"
+             {now}, {now}, '{{}}' FROM n;
+         {MANY} INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name, scope, resource,
+             generation, created_at, expires_at)
+         SELECT 'ogr_c' || i, '{organization}', '{server}', 'eu_c' || i, 'client', 'Client', 'walk', 'https://a.example', 1,
+             {now}, {now} FROM n WHERE i <= 1000;
+         {MANY} INSERT INTO agents (id, organization_id, name, kind, state, created_at, created_by)
+         SELECT 'agt_c' || i, '{organization}', 'c' || i, 'service', 'active', {now}, 'usr_1' FROM n WHERE i <= 1000;
+         {MANY} INSERT INTO oauth_grants (id, organization_id, agent_id, client_id, client_name, scope, resource, generation,
+             created_at, expires_at)
+         SELECT 'ogr_d' || i, '{organization}', 'agt_c' || i, 'client', 'Client', 'gateway', 'https://a.example', 1, {now},
+             {now} FROM n WHERE i <= 1000;"
     );
     execute(&mut tx, sql).await;
     if db.dialect() == Dialect::Postgres {

@@ -4,8 +4,12 @@ use waypost_core::deployment::Deployment;
 use waypost_core::id::{CatalogVersionId, DeploymentId, InstanceEventId, InstanceId, ToolSecretId, ToolboxId};
 use waypost_core::instance::{Instance, InstanceEvent, InstanceEventKind};
 use waypost_core::toolbox::Toolbox;
+use waypost_store::remote_connection_request::RemoteConnectionRequest;
 use waypost_store::toolbox::{Joining, NewToken};
-use waypost_store::{Tx, deployment, instance, instance_event, instance_source, system, toolbox};
+use waypost_store::{
+    Tx, deployment, instance, instance_event, instance_source, remote_connection, remote_connection_request,
+    remote_server, system, toolbox,
+};
 
 use crate::fixture::{Fixture, NOW};
 
@@ -17,7 +21,13 @@ pub(super) async fn use_instances(tx: &mut Tx, one: &Fixture) {
     instance::find_by_slug(tx, org, "search").await.unwrap().unwrap();
     instance::find_slug_by_skeleton(tx, org, "search").await.unwrap().unwrap();
     instance::list(tx, org, Some("a"), 9).await.unwrap();
-    instance::list_by_toolbox(tx, org, &found.toolbox_id).await.unwrap();
+    instance::list_by_toolbox(tx, org, found.toolbox_id().unwrap()).await.unwrap();
+    remote_server::list_due(tx, NOW, 9).await.unwrap();
+    remote_server::reset_checks(tx, org, &id).await.unwrap();
+    remote_server::count_check(tx, &found, true).await.unwrap();
+    remote_server::update_health(tx, &found, NOW).await.unwrap();
+    remote_server::suspend_checks(tx, org, &id).await.unwrap();
+    use_connections(tx, one, &id).await;
     instance::count(tx, org).await.unwrap();
     instance::update(tx, &found).await.unwrap();
     instance::replace_secrets(tx, &found).await.unwrap();
@@ -50,6 +60,30 @@ pub(super) async fn use_instances(tx: &mut Tx, one: &Fixture) {
     let new = InstanceId::from_store("ins_new".into());
     instance::insert(tx, &Instance { id: new.clone(), slug: "new".into(), ..found }, "new").await.unwrap();
     instance::delete(tx, org, &new).await.unwrap();
+}
+
+async fn use_connections(tx: &mut Tx, one: &Fixture, id: &InstanceId) {
+    let org = &one.organization;
+    let connection = remote_connection::find(tx, org, id).await.unwrap().unwrap();
+    remote_connection::upsert(tx, &connection).await.unwrap();
+    remote_connection::lease_due(tx, NOW, NOW.plus(9), 9).await.unwrap();
+    remote_connection::lease(tx, (org, id), connection.revision, (NOW, NOW.plus(9))).await.unwrap();
+    remote_connection::complete_refresh(tx, &connection).await.unwrap();
+    remote_connection::delete_rejected(tx, &connection).await.unwrap();
+    remote_connection::delete(tx, org, id).await.unwrap();
+    let request = RemoteConnectionRequest {
+        state_hash: "connect-new".to_owned(),
+        organization_id: org.clone(),
+        instance_id: id.clone(),
+        user_id: one.user.clone(),
+        generation: 1,
+        request: "sealed".to_owned(),
+        created_at: NOW,
+        expires_at: NOW.plus(9),
+    };
+    remote_connection_request::replace(tx, &request).await.unwrap();
+    remote_connection_request::find_organization(tx, &one.user, "connect-new", NOW).await.unwrap().unwrap();
+    remote_connection_request::consume(tx, org, &one.user, "connect-new", NOW).await.unwrap().unwrap();
 }
 
 pub(super) async fn use_toolboxes(tx: &mut Tx, one: &Fixture) {

@@ -4,11 +4,12 @@ use waypost_core::Timestamp;
 use waypost_core::account::CodePurpose;
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::id::{
-    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, OauthConfigId, OauthGrantId, ProgressId,
+    AgentId, AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, OauthConfigId, OauthGrantId, ProgressId,
 };
+use waypost_core::issuer::IssuerId;
 use waypost_core::join::{Join, JoinUndo};
 use waypost_core::oauth_client::OauthClient;
-use waypost_core::oauth_grant::OauthGrant;
+use waypost_core::oauth_grant::{GrantOwner, OauthGrant};
 use waypost_core::progress::Attempt;
 use waypost_store::browser_session::NewBrowserSession;
 use waypost_store::email_code::NewEmailCode;
@@ -16,7 +17,7 @@ use waypost_store::open_rows::{LimitedTable, RowLimits};
 use waypost_store::progress::ProgressKey;
 use waypost_store::{
     Tx, account, authorization_request, browser_session, email_code, end_user, expired, identity, join, logo,
-    oauth_client, oauth_consent, oauth_grant, open_rows, session,
+    oauth_client, oauth_consent, oauth_grant, open_rows, session, system,
 };
 
 use crate::fixture::{Fixture, NOW};
@@ -75,23 +76,26 @@ pub(crate) async fn sign_in(tx: &mut Tx, one: &Fixture) {
 pub(crate) async fn authorize(tx: &mut Tx, one: &Fixture) {
     let (org, server, user) = (&one.organization, &one.server, &one.end_user);
     let id = AuthorizationRequestId::from_store("arq_1".to_owned());
-    let key =
-        authorization_request::AuthorizationRequestKey { organization: org, server, id: &id, browser_hash: "browser" };
+    let issuer = &IssuerId::Server { organization_id: org.clone(), server_id: server.clone() };
+    let owner = GrantOwner::EndUser { server_id: server.clone(), end_user_id: user.clone() };
+    let key = authorization_request::AuthorizationRequestKey { issuer, id: &id, browser_hash: "browser" };
     let request = authorization_request::find(tx, key, Timestamp(8)).await.unwrap().unwrap();
     let other = AuthorizationRequest { id: AuthorizationRequestId::from_store("arq_other".to_owned()), ..request };
     authorization_request::insert(tx, &other, "browser", "network").await.unwrap();
     let bounds = RowLimits { per_network: 0, per_scope: 0, share: 0 };
     let all = RowLimits { share: 100, ..bounds };
     for table in [LimitedTable::OauthClients, LimitedTable::AuthorizationRequests, LimitedTable::UserSignIns] {
-        open_rows::evict_excess(tx, table, server.as_str(), "other", bounds).await.unwrap();
-        open_rows::evict_excess(tx, table, server.as_str(), "other", all).await.unwrap();
+        for scope in [server.as_str(), IssuerId::GATEWAY] {
+            open_rows::evict_excess(tx, table, scope, "other", bounds).await.unwrap();
+            open_rows::evict_excess(tx, table, scope, "other", all).await.unwrap();
+        }
     }
     authorization_request::record_consent(tx, key, NOW).await.unwrap();
     authorization_request::complete(tx, key, NOW).await.unwrap();
-    let client = oauth_client::find(tx, org, server, "client", NOW).await.unwrap().unwrap();
+    let client = oauth_client::find(tx, issuer, "client-1", NOW).await.unwrap().unwrap();
     oauth_client::insert(tx, &OauthClient { client_id: "other".to_owned(), ..client }, "network").await.unwrap();
     oauth_client::find_nth_newest_unused(tx, server, 10).await.unwrap();
-    oauth_client::record_use(tx, server, "client", NOW).await.unwrap();
+    oauth_client::record_use(tx, issuer, "client-1", NOW).await.unwrap();
     let consent = oauth_consent::ConsentKey {
         organization: org,
         server,
@@ -110,8 +114,8 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &Fixture) {
         expires_at: NOW,
     };
     oauth_grant::insert(tx, &grant, &code).await.unwrap();
-    oauth_grant::consume_code(tx, org, server, "client", "hash", Timestamp(1)).await.unwrap();
-    oauth_grant::consume_code(tx, org, server, "client", "hash", NOW).await.unwrap();
+    oauth_grant::consume_code(tx, issuer, "client", "hash", Timestamp(1)).await.unwrap();
+    oauth_grant::consume_code(tx, issuer, "client", "hash", NOW).await.unwrap();
     let pair = oauth_grant::TokenPair {
         access_hash: "access".to_owned(),
         scope: "walk".to_owned(),
@@ -120,10 +124,10 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &Fixture) {
         generation: 1,
     };
     oauth_grant::insert_token_pair(tx, &grant.id, &pair, NOW).await.unwrap();
-    oauth_grant::refresh(tx, org, server, "client", "refresh", Timestamp(1), NOW).await.unwrap();
+    oauth_grant::refresh(tx, issuer, "client", "refresh", Timestamp(1), NOW).await.unwrap();
     oauth_grant::prune_tokens(tx, &grant.id, 0, 10).await.unwrap();
     oauth_grant::find_access_token(tx, org, server, "access", NOW).await.unwrap();
-    oauth_grant::find_by_token(tx, org, server, "client", "access").await.unwrap();
+    oauth_grant::find_by_token(tx, issuer, "client", "access").await.unwrap();
     oauth_grant::revoke_access_token(tx, "access", NOW).await.unwrap();
     oauth_grant::mark_revocation_recorded(tx, &grant.id, NOW, NOW).await.unwrap();
     oauth_grant::revoke(tx, org, &grant.id, "test", NOW).await.unwrap();
@@ -131,8 +135,13 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &Fixture) {
     oauth_grant::revoke_for_server(tx, org, server, "test", NOW).await.unwrap();
     let provider = OauthConfigId::from_store("oac_1".to_owned());
     oauth_grant::revoke_for_provider(tx, org, &provider, "test", NOW).await.unwrap();
-    oauth_grant::find_nth_newest(tx, org, server, user, 2).await.unwrap();
-    oauth_grant::delete_created_until(tx, org, server, user, Timestamp(1)).await.unwrap();
+    oauth_grant::find_nth_newest(tx, org, &owner, 2).await.unwrap();
+    oauth_grant::delete_created_until(tx, org, &owner, Timestamp(1)).await.unwrap();
+    let person = GrantOwner::Agent(AgentId::from_store("agt_person1".to_owned()));
+    oauth_grant::find_nth_newest(tx, org, &person, 2).await.unwrap();
+    system::find_person_token(tx, "access-person-1", NOW).await.unwrap();
+    system::list_person_grants(tx, &one.user, NOW).await.unwrap();
+    oauth_grant::delete_created_until(tx, org, &person, Timestamp(1)).await.unwrap();
     expired::delete(tx, NOW, 10).await.unwrap();
     oauth_client::delete_unused(tx, NOW, 10).await.unwrap();
     oauth_client::delete_idle(tx, NOW, 10).await.unwrap();

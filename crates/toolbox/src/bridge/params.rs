@@ -4,11 +4,9 @@ use std::collections::HashMap;
 
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use waypost_mcp_wire::Envelope;
 use waypost_mcp_wire::param_headers::ParamHeader;
-use waypost_mcp_wire::revision::header_value;
 
 /// The headers of each tool that has any.
 #[derive(Debug, Default)]
@@ -36,19 +34,17 @@ impl ParamHeaders {
         }
         let Ok(routing) = call.routing_params() else { return Vec::new() };
         let params = routing.name.as_deref().and_then(|name| self.0.get(name)).map_or(&[][..], Vec::as_slice);
-        let arguments = routing.arguments.and_then(|arguments| serde_json::from_str::<Value>(arguments.get()).ok());
-        let Some(arguments) = arguments.filter(|_| !params.is_empty()) else { return Vec::new() };
-        let header = |param: &ParamHeader| {
-            let value = HeaderValue::try_from(header_value(&param.text(&arguments)?)).ok()?;
-            Some((HeaderName::try_from(&param.name).ok()?, value))
+        let values = ParamHeader::values(params, routing.arguments.map(RawValue::get));
+        let header = |(name, value): (String, String)| {
+            Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
         };
-        params.iter().filter_map(header).collect()
+        values.into_iter().filter_map(header).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

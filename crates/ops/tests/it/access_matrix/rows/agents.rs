@@ -1,18 +1,26 @@
 //! The rows of agents, their tokens and grants, tool sets, and approvals.
 
+use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::grant::{AccessLevel, GrantedNames};
-use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, ToolApprovalId, ToolSetId};
+use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, OauthGrantId, ToolApprovalId, ToolSetId};
+use waypost_core::issuer::IssuerId;
 use waypost_core::tool_definition::Class;
 use waypost_core::tool_set::ToolSetMember;
 use waypost_ops::agent_tokens::CreateAgentToken;
 use waypost_ops::agents::AgentPatch;
+use waypost_ops::calls::ListCalls;
+use waypost_ops::gateway_url::GatewayResource;
 use waypost_ops::grants::{GrantFilter, GrantPatch, NewGrant};
 use waypost_ops::tool_approvals::ListToolApprovals;
+use waypost_ops::tool_overrides::ToolOverridePatch;
 use waypost_ops::tool_sets::{NewToolSet, ToolSetPatch};
-use waypost_ops::{agent_tokens, agents, grants, tool_approvals, tool_sets};
+use waypost_ops::{
+    agent_tokens, agents, calls, gateway_sign_in, grants, tool_approvals, tool_overrides, tool_sets, visibility,
+};
 
 use super::super::Access;
 use super::{Call, Row, row};
+use crate::account_test::authorization_request;
 
 pub(super) async fn agents(call: Call<'_>) -> Vec<Row> {
     let Call { cx, ops, tenant: t, new, .. } = call;
@@ -29,9 +37,16 @@ pub(super) async fn agents(call: Call<'_>) -> Vec<Row> {
         rules: Vec::new(),
         expires_at: None,
     };
-    let members = vec![ToolSetMember { instance_id: instance, tools: None }];
+    let request = &AuthorizationRequest { issuer_id: IssuerId::Gateway, ..authorization_request(cx, t) };
+    let resource = GatewayResource::new(&t.organization.slug, None).unwrap();
+    let members = vec![ToolSetMember { instance_id: instance.clone(), tools: None }];
     let new_set = NewToolSet { slug: "a".to_owned(), name: None, prefix: true, members };
     rows! {
+        Member gateway_sign_in::issue_code(cx, ops, request, "browser", org, &t.member.user_id);
+        Member gateway_sign_in::deny(cx, ops, request, "browser", Some(org));
+        User gateway_sign_in::find_membership(cx, ops, &resource);
+        User gateway_sign_in::list_clients(cx, ops);
+        User gateway_sign_in::disconnect_client(cx, ops, &OauthGrantId::from_store("ogr_0".into()));
         Admin agents::create(cx, ops, org, new);
         Admin agents::list(cx, ops, org, None, 1);
         Admin agents::get(cx, ops, org, agent);
@@ -51,6 +66,8 @@ pub(super) async fn agents(call: Call<'_>) -> Vec<Row> {
         Member tool_sets::resolve(cx, ops, org, "a");
         Admin tool_sets::update(cx, ops, org, set, &ToolSetPatch::default());
         Admin tool_sets::delete(cx, ops, org, set);
+        Admin visibility::list(cx, ops, org, agent);
+        Admin visibility::explain(cx, ops, org, agent, &instance);
     }
 }
 
@@ -60,6 +77,7 @@ pub(super) async fn approvals(call: Call<'_>) -> Vec<Row> {
     let (approval, instance) = (&ToolApprovalId::from_store("apr_0".into()), &InstanceId::from_store("ins_0".into()));
     let query = ListToolApprovals { limit: 1, ..ListToolApprovals::default() };
     let digests = ["d0".to_owned()];
+    let all_calls = ListCalls { limit: 1, ..ListCalls::default() };
     rows! {
         Member tool_approvals::list(cx, ops, org, &query);
         Member tool_approvals::get(cx, ops, org, approval);
@@ -67,5 +85,10 @@ pub(super) async fn approvals(call: Call<'_>) -> Vec<Row> {
         Admin tool_approvals::approve(cx, ops, org, approval, ("d0", Class::Read));
         Admin tool_approvals::approve_all(cx, ops, org, instance, (&digests, Class::Read));
         Admin tool_approvals::reject(cx, ops, org, approval, "");
+        Member tool_overrides::list(cx, ops, org, instance);
+        Member tool_overrides::list_tools(cx, ops, org, instance);
+        Admin tool_overrides::update(cx, ops, org, instance, &ToolOverridePatch::default());
+        Admin calls::list(cx, ops, org, &all_calls);
+        Admin calls::summarize(cx, ops, org);
     }
 }

@@ -41,7 +41,8 @@ pub(super) async fn sign_in(call: Call<'_>) -> Vec<Row> {
         Client logos::find_public(cx, ops, org);
         Client logos::get_branding(cx, ops, org);
     };
-    let registered = oauth_clients::register(cx, ops, &t.server, "network", &ClientRegistration::default()).await;
+    let registered =
+        oauth_clients::register(cx, ops, &(&t.server).into(), "network", &ClientRegistration::default()).await;
     let registered =
         registered.map_err(|error| error.cause.unwrap_or_else(|| Error::invalid("registration", error.description)));
     rows.push(row(Access::Client, &["oauth_clients", "register"], registered));

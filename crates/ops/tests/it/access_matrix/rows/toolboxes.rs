@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use waypost_core::id::{CatalogEntryId, CatalogVersionId, DeploymentId, InstanceId, ToolSecretId, ToolboxId};
 use waypost_core::seal::SecretText;
-use waypost_ops::instances::{InstancePatch, NewInstance};
+use waypost_ops::instances::connect::AuthorizationResponse;
+use waypost_ops::instances::{InstancePatch, NewContainer, NewInstance, NewServer};
 use waypost_ops::toolboxes::ToolboxPatch;
-use waypost_ops::{catalog, deployments, instances, tool_secrets, toolbox_counts, toolboxes};
+use waypost_ops::{
+    catalog, deployments, instances, remote_checks, remote_tokens, tool_secrets, toolbox_counts, toolboxes,
+};
 
 use super::super::Access;
 use super::{Call, Row, row};
@@ -43,11 +46,13 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
     let new_instance = NewInstance {
         slug: "a".to_owned(),
         name: None,
-        catalog_version_id: CatalogVersionId::from_store("ctv_0".into()),
-        toolbox_id: None,
-        config: serde_json::Map::new(),
+        server: NewServer::Container(NewContainer {
+            catalog_version_id: CatalogVersionId::from_store("ctv_0".into()),
+            toolbox_id: None,
+            config: serde_json::Map::new(),
+            learn_egress: false,
+        }),
         secrets: BTreeMap::new(),
-        learn_egress: false,
     };
     rows! {
         Admin toolboxes::create(cx, ops, org, new);
@@ -70,6 +75,10 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
         Member instances::resolve(cx, ops, org, "a");
         Member instances::list_events(cx, ops, org, instance, None, 1);
         Admin instances::update(cx, ops, org, instance, &InstancePatch::default());
+        Member instances::connect::find(cx, ops, org, instance);
+        Admin instances::connect::begin(cx, ops, org, instance, "https://way.example");
+        User instances::connect::find_organization(cx, ops, "state");
+        Admin instances::connect::finish(cx, ops, org, &AuthorizationResponse::default());
         Admin instances::start(cx, ops, org, instance);
         Admin instances::stop(cx, ops, org, instance);
         Admin instances::restart(cx, ops, org, instance);
@@ -81,6 +90,8 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
         Admin instances::logs::check(cx, ops, org, instance);
         Member instances::stats::list(cx, ops, org, instance);
         Operator instances::advance_rotations(cx, ops);
+        Operator remote_checks::check_due(cx, ops);
+        Operator remote_tokens::refresh_due(cx, ops);
         Member deployments::list(cx, ops, org, instance, None, 1);
         Member deployments::get(cx, ops, org, instance, deployment);
         Operator deployments::end_offline(cx, ops);

@@ -5,66 +5,90 @@ use std::collections::HashSet;
 use waypost_core::Timestamp;
 use waypost_core::grant::{Grant, Target, covers};
 use waypost_core::tool_definition::{DefinitionKind, ToolDefinition};
+use waypost_core::tool_override::ToolOverride;
 use waypost_core::tool_set::{ToolSet, ToolSetMember};
 use waypost_core::uri_template::UriTemplate;
 use waypost_mcp_wire::names::{public_name, public_uri, split_public_uri};
-use waypost_ops::tool_access::{AccessibleServer, AgentAccess};
+
+use crate::tool_access::{AccessibleServer, AgentAccess};
 
 /// What an agent sees at `now`.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
     access: &'a AgentAccess,
     tool_set: Option<&'a ToolSet>,
     now: Timestamp,
 }
 
 /// A definition under its public name.
-pub(crate) struct Item<'a> {
-    pub(crate) server: &'a AccessibleServer,
-    pub(crate) definition: &'a ToolDefinition,
-    pub(crate) public: String,
+#[derive(Debug, Clone)]
+pub struct Item<'a> {
+    /// The server that lists it.
+    pub server: &'a AccessibleServer,
+    /// The definition.
+    pub definition: &'a ToolDefinition,
+    /// The name or URI by which agents know it.
+    pub public: String,
+    /// The description in place of that of the definition, if an admin has set one.
+    pub description: Option<&'a str>,
 }
 
 /// The target of a call.
-pub(crate) struct Found<'a> {
-    pub(crate) server: &'a AccessibleServer,
-    pub(crate) definition: &'a ToolDefinition,
-    /// What is used. For a resource of a template, `definition` is the template.
+#[derive(Debug, Clone)]
+pub struct Found<'a> {
+    /// The server that lists it.
+    pub server: &'a AccessibleServer,
+    /// The definition. For a resource of a template, that of the template.
+    pub definition: &'a ToolDefinition,
+    /// The kind of what is used.
     kind: DefinitionKind,
     /// The name or URI by which the server knows it.
-    pub(crate) original: String,
+    pub original: String,
     /// The grants of the agent for this server.
-    pub(crate) grants: &'a [Grant],
+    pub grants: &'a [Grant],
 }
 
 impl Found<'_> {
     /// Returns the target for the rules of grants.
-    pub(crate) fn target(&self) -> Target<'_> {
+    #[must_use]
+    pub fn target(&self) -> Target<'_> {
         Target { kind: self.kind, name: &self.original, class: self.definition.class }
+    }
+}
+
+impl AccessibleServer {
+    /// Returns the name and the description of a tool for agents, if an admin has set them.
+    fn tool_override(&self, kind: DefinitionKind, name: &str) -> Option<&ToolOverride> {
+        self.overrides.get(name).filter(|_| kind == DefinitionKind::Tool)
     }
 }
 
 impl<'a> View<'a> {
     /// Returns what an agent sees. With a tool set, only what belongs to it.
-    pub(crate) fn new(access: &'a AgentAccess, tool_set: Option<&'a ToolSet>, now: Timestamp) -> Self {
+    #[must_use]
+    pub fn new(access: &'a AgentAccess, tool_set: Option<&'a ToolSet>, now: Timestamp) -> Self {
         Self { access, tool_set, now }
     }
 
     /// Returns all definitions of one kind, without those whose public name another one has.
-    pub(crate) fn items(&self, kind: DefinitionKind) -> Vec<Item<'a>> {
+    #[must_use]
+    pub fn items(&self, kind: DefinitionKind) -> Vec<Item<'a>> {
         let mut names = HashSet::new();
         let mut items = Vec::new();
         for (server, definition) in self.servers().flat_map(|server| self.definitions(server, kind)) {
             let public = self.public(server, kind, &definition.name);
             if names.insert(public.clone()) {
-                items.push(Item { server, definition, public });
+                let own = server.tool_override(kind, &definition.name);
+                let description = own.and_then(|own| own.description.as_deref());
+                items.push(Item { server, definition, public, description });
             }
         }
         items
     }
 
     /// Returns the tool or prompt with this public name.
-    pub(crate) fn find_named(&self, kind: DefinitionKind, public: &str) -> Option<Found<'a>> {
+    #[must_use]
+    pub fn find_named(&self, kind: DefinitionKind, public: &str) -> Option<Found<'a>> {
         let (server, definition) =
             self.servers().filter(|server| self.may_contain(server, public)).find_map(|server| {
                 let mut definitions = self.definitions(server, kind);
@@ -76,7 +100,8 @@ impl<'a> View<'a> {
     /// Returns the resource with this public URI: one that the server lists, or one of a template. If the server lists the
     /// resource, its own approval decides, so that a template gives no access to what was classified differently, or
     /// was not approved.
-    pub(crate) fn find_resource(&self, public: &str) -> Option<Found<'a>> {
+    #[must_use]
+    pub fn find_resource(&self, public: &str) -> Option<Found<'a>> {
         let (server, uri) = self.split(public)?;
         if server.quarantined_resources.contains(uri) {
             return None;
@@ -90,7 +115,8 @@ impl<'a> View<'a> {
     }
 
     /// Returns the template with this public URI template.
-    pub(crate) fn find_template(&self, public: &str) -> Option<Found<'a>> {
+    #[must_use]
+    pub fn find_template(&self, public: &str) -> Option<Found<'a>> {
         let (server, template) = self.split(public)?;
         let mut templates = self.definitions(server, DefinitionKind::ResourceTemplate);
         let found = templates.find(|(_, listed)| listed.name == template);
@@ -116,7 +142,7 @@ impl<'a> View<'a> {
         self.tool_set?.members.iter().find(|member| member.instance_id == server.instance.id)
     }
 
-    /// Returns the granted definitions of one kind.
+    /// Returns the granted definitions of one kind, without the tools whose name belongs to another one.
     fn definitions(
         &self,
         server: &'a AccessibleServer,
@@ -126,7 +152,11 @@ impl<'a> View<'a> {
         let is_granted = move |definition: &&ToolDefinition| {
             covers(grants, now, Target { kind, name: &definition.name, class: definition.class })
         };
-        self.approved(server, kind).filter(is_granted).map(move |definition| (server, definition))
+        let is_shadowed = move |definition: &ToolDefinition| {
+            kind == DefinitionKind::Tool && server.shadowed_tools.contains(&definition.name)
+        };
+        let granted = self.approved(server, kind).filter(is_granted);
+        granted.filter(move |definition| !is_shadowed(definition)).map(move |definition| (server, definition))
     }
 
     /// Returns the approved definitions of one kind that belong to the address, granted or not.
@@ -149,6 +179,8 @@ impl<'a> View<'a> {
 
     fn public(&self, server: &AccessibleServer, kind: DefinitionKind, name: &str) -> String {
         let slug = &server.instance.slug;
+        let renamed = server.tool_override(kind, name).and_then(|own| own.name.as_deref());
+        let name = renamed.unwrap_or(name);
         match kind {
             _ if !self.has_prefix() => name.to_owned(),
             DefinitionKind::Resource | DefinitionKind::ResourceTemplate => public_uri(slug, name),

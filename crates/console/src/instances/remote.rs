@@ -1,0 +1,281 @@
+//! The form that connects to a remote server, and the configuration of one.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::State;
+use waypost_core::instance::{Backend, RemoteServer};
+use waypost_core::{Error, Result};
+use waypost_ops::instances::remote::NewRemoteServer;
+use waypost_ops::instances::{self, InstancePatch, NewInstance, NewServer};
+use waypost_toolbox_proto::entry::Transport;
+
+use super::{InstanceContext, InstanceHeader, secrets_form};
+use crate::Console;
+use crate::form::Form;
+use crate::layout::{CurrentOrganization, Layout};
+use crate::session::Member;
+use crate::view::{self, FormError, PageError, PageResult};
+
+const CREATED: &str =
+    "Created. The connection is tested, or waits until you choose Connect if the server requires OAuth.";
+/// The number of empty rows for further headers.
+const EMPTY_ROWS: usize = 2;
+
+/// A header whose value is a secret.
+#[derive(Default, Clone)]
+struct HeaderRow {
+    name: String,
+    /// The ID of the secret.
+    secret: String,
+}
+
+/// The fields of the form.
+#[derive(Default)]
+struct RemoteFields {
+    slug: String,
+    name: String,
+    /// The URL. Empty keeps the current one.
+    url: String,
+    transport: String,
+    /// Whether the server requires OAuth.
+    oauth: bool,
+    headers: Vec<HeaderRow>,
+}
+
+impl RemoteFields {
+    fn from_pairs(pairs: &[(String, String)]) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in pairs {
+            match name.as_str() {
+                "slug" => value.trim().clone_into(&mut fields.slug),
+                "name" => fields.name.clone_from(value),
+                "url" => value.trim().clone_into(&mut fields.url),
+                "transport" => fields.transport.clone_from(value),
+                "oauth" => fields.oauth = true,
+                "header" => fields.headers.push(HeaderRow { name: value.trim().to_owned(), ..HeaderRow::default() }),
+                "secret" => {
+                    if let Some(row) = fields.headers.last_mut() {
+                        row.secret.clone_from(value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        fields.headers.retain(|row| !row.name.is_empty() || !row.secret.is_empty());
+        fields
+    }
+
+    /// # Errors
+    /// `invalid_arguments` for `secrets` if a row is incomplete, or two have the same name.
+    fn secrets(&self) -> Result<BTreeMap<String, waypost_core::id::ToolSecretId>> {
+        let mut secrets = BTreeMap::new();
+        for row in &self.headers {
+            let incomplete = "Enter a name and select a secret for each header.";
+            if row.name.is_empty() {
+                return Err(Error::invalid("secrets", incomplete));
+            }
+            let id = row.secret.parse().map_err(|_| Error::invalid("secrets", incomplete))?;
+            if secrets.insert(row.name.clone(), id).is_some() {
+                return Err(Error::invalid("secrets", format!("The header `{}` is set twice.", row.name)));
+            }
+        }
+        Ok(secrets)
+    }
+
+    /// # Errors
+    /// `invalid_arguments` for `transport`.
+    fn server(&self) -> Result<NewRemoteServer> {
+        let transport = self.transport.parse::<Transport>();
+        let transport = transport.map_err(|_| Error::invalid("transport", "Select one of the transports."))?;
+        Ok(NewRemoteServer { url: self.url.clone(), transport, is_oauth: self.oauth })
+    }
+}
+
+#[derive(Template)]
+#[template(path = "instances/connect.html")]
+struct ConnectPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
+    fields: RemoteFields,
+    secrets: Vec<(String, String)>,
+}
+
+#[derive(Template)]
+#[template(path = "instances/remote_configuration.html")]
+struct RemoteConfigurationPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    header: InstanceHeader,
+    form_error: FormError,
+    fields: RemoteFields,
+    secrets: Vec<(String, String)>,
+    origin: String,
+}
+
+fn transports() -> Vec<(String, &'static str)> {
+    vec![
+        (Transport::StreamableHttp.to_string(), "Streamable HTTP"),
+        (Transport::Sse.to_string(), "HTTP with SSE (2024-11-05)"),
+    ]
+}
+
+/// Returns the rows of the form: those that are filled, and some empty ones.
+fn rows(headers: &[HeaderRow]) -> Vec<(usize, HeaderRow)> {
+    let empty = std::iter::repeat_n(HeaderRow::default(), EMPTY_ROWS);
+    headers.iter().cloned().chain(empty).enumerate().map(|(index, row)| (index + 1, row)).collect()
+}
+
+impl ConnectPage {
+    fn rows(&self) -> Vec<(usize, HeaderRow)> {
+        rows(&self.fields.headers)
+    }
+
+    fn transports(&self) -> Vec<(String, &'static str)> {
+        transports()
+    }
+}
+
+impl RemoteConfigurationPage {
+    fn rows(&self) -> Vec<(usize, HeaderRow)> {
+        rows(&self.fields.headers)
+    }
+
+    fn transports(&self) -> Vec<(String, &'static str)> {
+        transports()
+    }
+
+    fn can_edit(&self) -> bool {
+        self.org.is_admin() && !self.header.is_removing
+    }
+}
+
+async fn connect_page(console: &Console, member: &Member, fields: RemoteFields) -> Result<ConnectPage, PageError> {
+    let layout = member.layout.clone().with_section("instances");
+    let secrets = secrets_form::options(&member.cx, console, &member.organization_id).await;
+    let secrets = secrets.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+    Ok(ConnectPage { layout, org: member.org.clone(), form_error: FormError::default(), fields, secrets })
+}
+
+pub(super) async fn show_connect(State(console): State<Console>, member: Member) -> PageResult {
+    Ok(view::page(&connect_page(&console, &member, RemoteFields::default()).await?))
+}
+
+pub(super) async fn connect(
+    State(console): State<Console>,
+    member: Member,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> PageResult {
+    let page = connect_page(&console, &member, RemoteFields::from_pairs(&pairs)).await?;
+    match create(&console, &member, &page.fields).await {
+        Ok(path) => Ok(view::redirect_with_flash(&path, CREATED)),
+        Err(error) => {
+            let located = form_error(error);
+            let (status, form_error) =
+                located.map_err(|error| PageError::from(error).with_layout(page.layout.clone()))?;
+            Ok(view::html(status, &ConnectPage { form_error, ..page }))
+        }
+    }
+}
+
+/// Creates the instance. Returns the path of its page.
+async fn create(console: &Console, member: &Member, fields: &RemoteFields) -> Result<String> {
+    let new = NewInstance {
+        slug: fields.slug.clone(),
+        name: Some(fields.name.clone()).filter(|name| !name.trim().is_empty()),
+        server: NewServer::Remote(fields.server()?),
+        secrets: fields.secrets()?,
+    };
+    let view = instances::create(&member.cx, console.ops(), &member.organization_id, &new).await?;
+    Ok(member.org.path(&format!("instances/{}", view.instance.id)))
+}
+
+/// Returns the error at the field of the form that it is about.
+fn form_error(error: Error) -> Result<(http::StatusCode, FormError)> {
+    let (status, found) = FormError::from_error(error)?;
+    let field = if found.field == "remote" { "url".to_owned() } else { found.field };
+    Ok((status, FormError { field, ..found }))
+}
+
+async fn configuration_page(
+    console: &Console,
+    at: &InstanceContext,
+    (remote, fields): (&RemoteServer, Option<RemoteFields>),
+) -> Result<RemoteConfigurationPage> {
+    let instance = at.instance();
+    let header = |used: &waypost_core::instance::SecretUse| HeaderRow {
+        name: used.name.clone(),
+        secret: used.secret_id.to_string(),
+    };
+    let fields = fields.unwrap_or_else(|| RemoteFields {
+        slug: instance.slug.clone(),
+        name: instance.name.clone(),
+        url: String::new(),
+        transport: remote.transport.to_string(),
+        oauth: remote.is_oauth,
+        headers: instance.secrets.iter().map(header).collect(),
+    });
+    // Members below admin cannot list secrets; they see the names of the headers.
+    let secrets = match at.org.is_admin() {
+        true => secrets_form::options(&at.cx, console, &at.organization_id).await?,
+        false => Vec::new(),
+    };
+    Ok(RemoteConfigurationPage {
+        layout: at.layout.clone(),
+        org: at.org.clone(),
+        header: at.header("configuration"),
+        form_error: FormError::default(),
+        fields,
+        secrets,
+        origin: remote.origin.clone(),
+    })
+}
+
+fn remote_of(at: &InstanceContext) -> Result<&RemoteServer> {
+    match &at.instance().backend {
+        Backend::Remote(remote) => Ok(remote),
+        Backend::Container(_) => Err(Error::not_found("remote server")),
+    }
+}
+
+pub(super) async fn show_configuration(console: &Console, at: &InstanceContext) -> PageResult {
+    let found = async { configuration_page(console, at, (remote_of(at)?, None)).await };
+    Ok(view::page(&found.await.map_err(|error| at.page_error(error))?))
+}
+
+pub(super) async fn save_configuration(
+    console: &Console,
+    at: &InstanceContext,
+    pairs: &[(String, String)],
+) -> PageResult {
+    let fields = RemoteFields::from_pairs(pairs);
+    let saved = async {
+        let remote = remote_of(at)?;
+        let is_moved = !fields.url.is_empty();
+        let server = fields.server()?;
+        if !is_moved && (server.transport != remote.transport || server.is_oauth != remote.is_oauth) {
+            let message = "Enter the URL again to change the transport, or whether the server requires OAuth.";
+            return Err(Error::invalid("url", message));
+        }
+        let patch = InstancePatch {
+            name: Some(fields.name.clone()),
+            secrets: Some(fields.secrets()?),
+            remote: is_moved.then_some(server),
+            ..InstancePatch::default()
+        };
+        instances::update(&at.cx, console.ops(), &at.organization_id, at.id(), &patch).await
+    };
+    match saved.await {
+        Ok(view) if view.instance.generation != at.instance().generation => {
+            Ok(view::redirect_with_flash(&at.path(""), "Saved. The server is tested again."))
+        }
+        Ok(_) => Ok(view::redirect_with_flash(&at.path("configuration"), "Saved.")),
+        Err(error) => {
+            let (status, form_error) = form_error(error).map_err(|error| at.page_error(error))?;
+            let page = async { configuration_page(console, at, (remote_of(at)?, Some(fields))).await };
+            let page = page.await.map_err(|error| at.page_error(error))?;
+            Ok(view::html(status, &RemoteConfigurationPage { form_error, ..page }))
+        }
+    }
+}

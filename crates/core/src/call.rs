@@ -1,0 +1,72 @@
+//! Calls through the gateway, as they are recorded.
+
+use crate::clock::Timestamp;
+use crate::id::{AgentId, CallId, InstanceId, OrganizationId};
+use crate::walkthrough::names;
+
+/// The maximum number of characters of [`Call::tool`].
+pub const MAX_TOOL: usize = 256;
+
+names! {
+    /// The outcome of a call.
+    CallOutcome {
+        /// The server returned a result.
+        Ok = "ok",
+        /// The server returned a result that is an error of the tool (`isError`).
+        ToolError = "tool_error",
+        /// The gateway rejected the call.
+        Denied = "denied",
+        /// The server returned an error, or no result could be received from it.
+        Failed = "failed",
+        /// The server did not answer in time.
+        TimedOut = "timed_out",
+        /// The agent disconnected before the call ended.
+        Cancelled = "cancelled",
+    }
+}
+
+names! {
+    /// The method of a call. Only calls of servers are recorded.
+    CallMethod {
+        /// A tool is called.
+        ToolsCall = "tools/call",
+        /// A prompt is read.
+        PromptsGet = "prompts/get",
+        /// A resource is read.
+        ResourcesRead = "resources/read",
+        /// An argument of a prompt or a resource template is completed.
+        CompletionComplete = "completion/complete",
+    }
+}
+
+/// A call of an agent through the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The ID, which sorts by the time at which the call ended.
+    pub id: CallId,
+    /// The organisation.
+    pub organization_id: OrganizationId,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The instance. `None` if the gateway rejected the call before it found one.
+    pub instance_id: Option<InstanceId>,
+    /// The method.
+    pub method: CallMethod,
+    /// The name of the tool or prompt, the URI of the resource, or the URI template of a resource that is not listed, by
+    /// which the server knows it; for an unknown one, the name that the agent used. At most [`MAX_TOOL`] characters.
+    pub tool: String,
+    /// The outcome.
+    pub outcome: CallOutcome,
+    /// The time from the request to the end of the call, in milliseconds.
+    pub duration_ms: i64,
+    /// The part of it during which the server was called. `None` if it was not called.
+    pub upstream_ms: Option<i64>,
+    /// The size of the request in bytes.
+    pub request_bytes: i64,
+    /// The size of the messages of the server that were relayed in bytes.
+    pub response_bytes: i64,
+    /// The names and JSON types of the top-level arguments, as a JSON object.
+    pub argument_shape: String,
+    /// The time at which the call ended.
+    pub at: Timestamp,
+}

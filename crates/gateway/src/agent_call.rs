@@ -1,0 +1,79 @@
+//! A call of an agent, and what becomes of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use http::HeaderMap;
+use waypost_core::id::InstanceId;
+use waypost_core::{Code, Error, Result};
+use waypost_mcp_wire::JsonRpcError;
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_mcp_wire::log_level::LogLevel;
+use waypost_mcp_wire::strict::Message;
+use waypost_ops::agent_tokens::ResolvedAgent;
+use waypost_ops::instances::exchange::Responder;
+
+use crate::GatewayAddress;
+use crate::record::TIMEOUT_REASON;
+use crate::session::Session;
+use crate::upstreams::Attempt;
+
+/// The time for the response of a server, including the start of its container.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+/// The additional time in which the toolbox reports that a call has timed out.
+pub(crate) const REPORT_TIME: Duration = Duration::from_secs(5);
+
+/// The messages of a server.
+pub(crate) type Messages = BoxStream<'static, Result<Bytes>>;
+
+/// A call of an agent, and where it came from.
+#[derive(Clone, Copy)]
+pub(crate) struct AgentCall<'a> {
+    pub(crate) caller: &'a ResolvedAgent,
+    pub(crate) address: &'a GatewayAddress,
+    pub(crate) request: &'a Message<'a>,
+    pub(crate) headers: &'a HeaderMap,
+    /// The session, if the request is of a revision with a handshake and has one.
+    pub(crate) session: Option<&'a Session>,
+    /// What servers may ask the agent for.
+    pub(crate) capabilities: ClientCapabilities,
+    /// The lowest level of the log messages that the agent wants; `None` if it has not declared any.
+    pub(crate) log_level: Option<LogLevel>,
+}
+
+/// What the agent has answered to the requests of a server of 2026-07-28.
+#[derive(Debug)]
+pub(crate) struct Input {
+    /// `inputResponses` as JSON text.
+    pub(crate) responses: Option<String>,
+    /// `requestState` of the server as JSON text.
+    pub(crate) state: Option<String>,
+}
+
+/// What follows the checks of a call.
+pub(crate) enum Opened {
+    /// The call is rejected.
+    Rejected(JsonRpcError),
+    /// The server waits for a response that the agent has not sent. Contains the result as JSON text.
+    InputRequired(String),
+    /// The server was called.
+    Called(OpenCall),
+}
+
+/// A call that a server is processing.
+pub(crate) struct OpenCall {
+    pub(crate) instance: InstanceId,
+    pub(crate) messages: Messages,
+    pub(crate) responder: Option<Responder>,
+    /// The ID of the call in the messages of the server, as JSON text.
+    pub(crate) call_id: String,
+    /// How often the server has asked for something.
+    pub(crate) count: usize,
+    pub(crate) attempt: Attempt,
+}
+
+/// The error of a server that has not answered in time.
+pub(crate) fn late() -> Error {
+    Error::new(Code::ToolServerError, "The server did not answer in time.").with("reason", TIMEOUT_REASON)
+}

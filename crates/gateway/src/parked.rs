@@ -1,0 +1,113 @@
+//! Calls that a server with a handshake has interrupted to ask an agent of 2026-07-28 for something. The agent gets
+//! `input_required`; meanwhile the call is parked here, until the agent sends it again with its response.
+//!
+//! Invariants:
+//! 1. A parked call is continued at most once, and only by the agent that made it: the key is in the sealed state of the request
+//!    ([`crate::input_state`]), which is bound to agent, server and request.
+//! 2. A parked call ends after [`INPUT_TIME`], also if nobody asks for it. The number of parked calls is limited, in total and for
+//!    each agent.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio_util::task::AbortOnDropHandle;
+use waypost_core::Random;
+use waypost_core::id::{AgentId, random_part};
+use waypost_mcp_wire::rewrite::{Rewrite, quote};
+use waypost_mcp_wire::strict::Message;
+use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
+
+use crate::agent_call::Messages;
+use crate::slots::{Slot, Slots};
+
+/// The key of the only one of the `inputRequests`.
+const INPUT_KEY: &str = "input";
+
+/// The parked calls of this process. All clones share them.
+#[derive(Clone)]
+pub(crate) struct ParkedCalls {
+    calls: Arc<Mutex<Calls>>,
+    slots: Slots,
+}
+
+/// The calls by their keys.
+type Calls = HashMap<String, Parked>;
+
+struct Parked {
+    call: ParkedCall,
+    _slot: Slot,
+    /// Removes the call when its time is over.
+    _expiry: AbortOnDropHandle<()>,
+}
+
+impl std::fmt::Debug for ParkedCalls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ParkedCalls").finish_non_exhaustive()
+    }
+}
+
+impl Default for ParkedCalls {
+    fn default() -> Self {
+        Self { calls: Arc::default(), slots: Slots::for_parked_calls() }
+    }
+}
+
+/// A call whose server waits for a response.
+pub(crate) struct ParkedCall {
+    pub(crate) messages: Messages,
+    pub(crate) responder: Responder,
+    /// The ID of the call in the messages of the server, as JSON text.
+    pub(crate) call_id: String,
+    /// How often the server has asked.
+    pub(crate) count: usize,
+    /// The request of the server.
+    pub(crate) question: Bytes,
+}
+
+impl ParkedCall {
+    /// Returns `inputRequests` with the request of the server, as JSON text.
+    pub(crate) fn input_requests(&self) -> String {
+        let request = Message::read(&self.question).ok();
+        let method = request.as_ref().and_then(|request| request.method.as_deref()).unwrap_or_default();
+        let params = request.as_ref().and_then(|request| request.params.raw);
+        let params = params.map_or(String::new(), |params| format!(",\"params\":{params}"));
+        format!("{{\"{INPUT_KEY}\":{{\"method\":{}{params}}}}}", quote(method))
+    }
+
+    /// Returns the response for the server from `inputResponses` (JSON text); `None` if it is missing or ambiguous.
+    pub(crate) fn response(&self, input_responses: Option<&str>) -> Option<Vec<u8>> {
+        let responses: HashMap<String, &serde_json::value::RawValue> = serde_json::from_str(input_responses?).ok()?;
+        let request = Message::read(&self.question).ok()?;
+        let text = format!(r#"{{"jsonrpc":"2.0","id":0,"result":{}}}"#, responses.get(INPUT_KEY)?.get());
+        let response = Message::read(text.as_bytes()).ok()?;
+        let mut rewrite = Rewrite::new(&response);
+        rewrite.set_id(request.raw_id?);
+        Some(rewrite.finish())
+    }
+}
+
+impl ParkedCalls {
+    /// Parks a call of an agent, and returns its key. `None` if too many are parked.
+    pub(crate) fn park(&self, agent: &AgentId, call: ParkedCall, random: &dyn Random) -> Option<String> {
+        let slot = self.slots.acquire(agent)?;
+        let key = random_part(random);
+        let (calls, expired) = (Arc::clone(&self.calls), key.clone());
+        let expiry = waypost_jobs::spawn("gateway-parked-call", async move {
+            tokio::time::sleep(INPUT_TIME).await;
+            lock(&calls).remove(&expired);
+        });
+        let parked = Parked { call, _slot: slot, _expiry: AbortOnDropHandle::new(expiry) };
+        lock(&self.calls).insert(key.clone(), parked);
+        Some(key)
+    }
+
+    /// Returns a parked call, which then is no longer parked. `None` if it has ended, or is parked in another process.
+    pub(crate) fn take(&self, key: &str) -> Option<ParkedCall> {
+        lock(&self.calls).remove(key).map(|parked| parked.call)
+    }
+}
+
+fn lock(calls: &Mutex<Calls>) -> MutexGuard<'_, Calls> {
+    calls.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,480 @@
+//! The messages of a call, from the server to the agent, and what a server asks the agent for meanwhile.
+//!
+//! | Agent | Server | What the server asks for |
+//! |---|---|---|
+//! | 2026-07-28 | 2026-07-28 | is returned to the agent, with a sealed state ([`crate::input_state`]) |
+//! | with a session | 2026-07-28 | is sent to the agent as requests in the stream of the call; then the call is repeated with the responses |
+//! | with a session | remote, with a handshake | is sent to the agent as requests in the stream of the call, and its responses to the server |
+//! | 2026-07-28 | remote, with a handshake | is returned to the agent; the call is parked until the agent sends it again ([`crate::parked`]) |
+//! | any other | any | the server is told that the agent has no such capability |
+//!
+//! Invariants:
+//! 1. A server asks only for what the agent has declared, and only the agent whose call it is processing.
+//! 2. Before the server gets an answer, it is checked that the agent may still make the call.
+//! 3. While an agent is asked, the call takes none of the server's slots.
+//! 4. The number of requests, of rounds, and the time in which the agent is asked are limited.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::future::select_all;
+use futures::stream;
+use http::StatusCode;
+use tokio::time::Instant;
+use waypost_core::id::InstanceId;
+use waypost_core::{Code, Error, Result};
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_mcp_wire::input_requests::InputRequest;
+use waypost_mcp_wire::log_level::LogLevel;
+use waypost_mcp_wire::rewrite::{Caching, Member, Rewrite, quote};
+use waypost_mcp_wire::strict::{Message, MessageKind, ResultMembers, text_of};
+use waypost_mcp_wire::{INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, MISSING_CAPABILITY};
+use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
+
+use crate::agent_call::{AgentCall, Input, Messages, OpenCall, Opened, REPORT_TIME, TIMEOUT, late};
+use crate::conversation::{Asker, Asking, Question};
+use crate::input_state::InputState;
+use crate::parked::ParkedCall;
+use crate::record::CallRecord;
+use crate::slots::Slot;
+use crate::upstreams::Attempt;
+use crate::{Gateway, reply};
+
+/// The maximum number of requests to an agent that wait at a time in one call.
+const MAX_WAITING: usize = 16;
+/// The maximum number of times that a server asks during one call.
+const MAX_QUESTIONS: usize = 32;
+/// The interval of comments in the stream while an agent is asked, so that nobody closes the idle connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Relays the messages of a call.
+pub(crate) struct Relay {
+    gateway: Arc<Gateway>,
+    instance: InstanceId,
+    messages: Messages,
+    responder: Option<Responder>,
+    /// The ID of the call in the messages of the server, as JSON text.
+    call_id: String,
+    asking: Asking,
+    /// What the server may ask the agent for.
+    capabilities: ClientCapabilities,
+    /// How often the server has asked.
+    count: usize,
+    deadline: Instant,
+    is_modern: bool,
+    log_filter: LogFilter,
+    /// The ID of the request as the agent wrote it.
+    raw_id: String,
+    record: CallRecord,
+    /// `None` while the agent is asked.
+    attempt: Option<Attempt>,
+    _slot: Slot,
+}
+
+/// Which log messages are relayed.
+#[derive(Clone, Copy)]
+struct LogFilter(Option<LogLevel>);
+
+enum Next {
+    /// Events of the stream.
+    Events(Bytes),
+    /// The response, and its status if it is the first message.
+    Response(Bytes, StatusCode),
+}
+
+enum Event {
+    Message(Option<Result<Bytes>>),
+    Answer(usize, Bytes),
+    Idle,
+}
+
+impl LogFilter {
+    fn new(call: AgentCall<'_>) -> Self {
+        // 2026-07-28: without a level, no log messages. Earlier revisions: all, until the agent sets a level.
+        Self(call.log_level.or((!call.request.is_modern()).then_some(LogLevel::Debug)))
+    }
+
+    fn accepts(self, notification: &Message<'_>) -> bool {
+        let is_log = notification.method.as_deref() == Some("notifications/message");
+        let level = LogLevel::parse(notification.params.level);
+        !is_log || self.0.is_some_and(|lowest| level.is_none_or(|level| level >= lowest))
+    }
+}
+
+impl Relay {
+    pub(crate) fn new(
+        gateway: &Arc<Gateway>,
+        (call, text): (AgentCall<'_>, &Bytes),
+        open: OpenCall,
+        (slot, record): (Slot, CallRecord),
+    ) -> Self {
+        let OpenCall { instance, messages, responder, call_id, count, attempt } = open;
+        let asking = Asking::new((call, text), &instance);
+        Self {
+            gateway: Arc::clone(gateway),
+            instance,
+            responder,
+            messages,
+            call_id,
+            count,
+            asking,
+            capabilities: call.capabilities,
+            deadline: Instant::now() + TIMEOUT + REPORT_TIME,
+            is_modern: call.request.is_modern(),
+            log_filter: LogFilter::new(call),
+            raw_id: call.request.raw_id.unwrap_or("null").to_owned(),
+            record,
+            attempt: Some(attempt),
+            _slot: slot,
+        }
+    }
+
+    /// Returns the response to the agent: JSON if the server's first message is the response, otherwise events.
+    pub(crate) async fn run(mut self) -> Result<Response> {
+        let first = match self.next().await? {
+            Next::Response(text, status) => return Ok(reply::message(status, text)),
+            Next::Events(events) => events,
+        };
+        let events = stream::unfold(Some((self, Some(first))), |state| async move {
+            let (mut relay, pending) = state?;
+            let next = match pending {
+                Some(events) => Ok(Next::Events(events)),
+                None => relay.next().await,
+            };
+            // After the response, the call is dropped.
+            let (events, state) = match next {
+                Ok(Next::Events(events)) => (events, Some((relay, None))),
+                Ok(Next::Response(text, _)) => (reply::event(&text), None),
+                Err(error) => (reply::event(reply::failure(&relay.raw_id, &error).as_bytes()), None),
+            };
+            Some((Ok::<_, std::convert::Infallible>(events), state))
+        });
+        Ok(reply::stream(Body::from_stream(events)))
+    }
+
+    /// Returns what is sent to the agent next, and records its size, or the error.
+    async fn next(&mut self) -> Result<Next> {
+        let next = self.receive().await;
+        match &next {
+            Ok(Next::Response(text, _)) => self.record.add_response(text.len()),
+            // Counted without what events add.
+            Ok(Next::Events(_)) => {}
+            Err(error) => {
+                self.record.fail(error);
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.record_failure(error);
+                }
+            }
+        }
+        next
+    }
+
+    async fn receive(&mut self) -> Result<Next> {
+        loop {
+            let next = match self.wait().await? {
+                Event::Idle => Some(Next::Events(Bytes::from_static(b": waiting\n\n"))),
+                Event::Answer(index, answer) => self.answer(index, &answer).await?,
+                Event::Message(received) => {
+                    // After its first message, the toolbox can only interrupt a call that has timed out. The time in which the
+                    // agent was asked is not the server's.
+                    let is_late = self.count == 0 && self.record.upstream_time() >= TIMEOUT;
+                    let is_interrupted = is_late && matches!(received, Some(Err(_)));
+                    let received = if is_interrupted { Some(Err(late())) } else { received };
+                    let text = received.unwrap_or_else(|| Err(server_error("The server did not answer.", "no_mcp")))?;
+                    if let Some(attempt) = &mut self.attempt {
+                        attempt.record_success();
+                    }
+                    self.relay(text).await?
+                }
+            };
+            if let Some(next) = next {
+                return Ok(next);
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Result<Event> {
+        let Self { messages, asking, deadline, .. } = self;
+        let deadline = tokio::time::sleep_until(*deadline);
+        let waiting = match asking {
+            Asking::InStream(conversation) if !conversation.waiting.is_empty() => &mut conversation.waiting,
+            Asking::InStream(_) | Asking::ByResult(_) | Asking::Impossible => {
+                return tokio::select! {
+                    biased;
+                    received = messages.next() => Ok(Event::Message(received)),
+                    () = deadline => Err(late()),
+                };
+            }
+        };
+        let answers = select_all(waiting.iter_mut().map(|question| &mut question.request));
+        tokio::select! {
+            (answer, index, _) = answers => Ok(Event::Answer(index, answer)),
+            received = messages.next() => Ok(Event::Message(received)),
+            () = tokio::time::sleep(KEEP_ALIVE) => Ok(Event::Idle),
+            () = deadline => Err(Error::new(Code::ToolServerError, "The client did not answer the server in time.")
+                .with("reason", "input_timeout")),
+        }
+    }
+
+    /// Relays a message of the server. Returns `None` if nothing is sent to the agent: messages that do not belong to this call
+    /// are dropped.
+    async fn relay(&mut self, text: Bytes) -> Result<Option<Next>> {
+        let message = Message::read(&text).map_err(|_| {
+            server_error("The server's answer could be read in different ways, so it is not relayed.", "ambiguous")
+        })?;
+        match message.kind {
+            MessageKind::Notification => Ok(self.relay_notification(&message, &text).map(Next::Events)),
+            MessageKind::Request => self.ask(&message).await,
+            MessageKind::Error | MessageKind::Result if message.raw_id != Some(&self.call_id) => Ok(None),
+            MessageKind::Error | MessageKind::Result => match &message.result {
+                Some(result) if text_of(result.result_type).is_some_and(|kind| kind == "input_required") => {
+                    self.require_input(&message, result).await
+                }
+                _ => {
+                    let converted = self.convert(&message)?;
+                    self.record.respond(&message);
+                    let status = status(&message, self.is_modern);
+                    Ok(Some(Next::Response(converted.unwrap_or(text.clone()), status)))
+                }
+            },
+        }
+    }
+
+    /// Returns the response for the agent and its era; `None` if it can be relayed as it is.
+    fn convert(&self, response: &Message<'_>) -> Result<Option<Bytes>> {
+        let result_type = text_of(response.result.as_ref().and_then(|result| result.result_type));
+        if result_type.as_deref().is_some_and(|kind| kind != "complete") {
+            return Err(server_error("The server answers in a way that this gateway does not relay.", "result_type"));
+        }
+        let mut rewrite = Rewrite::new(response);
+        // A call that was parked has another ID now.
+        let is_parked = self.call_id != self.raw_id;
+        if is_parked {
+            rewrite.set_id(&self.raw_id);
+        }
+        match (self.is_modern, result_type.is_some()) {
+            _ if response.result.is_none() && !is_parked => return Ok(None),
+            (true, true) | (false, false) if !is_parked => return Ok(None),
+            (true, true) | (false, false) => {}
+            (true, false) => rewrite.result_to_modern(Some(Caching { ttl_ms: 0, is_public: false })),
+            (false, true) => rewrite.result_to_legacy(),
+        }
+        Ok(Some(rewrite.finish().into()))
+    }
+
+    fn relay_notification(&mut self, notification: &Message<'_>, text: &Bytes) -> Option<Bytes> {
+        if notification.method.as_deref() != Some("notifications/cancelled") {
+            return self.log_filter.accepts(notification).then(|| self.event(text));
+        }
+        // The server no longer waits for the response to its request, whose ID the agent does not know.
+        let Asking::InStream(conversation) = &mut self.asking else { return None };
+        let cancelled = |question: &Question| match &question.asker {
+            Asker::Request { raw_id } => Some(raw_id.as_str()) == notification.params.request_id,
+            Asker::Input { .. } => false,
+        };
+        let index = conversation.waiting.iter().position(cancelled)?;
+        let question = conversation.waiting.swap_remove(index);
+        let mut rewrite = Rewrite::new(notification);
+        rewrite.set(Member::RequestId, Some(&question.request.raw_id()));
+        self.continue_server();
+        Some(self.event(&rewrite.finish()))
+    }
+
+    /// Returns the event with a message for the agent, and records its size.
+    fn event(&mut self, text: &[u8]) -> Bytes {
+        self.record.add_response(text.len());
+        reply::event(text)
+    }
+
+    /// Passes a request of a server with a handshake to the agent, or rejects it.
+    async fn ask(&mut self, request: &Message<'_>) -> Result<Option<Next>> {
+        let Some(responder) = self.responder.clone() else { return Ok(None) };
+        self.count += 1;
+        let waiting = match &self.asking {
+            Asking::InStream(conversation) => conversation.waiting.len(),
+            Asking::ByResult(_) | Asking::Impossible => 0,
+        };
+        let method = request.method.as_deref().unwrap_or_default();
+        let is_allowed =
+            self.capabilities.allow(method, request.params.raw) && waiting < MAX_WAITING && self.count <= MAX_QUESTIONS;
+        if !is_allowed {
+            let error = JsonRpcError::new(METHOD_NOT_FOUND, "The client does not support this request.", request.id());
+            responder.respond(error.to_json().to_string().as_bytes()).await?;
+            return Ok(None);
+        }
+        match &mut self.asking {
+            Asking::Impossible => Ok(None),
+            Asking::ByResult(binding) => {
+                let parked = ParkedCall {
+                    messages: std::mem::replace(&mut self.messages, stream::pending().boxed()),
+                    responder,
+                    call_id: self.call_id.clone(),
+                    count: self.count,
+                    question: Bytes::copy_from_slice(request.text.as_bytes()),
+                };
+                let result = self.gateway.park(binding, parked)?;
+                self.record.complete();
+                let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, self.raw_id);
+                Ok(Some(Next::Response(text.into(), StatusCode::OK)))
+            }
+            Asking::InStream(conversation) => {
+                let raw_id = request.raw_id.unwrap_or("null").to_owned();
+                let id = conversation.ask(&self.gateway, Asker::Request { raw_id });
+                let mut rewrite = Rewrite::new(request);
+                rewrite.set_id(&id);
+                let text = rewrite.finish();
+                self.pause();
+                Ok(Some(Next::Events(self.event(&text))))
+            }
+        }
+    }
+
+    /// Returns what a server of 2026-07-28 asks for, or sends it to the agent.
+    async fn require_input(&mut self, message: &Message<'_>, result: &ResultMembers<'_>) -> Result<Option<Next>> {
+        let invalid = || {
+            let text = "The server asks for something that the client does not support, or in a way that is not valid.";
+            server_error(text, "input_required")
+        };
+        let requests = InputRequest::parse_all(result.input_requests.unwrap_or("{}")).ok_or_else(invalid)?;
+        let state = result.request_state.filter(|state| *state != "null");
+        if requests.is_empty() && state.is_none() {
+            return Err(invalid());
+        }
+        if requests.iter().any(|request| !self.capabilities.allow(&request.method, request.params)) {
+            return Err(invalid());
+        }
+        match &mut self.asking {
+            Asking::Impossible => Err(invalid()),
+            Asking::ByResult(binding) => {
+                let mut rewrite = Rewrite::new(message);
+                if let Some(state) = state {
+                    let state = InputState::OfServer(state.to_owned());
+                    let sealed = binding.seal(self.gateway.ops.keyring()?, &self.gateway.cx, state)?;
+                    rewrite.set(Member::RequestState, Some(&sealed));
+                }
+                self.record.respond(message);
+                Ok(Some(Next::Response(rewrite.finish().into(), StatusCode::OK)))
+            }
+            Asking::InStream(conversation) => {
+                self.count += 1;
+                if self.count > MAX_QUESTIONS {
+                    return Err(server_error("The server asks for input too often.", "input_required"));
+                }
+                conversation.state = state.map(str::to_owned);
+                let mut events = BytesMut::new();
+                for InputRequest { key, method, params } in requests {
+                    let params = params.map_or(String::new(), |params| format!(",\"params\":{params}"));
+                    let id = conversation.ask(&self.gateway, Asker::Input { key, method: method.clone() });
+                    let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{}{params}}}"#, quote(&method));
+                    let mut text = text.into_bytes();
+                    waypost_mcp_wire::relay::make_single_line(&mut text);
+                    self.record.add_response(text.len());
+                    events.extend_from_slice(&reply::event(&text));
+                }
+                if events.is_empty() {
+                    return self.repeat().await;
+                }
+                self.messages = stream::pending().boxed();
+                self.pause();
+                Ok(Some(Next::Events(events.freeze())))
+            }
+        }
+    }
+
+    /// Lets others use the server while the agent is asked.
+    fn pause(&mut self) {
+        self.attempt = None;
+        self.deadline = Instant::now() + INPUT_TIME;
+    }
+
+    /// Gives the server time to continue, if it waits for nothing any more.
+    fn continue_server(&mut self) {
+        if let Asking::InStream(conversation) = &self.asking
+            && conversation.waiting.is_empty()
+        {
+            self.deadline = Instant::now() + TIMEOUT + REPORT_TIME;
+        }
+    }
+
+    /// Passes on a response of the agent.
+    async fn answer(&mut self, index: usize, answer: &[u8]) -> Result<Option<Next>> {
+        let Asking::InStream(conversation) = &mut self.asking else { return Ok(None) };
+        let question = conversation.waiting.swap_remove(index);
+        let answer = Message::read(answer).map_err(|error| Error::internal(error.message))?;
+        match question.asker {
+            Asker::Request { raw_id } => {
+                let request = conversation.request()?;
+                if !self.gateway.is_allowed(conversation.call(&request), &mut self.record).await? {
+                    self.record.deny();
+                    let error = reply::unknown(&request).to_json().to_string();
+                    return Ok(Some(Next::Response(error.into(), StatusCode::OK)));
+                }
+                let mut rewrite = Rewrite::new(&answer);
+                rewrite.set_id(&raw_id);
+                let text = rewrite.finish();
+                if let Some(responder) = &self.responder {
+                    responder.respond(&text).await?;
+                }
+                if conversation.waiting.is_empty() {
+                    self.attempt = Some(self.gateway.upstreams.enter(&self.instance).await?);
+                }
+                self.continue_server();
+                Ok(None)
+            }
+            Asker::Input { key, method } => {
+                let response = match &answer.result {
+                    Some(result) => result.raw,
+                    // The user has answered nothing.
+                    None if method == "elicitation/create" => r#"{"action":"cancel"}"#,
+                    None => {
+                        let text = "The client answered a request of the server with an error.";
+                        return Err(Error::new(Code::ToolServerError, text).with("reason", "input_failed"));
+                    }
+                };
+                conversation.responses.push(format!("{}:{response}", quote(&key)));
+                if conversation.waiting.is_empty() { self.repeat().await } else { Ok(None) }
+            }
+        }
+    }
+
+    /// Sends the call to a server of 2026-07-28 again, with the responses of the agent.
+    async fn repeat(&mut self) -> Result<Option<Next>> {
+        let Asking::InStream(conversation) = &mut self.asking else { return Ok(None) };
+        let responses = std::mem::take(&mut conversation.responses);
+        let responses = (!responses.is_empty()).then(|| format!("{{{}}}", responses.join(",")));
+        let input = Input { responses, state: conversation.state.take() };
+        self.attempt = None;
+        let request = conversation.request()?;
+        match self.gateway.open(conversation.call(&request), Some(&input), &mut self.record).await? {
+            Opened::Rejected(error) => {
+                self.record.deny();
+                Ok(Some(Next::Response(error.to_json().to_string().into(), StatusCode::OK)))
+            }
+            // Only calls of 2026-07-28 are parked.
+            Opened::InputRequired(_) => Err(Error::internal("a call in a session was parked")),
+            Opened::Called(OpenCall { messages, responder, attempt, .. }) => {
+                self.responder = responder;
+                self.messages = messages;
+                self.attempt = Some(attempt);
+                self.deadline = Instant::now() + TIMEOUT + REPORT_TIME;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Returns the status of a response of a server (2026-07-28, "Missing required client capability").
+fn status(response: &Message<'_>, is_modern: bool) -> StatusCode {
+    match &response.error {
+        Some(error) if is_modern && error.code == MISSING_CAPABILITY => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}
+
+fn server_error(message: &str, reason: &str) -> Error {
+    Error::new(Code::ToolServerError, message).with("reason", reason).with("rpc_code", INVALID_REQUEST)
+}

@@ -1,0 +1,276 @@
+//! Limits of the calls of one server, and its circuit breaker: a server that fails again and again is not called for a while,
+//! so that its callers get an error at once and it can recover.
+//!
+//! Invariants:
+//! 1. At most [`MAX_RUNNING`] calls of a server are running in this process, and at most [`MAX_WAITING`] wait; further ones are
+//!    rejected at once.
+//! 2. After [`MAX_FAILURES`] failures in a row, no call reaches the server for [`OPEN_TIME`]. Then one call at a time is tried:
+//!    its success closes the circuit, its failure opens it again.
+//! 3. A call that is cancelled changes nothing.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashlink::LruCache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use waypost_core::id::InstanceId;
+use waypost_core::{Code, Error, Result};
+
+/// The maximum number of calls of a server that are running.
+const MAX_RUNNING: usize = 32;
+/// The maximum number of calls of a server that wait.
+const MAX_WAITING: usize = 1_024;
+/// The time after which a waiting call is rejected.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// The number of failures in a row that open the circuit.
+const MAX_FAILURES: u32 = 5;
+/// The time for which the circuit stays open.
+const OPEN_TIME: Duration = Duration::from_secs(60);
+/// The maximum number of servers that are remembered. One that is called again starts with a closed circuit.
+const SERVERS: usize = 10_000;
+
+/// The servers that have been called.
+#[derive(Debug)]
+pub(crate) struct Upstreams(Mutex<LruCache<InstanceId, Arc<Upstream>>>);
+
+impl Default for Upstreams {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(SERVERS)))
+    }
+}
+
+#[derive(Debug)]
+struct Upstream {
+    running: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    circuit: Mutex<Circuit>,
+}
+
+#[derive(Debug, Default)]
+struct Circuit {
+    /// The number of failures in a row.
+    failures: u32,
+    /// When the circuit was opened.
+    opened_at: Option<Instant>,
+    /// Whether a call tries out whether the server has recovered.
+    is_trying: bool,
+}
+
+impl Upstreams {
+    /// Waits until a server can be called.
+    ///
+    /// # Errors
+    /// `unavailable` (`reason` is `circuit_open`) if it has failed repeatedly; `rate_limited` (`server_busy`) if too many calls
+    /// wait, or this one has waited too long.
+    pub(crate) async fn enter(&self, server: &InstanceId) -> Result<Attempt> {
+        let upstream = self.upstream(server);
+        // Before it waits, so that an open circuit is reported at once; and again afterwards.
+        upstream.circuit().check()?;
+        let permit = upstream.acquire().await?;
+        let is_trial = upstream.circuit().enter()?;
+        Ok(Attempt { upstream, is_trial, has_succeeded: None, _permit: permit })
+    }
+
+    fn upstream(&self, server: &InstanceId) -> Arc<Upstream> {
+        let mut upstreams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(upstream) = upstreams.get(server) {
+            return Arc::clone(upstream);
+        }
+        let running = Arc::new(Semaphore::new(MAX_RUNNING));
+        let upstream = Arc::new(Upstream { running, waiting: AtomicUsize::new(0), circuit: Mutex::default() });
+        upstreams.insert(server.clone(), Arc::clone(&upstream));
+        upstream
+    }
+}
+
+impl Upstream {
+    async fn acquire(&self) -> Result<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = Waiting::new(&self.waiting).ok_or_else(busy)?;
+        match tokio::time::timeout(MAX_WAIT, Arc::clone(&self.running).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A waiting call, counted until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Option<Self> {
+        let counted = Self(waiting);
+        // If there are too many, dropping it corrects the number.
+        (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(counted)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Circuit {
+    fn check(&self) -> Result<()> {
+        let remaining = self.opened_at.map(|at| OPEN_TIME.saturating_sub(at.elapsed()));
+        match remaining {
+            Some(remaining) if self.is_trying || !remaining.is_zero() => {
+                let message =
+                    "The server has failed repeatedly, so it is not called for up to a minute. Try again later.";
+                Err(Error::new(Code::Unavailable, message).with("reason", "circuit_open"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether the call tries out whether the server has recovered.
+    fn enter(&mut self) -> Result<bool> {
+        self.check()?;
+        self.is_trying = self.opened_at.is_some();
+        Ok(self.is_trying)
+    }
+}
+
+fn busy() -> Error {
+    let message = "Too many calls of this server are waiting. Try again later.";
+    Error::new(Code::RateLimited, message).with("reason", "server_busy")
+}
+
+/// A call of a server.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    upstream: Arc<Upstream>,
+    is_trial: bool,
+    has_succeeded: Option<bool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Attempt {
+    /// Records that the server has answered, if only with an error. Without a record, the call counts as cancelled.
+    pub(crate) fn record_success(&mut self) {
+        self.has_succeeded = Some(true);
+    }
+
+    /// Records that a call has failed, if this says something about the server. A toolbox without a link reports this at
+    /// once, and its servers can be called as soon as it is back; wrong credentials have to be corrected.
+    pub(crate) fn record_failure(&mut self, error: &Error) {
+        const OF_SERVER: [&str; 5] = ["timeout", "unreachable", "server_error", "no_mcp", "not_available"];
+        let reason = error.details.get("reason").and_then(serde_json::Value::as_str).unwrap_or_default();
+        // An error that the server itself has reported is an answer.
+        let is_answer = error.details.contains_key("server_code");
+        if OF_SERVER.contains(&reason) && !is_answer {
+            self.has_succeeded = Some(false);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let mut circuit = self.upstream.circuit();
+        if self.is_trial {
+            circuit.is_trying = false;
+        }
+        match self.has_succeeded {
+            Some(true) => *circuit = Circuit { is_trying: circuit.is_trying, ..Circuit::default() },
+            Some(false) => {
+                circuit.failures += 1;
+                // Calls that began before the circuit was opened do not prolong it.
+                if self.is_trial || (circuit.failures >= MAX_FAILURES && circuit.opened_at.is_none()) {
+                    circuit.opened_at = Some(Instant::now());
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use super::*;
+
+    fn server() -> InstanceId {
+        InstanceId::from_store("ins_1".to_owned())
+    }
+
+    fn failure(reason: &str) -> Error {
+        Error::new(Code::ToolServerError, "It failed.").with("reason", reason)
+    }
+
+    async fn call(upstreams: &Upstreams, has_succeeded: Option<bool>) -> Result<()> {
+        let mut attempt = upstreams.enter(&server()).await?;
+        match has_succeeded {
+            Some(true) => attempt.record_success(),
+            Some(false) => attempt.record_failure(&failure("timeout")),
+            None => attempt.record_failure(&failure("toolbox_offline")),
+        }
+        Ok(())
+    }
+
+    fn is_open(result: &Result<()>) -> bool {
+        result.as_ref().is_err_and(|error| error.details["reason"] == "circuit_open")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_circuit_opens_after_five_failures_in_a_row_and_is_tried_after_a_minute() {
+        let upstreams = Upstreams::default();
+        for outcome in [false, false, false, false, true, false, false, false, false] {
+            call(&upstreams, Some(outcome)).await.unwrap();
+        }
+        call(&upstreams, None).await.unwrap();
+        call(&upstreams, Some(false)).await.unwrap();
+        assert!(is_open(&call(&upstreams, Some(true)).await));
+        let other = InstanceId::from_store("ins_2".to_owned());
+        assert!(upstreams.enter(&other).await.is_ok(), "another server is not concerned");
+        tokio::time::advance(OPEN_TIME - Duration::from_millis(1)).await;
+        assert!(is_open(&call(&upstreams, Some(true)).await));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let mut trial = upstreams.enter(&server()).await.unwrap();
+        assert!(is_open(&call(&upstreams, Some(true)).await), "one call at a time is tried");
+        trial.record_failure(&failure("unreachable"));
+        drop(trial);
+        assert!(is_open(&call(&upstreams, Some(true)).await), "its failure opens the circuit again");
+        tokio::time::advance(OPEN_TIME).await;
+        call(&upstreams, None).await.unwrap();
+        call(&upstreams, Some(true)).await.unwrap();
+        for _ in 0..4 {
+            call(&upstreams, Some(false)).await.unwrap();
+        }
+        assert!(call(&upstreams, Some(true)).await.is_ok(), "it was closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn running_and_waiting_calls_are_limited() {
+        let upstreams = Upstreams::default();
+        let id = server();
+        let mut running: Vec<_> = join_all((0..MAX_RUNNING).map(|_| upstreams.enter(&id))).await;
+        assert!(running.iter().all(Result::is_ok));
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(upstreams.enter(&id))).collect();
+        for call in &mut waiting {
+            assert!(futures::poll!(call).is_pending());
+        }
+        let rejected = upstreams.enter(&id).await.unwrap_err();
+        assert_eq!((rejected.code, &rejected.details["reason"]), (Code::RateLimited, &"server_busy".into()));
+        drop(running.pop());
+        let first = waiting.remove(0).await;
+        assert!(first.is_ok(), "in the order in which they arrived");
+        // One that gives up makes room for another.
+        drop(waiting.pop());
+        let mut last = Box::pin(upstreams.enter(&id));
+        assert!(futures::poll!(&mut last).is_pending());
+        tokio::time::advance(MAX_WAIT).await;
+        assert_eq!(last.await.unwrap_err().details["reason"], "server_busy");
+        drop((running, waiting, first));
+        assert!(upstreams.enter(&id).await.is_ok());
+    }
+}

@@ -1,0 +1,86 @@
+//! What a server asks a client for before it completes a request (2026-07-28, "Multi Round-Trip Requests").
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::scan::{Flaw, Numbers, Scanner, unquote};
+
+/// The maximum number of requests in one result.
+pub const MAX_INPUT_REQUESTS: usize = 16;
+/// The level of `inputRequests` in a message.
+const LEVEL: usize = 2;
+
+/// One of the `inputRequests` of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputRequest<'a> {
+    /// The name under which the client returns its response.
+    pub key: String,
+    /// The method, such as `elicitation/create`.
+    pub method: String,
+    /// The parameters as received.
+    pub params: Option<&'a str>,
+}
+
+impl<'a> InputRequest<'a> {
+    /// Reads the JSON text of `inputRequests`. Returns `None` if it is not an object of at most [`MAX_INPUT_REQUESTS`]
+    /// requests, or if parsers could read it differently.
+    #[must_use]
+    pub fn parse_all(text: &'a str) -> Option<Vec<Self>> {
+        check(text).ok()?;
+        let mut requests = Vec::new();
+        Scanner::new(text).raw_members(LEVEL, |key, value| requests.push(Self::parse(key, value))).ok()?;
+        let requests: Option<Vec<Self>> = requests.into_iter().collect();
+        requests.filter(|requests| requests.len() <= MAX_INPUT_REQUESTS)
+    }
+
+    fn parse(key: &str, value: &'a str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Request<'a> {
+            method: String,
+            #[serde(borrow)]
+            params: Option<&'a RawValue>,
+        }
+        let Request { method, params } = serde_json::from_str(value).ok()?;
+        Some(Self { key: unquote(key)?.into_owned(), method, params: params.map(RawValue::get) })
+    }
+}
+
+/// Checks that no member is repeated at any depth.
+fn check(text: &str) -> Result<(), Flaw> {
+    let mut scanner = Scanner::new(text);
+    scanner.value(LEVEL, Numbers::Any)?;
+    scanner.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_in_their_order() {
+        let text = r#"{ "b": {"method":"roots/list"}, "a\u0031": {"params": {"message":1.0}, "method":"elicitation/create"} }"#;
+        let requests = InputRequest::parse_all(text).unwrap();
+        let found: Vec<_> = requests.iter().map(|one| (one.key.as_str(), one.method.as_str(), one.params)).collect();
+        assert_eq!(found, [("b", "roots/list", None), ("a1", "elicitation/create", Some(r#"{"message":1.0}"#))]);
+        assert_eq!(InputRequest::parse_all("{}"), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_parsers_could_read_differently_is_rejected() {
+        let many = (0..=MAX_INPUT_REQUESTS).map(|n| format!(r#""{n}":{{"method":"roots/list"}}"#)).collect::<Vec<_>>();
+        for text in [
+            "[]",
+            "null",
+            r#"{"a":{}}"#,
+            r#"{"a":{"method":7}}"#,
+            r#"{"a":[]}"#,
+            r#"{"a":{"method":"roots/list"},"a":{"method":"roots/list"}}"#,
+            r#"{"a":{"method":"roots/list","method":"sampling/createMessage"}}"#,
+            r#"{"a":{"method":"roots/list","params":{"x":{"y":1,"y":2}}}}"#,
+            r#"{"a":{"method":"roots/list"}} x"#,
+            &format!("{{{}}}", many.join(",")),
+        ] {
+            assert_eq!(InputRequest::parse_all(text), None, "{text}");
+        }
+    }
+}

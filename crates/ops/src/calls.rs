@@ -1,0 +1,114 @@
+//! The log of calls through the gateway.
+
+use waypost_core::access::{Operation, authorize};
+use waypost_core::call::{Call, CallOutcome, MAX_TOOL};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{AgentId, CallId, InstanceId, OrganizationId};
+use waypost_core::{Error, Result, Timestamp};
+pub use waypost_store::call::CallSummary;
+use waypost_store::call::{self as store, CallFilter};
+use waypost_store::recorder::{Recorder, RecorderEntry};
+
+use crate::Ops;
+use crate::hosting::Hosting;
+
+/// The maximum page size.
+pub const MAX_PAGE: u32 = 200;
+
+/// The period of [`summarize`] in milliseconds.
+pub const SUMMARY_MS: i64 = 60 * 60 * 1_000;
+/// The maximum number of calls that [`summarize`] counts.
+pub const MAX_CALLS_COUNTED: u32 = 10_000;
+
+/// Records calls in the background. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CallLog(Recorder);
+
+impl CallLog {
+    /// Returns the log of this process.
+    #[must_use]
+    pub fn new(hosting: &Hosting) -> Self {
+        Self(hosting.recorder.clone())
+    }
+
+    /// Enqueues the record of a call that has ended. Never waits: if too many records wait for the database, the record is
+    /// dropped and counted as lost.
+    pub fn record(&self, call: Call) {
+        self.0.record_or_drop(RecorderEntry::GatewayCall(Box::new(call)));
+    }
+}
+
+/// The conditions of [`list`].
+#[derive(Debug, Clone, Default)]
+pub struct ListCalls {
+    /// Only those of this agent.
+    pub agent_id: Option<AgentId>,
+    /// Only those of this instance.
+    pub instance_id: Option<InstanceId>,
+    /// Only those of the tool with this original name.
+    pub tool: Option<String>,
+    /// Only those with this outcome.
+    pub outcome: Option<CallOutcome>,
+    /// Only those that ended at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only those that ended before this time.
+    pub until: Option<Timestamp>,
+    /// The maximum number, 1 to [`MAX_PAGE`].
+    pub limit: u32,
+    /// The cursor of an earlier page.
+    pub cursor: Option<String>,
+}
+
+/// A page of calls, newest first.
+#[derive(Debug, Clone)]
+pub struct CallPage {
+    /// The calls.
+    pub items: Vec<Call>,
+    /// The cursor of the next page. `None` on the last page.
+    pub next_cursor: Option<String>,
+}
+
+/// Returns a page of the calls of an organisation, newest first.
+///
+/// # Errors
+/// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `invalid_arguments` for a
+/// limit out of range, an invalid cursor, or a name of a tool that is too long or has control characters.
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, query: &ListCalls) -> Result<CallPage> {
+    authorize(&cx.caller, Operation::CallRead, organization)?;
+    if !(1..=MAX_PAGE).contains(&query.limit) {
+        return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
+    }
+    let is_name = |tool: &str| tool.chars().count() <= MAX_TOOL && !tool.chars().any(char::is_control);
+    if !query.tool.as_deref().is_none_or(is_name) {
+        let message = format!("`tool` can have at most {MAX_TOOL} characters, and no control characters.");
+        return Err(Error::invalid("tool", message));
+    }
+    let invalid_cursor = |_| Error::invalid("cursor", "`cursor` is invalid. Start again without it.");
+    let after = query.cursor.as_deref().map(str::parse::<CallId>).transpose().map_err(invalid_cursor)?;
+    let filter = CallFilter {
+        agent: query.agent_id.as_ref(),
+        instance: query.instance_id.as_ref(),
+        tool: query.tool.as_deref(),
+        outcome: query.outcome,
+        since: query.since.unwrap_or(Timestamp(0)),
+        until: query.until.unwrap_or(Timestamp(i64::MAX)),
+        after: after.as_ref(),
+    };
+    let mut conn = ops.store.read().await?;
+    let mut items = store::list(&mut conn, organization, filter, i64::from(query.limit) + 1).await?;
+    let has_more = items.len() > query.limit as usize;
+    items.truncate(query.limit as usize);
+    let next_cursor = items.last().filter(|_| has_more).map(|last| last.id.to_string());
+    Ok(CallPage { items, next_cursor })
+}
+
+/// Returns which agent has called which instance in the last hour, those with the last call first. Of more than
+/// [`MAX_CALLS_COUNTED`] calls, only the last ones are counted.
+///
+/// # Errors
+/// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin.
+pub async fn summarize(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<CallSummary>> {
+    authorize(&cx.caller, Operation::CallRead, organization)?;
+    let since = cx.now().plus(-SUMMARY_MS);
+    Ok(store::summarize(&mut ops.store.read().await?, organization, since, i64::from(MAX_CALLS_COUNTED)).await?)
+}

@@ -1,0 +1,351 @@
+//! Connections of instances to remote servers that require OAuth (MCP 2025-11-25 and 2026-07-28, "Authorization"). There
+//! is one connection per instance, which all agents of the organisation share.
+//!
+//! 1. An admin starts a connection ([`begin`]): metadata of the resource and of its authorization server are discovered,
+//!    Waypost becomes a client, and the admin's browser is sent to the authorization server.
+//! 2. The authorization server sends the browser back to [`CALLBACK_PATH`], where [`finish`] exchanges the code for
+//!    tokens. Then the server is tested like any other.
+//!
+//! Invariants:
+//! 1. A state works once, for ten minutes, and only for the user who has started the connection.
+//! 2. Nothing that the server or its authorization server states is used before it has been compared: the resource covers
+//!    the URL of the instance (RFC 9728, 3.3), the metadata is that of the issuer (RFC 8414, 3.3), S256 is supported, and
+//!    the response is from the issuer (RFC 9207).
+//! 3. Every request goes through the guarded client, without redirects, and with limits on size and time.
+
+mod discovery;
+mod registration;
+
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use url::Url;
+use waypost_core::access::{Operation, authorize_user};
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::{InstanceId, OrganizationId, UserId};
+use waypost_core::instance::{Backend, Instance};
+use waypost_core::seal::SealLocation;
+use waypost_core::secret::hash;
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_outbound::Purpose;
+use waypost_store::instance as store;
+use waypost_store::remote_connection::{self, RemoteConnection};
+use waypost_store::remote_connection_request::{self as request_store, RemoteConnectionRequest};
+
+pub use self::registration::{CALLBACK_PATH, CLIENT_DOCUMENT_PATH, client_document};
+use super::{InstanceView, lock, not_found, record_operation, remote};
+use crate::Ops;
+use crate::remote_servers::{read_headers, read_url};
+pub use crate::remote_tokens::NOT_CONNECTED;
+use crate::remote_tokens::{Credentials, Grant, OauthClient, TokenError, refresh_time, request_tokens, seal};
+
+/// The time that a user has to authorize a connection, in milliseconds.
+pub const LIFETIME_MS: i64 = 10 * 60 * 1_000;
+/// The maximum time of discovery and registration.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The number of random bytes in a state and a verifier.
+const RANDOM_BYTES: usize = 32;
+/// The maximum length of the parameters of a response in bytes.
+const MAX_PARAMETER: usize = 4_096;
+
+/// A connection that was started.
+#[derive(Debug, Clone)]
+pub struct StartedConnection {
+    /// The URL at the authorization server to which the browser of the user is sent.
+    pub url: Url,
+    /// The issuer of the authorization server.
+    pub issuer: String,
+    /// When the state expires.
+    pub expires_at: Timestamp,
+}
+
+/// The connection of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionView {
+    /// The issuer of the authorization server.
+    pub issuer: String,
+    /// When the instance was connected.
+    pub connected_at: Timestamp,
+    /// When the access token expires; `None` if this is unknown.
+    pub expires_at: Option<Timestamp>,
+    /// Whether the access token can be refreshed.
+    pub is_refreshed: bool,
+}
+
+/// An authorization response (RFC 6749, section 4.1.2; RFC 9207, section 2).
+#[derive(Debug, Clone, Default)]
+pub struct AuthorizationResponse {
+    /// The state.
+    pub state: String,
+    /// The code.
+    pub code: Option<String>,
+    /// The issuer.
+    pub iss: Option<String>,
+    /// The error code.
+    pub error: Option<String>,
+}
+
+/// What is remembered of a connection that was started. Has no `Debug`, because of the secrets.
+#[derive(Serialize, Deserialize)]
+struct PendingConnection {
+    client: OauthClient,
+    resource: String,
+    issuer: String,
+    /// Whether the authorization server states the issuer in every response.
+    has_iss: bool,
+    verifier: String,
+    redirect_uri: String,
+}
+
+fn place(state_hash: &str) -> SealLocation<'_> {
+    SealLocation { table: "remote_connection_requests", column: "request", row: state_hash }
+}
+
+/// Returns the user who calls an operation.
+///
+/// # Errors
+/// `conflict` (`reason` is `user_required`) for API keys and the operator: nobody else could finish the connection.
+fn user_of(cx: &Ctx) -> Result<UserId> {
+    let user = match &cx.caller {
+        Caller::Member { actor, .. } => actor.parse().ok(),
+        _ => None,
+    };
+    user.ok_or_else(|| {
+        let message = "Only a user who is signed in to the console can connect the instance, on its page there.";
+        Error::new(Code::Conflict, message).with("reason", "user_required")
+    })
+}
+
+fn check_oauth(instance: &Instance) -> Result<()> {
+    match &instance.backend {
+        Backend::Remote(server) if server.is_oauth => Ok(()),
+        _ => {
+            let message = "This instance does not use OAuth, so there is nothing to connect.";
+            Err(Error::new(Code::Conflict, message).with("reason", "not_oauth"))
+        }
+    }
+}
+
+/// Returns the connection of an instance; `None` if it is not connected.
+///
+/// # Errors
+/// `not_found` if the instance does not exist or the caller cannot access it.
+pub async fn find(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &InstanceId,
+) -> Result<Option<ConnectionView>> {
+    ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    if store::find(&mut conn, organization, id).await?.is_none() {
+        return Err(not_found());
+    }
+    let found = remote_connection::find(&mut conn, organization, id).await?;
+    Ok(found.map(|connection| ConnectionView {
+        issuer: connection.issuer,
+        connected_at: connection.connected_at,
+        expires_at: connection.expires_at,
+        is_refreshed: connection.refresh_at.is_some(),
+    }))
+}
+
+/// Starts the connection of an instance by the user who calls. `origin` is the public origin of this installation.
+///
+/// # Errors
+/// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin;
+/// `conflict` if the caller is not a user (`reason` is `user_required`) or the instance does not use OAuth (`not_oauth`);
+/// `tool_server_error` if the server or its authorization server cannot be used: `reason` is `unreachable`, `redirect`,
+/// `no_metadata`, `invalid_metadata`, `resource_mismatch`, `issuer_mismatch`, `no_pkce`, `no_registration` or
+/// `registration_failed`.
+pub async fn begin(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &InstanceId,
+    origin: &str,
+) -> Result<StartedConnection> {
+    ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
+    let found = store::find(&mut ops.store.read().await?, organization, id).await?;
+    let instance = found.filter(|instance| !instance.is_removing).ok_or_else(not_found)?;
+    check_oauth(&instance)?;
+    let user_id = user_of(cx)?;
+    let route = ops.route(Purpose::Tools, organization).await?;
+    let (url, headers) = (read_url(ops, &instance)?, read_headers(ops, &instance).await?);
+    let discover = async {
+        let server = discovery::discover(&route, &url, headers).await?;
+        let client = registration::find_client(&route, &server, origin).await?;
+        Ok::<_, Error>((server, client))
+    };
+    let (server, client) = tokio::time::timeout(DISCOVERY_TIMEOUT, discover)
+        .await
+        .unwrap_or_else(|_| Err(discovery::failure("unreachable", "The servers did not respond in time.")))?;
+    let (state, verifier) = (random_text(cx), random_text(cx));
+    let redirect_uri = format!("{origin}{CALLBACK_PATH}");
+    let target = authorization_url(&server, &client.client_id, (&redirect_uri, &state, &verifier));
+    let pending = PendingConnection {
+        client,
+        resource: server.resource,
+        issuer: server.issuer.clone(),
+        has_iss: server.has_iss,
+        verifier,
+        redirect_uri,
+    };
+    let text =
+        serde_json::to_string(&pending).map_err(|_| Error::internal("a connection cannot be written as JSON"))?;
+    let (state_hash, now) = (hash(&state), cx.now());
+    let row = RemoteConnectionRequest {
+        request: ops.keyring()?.seal(&place(&state_hash), text.as_bytes(), &*cx.random),
+        state_hash,
+        organization_id: organization.clone(),
+        instance_id: id.clone(),
+        user_id,
+        generation: instance.generation.cast_signed(),
+        created_at: now,
+        expires_at: now.plus(LIFETIME_MS),
+    };
+    let mut tx = ops.store.begin().await?;
+    lock(&mut tx, organization, id).await?;
+    request_store::replace(&mut tx, &row).await?;
+    tx.commit().await?;
+    Ok(StartedConnection { url: target, issuer: server.issuer, expires_at: row.expires_at })
+}
+
+fn random_text(cx: &Ctx) -> String {
+    let mut bytes = [0_u8; RANDOM_BYTES];
+    cx.random.fill(&mut bytes);
+    BASE64URL_NOPAD.encode(&bytes)
+}
+
+/// Returns the URL of the authorization request (RFC 6749, section 4.1.1; RFC 7636; RFC 8707).
+fn authorization_url(
+    server: &discovery::AuthorizationServer,
+    client_id: &str,
+    (redirect_uri, state, verifier): (&str, &str, &str),
+) -> Url {
+    let mut url = server.authorization_endpoint.clone();
+    let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(verifier.as_bytes()));
+    url.query_pairs_mut()
+        .append_pair("response_type", "code")
+        .append_pair("client_id", client_id)
+        .append_pair("redirect_uri", redirect_uri)
+        .append_pair("state", state)
+        .append_pair("code_challenge", &challenge)
+        .append_pair("code_challenge_method", "S256")
+        .append_pair("resource", &server.resource);
+    if let Some(scope) = &server.scope {
+        url.query_pairs_mut().append_pair("scope", scope);
+    }
+    url
+}
+
+/// Returns the organisation of a connection that the calling user has started.
+///
+/// # Errors
+/// `forbidden` unless the caller is a user; `not_found` if the state is unknown, used, expired or another user's.
+pub async fn find_organization(cx: &Ctx, ops: &Ops, state: &str) -> Result<OrganizationId> {
+    let user = authorize_user(&cx.caller)?;
+    let mut conn = ops.store.read().await?;
+    let found = request_store::find_organization(&mut conn, user, &hash(state), cx.now()).await?;
+    found.ok_or_else(unknown_state)
+}
+
+fn unknown_state() -> Error {
+    Error::not_found("connection")
+}
+
+/// Finishes a connection with the response of the authorization server. The state is used up, whatever the result.
+///
+/// # Errors
+/// `not_found` if the state is unknown, used, expired or another user's, or the instance does not exist any more;
+/// `forbidden` for members below admin; `conflict` if the user has denied the request (`reason` is `denied`) or the
+/// instance has been changed since (`changed`); `tool_server_error` if the response is from another issuer
+/// (`issuer_mismatch`), or there are no tokens (`no_tokens`).
+pub async fn finish(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    response: &AuthorizationResponse,
+) -> Result<InstanceView> {
+    ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
+    let (user, state_hash) = (user_of(cx)?, hash(&response.state));
+    let mut tx = ops.store.begin().await?;
+    let row = request_store::consume(&mut tx, organization, &user, &state_hash, cx.now()).await?;
+    tx.commit().await?;
+    let row = row.ok_or_else(unknown_state)?;
+    let text = ops.keyring()?.open_text(&place(&state_hash), &row.request).map_err(Error::internal)?;
+    let pending: PendingConnection =
+        serde_json::from_str(text.expose()).map_err(|_| Error::internal("a started connection cannot be read"))?;
+    let code = check_response(&pending, response)?;
+    let route = ops.route(Purpose::Tools, organization).await?;
+    let grant = Grant::Code { code, redirect_uri: &pending.redirect_uri, verifier: &pending.verifier };
+    let now = cx.now();
+    let tokens = request_tokens(&route, &pending.client, grant, (&pending.resource, now)).await;
+    let tokens = tokens.map_err(|error| no_tokens(&error))?;
+    let refresh_at = refresh_time(now, &tokens);
+    let credentials = Credentials {
+        client: pending.client,
+        resource: pending.resource,
+        access_token: tokens.access_token,
+        refresh_token: tokens.refresh_token,
+    };
+    let connection = RemoteConnection {
+        credentials: seal(cx, ops, &row.instance_id, &credentials)?,
+        instance_id: row.instance_id,
+        organization_id: organization.clone(),
+        issuer: pending.issuer,
+        revision: now.0,
+        expires_at: tokens.expires_at,
+        refresh_at,
+        connected_by: user.to_string(),
+        connected_at: now,
+        updated_at: now,
+    };
+    store_connection(cx, ops, &connection, row.generation).await
+}
+
+fn no_tokens(error: &TokenError) -> Error {
+    discovery::failure("no_tokens", format!("The server cannot be connected: {error}. Connect again."))
+}
+
+/// Returns the code of a response that is from the right issuer.
+fn check_response<'a>(pending: &PendingConnection, response: &'a AuthorizationResponse) -> Result<&'a str> {
+    // This check comes first: a response of another server must not be processed (RFC 9207, section 2.4).
+    let is_from_issuer = match &response.iss {
+        Some(iss) => *iss == pending.issuer,
+        None => !pending.has_iss,
+    };
+    if !is_from_issuer {
+        let message = "The response is not from the authorization server of this instance. Connect again.";
+        return Err(discovery::failure("issuer_mismatch", message));
+    }
+    if let Some(error) = &response.error {
+        let message = match error.as_str() {
+            "access_denied" => "The connection was denied at the authorization server.",
+            _ => "The authorization server rejected the connection.",
+        };
+        return Err(Error::new(Code::Conflict, format!("{message} Connect again.")).with("reason", "denied"));
+    }
+    let code = response.code.as_deref().filter(|code| (1..=MAX_PARAMETER).contains(&code.len()));
+    code.ok_or_else(|| discovery::failure("no_tokens", "The authorization server sent no code. Connect again."))
+}
+
+/// Stores a connection, so that the server is tested with it.
+async fn store_connection(cx: &Ctx, ops: &Ops, connection: &RemoteConnection, generation: i64) -> Result<InstanceView> {
+    let mut tx = ops.store.begin().await?;
+    let mut instance = lock(&mut tx, &connection.organization_id, &connection.instance_id).await?;
+    if check_oauth(&instance).is_err() || instance.generation.cast_signed() != generation {
+        let message = "The instance has been changed since the connection was started. Connect again.";
+        return Err(Error::new(Code::Conflict, message).with("reason", "changed"));
+    }
+    remote_connection::upsert(&mut tx, connection).await?;
+    // A new session is needed, because the one of every process uses the former token.
+    instance.restarts += 1;
+    instance.updated_at = cx.now();
+    remote::restart_checks(cx, &mut tx, &mut instance).await?;
+    record_operation(cx, &mut tx, &instance, "instance.connect").await?;
+    tx.commit().await?;
+    Ok(InstanceView { instance, deployment: None })
+}

@@ -1,0 +1,160 @@
+//! Instances whose server runs elsewhere. [`crate::remote_checks`] tests them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use http::HeaderName;
+use url::Url;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{InstanceId, OrganizationId, ToolSecretId};
+use waypost_core::instance::{Backend, DesiredRun, Instance, RemoteServer, SecretUse};
+use waypost_core::{Code, Error, Result};
+use waypost_outbound::Purpose;
+use waypost_store::{Tx, instance as store, remote_server};
+use waypost_toolbox_proto::entry::Transport;
+use waypost_toolbox_proto::instance::InstanceState;
+
+use super::spec;
+use crate::Ops;
+use crate::remote_servers::url_location;
+use crate::remote_tokens::await_connection;
+
+/// The maximum length of a URL in bytes.
+const MAX_URL: usize = 2_048;
+/// The maximum number of headers.
+const MAX_HEADERS: usize = 20;
+/// The maximum length of the name of a header in bytes.
+const MAX_HEADER_NAME: usize = 100;
+/// Headers that belong to HTTP or to MCP, in addition to those that begin with `mcp-`.
+const RESERVED_HEADERS: [&str; 10] = [
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "accept",
+    "te",
+    "trailer",
+    "upgrade",
+    "last-event-id",
+];
+
+/// A remote server to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRemoteServer {
+    /// The URL of its MCP endpoint.
+    pub url: String,
+    /// The transport.
+    pub transport: Transport,
+    /// Whether an admin connects to it with OAuth.
+    pub is_oauth: bool,
+}
+
+/// Validates a remote server, and seals its URL to the instance `id`.
+///
+/// # Errors
+/// `invalid_arguments` for `remote` if the URL or the transport cannot be used.
+pub(super) async fn prepare(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &InstanceId,
+    new: &NewRemoteServer,
+) -> Result<RemoteServer> {
+    let invalid = |message: &str| Error::invalid("remote", message);
+    if new.transport == Transport::Stdio {
+        return Err(invalid("The transport of a remote server is `streamable_http` or `sse`."));
+    }
+    if new.url.len() > MAX_URL {
+        return Err(invalid(&format!("The URL can have at most {MAX_URL} bytes.")));
+    }
+    let url = Url::parse(new.url.trim()).map_err(|_| invalid("The URL is invalid. It must begin with https://."))?;
+    if url.fragment().is_some() {
+        return Err(invalid("The URL must not have a fragment (`#…`)."));
+    }
+    let route = ops.route(Purpose::Tools, organization).await?;
+    route.check_url(&url).map_err(|error| invalid(&error.to_string()))?;
+    Ok(RemoteServer {
+        transport: new.transport,
+        origin: url.origin().ascii_serialization(),
+        is_oauth: new.is_oauth,
+        sealed_url: ops.keyring()?.seal(&url_location(id), url.as_str().as_bytes(), &*cx.random),
+    })
+}
+
+/// Returns the uses of secrets, each as the value of the header with its name.
+///
+/// # Errors
+/// `invalid_arguments` for `secrets` if a name is not that of a header that can be set, two names differ only in case, or a
+/// secret does not exist.
+pub(super) async fn find_headers(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    secrets: &BTreeMap<String, ToolSecretId>,
+) -> Result<Vec<SecretUse>> {
+    let invalid = |message: String| Error::invalid("secrets", message);
+    if secrets.len() > MAX_HEADERS {
+        return Err(invalid(format!("A remote server can have at most {MAX_HEADERS} headers.")));
+    }
+    let mut names = HashSet::new();
+    for name in secrets.keys() {
+        let lower = name.to_ascii_lowercase();
+        if name.len() > MAX_HEADER_NAME || HeaderName::try_from(name).is_err() {
+            return Err(invalid(format!("`{name}` is not the name of a header.")));
+        }
+        if RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("mcp-") {
+            return Err(invalid(format!("The header `{name}` cannot be set, because the protocol uses it.")));
+        }
+        if !names.insert(lower) {
+            return Err(invalid(format!("The header `{name}` is set twice.")));
+        }
+    }
+    spec::find_uses(tx, organization, secrets).await
+}
+
+/// Checks that no secret is the value of the header `Authorization` if the connection sets it.
+///
+/// # Errors
+/// `invalid_arguments` for `secrets`.
+pub(super) fn check_authorization(server: &RemoteServer, secrets: &[SecretUse]) -> Result<()> {
+    if server.is_oauth && secrets.iter().any(|used| used.name.eq_ignore_ascii_case("authorization")) {
+        let message = "With OAuth, the connection sets the header `Authorization`. Remove its secret.";
+        return Err(Error::invalid("secrets", message));
+    }
+    Ok(())
+}
+
+/// Checks that a remote server is switched on and has answered since its last change. Before, there is nothing to call.
+///
+/// # Errors
+/// `conflict` (`reason` is `not_running`) if it has not.
+pub(crate) fn check_answered(instance: &Instance) -> Result<()> {
+    let is_usable = matches!(instance.state, InstanceState::Running | InstanceState::Unhealthy);
+    if instance.container().is_ok() || is_usable {
+        return Ok(());
+    }
+    if instance.state == InstanceState::Stopped {
+        let message = "The instance is stopped, so its server is not called. Start it first.";
+        return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
+    }
+    let cause = instance.health.as_ref().and_then(|health| health.message.as_deref()).unwrap_or("It is being tested.");
+    let message = format!("The remote server has not answered yet. {cause}");
+    Err(Error::new(Code::Conflict, message).with("reason", "not_running"))
+}
+
+/// Writes that a remote server is to be used as the instance says, so that it is checked at once, or when it has been
+/// connected.
+pub(super) async fn restart_checks(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<()> {
+    instance.state = match instance.desired {
+        DesiredRun::Running => InstanceState::Deploying,
+        DesiredRun::Stopped => InstanceState::Stopped,
+    };
+    instance.health = None;
+    let waits = matches!(&instance.backend, Backend::Remote(server) if server.is_oauth)
+        && await_connection(cx, tx, instance).await?;
+    store::update(tx, instance).await?;
+    match waits {
+        true => remote_server::suspend_checks(tx, &instance.organization_id, &instance.id).await?,
+        false => remote_server::reset_checks(tx, &instance.organization_id, &instance.id).await?,
+    }
+    Ok(())
+}

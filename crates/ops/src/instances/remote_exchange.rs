@@ -1,0 +1,175 @@
+//! Exchanges with remote servers.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use waypost_core::id::InstanceId;
+use waypost_core::instance::Backend;
+use waypost_core::{Error, Result};
+use waypost_mcp_wire::METHOD_NOT_FOUND;
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_mcp_wire::param_headers::ParamHeader;
+use waypost_mcp_wire::rewrite::Rewrite;
+use waypost_mcp_wire::strict::{Message, MessageKind};
+use waypost_toolbox_proto::entry::Transport;
+use waypost_upstream::{CallRequest, Connection, Exchange};
+
+use super::call::{not_mcp, too_large};
+use super::exchange::{ExchangeTarget, INPUT_TIME, TOO_LARGE};
+use crate::Ops;
+use crate::remote_servers::{is_lost, is_unauthorized, to_error};
+
+/// The messages of the response to one message. Dropping it cancels the call.
+pub(super) struct RemoteExchange {
+    ops: Ops,
+    instance: InstanceId,
+    /// What the server may ask the caller for.
+    capabilities: ClientCapabilities,
+    connection: Connection,
+    source: Source,
+    /// The ID of the request as the caller wrote it.
+    raw_id: String,
+    /// The maximum size of a message in bytes.
+    limit: usize,
+}
+
+enum Source {
+    /// A response that needs no request; `None` after it.
+    Known(Option<Bytes>),
+    Open(Exchange),
+}
+
+impl fmt::Debug for RemoteExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteExchange").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+impl RemoteExchange {
+    /// Sends a message to a remote server, and connects to it first if there is no connection.
+    ///
+    /// # Errors
+    /// Those of [`to_error`].
+    pub(super) async fn open(
+        ops: &Ops,
+        target: ExchangeTarget<'_>,
+        message: &[u8],
+        (timeout, limit): (Duration, usize),
+    ) -> Result<Self> {
+        let instance = target.instance;
+        let message = Message::read(message).map_err(|error| Error::internal(error.message))?;
+        let raw_id = message.raw_id.unwrap_or("null").to_owned();
+        let (mut connection, capabilities) = connect(ops, target).await?;
+        // Asking the caller takes time that is not the server's.
+        let timeout = if capabilities.is_empty() { timeout } else { timeout + INPUT_TIME };
+        let method = message.method.as_deref().unwrap_or_default();
+        let source = if method == "initialize" {
+            Source::Known(Some(describe(&connection, &raw_id)))
+        } else {
+            let call = |connection: &Connection| {
+                let headers = match target.definition {
+                    Some(definition) if connection.is_modern() && method == "tools/call" => {
+                        argument_headers(definition, message.params.arguments)
+                    }
+                    _ => HeaderMap::new(),
+                };
+                CallRequest { method, params: message.params.raw, headers, timeout: Some(timeout) }
+            };
+            let mut opened = connection.call(call(&connection)).await;
+            if opened.as_ref().is_err_and(is_unauthorized)
+                && let Some(renewed) = ops.remote_servers.reconnect(ops, instance, (&connection, capabilities)).await?
+            {
+                opened = renewed.call(call(&renewed)).await;
+                connection = renewed;
+            }
+            match opened {
+                Ok(exchange) => Source::Open(exchange),
+                Err(error) => {
+                    if is_lost(&error) {
+                        ops.remote_servers.forget(&instance.id, capabilities);
+                    }
+                    return Err(to_error(&error));
+                }
+            }
+        };
+        Ok(Self { ops: ops.clone(), instance: instance.id.clone(), capabilities, connection, source, raw_id, limit })
+    }
+
+    /// Returns the connection, on which requests of the server are answered; `None` if it may ask for nothing.
+    pub(super) fn responder(&self) -> Option<Connection> {
+        (!self.capabilities.is_empty()).then(|| self.connection.clone())
+    }
+
+    /// Returns the next message; `None` after the last one.
+    ///
+    /// # Errors
+    /// Those of [`to_error`].
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let exchange = match &mut self.source {
+            Source::Known(response) => return Ok(response.take()),
+            Source::Open(exchange) => exchange,
+        };
+        let incoming = match exchange.next().await {
+            Ok(incoming) => incoming,
+            Err(error) => {
+                if is_lost(&error) {
+                    self.ops.remote_servers.forget(&self.instance, self.capabilities);
+                }
+                return Err(to_error(&error));
+            }
+        };
+        let Some(incoming) = incoming else { return Ok(None) };
+        if incoming.bytes.len() > self.limit {
+            return Err(too_large(TOO_LARGE));
+        }
+        if !matches!(incoming.kind, MessageKind::Result | MessageKind::Error) {
+            return Ok(Some(incoming.bytes));
+        }
+        let message = Message::read(&incoming.bytes).map_err(|_| not_mcp())?;
+        let mut rewrite = Rewrite::new(&message);
+        rewrite.set_id(&self.raw_id);
+        Ok(Some(rewrite.finish().into()))
+    }
+}
+
+/// Returns the connection for a call, and what the server may ask for on it. Only a server with a handshake needs a connection
+/// of its own for each set of capabilities, because these are declared once; on the single stream of HTTP+SSE, a request of the
+/// server belongs to no call.
+async fn connect(ops: &Ops, target: ExchangeTarget<'_>) -> Result<(Connection, ClientCapabilities)> {
+    let ExchangeTarget { instance, capabilities, .. } = target;
+    let none = ClientCapabilities::default();
+    let mut found = (ops.remote_servers.connect(ops, instance, none).await?, none);
+    let has_stream_per_call =
+        matches!(&instance.backend, Backend::Remote(server) if server.transport != Transport::Sse);
+    if !found.0.is_modern() && has_stream_per_call && !capabilities.is_empty() {
+        found = (ops.remote_servers.connect(ops, instance, capabilities).await?, capabilities);
+    }
+    if let Some(level) = target.log_level {
+        found.0.request_logs(level).await.map_err(|error| to_error(&error))?;
+    }
+    Ok(found)
+}
+
+/// Returns the response to `initialize` from the handshake of the connection. A server of 2026-07-28 has none.
+fn describe(connection: &Connection, raw_id: &str) -> Bytes {
+    let text = match connection.is_modern() {
+        true => format!(
+            r#"{{"jsonrpc":"2.0","id":{raw_id},"error":{{"code":{METHOD_NOT_FOUND},"message":"Method not found."}}}}"#
+        ),
+        false => format!(r#"{{"jsonrpc":"2.0","id":{raw_id},"result":{}}}"#, connection.server().result),
+    };
+    text.into()
+}
+
+/// Returns the headers that repeat arguments of a tool with this definition (`x-mcp-header`).
+fn argument_headers(definition: &str, arguments: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in ParamHeader::values(&ParamHeader::of_tool(definition), arguments) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}

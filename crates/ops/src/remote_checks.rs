@@ -1,0 +1,164 @@
+//! Checks of remote servers.
+//!
+//! A new or changed instance is `deploying` until its server has answered and has listed its definitions. It is tried three
+//! times; then the instance has failed. Later, a check every 30 seconds decides whether it is healthy: three failures mean
+//! unhealthy, two successes healthy. A failed instance recovers with its first success.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use serde_json::json;
+use tokio::time::Instant;
+use waypost_core::access::authorize_operator;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::instance::Instance;
+use waypost_core::{Result, Timestamp};
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_store::{instance as store, remote_server, toolbox};
+use waypost_toolbox_proto::instance::{Health, InstanceState};
+
+use crate::Ops;
+use crate::deployments::notify::state_changed;
+use crate::instances::call::{Call, LIST_KEY};
+use crate::instances::requests::within;
+use crate::remote_servers::CONNECT_TIMEOUT;
+use crate::tool_definitions::{fetch, observe};
+
+/// The maximum number of servers that are checked in one run.
+const MAX_DUE: i64 = 200;
+/// The maximum number of servers that are checked at the same time.
+const CONCURRENT_CHECKS: usize = 16;
+/// The time between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// The time after the first failed attempt of a new instance; each further one doubles it.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The number of failed checks after which an instance has failed or is unhealthy.
+const FAILURES: u32 = 3;
+/// The number of successful checks after which an unhealthy instance is healthy.
+const SUCCESSES: u32 = 2;
+
+/// Checks the remote servers that are due. Called by a job.
+///
+/// # Errors
+/// `forbidden` for everyone except the operator; any error of the store.
+pub async fn check_due(cx: &Ctx, ops: &Ops) -> Result<()> {
+    authorize_operator(&cx.caller)?;
+    let due = remote_server::list_due(&mut ops.store.read().await?, cx.now(), MAX_DUE).await?;
+    let checks = stream::iter(due).map(|(organization, id)| async move { check(cx, ops, &organization, &id).await });
+    // One that fails, for example because of the database, does not keep the others from being checked.
+    let results: Vec<Result<()>> = checks.buffer_unordered(CONCURRENT_CHECKS).collect().await;
+    results.into_iter().collect()
+}
+
+async fn check(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<()> {
+    let Some(instance) = store::find(&mut ops.store.read().await?, organization, id).await? else { return Ok(()) };
+    let started = Instant::now();
+    let outcome = match instance.state {
+        InstanceState::Running | InstanceState::Unhealthy => ping(ops, &instance).await,
+        _ => connect(cx, ops, &instance).await,
+    };
+    record(cx, ops, organization, id, (&instance, outcome, started.elapsed())).await
+}
+
+/// Connects to a server, and stores what it lists.
+async fn connect(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<()> {
+    let listed = within(CONNECT_TIMEOUT, fetch(ops, instance)).await?;
+    observe(cx, ops, instance, &listed).await?;
+    Ok(())
+}
+
+/// Asks a server for an answer over the connection that calls use.
+async fn ping(ops: &Ops, instance: &Instance) -> Result<()> {
+    let call = Call { ops, instance, key: LIST_KEY.to_owned() };
+    let is_modern = within(CONNECT_TIMEOUT, ops.remote_servers.connect(ops, instance, ClientCapabilities::default()))
+        .await?
+        .is_modern();
+    let method = if is_modern { "server/discover" } else { "ping" };
+    within(CONNECT_TIMEOUT, call.request(method, &json!({}), 1024 * 1024)).await?;
+    Ok(())
+}
+
+/// Records the outcome of a check, unless the instance has been changed meanwhile.
+async fn record(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &InstanceId,
+    (checked, outcome, elapsed): (&Instance, Result<()>, Duration),
+) -> Result<()> {
+    let mut tx = ops.store.begin().await?;
+    toolbox::lock_organization(&mut tx, organization).await?;
+    let Some(streak) = remote_server::count_check(&mut tx, checked, outcome.is_ok()).await? else { return Ok(()) };
+    let Some(mut instance) = store::find(&mut tx, organization, id).await? else { return Ok(()) };
+    let state = next_state(instance.state, outcome.is_ok(), streak);
+    let message = outcome.as_ref().err().map(|error| error.message.clone());
+    let previous = std::mem::replace(&mut instance.state, state);
+    if outcome.is_ok() {
+        instance.observed_generation = instance.generation;
+    }
+    instance.health = Some(Health {
+        ok: state == InstanceState::Running,
+        checked_at: cx.now().0,
+        latency_ms: outcome.is_ok().then(|| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+        message: message.clone(),
+    });
+    remote_server::update_health(&mut tx, &instance, next_check(cx.now(), state, streak)).await?;
+    if state != previous {
+        state_changed(cx, &mut tx, &instance, previous, message.as_deref()).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+/// Returns the state after `streak` consecutive checks that have succeeded or failed.
+fn next_state(state: InstanceState, succeeded: bool, streak: u32) -> InstanceState {
+    match (state, succeeded) {
+        (InstanceState::Unhealthy, true) if streak < SUCCESSES => InstanceState::Unhealthy,
+        (_, true) => InstanceState::Running,
+        (InstanceState::Running, false) if streak >= FAILURES => InstanceState::Unhealthy,
+        (InstanceState::Deploying, false) if streak >= FAILURES => InstanceState::Failed,
+        (state, false) => state,
+    }
+}
+
+/// Returns the time of the next check.
+fn next_check(now: Timestamp, state: InstanceState, streak: u32) -> Timestamp {
+    let delay = match state {
+        InstanceState::Deploying => RETRY_DELAY * 2_u32.saturating_pow(streak.saturating_sub(1)),
+        _ => CHECK_INTERVAL,
+    };
+    now.plus(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_failures_and_two_successes_change_the_state() {
+        use InstanceState::{Deploying, Failed, Running, Unhealthy};
+        for (state, succeeded, streak, next) in [
+            (Deploying, true, 1, Running),
+            (Deploying, false, 1, Deploying),
+            (Deploying, false, 2, Deploying),
+            (Deploying, false, 3, Failed),
+            (Failed, false, 4, Failed),
+            (Failed, true, 1, Running),
+            (Running, true, 9, Running),
+            (Running, false, 2, Running),
+            (Running, false, 3, Unhealthy),
+            (Unhealthy, false, 4, Unhealthy),
+            (Unhealthy, true, 1, Unhealthy),
+            (Unhealthy, true, 2, Running),
+        ] {
+            assert_eq!(next_state(state, succeeded, streak), next, "{state} {succeeded} {streak}");
+        }
+    }
+
+    #[test]
+    fn a_new_server_is_tried_again_after_one_and_two_seconds() {
+        let after = |state, streak| next_check(Timestamp(0), state, streak).0;
+        assert_eq!((after(InstanceState::Deploying, 1), after(InstanceState::Deploying, 2)), (1_000, 2_000));
+        assert_eq!((after(InstanceState::Failed, 3), after(InstanceState::Running, 1)), (30_000, 30_000));
+    }
+}

@@ -1,0 +1,337 @@
+//! Connections to remote servers ([`waypost_core::instance::RemoteServer`]): one for each instance in each process, used by all
+//! its callers, and for servers with a handshake, one for each set of capabilities that callers have declared.
+//!
+//! Invariants:
+//! 1. A new connection uses the URL and the secrets that are stored, whatever its caller has read. A caller that has read a
+//!    newer generation of the instance than the connection uses gets a new one.
+//! 2. At most one attempt to connect to a server is running, and all calls that wait for it use its outcome: a dead server
+//!    delays a call by at most one attempt.
+//! 3. Neither the URL nor a header is part of an error or of a log line.
+//! 4. A token that the server rejects is replaced once ([`crate::remote_tokens`]), by one of the calls that it has failed.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use moka::sync::Cache;
+use tokio::time::Instant;
+use url::Url;
+use waypost_core::id::InstanceId;
+use waypost_core::instance::{Backend, Instance};
+use waypost_core::seal::SealLocation;
+use waypost_core::{Code, Error, Result};
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_outbound::Purpose;
+use waypost_store::{instance, instance_source};
+use waypost_toolbox_proto::entry::Transport;
+use waypost_upstream::{Connection, ConnectionOptions, Error as UpstreamError, Identity, Limits, Protocol, Redirects};
+
+use crate::Ops;
+use crate::remote_tokens::{find_bearer, refresh_rejected};
+
+/// The time of one attempt to connect.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time in which a server must answer the first request of 2026-07-28; then the older handshake is tried.
+const DISCOVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time for which a failed attempt applies to other calls.
+const FAILURE_AGE: Duration = Duration::from_secs(1);
+/// The maximum number of connections that are kept, and the time after which one that is not used is dropped.
+const CONNECTIONS: (u64, Duration) = (1_000, Duration::from_secs(300));
+
+/// The location to which the URL of a remote server is sealed.
+pub(crate) fn url_location(id: &InstanceId) -> SealLocation<'_> {
+    SealLocation { table: "instances", column: "remote_url", row: id.as_str() }
+}
+
+/// The connections of a process. All clones share them.
+#[derive(Clone)]
+pub(crate) struct RemoteServers(Cache<Key, Arc<tokio::sync::Mutex<State>>>);
+
+/// An instance, and what its server may ask callers for.
+type Key = (InstanceId, ClientCapabilities);
+
+impl std::fmt::Debug for RemoteServers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteServers").finish_non_exhaustive()
+    }
+}
+
+impl Default for RemoteServers {
+    fn default() -> Self {
+        let (number, idle) = CONNECTIONS;
+        Self(Cache::builder().max_capacity(number).time_to_idle(idle).build())
+    }
+}
+
+/// The numbers of an instance that increase when its URL or its secrets change, or a new session is wanted.
+type Configuration = (u64, u64);
+
+fn configuration(instance: &Instance) -> Configuration {
+    (instance.generation, instance.restarts)
+}
+
+/// The connection to a server, and the last attempt that failed, each with the configuration that was used.
+#[derive(Default)]
+struct State {
+    open: Option<OpenConnection>,
+    failed: Option<(Configuration, Instant, Error)>,
+}
+
+/// A connection with the configuration and the revision of the token that it uses.
+struct OpenConnection {
+    configuration: Configuration,
+    connection: Connection,
+    /// `None` if the server does not require OAuth.
+    token: Option<i64>,
+}
+
+impl State {
+    /// Returns the connection, if it is as new as what the caller has read.
+    fn find(&self, wanted: Configuration) -> Option<Connection> {
+        self.open.as_ref().filter(|open| open.configuration >= wanted).map(|open| open.connection.clone())
+    }
+
+    /// Returns the error of an attempt that applies to a caller that arrived at `arrived`.
+    fn find_failure(&self, wanted: Configuration, arrived: Instant) -> Option<Error> {
+        let (own, at, error) = self.failed.as_ref()?;
+        let applies = *own >= wanted && (*at >= arrived || at.elapsed() < FAILURE_AGE);
+        applies.then(|| error.without_cause())
+    }
+}
+
+impl RemoteServers {
+    /// Returns the connection to the server of an instance on which callers have these capabilities, and connects if there is
+    /// none.
+    ///
+    /// # Errors
+    /// Those of [`to_error`]; `not_found` if the instance was deleted; `internal` if it is not a remote server, or a secret
+    /// cannot be opened.
+    pub(crate) async fn connect(
+        &self,
+        ops: &Ops,
+        instance: &Instance,
+        capabilities: ClientCapabilities,
+    ) -> Result<Connection> {
+        let (wanted, arrived) = (configuration(instance), Instant::now());
+        let state = self.0.get_with((instance.id.clone(), capabilities), Arc::default);
+        let mut state = state.lock().await;
+        if let Some(connection) = state.find(wanted) {
+            return Ok(connection);
+        }
+        if let Some(error) = state.find_failure(wanted, arrived) {
+            return Err(error);
+        }
+        // The caller may have read the instance before its last change.
+        let current = find_current(ops, instance).await?;
+        match open(ops, &current, capabilities).await {
+            Ok(open) => {
+                let connection = open.connection.clone();
+                *state = State { open: Some(open), failed: None };
+                Ok(connection)
+            }
+            Err(error) => {
+                let failed = Some((configuration(&current), Instant::now(), error.without_cause()));
+                *state = State { open: None, failed };
+                Err(error)
+            }
+        }
+    }
+
+    /// Replaces a connection whose token the server has rejected, after a refresh of the token. Returns `None` if the
+    /// server does not require OAuth.
+    ///
+    /// # Errors
+    /// Those of [`Self::connect`]; `tool_server_error` (`reason` is `unauthorized`) if there is no other token.
+    pub(crate) async fn reconnect(
+        &self,
+        ops: &Ops,
+        instance: &Instance,
+        (rejected, capabilities): (&Connection, ClientCapabilities),
+    ) -> Result<Option<Connection>> {
+        if !is_oauth(instance) {
+            return Ok(None);
+        }
+        let state = self.0.get_with((instance.id.clone(), capabilities), Arc::default);
+        {
+            let mut state = state.lock().await;
+            // Another call may have replaced the connection already.
+            let revision =
+                state.open.as_ref().filter(|open| open.connection.is_same(rejected)).and_then(|open| open.token);
+            if let Some(revision) = revision {
+                refresh_rejected(ops, instance, revision).await?;
+                *state = State::default();
+            }
+        }
+        self.connect(ops, instance, capabilities).await.map(Some)
+    }
+
+    /// Drops the connection of an instance with these capabilities, so that the next call connects again.
+    pub(crate) fn forget(&self, instance: &InstanceId, capabilities: ClientCapabilities) {
+        self.0.invalidate(&(instance.clone(), capabilities));
+    }
+}
+
+async fn find_current(ops: &Ops, instance: &Instance) -> Result<Instance> {
+    let current = instance::find(&mut ops.store.read().await?, &instance.organization_id, &instance.id).await?;
+    current.ok_or_else(|| Error::not_found("instance"))
+}
+
+fn is_oauth(instance: &Instance) -> bool {
+    matches!(&instance.backend, Backend::Remote(server) if server.is_oauth)
+}
+
+/// Connects to a server. If it requires OAuth and rejects the token, connects once more with a new one.
+async fn open(ops: &Ops, instance: &Instance, capabilities: ClientCapabilities) -> Result<OpenConnection> {
+    let configuration = configuration(instance);
+    if !is_oauth(instance) {
+        let connection = open_with(ops, instance, (capabilities, None)).await?.map_err(|error| to_error(&error))?;
+        return Ok(OpenConnection { configuration, connection, token: None });
+    }
+    let bearer = find_bearer(ops, instance).await?;
+    let mut token = bearer.revision;
+    let mut opened = open_with(ops, instance, (capabilities, Some(bearer.value))).await?;
+    if opened.as_ref().is_err_and(is_unauthorized) {
+        refresh_rejected(ops, instance, token).await?;
+        let bearer = find_bearer(ops, instance).await?;
+        token = bearer.revision;
+        opened = open_with(ops, instance, (capabilities, Some(bearer.value))).await?;
+    }
+    let connection = opened.map_err(|error| to_error(&error))?;
+    Ok(OpenConnection { configuration, connection, token: Some(token) })
+}
+
+/// Connects to a server once. The inner error is that of the server.
+async fn open_with(
+    ops: &Ops,
+    instance: &Instance,
+    (capabilities, bearer): (ClientCapabilities, Option<HeaderValue>),
+) -> Result<Result<Connection, UpstreamError>> {
+    let Backend::Remote(server) = &instance.backend else {
+        return Err(Error::internal("a server in a container was called as a remote one"));
+    };
+    let mut headers = read_headers(ops, instance).await?;
+    if let Some(bearer) = bearer {
+        headers.insert(AUTHORIZATION, bearer);
+    }
+    let options = ConnectionOptions {
+        url: read_url(ops, instance)?,
+        route: ops.route(Purpose::Tools, &instance.organization_id).await?,
+        headers,
+        identity: Identity { name: "waypost", version: env!("CARGO_PKG_VERSION") },
+        capabilities: capabilities.to_json(),
+        accepts_requests: !capabilities.is_empty(),
+        protocol: match server.transport {
+            Transport::Sse => Protocol::Sse,
+            Transport::Stdio | Transport::StreamableHttp => Protocol::StreamableHttp,
+        },
+        redirects: Redirects::Never,
+        limits: Limits { discover_timeout: DISCOVER_TIMEOUT, ..Limits::default() },
+    };
+    let opened = tokio::time::timeout(CONNECT_TIMEOUT, Connection::open(options)).await;
+    Ok(opened.unwrap_or(Err(UpstreamError::Timeout)))
+}
+
+/// Returns the URL of a remote server.
+///
+/// # Errors
+/// `internal` if it cannot be opened, or the instance is not a remote server.
+pub(crate) fn read_url(ops: &Ops, instance: &Instance) -> Result<Url> {
+    let Backend::Remote(server) = &instance.backend else {
+        return Err(Error::internal("a server in a container has no URL"));
+    };
+    let unreadable = |_| Error::internal(format!("the URL of the instance {} cannot be opened", instance.id));
+    let url = ops.keyring()?.open_text(&url_location(&instance.id), &server.sealed_url).map_err(unreadable)?;
+    Url::parse(url.expose()).map_err(|_| Error::internal("the URL of a remote server is invalid"))
+}
+
+/// Returns the headers of an instance: each of its secrets is the value of the header with its name.
+pub(crate) async fn read_headers(ops: &Ops, instance: &Instance) -> Result<HeaderMap> {
+    let ids: Vec<_> = instance.secrets.iter().map(|used| &used.secret_id).collect();
+    let sealed = instance_source::list_secrets(&mut ops.store.read().await?, &instance.organization_id, &ids).await?;
+    let mut headers = HeaderMap::new();
+    for used in &instance.secrets {
+        let missing = || Error::internal(format!("a secret of the instance {} cannot be opened", instance.id));
+        let secret = sealed.iter().find(|secret| secret.id == used.secret_id.as_str()).ok_or_else(missing)?;
+        let location = SealLocation { table: "tool_secrets", column: "value", row: &secret.id };
+        let value = ops.keyring()?.open_text(&location, &secret.value).map_err(|_| missing())?;
+        let name = HeaderName::try_from(&used.name).map_err(Error::internal)?;
+        let mut value = HeaderValue::try_from(value.expose().trim()).map_err(|_| {
+            let message = format!("The secret for the header `{name}` cannot be the value of a header.");
+            Error::new(Code::Conflict, message).with("reason", "secret_invalid")
+        })?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+/// Returns the error of a request to a remote server. `reason` identifies it.
+pub(crate) fn to_error(error: &UpstreamError) -> Error {
+    let (reason, message): (_, Cow<'_, str>) = match error {
+        UpstreamError::Transport(waypost_outbound::Error::Timeout { .. }) | UpstreamError::Timeout => {
+            ("timeout", "The server did not answer in time.".into())
+        }
+        UpstreamError::Transport(waypost_outbound::Error::TooLarge { .. })
+        | UpstreamError::MessageTooLarge { .. }
+        | UpstreamError::TooManyMessages { .. } => ("too_large", "The server's answer is too large.".into()),
+        UpstreamError::Transport(error) => ("unreachable", error.to_string().into()),
+        UpstreamError::Status { status, .. } => match status.as_u16() {
+            300..=399 => {
+                ("redirect", "The server redirects to another URL, which is not followed. Use that URL.".into())
+            }
+            401 | 403 => {
+                ("unauthorized", "The server rejected the credentials. Check the secrets of the instance.".into())
+            }
+            429 => ("server_busy", "The server receives too many requests. Try again later.".into()),
+            code => ("server_error", format!("The server answered with HTTP status {code}.").into()),
+        },
+        UpstreamError::InvalidRequest(_) => ("rejected", "The message cannot be sent to this server.".into()),
+        UpstreamError::ContentType { .. }
+        | UpstreamError::Rpc(_)
+        | UpstreamError::InvalidResponse(_)
+        | UpstreamError::UnsupportedRevision
+        | UpstreamError::SessionLost => ("no_mcp", "The server did not answer with MCP. Check the URL.".into()),
+    };
+    Error::new(Code::ToolServerError, message).with("reason", reason)
+}
+
+/// Whether an error means that the server rejects the credentials, and has not processed the request.
+pub(crate) fn is_unauthorized(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::Status { status, .. } if *status == StatusCode::UNAUTHORIZED)
+}
+
+/// Whether an error means that the connection cannot be used any more.
+pub(crate) fn is_lost(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::SessionLost | UpstreamError::Transport(waypost_outbound::Error::Unreachable { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_reasons_and_say_what_to_do() {
+        let status = |code: u16| UpstreamError::Status {
+            status: StatusCode::from_u16(code).unwrap(),
+            retry_after: None,
+            challenge: None,
+        };
+        for (error, reason, is_final) in [
+            (status(307), "redirect", false),
+            (status(401), "unauthorized", false),
+            (status(403), "unauthorized", false),
+            (status(429), "server_busy", false),
+            (status(500), "server_error", false),
+            (UpstreamError::Timeout, "timeout", false),
+            (UpstreamError::MessageTooLarge { limit: 1 }, "too_large", false),
+            (UpstreamError::UnsupportedRevision, "no_mcp", false),
+            (UpstreamError::SessionLost, "no_mcp", true),
+        ] {
+            let found = to_error(&error);
+            assert_eq!((found.code, &found.details["reason"]), (Code::ToolServerError, &reason.into()), "{error}");
+            assert_eq!(is_lost(&error), is_final, "{error}");
+        }
+    }
+}

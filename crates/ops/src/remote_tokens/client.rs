@@ -1,0 +1,185 @@
+//! Requests to the token endpoint of an authorization server (RFC 6749, sections 4.1.3, 5 and 6).
+
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use http::{Request, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
+use waypost_core::Timestamp;
+use waypost_core::oauth_client::ClientAuthMethod;
+use waypost_outbound::{Limits, Route};
+
+/// The limits of a request. Redirects are never followed, because the request contains credentials.
+const LIMITS: Limits = Limits { max_bytes: 64 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
+/// The maximum length of a token in bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+/// The maximum lifetime of a token that is believed, in seconds.
+const MAX_LIFETIME: u64 = 10 * 365 * 24 * 60 * 60;
+
+/// Waypost as a client of an authorization server. Has no `Debug`, because of the secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct OauthClient {
+    /// The token endpoint.
+    pub token_endpoint: String,
+    /// The ID: that of a registration, or the URL of Waypost's metadata document.
+    pub client_id: String,
+    /// The method by which the client authenticates.
+    pub auth_method: ClientAuthMethod,
+    /// The secret of a registration.
+    pub client_secret: Option<String>,
+}
+
+/// What is exchanged for tokens.
+pub(crate) enum Grant<'a> {
+    /// The code of an authorization response, with the redirect URI and the PKCE verifier of the request.
+    Code { code: &'a str, redirect_uri: &'a str, verifier: &'a str },
+    /// A refresh token.
+    Refresh(&'a str),
+}
+
+/// The tokens of a response. Has no `Debug`, so that they are never logged.
+pub(crate) struct Tokens {
+    pub access_token: String,
+    pub refresh_token: Option<String>,
+    /// The expiry of the access token; `None` if the server does not state it.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The reason why there are no tokens. Contains no text of the server, which may repeat what was sent.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenError {
+    /// The grant or the client is no longer valid (RFC 6749, 5.2), so the request must not be repeated.
+    #[error("its authorization server rejected the request")]
+    Refused,
+    /// Any other failure.
+    #[error("{0}")]
+    Failed(String),
+}
+
+#[derive(Deserialize)]
+struct TokenResponse {
+    access_token: String,
+    token_type: String,
+    expires_in: Option<u64>,
+    refresh_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ErrorResponse {
+    error: String,
+}
+
+/// Requests tokens for `resource`.
+///
+/// # Errors
+/// [`TokenError`].
+pub(crate) async fn request_tokens(
+    route: &Route,
+    client: &OauthClient,
+    grant: Grant<'_>,
+    (resource, now): (&str, Timestamp),
+) -> Result<Tokens, TokenError> {
+    let failed = |reason: &str| TokenError::Failed(reason.to_owned());
+    let request = build(client, &grant, resource).map_err(|_| failed("its token endpoint is not a valid URL"))?;
+    let response = route.send(request, LIMITS).await.map_err(|error| TokenError::Failed(error.to_string()))?;
+    if response.status() != StatusCode::OK {
+        return Err(refusal(response.status(), response.body()));
+    }
+    let tokens: TokenResponse =
+        serde_json::from_slice(response.body()).map_err(|_| failed("its token endpoint returned no tokens"))?;
+    if !tokens.token_type.eq_ignore_ascii_case("bearer") {
+        return Err(failed("its token endpoint returned tokens that are not bearer tokens"));
+    }
+    // RFC 6750, section 2.1: the token becomes a part of a header.
+    let is_token =
+        |text: &String| (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_token(&tokens.access_token) || !tokens.refresh_token.iter().all(is_token) {
+        return Err(failed("its token endpoint returned a token with invalid characters or length"));
+    }
+    let expires_at = tokens
+        .expires_in
+        .map(|seconds| now.plus(i64::try_from(seconds.min(MAX_LIFETIME)).unwrap_or_default().saturating_mul(1_000)));
+    Ok(Tokens { access_token: tokens.access_token, refresh_token: tokens.refresh_token, expires_at })
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> TokenError {
+    let error = serde_json::from_slice::<ErrorResponse>(body).map(|response| response.error).unwrap_or_default();
+    match error.as_str() {
+        "invalid_grant" | "invalid_client" | "unauthorized_client" => TokenError::Refused,
+        _ => TokenError::Failed(format!("its token endpoint returned the HTTP status {}", status.as_u16())),
+    }
+}
+
+fn build(client: &OauthClient, grant: &Grant<'_>, resource: &str) -> http::Result<Request<Vec<u8>>> {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    match *grant {
+        Grant::Code { code, redirect_uri, verifier } => form
+            .append_pair("grant_type", "authorization_code")
+            .append_pair("code", code)
+            .append_pair("redirect_uri", redirect_uri)
+            .append_pair("code_verifier", verifier),
+        Grant::Refresh(token) => form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", token),
+    };
+    form.append_pair("resource", resource);
+    let secret = client.client_secret.as_deref().unwrap_or_default();
+    let mut request = Request::post(&client.token_endpoint)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(header::ACCEPT, "application/json");
+    match client.auth_method {
+        // RFC 6749, section 2.3.1: both parts are encoded like a form first.
+        ClientAuthMethod::Basic => {
+            let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            let pair = format!("{}:{}", encode(&client.client_id), encode(secret));
+            request = request.header(header::AUTHORIZATION, format!("Basic {}", BASE64.encode(pair.as_bytes())));
+        }
+        ClientAuthMethod::Post => {
+            form.append_pair("client_id", &client.client_id).append_pair("client_secret", secret);
+        }
+        ClientAuthMethod::None => {
+            form.append_pair("client_id", &client.client_id);
+        }
+    }
+    request.body(form.finish().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_authenticates_by_its_method() {
+        let sent = |auth_method| {
+            let client = OauthClient {
+                token_endpoint: "https://id.example/token".to_owned(),
+                client_id: "a:b".to_owned(),
+                auth_method,
+                client_secret: Some("s&t".to_owned()),
+            };
+            let request = build(&client, &Grant::Refresh("r"), "https://far.example/mcp").unwrap();
+            let header = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+            (header, String::from_utf8(request.into_body()).unwrap())
+        };
+        let form = "grant_type=refresh_token&refresh_token=r&resource=https%3A%2F%2Ffar.example%2Fmcp";
+        assert_eq!(sent(ClientAuthMethod::None), (None, format!("{form}&client_id=a%3Ab")));
+        assert_eq!(sent(ClientAuthMethod::Post), (None, format!("{form}&client_id=a%3Ab&client_secret=s%26t")));
+        let basic = format!("Basic {}", BASE64.encode(b"a%3Ab:s%26t"));
+        assert_eq!(sent(ClientAuthMethod::Basic), (Some(basic), form.to_owned()));
+    }
+
+    #[test]
+    fn only_final_errors_end_a_connection() {
+        for (status, body, is_final) in [
+            (400, r#"{"error":"invalid_grant","error_description":"gone"}"#, true),
+            (401, r#"{"error":"invalid_client"}"#, true),
+            (400, r#"{"error":"invalid_request"}"#, false),
+            (503, r#"{"error":"temporarily_unavailable"}"#, false),
+            (400, "<html>", false),
+            (302, "", false),
+        ] {
+            let error = refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+            assert_eq!(error == TokenError::Refused, is_final, "{body}");
+            assert!(!error.to_string().contains("gone"));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The tokens of connections to remote servers that require OAuth.
+//!
+//! Invariants:
+//! 1. A token is sent only to the origin of the instance's URL, and a refresh token only to the token endpoint that was
+//!    discovered with it. A connection ends when the URL of its instance changes.
+//! 2. Tokens are stored sealed, and are part of no error, log line, audit entry or response.
+//! 3. A refresh token is sent only under a lease ([`waypost_store::remote_connection`]).
+//!
+//! The requests are made here and not by the `auth` feature of rmcp, which keeps tokens and states in stores of its own
+//! and creates its own random values, falls back to guessed endpoints if a server has no metadata, and knows no leases.
+
+mod client;
+mod refresh;
+
+use http::HeaderValue;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use waypost_core::caller::Ctx;
+use waypost_core::id::InstanceId;
+use waypost_core::instance::Instance;
+use waypost_core::seal::SealLocation;
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_store::remote_connection::{self as store, RemoteConnection};
+use waypost_store::{Tx, instance, remote_server, toolbox};
+use waypost_toolbox_proto::instance::{Health, InstanceState};
+
+pub(crate) use self::client::{Grant, OauthClient, TokenError, Tokens, request_tokens};
+pub(crate) use self::refresh::refresh_rejected;
+pub use self::refresh::{JOB, RefreshSummary, refresh_due};
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::deployments::notify::state_changed;
+
+/// The text of an instance that has not been connected yet.
+pub const NOT_CONNECTED: &str =
+    "The server requires OAuth, and is not connected yet. An admin connects it on the page of the instance.";
+/// The text of an instance whose connection has ended.
+const ENDED: &str = "The authorization server no longer accepts the connection. An admin connects it again on the page of the instance.";
+/// The time before the expiry of a token at which it is refreshed, in milliseconds.
+const AHEAD_MS: i64 = 5 * 60 * 1_000;
+
+/// The tokens of a connection, and what is needed to refresh them. Has no `Debug`, so that it is never logged.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    /// Waypost as a client of the authorization server.
+    pub client: OauthClient,
+    /// The resource of the tokens (RFC 8707).
+    pub resource: String,
+    /// The access token.
+    pub access_token: String,
+    /// The refresh token.
+    pub refresh_token: Option<String>,
+}
+
+/// The header `Authorization` of a connection, and the revision of its token.
+pub(crate) struct Bearer {
+    pub value: HeaderValue,
+    pub revision: i64,
+}
+
+fn place(instance: &InstanceId) -> SealLocation<'_> {
+    SealLocation { table: "remote_connections", column: "credentials", row: instance.as_str() }
+}
+
+fn open(ops: &Ops, connection: &RemoteConnection) -> Result<Credentials> {
+    let broken =
+        || Error::internal(format!("the connection of the instance {} cannot be opened", connection.instance_id));
+    let text = ops.keyring()?.open_text(&place(&connection.instance_id), &connection.credentials);
+    // The error of the parser could contain a part of the text.
+    serde_json::from_str(text.map_err(|_| broken())?.expose()).map_err(|_| broken())
+}
+
+pub(crate) fn seal(cx: &Ctx, ops: &Ops, instance: &InstanceId, credentials: &Credentials) -> Result<String> {
+    let text = serde_json::to_string(credentials).map_err(|_| Error::internal("tokens cannot be written as JSON"))?;
+    Ok(ops.keyring()?.seal(&place(instance), text.as_bytes(), &*cx.random))
+}
+
+/// Returns the time at which tokens are refreshed: five minutes before they expire, or after half of a shorter lifetime.
+pub(crate) fn refresh_time(now: Timestamp, tokens: &Tokens) -> Option<Timestamp> {
+    let expires_at = tokens.expires_at.filter(|_| tokens.refresh_token.is_some())?;
+    Some(expires_at.plus(-AHEAD_MS).max(now.plus(expires_at.since(now) / 2)))
+}
+
+/// Returns the header `Authorization` for requests to the server of an instance.
+///
+/// # Errors
+/// `conflict` (`reason` is `not_connected`) if the instance is not connected; `internal` if its tokens cannot be opened.
+pub(crate) async fn find_bearer(ops: &Ops, instance: &Instance) -> Result<Bearer> {
+    let mut conn = ops.store.read().await?;
+    let found = store::find(&mut conn, &instance.organization_id, &instance.id).await?;
+    let connection = found.ok_or_else(|| Error::new(Code::Conflict, NOT_CONNECTED).with("reason", "not_connected"))?;
+    let credentials = open(ops, &connection)?;
+    let value = HeaderValue::try_from(format!("Bearer {}", credentials.access_token));
+    let mut value = value.map_err(|_| Error::internal("a token cannot be the value of a header"))?;
+    value.set_sensitive(true);
+    Ok(Bearer { value, revision: connection.revision })
+}
+
+/// Lets a locked remote server wait for its connection instead of being checked, if it needs one and has none. Changes
+/// `state` and `health` of `instance`, which the caller writes.
+///
+/// # Errors
+/// Any error of the store.
+pub(crate) async fn await_connection(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<bool> {
+    if store::find(tx, &instance.organization_id, &instance.id).await?.is_some() {
+        return Ok(false);
+    }
+    instance.health = Some(unhealthy(cx, NOT_CONNECTED));
+    Ok(true)
+}
+
+fn unhealthy(cx: &Ctx, message: &str) -> Health {
+    Health { ok: false, checked_at: cx.now().0, latency_ms: None, message: Some(message.to_owned()) }
+}
+
+/// Deletes a connection that the authorization server has rejected. The instance has failed until it is connected again.
+///
+/// # Errors
+/// Any error of the store.
+async fn end(cx: &Ctx, ops: &Ops, rejected: &RemoteConnection) -> Result<()> {
+    let (organization, id) = (&rejected.organization_id, &rejected.instance_id);
+    let mut tx = ops.store.begin().await?;
+    toolbox::lock_organization(&mut tx, organization).await?;
+    if !store::delete_rejected(&mut tx, rejected).await? {
+        return Ok(());
+    }
+    let Some(mut current) = instance::find(&mut tx, organization, id).await? else { return Ok(tx.commit().await?) };
+    let previous = current.state;
+    if previous != InstanceState::Stopped {
+        current.state = InstanceState::Failed;
+    }
+    current.health = Some(unhealthy(cx, ENDED));
+    current.restarts += 1;
+    instance::update(&mut tx, &current).await?;
+    remote_server::suspend_checks(&mut tx, organization, id).await?;
+    if current.state != previous {
+        state_changed(cx, &mut tx, &current, previous, Some(ENDED)).await?;
+    }
+    let detail = json!({ "slug": current.slug, "issuer": rejected.issuer });
+    record(cx, &mut tx, organization, Entry { action: "instance.connection_end", target: id.as_str(), detail }).await?;
+    tx.bump_config_version(organization).await?;
+    Ok(tx.commit().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_refreshed_five_minutes_before_they_expire() {
+        let tokens = |lifetime: Option<i64>, refresh: Option<&str>| Tokens {
+            access_token: "a".to_owned(),
+            refresh_token: refresh.map(str::to_owned),
+            expires_at: lifetime.map(|lifetime| Timestamp(1_000 + lifetime)),
+        };
+        let at = |lifetime, refresh| refresh_time(Timestamp(1_000), &tokens(lifetime, refresh)).map(|at| at.0 - 1_000);
+        assert_eq!(at(Some(3_600_000), Some("r")), Some(3_300_000));
+        assert_eq!(at(Some(400_000), Some("r")), Some(200_000), "never at once");
+        assert_eq!(at(Some(3_600_000), None), None);
+        assert_eq!(at(None, Some("r")), None);
+    }
+}

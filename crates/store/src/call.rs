@@ -1,0 +1,223 @@
+//! The log of calls through the gateway.
+
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+use waypost_core::Timestamp;
+use waypost_core::call::{Call, CallOutcome};
+use waypost_core::id::{AgentId, CallId, InstanceId, OrganizationId};
+
+use crate::batch::{self, Column, Kind};
+use crate::db::Conn;
+use crate::error::{Error, Result};
+use crate::on;
+use crate::row::RowRef;
+
+const COLUMNS: &[Column] = &[
+    ("id", Kind::Text),
+    ("organization_id", Kind::Text),
+    ("agent_id", Kind::Text),
+    ("instance_id", Kind::Text),
+    ("method", Kind::Text),
+    ("tool", Kind::Text),
+    ("outcome", Kind::Text),
+    ("duration_ms", Kind::Integer),
+    ("upstream_ms", Kind::Integer),
+    ("request_bytes", Kind::Integer),
+    ("response_bytes", Kind::Integer),
+    ("argument_shape", Kind::Text),
+    ("at", Kind::Integer),
+];
+
+/// Inserts calls. Calls of organisations that were deleted in the meantime are skipped.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn insert(conn: &mut Conn, calls: &[Call]) -> Result<()> {
+    let row = |call: &Call| {
+        json!({
+            "id": call.id,
+            "organization_id": call.organization_id,
+            "agent_id": call.agent_id,
+            "instance_id": call.instance_id,
+            "method": call.method,
+            "tool": call.tool,
+            "outcome": call.outcome,
+            "duration_ms": call.duration_ms,
+            "upstream_ms": call.upstream_ms,
+            "request_bytes": call.request_bytes,
+            "response_bytes": call.response_bytes,
+            "argument_shape": call.argument_shape,
+            "at": call.at.0,
+        })
+    };
+    let batch = json!({ "calls": calls.iter().map(row).collect::<Vec<_>>() }).to_string();
+    let sql = AssertSqlSafe(format!(
+        "{} AND EXISTS (SELECT 1 FROM organizations WHERE organizations.id = organization_id LIMIT 1 OFFSET 0)",
+        batch::insert(conn.dialect(), "calls", "calls", COLUMNS)
+    ));
+    on!(conn, c => sqlx::query(sql).bind(batch).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Conditions on a list of calls.
+#[derive(Debug, Clone, Copy)]
+pub struct CallFilter<'a> {
+    /// Only those of this agent.
+    pub agent: Option<&'a AgentId>,
+    /// Only those of this instance.
+    pub instance: Option<&'a InstanceId>,
+    /// Only those of the tool with this original name.
+    pub tool: Option<&'a str>,
+    /// Only those with this outcome.
+    pub outcome: Option<CallOutcome>,
+    /// Only those that ended at this time or later.
+    pub since: Timestamp,
+    /// Only those that ended before this time.
+    pub until: Timestamp,
+    /// Only those before this one in the list, which is the last one of the previous page.
+    pub after: Option<&'a CallId>,
+}
+
+/// Returns at most `limit` calls, newest first.
+///
+/// # Errors
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    filter: CallFilter<'_>,
+    limit: i64,
+) -> Result<Vec<Call>> {
+    // A condition on a column is part of the statement only if it is used, so that the planner selects its index.
+    let condition = |is_used: bool, used: &'static str, unused: &'static str| if is_used { used } else { unused };
+    let outcome = match filter.outcome {
+        None => "CAST($6 AS TEXT) IS NULL",
+        Some(CallOutcome::Ok) => "outcome = $6",
+        // The condition of the partial index.
+        Some(_) => "outcome = $6 AND outcome <> 'ok'",
+    };
+    let sql = AssertSqlSafe(format!(
+        "SELECT id, organization_id, agent_id, instance_id, method, tool, outcome, duration_ms, upstream_ms, request_bytes,
+            response_bytes, argument_shape, at
+         FROM calls WHERE organization_id = $1 AND id >= $2 AND id < $3 AND {} AND {} AND {outcome}
+            AND (CAST($7 AS TEXT) IS NULL OR tool = $7)
+         ORDER BY id DESC LIMIT $8",
+        condition(filter.agent.is_some(), "agent_id = $4", "CAST($4 AS TEXT) IS NULL"),
+        condition(filter.instance.is_some(), "instance_id = $5", "CAST($5 AS TEXT) IS NULL"),
+    ));
+    let (start, end) = (CallId::floor(filter.since), CallId::floor(filter.until));
+    let end = filter.after.map_or(&end, |after| after.min(&end));
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
+        .bind(organization.as_str()).bind(start.as_str()).bind(end.as_str())
+        .bind(filter.agent.map(AgentId::as_str)).bind(filter.instance.map(InstanceId::as_str))
+        .bind(filter.outcome.map(CallOutcome::as_str)).bind(filter.tool).bind(limit).fetch_all(c).await?);
+    rows.into_iter().map(Call::try_from).collect()
+}
+
+/// The calls of an agent to an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallSummary {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// The number of calls.
+    pub calls: i64,
+    /// The number of those whose outcome is not `ok`.
+    pub failures: i64,
+    /// The time at which the last one ended.
+    pub last_at: Timestamp,
+}
+
+/// Returns the calls of each agent to each instance among the last `limit` calls that ended at `since` or later, those with the
+/// last call first. Calls that were rejected before an instance was found are counted for the limit only.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn summarize(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    since: Timestamp,
+    limit: i64,
+) -> Result<Vec<CallSummary>> {
+    const FIRST: &str =
+        "SELECT id FROM calls WHERE organization_id = $1 AND id >= $2 ORDER BY id DESC LIMIT 1 OFFSET $3";
+    const SQL: &str = "SELECT agent_id, instance_id, count(*) AS calls,
+            sum(CASE WHEN outcome = 'ok' THEN 0 ELSE 1 END) AS failures, max(at) AS last_at
+        FROM calls WHERE organization_id = $1 AND id >= $2 AND instance_id IS NOT NULL
+        GROUP BY agent_id, instance_id ORDER BY last_at DESC, agent_id, instance_id";
+    let start = CallId::floor(since);
+    // The oldest call that counts, if there are more.
+    let first: Option<String> = on!(conn, c => sqlx::query_scalar(FIRST)
+        .bind(organization.as_str()).bind(start.as_str()).bind(limit - 1).fetch_optional(c).await?);
+    let start = first.map_or(start, CallId::from_store);
+    let rows: Vec<SummaryRow> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(start.as_str()).fetch_all(c).await?);
+    let summary = |row: SummaryRow| CallSummary {
+        agent_id: AgentId::from_store(row.agent_id),
+        instance_id: InstanceId::from_store(row.instance_id),
+        calls: row.calls,
+        failures: row.failures,
+        last_at: Timestamp(row.last_at),
+    };
+    Ok(rows.into_iter().map(summary).collect())
+}
+
+#[derive(sqlx_macros::FromRow)]
+struct SummaryRow {
+    agent_id: String,
+    instance_id: String,
+    calls: i64,
+    failures: i64,
+    last_at: i64,
+}
+
+#[derive(sqlx_macros::FromRow)]
+struct Row {
+    id: String,
+    organization_id: String,
+    agent_id: String,
+    instance_id: Option<String>,
+    method: String,
+    tool: String,
+    outcome: String,
+    duration_ms: i64,
+    upstream_ms: Option<i64>,
+    request_bytes: i64,
+    response_bytes: i64,
+    argument_shape: String,
+    at: i64,
+}
+
+impl TryFrom<Row> for Call {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let at = RowRef { table: "calls", id: &row.id };
+        Ok(Self {
+            method: at.parse("method", &row.method)?,
+            outcome: at.parse("outcome", &row.outcome)?,
+            id: CallId::from_store(row.id),
+            organization_id: OrganizationId::from_store(row.organization_id),
+            agent_id: AgentId::from_store(row.agent_id),
+            instance_id: row.instance_id.map(InstanceId::from_store),
+            tool: row.tool,
+            duration_ms: row.duration_ms,
+            upstream_ms: row.upstream_ms,
+            request_bytes: row.request_bytes,
+            response_bytes: row.response_bytes,
+            argument_shape: row.argument_shape,
+            at: Timestamp(row.at),
+        })
+    }
+}
+
+/// Deletes at most `limit` calls of all organisations that ended before `before`, oldest first. Returns their number.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn delete_old(conn: &mut Conn, before: Timestamp, limit: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE id < $1 ORDER BY id LIMIT $2)";
+    let floor = CallId::floor(before);
+    Ok(on!(conn, c => sqlx::query(SQL).bind(floor.as_str()).bind(limit).execute(c).await?.rows_affected()))
+}

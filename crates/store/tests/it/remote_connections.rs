@@ -1,0 +1,159 @@
+//! Connections to remote servers: leases, refreshes, and requests that work once.
+
+use waypost_core::id::InstanceId;
+use waypost_store::remote_connection::{self, RemoteConnection};
+use waypost_store::remote_connection_request::{self, RemoteConnectionRequest};
+use waypost_store::{Db, expired, instance};
+
+use crate::fixture::{Fixture, NOW};
+use crate::open;
+
+/// The time for which a connection is leased in these tests.
+const LEASE: i64 = 60_000;
+
+fn instance_of(number: u32) -> InstanceId {
+    InstanceId::from_store(format!("ins_{number}"))
+}
+
+async fn seeded(url: &str) -> (Db, Fixture, Fixture) {
+    let db = open(url).await;
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
+    let mut tx = db.begin().await.unwrap();
+    for (fixture, number) in [(&one, 1), (&two, 2)] {
+        remote_connection::delete(&mut tx, &fixture.organization, &instance_of(number)).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    (db, one, two)
+}
+
+fn connection(fixture: &Fixture) -> RemoteConnection {
+    RemoteConnection {
+        instance_id: instance_of(1),
+        organization_id: fixture.organization.clone(),
+        issuer: "https://id.example".to_owned(),
+        credentials: "sealed one".to_owned(),
+        revision: 7,
+        expires_at: Some(NOW.plus(300_000)),
+        refresh_at: Some(NOW),
+        connected_by: fixture.user.to_string(),
+        connected_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+async fn a_connection_is_leased_by_one_of_many_processes((db, one, _): (Db, Fixture, Fixture)) {
+    let own = connection(&one);
+    let mut tx = db.begin().await.unwrap();
+    remote_connection::upsert(&mut tx, &own).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tasks = Vec::new();
+    for number in 0..8 {
+        let (db, own) = (db.clone(), own.clone());
+        // Half of them refresh because it is time, the others because the server has rejected the token.
+        tasks.push(tokio::spawn(async move {
+            let mut tx = db.begin().await.unwrap();
+            let leased = match number % 2 {
+                0 => remote_connection::lease_due(&mut tx, NOW, NOW.plus(LEASE), 9).await.unwrap().len(),
+                _ => {
+                    let key = (&own.organization_id, &own.instance_id);
+                    let found = remote_connection::lease(&mut tx, key, 7, (NOW, NOW.plus(LEASE))).await.unwrap();
+                    usize::from(found.is_some())
+                }
+            };
+            tx.commit().await.unwrap();
+            leased
+        }));
+    }
+    let mut leased = 0;
+    for task in tasks {
+        leased += task.await.unwrap();
+    }
+    assert_eq!(leased, 1);
+    let mut tx = db.begin().await.unwrap();
+    let early = NOW.plus(LEASE - 1);
+    assert_eq!(remote_connection::lease_due(&mut tx, early, early.plus(LEASE), 9).await.unwrap(), []);
+    let late = NOW.plus(LEASE);
+    assert_eq!(remote_connection::lease_due(&mut tx, late, late.plus(LEASE), 9).await.unwrap(), [own], "it has ended");
+}
+
+async fn only_the_leased_revision_is_replaced((db, one, two): (Db, Fixture, Fixture)) {
+    let (own, org) = (connection(&one), &one.organization);
+    let key = (org, &own.instance_id);
+    let mut tx = db.begin().await.unwrap();
+    remote_connection::upsert(&mut tx, &own).await.unwrap();
+    assert_eq!(remote_connection::find(&mut tx, &two.organization, &own.instance_id).await.unwrap(), None);
+    let until = NOW.plus(LEASE);
+    let foreign = (&two.organization, &own.instance_id);
+    assert_eq!(remote_connection::lease(&mut tx, foreign, 7, (NOW, until)).await.unwrap(), None);
+    assert_eq!(remote_connection::lease(&mut tx, key, 6, (NOW, until)).await.unwrap(), None, "another revision");
+    assert_eq!(remote_connection::lease(&mut tx, key, 7, (NOW, until)).await.unwrap(), Some(own.clone()));
+    let new = RemoteConnection {
+        credentials: "sealed two".to_owned(),
+        expires_at: Some(NOW.plus(900_000)),
+        refresh_at: None,
+        updated_at: NOW.plus(1),
+        ..own.clone()
+    };
+    let stranger = RemoteConnection { organization_id: two.organization.clone(), ..new.clone() };
+    assert!(!remote_connection::complete_refresh(&mut tx, &stranger).await.unwrap());
+    assert!(remote_connection::complete_refresh(&mut tx, &new).await.unwrap());
+    let stored = RemoteConnection { revision: 8, ..new.clone() };
+    assert_eq!(remote_connection::find(&mut tx, org, &own.instance_id).await.unwrap(), Some(stored.clone()));
+    assert!(!remote_connection::complete_refresh(&mut tx, &new).await.unwrap(), "the revision was replaced");
+    assert!(!remote_connection::delete_rejected(&mut tx, &own).await.unwrap());
+    assert_eq!(remote_connection::lease_due(&mut tx, until, until.plus(1), 9).await.unwrap(), [], "nothing to refresh");
+    // The lease has ended with the refresh. A new connection has a higher revision, whatever its own time.
+    assert!(remote_connection::lease(&mut tx, key, 8, (NOW, until)).await.unwrap().is_some());
+    remote_connection::upsert(&mut tx, &own).await.unwrap();
+    assert!(!remote_connection::complete_refresh(&mut tx, &stored).await.unwrap());
+    let found = remote_connection::find(&mut tx, org, &own.instance_id).await.unwrap().unwrap();
+    assert_eq!(found, RemoteConnection { revision: 9, ..own.clone() });
+    assert!(remote_connection::lease(&mut tx, key, 9, (NOW, until)).await.unwrap().is_some(), "without a lease");
+    assert!(remote_connection::delete_rejected(&mut tx, &found).await.unwrap());
+    assert_eq!(remote_connection::find(&mut tx, org, &own.instance_id).await.unwrap(), None);
+}
+
+async fn a_request_works_once_and_for_its_user((db, one, two): (Db, Fixture, Fixture)) {
+    let request = RemoteConnectionRequest {
+        state_hash: "state".to_owned(),
+        organization_id: one.organization.clone(),
+        instance_id: instance_of(1),
+        user_id: one.user.clone(),
+        generation: 3,
+        request: "sealed".to_owned(),
+        created_at: NOW,
+        expires_at: NOW.plus(10),
+    };
+    let mut tx = db.begin().await.unwrap();
+    remote_connection_request::replace(&mut tx, &request).await.unwrap();
+    let second = RemoteConnectionRequest { state_hash: "second".to_owned(), ..request.clone() };
+    remote_connection_request::replace(&mut tx, &second).await.unwrap();
+    let (org, user) = (&one.organization, &one.user);
+    let consume = async |tx: &mut waypost_store::Tx, org, user, state: &str, at| {
+        remote_connection_request::consume(tx, org, user, state, NOW.plus(at)).await.unwrap()
+    };
+    assert_eq!(consume(&mut tx, org, user, "state", 0).await, None, "the second one has replaced it");
+    let find = remote_connection_request::find_organization(&mut tx, user, "second", NOW).await.unwrap();
+    assert_eq!(find.as_ref(), Some(org));
+    let find = remote_connection_request::find_organization(&mut tx, &two.user, "second", NOW).await.unwrap();
+    assert_eq!(find, None);
+    assert_eq!(consume(&mut tx, org, &two.user, "second", 0).await, None, "another user");
+    assert_eq!(consume(&mut tx, &two.organization, user, "second", 0).await, None, "another organisation");
+    assert_eq!(consume(&mut tx, org, user, "second", 10).await, None, "expired");
+    assert_eq!(consume(&mut tx, org, user, "second", 9).await, Some(second.clone()));
+    assert_eq!(consume(&mut tx, org, user, "second", 9).await, None, "used");
+    remote_connection_request::replace(&mut tx, &second).await.unwrap();
+    expired::delete(&mut tx, NOW.plus(11), 99).await.unwrap();
+    assert_eq!(consume(&mut tx, org, user, "second", 0).await, None, "deleted");
+    // Everything goes with the instance.
+    remote_connection_request::replace(&mut tx, &second).await.unwrap();
+    remote_connection::upsert(&mut tx, &connection(&one)).await.unwrap();
+    instance::delete(&mut tx, org, &instance_of(1)).await.unwrap();
+    assert_eq!(remote_connection::find(&mut tx, org, &instance_of(1)).await.unwrap(), None);
+    assert_eq!(consume(&mut tx, org, user, "second", 0).await, None);
+}
+
+waypost_testkit::both!(seeded => a_connection_is_leased_by_one_of_many_processes, only_the_leased_revision_is_replaced,
+    a_request_works_once_and_for_its_user,);

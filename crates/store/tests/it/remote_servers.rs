@@ -1,0 +1,76 @@
+//! Remote servers and their checks.
+
+use waypost_core::id::{CatalogVersionId, InstanceId};
+use waypost_core::instance::{Backend, DesiredRun, Instance, RemoteServer};
+use waypost_store::{Db, instance, remote_server};
+use waypost_toolbox_proto::entry::Transport;
+use waypost_toolbox_proto::instance::{Health, InstanceState};
+
+use crate::fixture::{Fixture, NOW};
+use crate::open;
+
+async fn remote_servers_are_due_until_they_have_been_checked(db: Db) {
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
+    let mut tx = db.begin().await.unwrap();
+    let org = &one.organization;
+    let id = InstanceId::from_store("ins_1".into());
+    assert_eq!(remote_server::list_due(&mut tx, NOW, 9).await.unwrap(), [], "containers are not checked like this");
+    let container = instance::find(&mut tx, org, &id).await.unwrap().unwrap();
+    assert_eq!(container.catalog_version_id(), Some(&CatalogVersionId::from_store("ctv_1".into())));
+    let remote = RemoteServer {
+        transport: Transport::Sse,
+        origin: "https://far.example".to_owned(),
+        sealed_url: "v1.k.x".to_owned(),
+        is_oauth: true,
+    };
+    let mut far = Instance {
+        id: InstanceId::from_store("ins_far".into()),
+        slug: "far".to_owned(),
+        backend: Backend::Remote(remote.clone()),
+        desired: DesiredRun::Running,
+        state: InstanceState::Deploying,
+        secrets: Vec::new(),
+        ..container
+    };
+    instance::insert(&mut tx, &far, "far").await.unwrap();
+    assert_eq!(instance::find(&mut tx, org, &far.id).await.unwrap(), Some(far.clone()));
+    let due = async |tx: &mut waypost_store::Tx, now| {
+        let due = remote_server::list_due(tx, now, 9).await.unwrap();
+        due.into_iter().map(|(_, id)| id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(due(&mut tx, NOW).await, ["ins_far"]);
+    let streak = async |tx: &mut waypost_store::Tx, instance: &Instance, succeeded| {
+        remote_server::count_check(tx, instance, succeeded).await.unwrap()
+    };
+    for (succeeded, expected) in [(false, 1), (false, 2), (true, 1), (true, 2), (false, 1)] {
+        assert_eq!(streak(&mut tx, &far, succeeded).await, Some(expected));
+    }
+    far.state = InstanceState::Running;
+    far.health = Some(Health { ok: true, checked_at: NOW.0, latency_ms: Some(3), message: None });
+    remote_server::update_health(&mut tx, &far, NOW.plus(30)).await.unwrap();
+    assert_eq!(instance::find(&mut tx, org, &far.id).await.unwrap(), Some(far.clone()));
+    assert_eq!(due(&mut tx, NOW.plus(29)).await, [""; 0]);
+    assert_eq!(due(&mut tx, NOW.plus(30)).await, ["ins_far"]);
+    remote_server::suspend_checks(&mut tx, org, &far.id).await.unwrap();
+    assert_eq!(due(&mut tx, NOW.plus(1_000_000_000)).await, [""; 0]);
+    // What was read before a change is obsolete, and another organisation changes nothing.
+    let foreign = Instance { organization_id: two.organization.clone(), ..far.clone() };
+    remote_server::reset_checks(&mut tx, &two.organization, &far.id).await.unwrap();
+    assert_eq!((streak(&mut tx, &foreign, true).await, due(&mut tx, NOW).await.len()), (None, 0));
+    let changed = Instance {
+        generation: far.generation + 1,
+        backend: Backend::Remote(RemoteServer { transport: Transport::StreamableHttp, ..remote }),
+        ..far.clone()
+    };
+    instance::update(&mut tx, &changed).await.unwrap();
+    assert_eq!(streak(&mut tx, &far, true).await, None);
+    remote_server::reset_checks(&mut tx, org, &far.id).await.unwrap();
+    assert_eq!((due(&mut tx, NOW).await.len(), streak(&mut tx, &changed, true).await), (1, Some(1)));
+    let stopped = Instance { desired: DesiredRun::Stopped, ..changed };
+    instance::update(&mut tx, &stopped).await.unwrap();
+    assert_eq!((due(&mut tx, NOW).await.len(), streak(&mut tx, &stopped, true).await), (0, None));
+}
+
+waypost_testkit::both!(open => remote_servers_are_due_until_they_have_been_checked,);

@@ -1,0 +1,200 @@
+//! A server on loopback that requires OAuth, with its authorization server.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64URL_NOPAD;
+use http::{HeaderMap, Method, StatusCode, Uri, header};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use url::{Url, form_urlencoded};
+
+use crate::gateway::tool;
+
+/// The server's answers, and what it has received.
+#[derive(Default)]
+pub struct ServerState {
+    base: String,
+    /// The access token and the refresh token that are valid.
+    pub tokens: Option<(String, String)>,
+    /// The number of tokens that were issued.
+    pub issued: usize,
+    /// The refresh tokens that were sent, also those that are not valid.
+    pub refreshes: Vec<String>,
+    /// Whether refresh tokens are rejected.
+    pub refuses: bool,
+    /// Members that replace those of the metadata of the resource and of the authorization server.
+    pub resource_metadata: Value,
+    pub server_metadata: Value,
+    /// The response to requests for metadata of the authorization server, if it is not the metadata.
+    pub other_metadata: Option<(u16, String)>,
+    /// The authorization request that a user has allowed.
+    allowed: Option<BTreeMap<String, String>>,
+    /// The paths of all requests, and the header `Authorization` of those to the MCP endpoint.
+    pub paths: Vec<String>,
+    pub authorizations: Vec<Option<String>>,
+}
+
+#[derive(Clone)]
+pub struct Server {
+    pub base: String,
+    state: Arc<Mutex<ServerState>>,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let state: Arc<Mutex<ServerState>> = Arc::default();
+        let own = Arc::clone(&state);
+        let router = Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
+            let response = respond(&mut own.lock().unwrap(), &method, &uri, (&headers, &body));
+            async move { response }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        state.lock().unwrap().base.clone_from(&base);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { base, state }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, ServerState> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}/mcp", self.base)
+    }
+
+    pub fn issuer(&self) -> String {
+        format!("{}/as", self.base)
+    }
+
+    /// Allows the authorization request, and returns the path to which the browser is sent.
+    pub fn allow(&self, url: &str) -> String {
+        let url = Url::parse(url).unwrap();
+        assert_eq!(url.path(), "/authorize");
+        let request: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
+        assert_eq!((&*request["response_type"], &*request["code_challenge_method"]), ("code", "S256"));
+        assert_eq!((&request["resource"], &*request["scope"]), (&self.url(), "use"));
+        assert_eq!(request["redirect_uri"], "http://localhost:8080/connections/callback");
+        let path = callback(&request["state"], &[("code", "one-code"), ("iss", &self.issuer())]);
+        self.state().allowed = Some(request);
+        path
+    }
+
+    /// Returns the access token of the last request to the MCP endpoint.
+    pub fn last_token(&self) -> Option<String> {
+        self.state().authorizations.last().cloned().flatten()
+    }
+}
+
+/// Returns the path of a response with this state.
+pub fn callback(state: &str, parameters: &[(&str, &str)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    format!("/connections/callback?{}", query.append_pair("state", state).extend_pairs(parameters).finish())
+}
+
+fn json_response(status: u16, value: &Value) -> Response {
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+fn merge(mut value: Value, changes: &Value) -> Value {
+    for (name, change) in changes.as_object().into_iter().flatten() {
+        match change {
+            Value::Null => drop(value.as_object_mut().unwrap().remove(name)),
+            change => value[name] = change.clone(),
+        }
+    }
+    value
+}
+
+fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body): (&HeaderMap, &[u8])) -> Response {
+    state.paths.push(uri.path().to_owned());
+    let base = state.base.clone();
+    match (method.as_str(), uri.path()) {
+        ("POST", "/mcp") => answer(state, headers, body),
+        ("GET", "/.well-known/oauth-protected-resource/mcp") => {
+            let metadata =
+                json!({ "resource": format!("{base}/mcp"), "authorization_servers": [format!("{base}/as")] });
+            json_response(200, &merge(metadata, &state.resource_metadata))
+        }
+        ("GET", "/.well-known/oauth-authorization-server/as") => {
+            if let Some((status, text)) = &state.other_metadata {
+                let location = [(header::LOCATION, format!("{base}/elsewhere"))];
+                return (StatusCode::from_u16(*status).unwrap(), location, text.clone()).into_response();
+            }
+            let metadata = json!({
+                "issuer": format!("{base}/as"),
+                "authorization_endpoint": format!("{base}/authorize"),
+                "token_endpoint": format!("{base}/token"),
+                "registration_endpoint": format!("{base}/register"),
+                "code_challenge_methods_supported": ["S256"],
+                "authorization_response_iss_parameter_supported": true,
+            });
+            json_response(200, &merge(metadata, &state.server_metadata))
+        }
+        ("POST", "/register") => {
+            let request: Value = serde_json::from_slice(body).unwrap();
+            assert_eq!(request["redirect_uris"], json!(["http://localhost:8080/connections/callback"]));
+            json_response(201, &json!({ "client_id": "client-1", "token_endpoint_auth_method": "none" }))
+        }
+        ("POST", "/token") => exchange(state, body),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn exchange(state: &mut ServerState, body: &[u8]) -> Response {
+    let form: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
+    let refused = json_response(400, &json!({ "error": "invalid_grant", "error_description": "secret text" }));
+    assert_eq!((&form["resource"], &*form["client_id"]), (&format!("{}/mcp", state.base), "client-1"));
+    if form["grant_type"] == "refresh_token" {
+        state.refreshes.push(form["refresh_token"].clone());
+        let is_valid = state.tokens.as_ref().is_some_and(|(_, refresh)| *refresh == form["refresh_token"]);
+        if !is_valid || state.refuses {
+            return refused;
+        }
+    } else {
+        let Some(allowed) = state.allowed.take() else { return refused };
+        let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(form["code_verifier"].as_bytes()));
+        assert_eq!((&form["redirect_uri"], &*form["code"]), (&allowed["redirect_uri"], "one-code"));
+        assert_eq!(challenge, allowed["code_challenge"]);
+    }
+    state.issued += 1;
+    let (access, refresh) = (format!("access-{}", state.issued), format!("refresh-{}", state.issued));
+    let tokens = json!({
+        "access_token": access, "token_type": "Bearer", "expires_in": 3_600, "refresh_token": refresh
+    });
+    state.tokens = Some((access, refresh));
+    json_response(200, &tokens)
+}
+
+/// Answers MCP (2025-11-25, without sessions) with a valid token, otherwise with a challenge.
+fn answer(state: &mut ServerState, headers: &HeaderMap, body: &[u8]) -> Response {
+    let sent = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    state.authorizations.push(sent.clone());
+    let expected = state.tokens.as_ref().map(|(access, _)| format!("Bearer {access}"));
+    if expected.is_none() || sent != expected {
+        let metadata = format!("{}/.well-known/oauth-protected-resource/mcp", state.base);
+        let challenge = format!(r#"Bearer resource_metadata="{metadata}", scope="use""#);
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
+    }
+    let message: Value = serde_json::from_slice(body).unwrap();
+    if message["id"].is_null() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let result = match message["method"].as_str().unwrap_or_default() {
+        "initialize" => json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
+            "serverInfo": { "name": "s", "version": "1" } }),
+        "ping" => json!({}),
+        "tools/list" => json!({ "tools": [tool("find", "Finds.")] }),
+        "tools/call" => json!({ "content": [] }),
+        _ => {
+            let error = json!({ "code": -32601, "message": "Unknown." });
+            return json_response(200, &json!({ "jsonrpc": "2.0", "id": message["id"], "error": error }));
+        }
+    };
+    json_response(200, &json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }))
+}

@@ -1,0 +1,452 @@
+//! Remote servers: an HTTP server of a test, connected by the REST API and used through the gateway.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode, Uri};
+use serde_json::{Value, json};
+use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
+use waypost_ops::instances::{self, advance_rotations};
+use waypost_ops::remote_checks;
+use waypost_outbound::Allowance;
+
+use super::tool;
+use crate::app::Setup;
+use crate::console::instances::Api;
+
+/// What the server answers, and what it has received.
+struct ServerState {
+    is_modern: bool,
+    /// The status of every response; the server answers only with 200.
+    status: u16,
+    tools: Vec<Value>,
+    /// The text of the result of calls.
+    result: String,
+    sessions: usize,
+    /// Whether every session is unknown.
+    forgets: bool,
+    received: Vec<(HeaderMap, Value)>,
+    paths: Vec<String>,
+}
+
+impl Default for ServerState {
+    fn default() -> Self {
+        Self {
+            is_modern: false,
+            status: 200,
+            tools: vec![tool("find", "Finds.")],
+            result: r#"{"content":[],"n":1.0}"#.to_owned(),
+            sessions: 0,
+            forgets: false,
+            received: Vec::new(),
+            paths: Vec::new(),
+        }
+    }
+}
+
+/// A server on loopback.
+#[derive(Clone)]
+struct Server {
+    url: String,
+    state: Arc<Mutex<ServerState>>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let state: Arc<Mutex<ServerState>> = Arc::default();
+        let own = Arc::clone(&state);
+        let router = Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
+            let response = respond(&mut own.lock().unwrap(), &method, &uri, (headers, &body));
+            async move { response }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp?key=s3cr3t", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, state }
+    }
+
+    fn set(&self, change: impl FnOnce(&mut ServerState)) {
+        change(&mut self.state.lock().unwrap());
+    }
+
+    fn calls(&self) -> Vec<(HeaderMap, Value)> {
+        let mut state = self.state.lock().unwrap();
+        let received = std::mem::take(&mut state.received);
+        received.into_iter().filter(|(_, body)| body["method"] == "tools/call").collect()
+    }
+}
+
+fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body): (HeaderMap, &[u8])) -> Response {
+    state.paths.push(uri.to_string());
+    if state.status != 200 {
+        return StatusCode::from_u16(state.status).unwrap().into_response();
+    }
+    if *method != Method::POST {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    let message: Value = serde_json::from_slice(body).unwrap();
+    state.received.push((headers.clone(), message.clone()));
+    let (id, session) = (message["id"].clone(), format!("session-{}", state.sessions));
+    let method = message["method"].as_str().unwrap_or_default().to_owned();
+    let is_known = headers.get("mcp-session-id").is_some_and(|given| given.as_bytes() == session.as_bytes());
+    let is_known = is_known && !state.forgets;
+    if id.is_null() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let complete = |result: Value| {
+        let mut result = result;
+        if state.is_modern {
+            result["resultType"] = json!("complete");
+        }
+        json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string()
+    };
+    let text = match (method.as_str(), state.is_modern) {
+        ("server/discover", true) => complete(json!({ "supportedVersions": ["2026-07-28"],
+            "capabilities": { "tools": {} }, "ttlMs": 0, "cacheScope": "private" })),
+        ("initialize", false) => {
+            let result = json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
+                "serverInfo": { "name": "s", "version": "1" }, "instructions": "Be careful." });
+            let text = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
+            return ([("content-type", "application/json"), ("mcp-session-id", &session)], text).into_response();
+        }
+        // 2025-11-25, "Session Management".
+        (_, false) if method != "server/discover" && !is_known => return StatusCode::NOT_FOUND.into_response(),
+        ("ping", _) => complete(json!({})),
+        ("tools/list", _) => complete(json!({ "tools": state.tools })),
+        ("tools/call", _) => format!(r#"{{"jsonrpc":"2.0","result":{},"id":{id}}}"#, state.result),
+        _ => json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32601, "message": "Unknown." } }).to_string(),
+    };
+    ([("content-type", "application/json")], text).into_response()
+}
+
+/// A product that may reach loopback, and an agent without grants.
+pub(super) struct Stage {
+    pub(super) api: Api,
+    pub(super) token: String,
+    agent: String,
+}
+
+impl Stage {
+    pub(super) async fn new() -> Self {
+        let allow: Vec<Allowance> = vec!["127.0.0.0/8=tools".parse().unwrap()];
+        let api = Api::with(Setup { allow, ..Setup::default() }).await;
+        let agent = api.post("/agents", json!({ "name": "ci" })).await.assert_status(201).json();
+        let agent = agent["id"].as_str().unwrap().to_owned();
+        let token = api.post(&format!("/agents/{agent}/tokens"), json!({ "name": "main" })).await.json();
+        Self { token: token["token"].as_str().unwrap().to_owned(), agent, api }
+    }
+
+    /// Checks the remote servers that are due.
+    async fn check(&self) {
+        remote_checks::check_due(self.api.app.cx(), &self.api.app.running_ops()).await.unwrap();
+    }
+
+    async fn instance(&self, id: &str) -> Value {
+        self.api.get(&format!("/instances/{id}")).await
+    }
+
+    async fn connect(&self, url: &str) -> String {
+        let new = json!({ "slug": "far", "remote": { "url": url } });
+        let created = self.api.post("/instances", new).await.assert_status(202).json();
+        created["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Connects to a server, grants everything and approves what it lists.
+    pub(super) async fn ready(&self, url: &str) -> String {
+        let id = self.connect(url).await;
+        self.check().await;
+        let grant = json!({ "agent_id": self.agent, "instance_id": id, "access": "full_access" });
+        self.api.post("/grants", grant).await.assert_status(201);
+        self.approve().await;
+        id
+    }
+
+    async fn approve(&self) {
+        let pending = self.api.get("/tool-approvals?state=pending").await;
+        for approval in pending["items"].as_array().unwrap() {
+            let path = format!("/tool-approvals/{}/approve", approval["id"].as_str().unwrap());
+            self.api.post(&path, json!({ "digest": approval["digest"], "class": "read" })).await.assert_status(200);
+        }
+    }
+
+    /// Returns the token of another agent, to which the first instance is granted.
+    pub(super) async fn other_agent(&self, name: &str) -> String {
+        let agent = self.api.post("/agents", json!({ "name": name })).await.assert_status(201).json();
+        if let Some(instance) = self.api.get("/instances").await["items"].as_array().unwrap().first() {
+            let grant = json!({ "agent_id": agent["id"], "instance_id": instance["id"], "access": "full_access" });
+            self.api.post("/grants", grant).await.assert_status(201);
+        }
+        let path = format!("/agents/{}/tokens", agent["id"].as_str().unwrap());
+        self.api.post(&path, json!({ "name": "main" })).await.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    async fn request(&self, text: String) -> Value {
+        let request =
+            http::Request::builder().method(Method::POST).uri("/gateway/mcp").header("host", "localhost:8080");
+        let request = request.header("content-type", "application/json");
+        let request = request.header("authorization", format!("Bearer {}", self.token)).header("x-own", "1");
+        let response = self.api.app.send(request.body(text.into()).unwrap()).await;
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    async fn call(&self) -> Value {
+        let params = json!({ "name": "far__find", "arguments": { "q": 1 } });
+        self.request(json!({ "jsonrpc": "2.0", "id": "x", "method": "tools/call", "params": params }).to_string()).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_server_is_tested_and_used_in_both_eras() {
+    for is_modern in [false, true] {
+        let (stage, server) = (Stage::new().await, Server::start().await);
+        server.set(|state| state.is_modern = is_modern);
+        let id = stage.connect(&server.url).await;
+        assert_eq!(stage.instance(&id).await["state"], "deploying", "it counts as running after the test");
+        stage.check().await;
+        let instance = stage.instance(&id).await;
+        assert_eq!((&instance["state"], &instance["health"]["ok"]), (&json!("running"), &json!(true)));
+        let origin = server.url.trim_end_matches("/mcp?key=s3cr3t");
+        assert_eq!(instance["remote"], json!({ "origin": origin, "transport": "streamable_http", "oauth": false }));
+        assert_eq!((&instance["toolbox_id"], &instance["catalog_version_id"]), (&Value::Null, &Value::Null));
+        assert!(server.state.lock().unwrap().paths.iter().all(|path| path == "/mcp?key=s3cr3t"));
+        let grant = json!({ "agent_id": stage.agent, "instance_id": id, "access": "full_access" });
+        stage.api.post("/grants", grant).await.assert_status(201);
+        assert_eq!(stage.call().await["error"]["message"], "Unknown tool", "nothing is approved yet");
+        stage.approve().await;
+        assert_eq!(stage.call().await, json!({ "jsonrpc": "2.0", "id": "x", "result": { "content": [], "n": 1.0 } }));
+        let (headers, body) = server.calls().pop().unwrap();
+        assert_eq!((&body["params"]["name"], &body["params"]["arguments"]), (&json!("find"), &json!({ "q": 1 })));
+        assert_eq!(headers.get("mcp-name").map(|name| name.to_str().unwrap()), is_modern.then_some("find"));
+        assert!(headers.get("authorization").is_none() && headers.get("x-own").is_none());
+        // The tool changes between two calls.
+        server.set(|state| state.tools[0]["inputSchema"]["properties"] = json!({ "q": { "type": "number" } }));
+        stage.api.post(&format!("/instances/{id}/check-definitions"), json!({})).await.assert_status(200);
+        assert_eq!(stage.call().await["error"]["message"], "Unknown tool");
+        stage.approve().await;
+        assert_eq!(stage.call().await["result"]["n"], 1.0);
+        stage.api.app.clone().finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_headers_and_a_rotated_one_is_used() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    let secret = json!({ "name": "far-token", "value": "Bearer one" });
+    let secret = stage.api.post("/secrets", secret).await.assert_status(201).json()["id"].clone();
+    let new = json!({ "slug": "far", "remote": { "url": server.url }, "secrets": { "Authorization": secret } });
+    let id = stage.api.post("/instances", new).await.assert_status(202).json()["id"].as_str().unwrap().to_owned();
+    stage.check().await;
+    let header = || {
+        let state = server.state.lock().unwrap();
+        state.received.last().unwrap().0["authorization"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(header(), "Bearer one");
+    let path = format!("/secrets/{}", secret.as_str().unwrap());
+    stage.api.call(Method::DELETE, &path, None).await.assert_status(409);
+    stage.api.post(&format!("{path}/rotate"), json!({ "value": "Bearer two" })).await.assert_status(200);
+    advance_rotations(stage.api.app.cx(), &stage.api.app.running_ops()).await.unwrap();
+    stage.check().await;
+    assert_eq!(header(), "Bearer two");
+    for name in ["Mcp-Session-Id", "Host", "content-type", "a b"] {
+        let new = json!({ "slug": "other", "remote": { "url": server.url }, "secrets": { name: secret } });
+        stage.api.post("/instances", new).await.assert_status(422);
+    }
+    assert_eq!(stage.instance(&id).await["state"], "running");
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_answer_fails_after_three_attempts_and_recovers() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    server.set(|state| state.status = 401);
+    let id = stage.connect(&server.url).await;
+    // The next attempts are one, two and thirty seconds later.
+    for (state, delay) in [("deploying", 1_000), ("deploying", 2_000), ("failed", 30_000)] {
+        stage.check().await;
+        let instance = stage.instance(&id).await;
+        assert_eq!(instance["state"], state);
+        let message = instance["health"]["message"].as_str().unwrap();
+        assert_eq!(message, "The server rejected the credentials. Check the secrets of the instance.");
+        let attempts = server.state.lock().unwrap().paths.len();
+        stage.api.app.advance_clock(delay - 1).await;
+        stage.check().await;
+        assert_eq!(server.state.lock().unwrap().paths.len(), attempts, "it is not due yet");
+        stage.api.app.advance_clock(1).await;
+    }
+    server.set(|state| state.status = 200);
+    // The failed attempt applies to calls of the same second.
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while stage.instance(&id).await["state"] != "running" {
+            stage.check().await;
+            stage.api.app.advance_clock(30_000).await;
+        }
+    })
+    .await
+    .expect("the server recovers");
+    let events = stage.api.get(&format!("/instances/{id}/events")).await;
+    let messages: Vec<_> = events["items"].as_array().unwrap().iter().map(|event| event["message"].clone()).collect();
+    assert_eq!(messages.len(), 2);
+    assert_eq!(messages[0], "running");
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_session_is_replaced_without_the_agent_noticing() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    let id = stage.ready(&server.url).await;
+    assert_eq!(stage.call().await["result"]["n"], 1.0);
+    server.set(|state| state.sessions += 1);
+    assert_eq!(stage.call().await["result"]["n"], 1.0);
+    // A redirect is not followed, and the URL is not revealed.
+    server.set(|state| state.status = 307);
+    let failed = stage.call().await;
+    assert_eq!(failed["error"]["data"]["reason"], "redirect", "{failed}");
+    assert!(!failed.to_string().contains("s3cr3t"));
+    server.set(|state| state.status = 200);
+    stage.api.post(&format!("/instances/{id}/stop"), json!({})).await.assert_status(200);
+    let stopped = stage.call().await;
+    assert_eq!(stopped["error"]["data"]["reason"], "not_running", "{stopped}");
+    stage.api.call(Method::DELETE, &format!("/instances/{id}"), None).await.assert_status(202);
+    stage.api.call(Method::GET, &format!("/instances/{id}"), None).await.assert_status(404);
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn urls_and_operations_that_make_no_sense_are_rejected() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    let create = async |body: Value| stage.api.post("/instances", body).await;
+    for url in [
+        "",
+        "far",
+        "ftp://far.example/mcp",
+        "http://10.0.0.1/mcp",
+        "https://u:p@far.example/mcp",
+        "https://far.example/#a",
+    ] {
+        create(json!({ "slug": "far", "remote": { "url": url } })).await.assert_status(422);
+    }
+    create(json!({ "slug": "far", "remote": { "url": "https://far.example", "transport": "stdio" } }))
+        .await
+        .assert_status(422);
+    create(json!({ "slug": "far", "remote": { "url": server.url }, "toolbox_id": "tbx_0123456789abcdef" }))
+        .await
+        .assert_status(422);
+    create(json!({ "slug": "far" })).await.assert_status(422);
+    let id = stage.connect(&server.url).await;
+    for (path, status) in [("logs", 409), ("stats", 409), ("deployments", 200)] {
+        stage.api.call(Method::GET, &format!("/instances/{id}/{path}"), None).await.assert_status(status);
+    }
+    let patch = async |body: Value| stage.api.call(Method::PATCH, &format!("/instances/{id}"), Some(body)).await;
+    patch(json!({ "config": { "a": 1 } })).await.assert_status(422);
+    patch(json!({ "name": "Far away" })).await.assert_status(200);
+    assert_eq!(stage.instance(&id).await["generation"], 1);
+    patch(json!({ "remote": { "url": server.url, "transport": "sse" } })).await.assert_status(200);
+    let changed = stage.instance(&id).await;
+    assert_eq!((&changed["generation"], &changed["remote"]["transport"]), (&json!(2), &json!("sse")));
+    let stored = stage.api.app.query_lines("SELECT remote_url FROM instances").await;
+    assert!(!stored.contains("s3cr3t"));
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_has_read_an_earlier_version_connects_to_the_current_url() {
+    let (stage, earlier, current) = (Stage::new().await, Server::start().await, Server::start().await);
+    let id = stage.connect(&earlier.url).await;
+    stage.check().await;
+    let (cx, ops, org) = (stage.api.app.cx(), stage.api.app.running_ops(), &stage.api.org.id);
+    let old = instances::get(cx, &ops, org, &id.parse().unwrap()).await.unwrap().instance;
+    let patch = json!({ "remote": { "url": current.url } });
+    stage.api.call(Method::PATCH, &format!("/instances/{id}"), Some(patch)).await.assert_status(200);
+    stage.check().await;
+    assert_eq!(stage.instance(&id).await["state"], "running");
+    // The connection is lost, and the next caller does not know the change yet.
+    current.set(|state| state.forgets = true);
+    let send = async || {
+        let target = ExchangeTarget::new(&old, "");
+        let message = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        let limits = (Duration::from_secs(20), 1024 * 1024);
+        Exchange::open(&ops, target, message.into(), limits).await?.next().await
+    };
+    assert_eq!(send().await.unwrap_err().details["reason"], "no_mcp");
+    let count = |server: &Server| server.state.lock().unwrap().paths.len();
+    let before = (count(&earlier), count(&current));
+    current.set(|state| state.forgets = false);
+    assert!(send().await.unwrap().is_some());
+    assert_eq!(count(&earlier), before.0);
+    assert!(count(&current) > before.1);
+    stage.api.app.clone().finish().await;
+}
+
+/// A server of HTTP+SSE (2024-11-05): GET opens the stream, whose first event names the address for messages.
+async fn start_sse() -> String {
+    type Stream = Arc<Mutex<Option<tokio::sync::mpsc::UnboundedSender<String>>>>;
+    let stream: Stream = Arc::default();
+    let open = Arc::clone(&stream);
+    let get = move || {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        sender.send("event: endpoint\ndata: /messages?session=1\n\n".to_owned()).unwrap();
+        *open.lock().unwrap() = Some(sender);
+        let events = futures::stream::unfold(receiver, |mut receiver| async {
+            Some((Ok::<_, std::convert::Infallible>(receiver.recv().await?), receiver))
+        });
+        async move { ([("content-type", "text/event-stream")], axum::body::Body::from_stream(events)).into_response() }
+    };
+    let post = move |body: Bytes| {
+        let message: Value = serde_json::from_slice(&body).unwrap();
+        let result = match message["method"].as_str().unwrap_or_default() {
+            "initialize" => json!({ "protocolVersion": "2024-11-05", "capabilities": { "tools": {} },
+                "serverInfo": { "name": "s", "version": "1" } }),
+            "tools/list" => json!({ "tools": [tool("find", "Finds.")] }),
+            _ => json!({ "content": [] }),
+        };
+        if message["id"].is_number() {
+            let response = json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
+            stream.lock().unwrap().as_ref().unwrap().send(format!("event: message\ndata: {response}\n\n")).unwrap();
+        }
+        async { StatusCode::ACCEPTED }
+    };
+    let router = Router::new().route("/sse", axum::routing::get(get)).route("/messages", axum::routing::post(post));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/sse", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_the_old_transport_is_used() {
+    let (stage, url) = (Stage::new().await, start_sse().await);
+    let new = json!({ "slug": "far", "remote": { "url": url, "transport": "sse" } });
+    let id = stage.api.post("/instances", new).await.assert_status(202).json()["id"].as_str().unwrap().to_owned();
+    stage.check().await;
+    assert_eq!(stage.instance(&id).await["state"], "running");
+    let grant = json!({ "agent_id": stage.agent, "instance_id": id, "access": "full_access" });
+    stage.api.post("/grants", grant).await.assert_status(201);
+    stage.approve().await;
+    assert_eq!(stage.call().await, json!({ "jsonrpc": "2.0", "id": "x", "result": { "content": [] } }));
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_has_not_answered_is_not_called() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    let id = stage.connect(&server.url).await;
+    let call = async |path: &str, body: Value| stage.api.post(&format!("/instances/{id}/{path}"), body).await;
+    // First it has not been tested, then it is stopped.
+    for is_new in [true, false] {
+        let rejected = call("call", json!({ "tool": "find", "arguments": {} })).await;
+        assert_eq!(rejected.assert_status(409).json()["reason"], "not_running");
+        call("check-definitions", json!({})).await.assert_status(409);
+        assert_eq!(server.state.lock().unwrap().paths.len(), 0);
+        if is_new {
+            stage.check().await;
+            call("call", json!({ "tool": "find", "arguments": {} })).await.assert_status(200);
+            call("stop", json!({})).await.assert_status(200);
+            server.set(|state| state.paths.clear());
+        }
+    }
+    stage.api.app.clone().finish().await;
+}
