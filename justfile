@@ -18,7 +18,7 @@ test-postgres:
 # Check formatting and lints, as in CI
 lint:
     cargo fmt --all --check
-    cargo clippy --workspace --all-targets --features slow-tests -- -D warnings
+    cargo clippy --workspace --all-targets --test '*' -- -D warnings
 
 # Install the dependencies of the slow suites: conformance suite, MCP clients, agents, browser automation, schemathesis
 install:
@@ -32,32 +32,32 @@ install:
 
 # Run the official conformance suite against the fixtures, also through the gateway, and the product
 conformance:
-    cargo test -p waypost --features slow-tests --test conformance
+    cargo test --workspace --test conformance
 
 # Complete walkthroughs with the official clients, with every protocol era they support, with and without sign-in
 clients:
-    cargo test -p waypost --features slow-tests --test clients
+    cargo test --workspace --test clients
 
 # Run real agents and frameworks with a scripted model, including interruptions; WAYPOST_TEST_WRITE=1 updates docs/clients.md
 agents:
-    cargo test -p waypost --features slow-tests --test agents
+    cargo test --workspace --test agents
 
 # Test the REST API against its OpenAPI document with schemathesis
 api:
-    cargo test -p waypost --features slow-tests --test api
+    cargo test --workspace --test api
 
 # Run the browser tests with Chromium; SCREENSHOTS sets the folder for screenshots
 browser:
-    cargo test -p waypost --features slow-tests --test browser
+    cargo test --workspace --test browser
 
 # Test faults: kill -9 under load, power failures, full disks, database outages
 faults:
-    cargo test -p waypost --features slow-tests --test faults
+    cargo test --workspace --test faults
 
 # Test toolboxes with a real Docker Engine: that of DOCKER_HOST, by default /var/run/docker.sock
 toolbox:
-    cargo test -p waypost --features slow-tests --test toolbox
-    cargo test -p waypost-toolbox --features slow-tests --test docker
+    cargo test --workspace --test toolbox
+    cargo test --workspace --test docker
 
 # Start a Docker Engine for tests beside others and print its DOCKER_HOST; `eval "$(just docker)"` sets it
 docker:

@@ -2,7 +2,7 @@
 //! it is killed, starved of resources, disconnected or started twice.
 //!
 //! All tests check one rule: acknowledged changes are stored, and only requested changes are stored.
-//! `cargo test --features slow-tests --test faults` takes about a minute. No test sleeps; each wait for an event has a
+//! `cargo test --workspace --test faults` takes about a minute. No test sleeps; each wait for an event has a
 //! timeout.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start clients and measure how long programs take")]
