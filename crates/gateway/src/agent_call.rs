@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::HeaderMap;
 use waypost_core::id::InstanceId;
@@ -10,7 +9,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::JsonRpcError;
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::log_level::LogLevel;
-use waypost_mcp_wire::strict::Message;
+use waypost_mcp_wire::strict::{Message, OwnedMessage};
 use waypost_ops::agent_tokens::ResolvedAgent;
 use waypost_ops::instances::exchange::Responder;
 
@@ -25,7 +24,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const REPORT_TIME: Duration = Duration::from_secs(5);
 
 /// The messages of a server.
-pub(crate) type Messages = BoxStream<'static, Result<Bytes>>;
+pub(crate) type Messages = BoxStream<'static, Result<OwnedMessage>>;
 
 /// A call of an agent, and where it came from.
 #[derive(Clone, Copy)]

@@ -92,7 +92,9 @@ impl Gateway {
         }
         let instance = &found.server.instance;
         let state = match self.input_state(call, &instance.id) {
-            Ok(Some(InputState::Parked(key))) => return self.continue_parked(call, &instance.id, &key, attempt).await,
+            Ok(Some(InputState::Parked(key))) => {
+                return Box::pin(self.continue_parked(call, &instance.id, &key, attempt)).await;
+            }
             Ok(Some(InputState::OfServer(state))) => Some(state),
             Ok(None) => None,
             Err(()) => return Ok(Opened::Rejected(unknown_state(request))),
@@ -118,8 +120,8 @@ impl Gateway {
         Ok(Opened::Called(OpenCall {
             instance: instance.id.clone(),
             responder: exchange.responder(),
+            call_id: exchange.call_id().unwrap_or_else(|| request.raw_id.unwrap_or("null").to_owned()),
             messages: exchange.into_stream(),
-            call_id: request.raw_id.unwrap_or("null").to_owned(),
             count: 0,
             attempt,
         }))

@@ -46,7 +46,7 @@ impl Gateway {
             Err(error) => return unavailable(&error),
         }
         if parts.method != Method::POST {
-            return self.handle_stream(caller, address, is_valid, &parts).await;
+            return Box::pin(self.handle_stream(caller, address, is_valid, &parts)).await;
         }
         if !is_json(&parts.headers) {
             let error = JsonRpcError::new(PARSE_ERROR, "The content type must be application/json.", None);
@@ -190,7 +190,7 @@ impl Gateway {
             return self.call(call, text, record).await;
         }
         if is_modern && method == listen::METHOD {
-            return self.listen(caller, address, is_valid, Some(request)).await;
+            return Box::pin(self.listen(caller, address, is_valid, Some(request))).await;
         }
         let access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         let tool_set = address.tool_set(&access).ok_or_else(|| Error::not_found("tool set"))?;

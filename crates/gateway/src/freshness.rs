@@ -71,14 +71,15 @@ impl Gateway {
             return Err(error.without_cause());
         }
         let begun = Instant::now();
-        let listed = match fetch(&self.ops, instance).await {
+        // Most calls come no further, so the rest is not part of their futures.
+        let listed = match Box::pin(fetch(&self.ops, instance)).await {
             Ok(listed) => listed,
             Err(error) => {
                 last.failed = Some((Instant::now(), error.without_cause()));
                 return Err(error);
             }
         };
-        let observation = observe(&self.cx, &self.ops, instance, &listed).await?;
+        let observation = Box::pin(observe(&self.cx, &self.ops, instance, &listed)).await?;
         *last = LastCheck { succeeded: Some(begun), failed: None };
         if observation.is_changed {
             self.access.evict(&instance.organization_id);

@@ -31,7 +31,7 @@ use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::input_requests::InputRequest;
 use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::rewrite::{Caching, Member, Rewrite, quote};
-use waypost_mcp_wire::strict::{Message, MessageKind, ResultMembers, text_of};
+use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, ResultMembers, text_of};
 use waypost_mcp_wire::{INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, MISSING_CAPABILITY};
 use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
 
@@ -87,7 +87,7 @@ enum Next {
 }
 
 enum Event {
-    Message(Option<Result<Bytes>>),
+    Message(Option<Result<OwnedMessage>>),
     Answer(usize, Bytes),
     Idle,
 }
@@ -184,11 +184,12 @@ impl Relay {
                     let is_late = self.count == 0 && self.record.upstream_time() >= TIMEOUT;
                     let is_interrupted = is_late && matches!(received, Some(Err(_)));
                     let received = if is_interrupted { Some(Err(late())) } else { received };
-                    let text = received.unwrap_or_else(|| Err(server_error("The server did not answer.", "no_mcp")))?;
+                    let message =
+                        received.unwrap_or_else(|| Err(server_error("The server did not answer.", "no_mcp")))?;
                     if let Some(attempt) = &mut self.attempt {
                         attempt.record_success();
                     }
-                    self.relay(text).await?
+                    self.relay(message).await?
                 }
             };
             if let Some(next) = next {
@@ -222,25 +223,32 @@ impl Relay {
 
     /// Relays a message of the server. Returns `None` if nothing is sent to the agent: messages that do not belong to this call
     /// are dropped.
-    async fn relay(&mut self, text: Bytes) -> Result<Option<Next>> {
-        let message = Message::read(&text).map_err(|_| {
-            server_error("The server's answer could be read in different ways, so it is not relayed.", "ambiguous")
-        })?;
+    async fn relay(&mut self, received: OwnedMessage) -> Result<Option<Next>> {
+        let message = received.message();
         match message.kind {
-            MessageKind::Notification => Ok(self.relay_notification(&message, &text).map(Next::Events)),
-            MessageKind::Request => self.ask(&message).await,
-            MessageKind::Error | MessageKind::Result if message.raw_id != Some(&self.call_id) => Ok(None),
+            MessageKind::Notification => Ok(self.relay_notification(message, received.text()).map(Next::Events)),
+            MessageKind::Request => self.ask(message).await,
+            MessageKind::Error | MessageKind::Result if !self.is_own(message) => Ok(None),
             MessageKind::Error | MessageKind::Result => match &message.result {
                 Some(result) if text_of(result.result_type).is_some_and(|kind| kind == "input_required") => {
-                    self.require_input(&message, result).await
+                    self.require_input(message, result).await
                 }
                 _ => {
-                    let converted = self.convert(&message)?;
-                    self.record.respond(&message);
-                    let status = status(&message, self.is_modern);
-                    Ok(Some(Next::Response(converted.unwrap_or(text.clone()), status)))
+                    let converted = self.convert(message)?;
+                    self.record.respond(message);
+                    let status = status(message, self.is_modern);
+                    let text = converted.unwrap_or_else(|| received.text().clone());
+                    Ok(Some(Next::Response(text, status)))
                 }
             },
+        }
+    }
+
+    /// Whether a response is the one to the call. An error without ID is one about a request that the server could not read.
+    fn is_own(&self, response: &Message<'_>) -> bool {
+        match response.raw_id {
+            None | Some("null") => response.kind == MessageKind::Error,
+            id => id == Some(&self.call_id),
         }
     }
 
@@ -250,18 +258,20 @@ impl Relay {
         if result_type.as_deref().is_some_and(|kind| kind != "complete") {
             return Err(server_error("The server answers in a way that this gateway does not relay.", "result_type"));
         }
+        let is_of_other_era = response.result.is_some() && self.is_modern != result_type.is_some();
+        // A remote server knows the call by another ID, and so does the agent that has sent it again.
+        let has_other_id = response.raw_id != Some(&self.raw_id);
+        if !is_of_other_era && !has_other_id {
+            return Ok(None);
+        }
         let mut rewrite = Rewrite::new(response);
-        // A call that was parked has another ID now.
-        let is_parked = self.call_id != self.raw_id;
-        if is_parked {
+        if has_other_id {
             rewrite.set_id(&self.raw_id);
         }
-        match (self.is_modern, result_type.is_some()) {
-            _ if response.result.is_none() && !is_parked => return Ok(None),
-            (true, true) | (false, false) if !is_parked => return Ok(None),
-            (true, true) | (false, false) => {}
-            (true, false) => rewrite.result_to_modern(Some(Caching { ttl_ms: 0, is_public: false })),
-            (false, true) => rewrite.result_to_legacy(),
+        if is_of_other_era && self.is_modern {
+            rewrite.result_to_modern(Some(Caching { ttl_ms: 0, is_public: false }));
+        } else if is_of_other_era {
+            rewrite.result_to_legacy();
         }
         Ok(Some(rewrite.finish().into()))
     }
@@ -351,6 +361,7 @@ impl Relay {
             Asking::Impossible => Err(invalid()),
             Asking::ByResult(binding) => {
                 let mut rewrite = Rewrite::new(message);
+                rewrite.set_id(&self.raw_id);
                 if let Some(state) = state {
                     let state = InputState::OfServer(state.to_owned());
                     let sealed = binding.seal(self.gateway.ops.keyring()?, &self.gateway.cx, state)?;
@@ -449,15 +460,17 @@ impl Relay {
         let input = Input { responses, state: conversation.state.take() };
         self.attempt = None;
         let request = conversation.request()?;
-        match self.gateway.open(conversation.call(&request), Some(&input), &mut self.record).await? {
+        // Boxed, like everything that most calls do not need: large futures are slow to move.
+        match Box::pin(self.gateway.open(conversation.call(&request), Some(&input), &mut self.record)).await? {
             Opened::Rejected(error) => {
                 self.record.deny();
                 Ok(Some(Next::Response(error.to_json().to_string().into(), StatusCode::OK)))
             }
             // Only calls of 2026-07-28 are parked.
             Opened::InputRequired(_) => Err(Error::internal("a call in a session was parked")),
-            Opened::Called(OpenCall { messages, responder, attempt, .. }) => {
+            Opened::Called(OpenCall { messages, responder, call_id, attempt, .. }) => {
                 self.responder = responder;
+                self.call_id = call_id;
                 self.messages = messages;
                 self.attempt = Some(attempt);
                 self.deadline = Instant::now() + TIMEOUT + REPORT_TIME;

@@ -124,8 +124,8 @@ impl RemoteServers {
             return Err(error);
         }
         // The caller may have read the instance before its last change.
-        let current = find_current(ops, instance).await?;
-        match open(ops, &current, capabilities).await {
+        let current = Box::pin(find_current(ops, instance)).await?;
+        match Box::pin(open(ops, &current, capabilities)).await {
             Ok(open) => {
                 let connection = open.connection.clone();
                 *state = State { open: Some(open), failed: None };

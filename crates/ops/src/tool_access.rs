@@ -10,7 +10,7 @@
 //! 4. An organisation is loaded by one request at a time, and the others wait for it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -69,13 +69,16 @@ pub struct AccessibleServer {
     pub shadowed_tools: HashSet<String>,
 }
 
+/// The grants of an agent, by instance.
+pub type Grants = HashMap<InstanceId, Vec<Grant>>;
+
 /// What an agent can use.
 #[derive(Debug, Clone)]
 pub struct AgentAccess {
     /// The servers and tool sets of the organisation.
     pub access: Arc<ToolAccess>,
-    /// The grants of the agent, by instance.
-    pub grants: Arc<HashMap<InstanceId, Vec<Grant>>>,
+    /// The grants of the agent.
+    pub grants: Arc<Grants>,
 }
 
 /// A cache of access.
@@ -93,13 +96,16 @@ struct Entry {
     loading: tokio::sync::Mutex<()>,
 }
 
+/// What is known of an organisation. Cheap to clone.
 #[derive(Debug, Clone)]
 struct Current {
+    /// The number of changes. Everything that is known belongs to it.
     version: (i64, i64),
     loaded_at: Instant,
     checked_at: Instant,
     access: Arc<ToolAccess>,
-    grants: HashMap<AgentId, Arc<HashMap<InstanceId, Vec<Grant>>>>,
+    /// The grants of the agents that were seen with this number of changes.
+    grants: Arc<Mutex<HashMap<AgentId, Arc<Grants>>>>,
 }
 
 impl ToolAccessCache {
@@ -125,7 +131,7 @@ impl ToolAccessCache {
         if let Some(found) = entry.find(agent, self.max_age.max(arrived.elapsed())) {
             return Ok(found);
         }
-        match self.load(&entry, organization, agent).await {
+        match Box::pin(self.load(&entry, organization, agent)).await {
             Ok(found) => Ok(found),
             Err(error) if error.code == waypost_core::Code::NotFound => Err(error),
             Err(error) => entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or(error),
@@ -157,23 +163,36 @@ impl ToolAccessCache {
         let checked_at = Instant::now();
         let version = conn.organization_version(organization).await?;
         let known = entry.current.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut current =
-            match known.filter(|known| known.version == version && known.loaded_at.elapsed() < MAX_LOADED_AGE) {
-                Some(known) => Current { checked_at, ..known },
-                None => {
-                    let access = Arc::new(load_access(&mut conn, organization).await?);
-                    Current { version, loaded_at: checked_at, checked_at, access, grants: HashMap::new() }
-                }
-            };
-        if !current.grants.contains_key(agent) {
-            let grants = load_grants(&mut conn, organization, agent).await?;
-            if current.grants.len() >= AGENTS {
-                current.grants.clear();
+        let known = known.filter(|known| known.version == version);
+        let current = match known {
+            Some(known) if known.loaded_at.elapsed() < MAX_LOADED_AGE => Current { checked_at, ..known },
+            known => {
+                let access = Arc::new(load_access(&mut conn, organization).await?);
+                // Toolboxes do not report grants.
+                let grants = known.map(|known| known.grants).unwrap_or_default();
+                Current { version, loaded_at: checked_at, checked_at, access, grants }
             }
-            current.grants.insert(agent.clone(), Arc::new(grants));
+        };
+        if current.grants_of(agent).is_none() {
+            let loaded = Arc::new(load_grants(&mut conn, organization, agent).await?);
+            let mut grants = current.lock_grants();
+            if grants.len() >= AGENTS {
+                grants.clear();
+            }
+            grants.insert(agent.clone(), loaded);
         }
         *entry.current.write().unwrap_or_else(PoisonError::into_inner) = Some(current);
         entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or_else(|| Error::internal("the access was just loaded"))
+    }
+}
+
+impl Current {
+    fn lock_grants(&self) -> MutexGuard<'_, HashMap<AgentId, Arc<Grants>>> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grants_of(&self, agent: &AgentId) -> Option<Arc<Grants>> {
+        self.lock_grants().get(agent).map(Arc::clone)
     }
 }
 
@@ -181,7 +200,7 @@ impl Entry {
     fn find(&self, agent: &AgentId, max_age: Duration) -> Option<AgentAccess> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let current = current.as_ref().filter(|current| current.checked_at.elapsed() < max_age)?;
-        Some(AgentAccess { access: Arc::clone(&current.access), grants: Arc::clone(current.grants.get(agent)?) })
+        Some(AgentAccess { access: Arc::clone(&current.access), grants: current.grants_of(agent)? })
     }
 }
 
@@ -191,14 +210,10 @@ pub(crate) async fn load(conn: &mut Conn, organization: &OrganizationId, agent: 
     Ok(AgentAccess { access, grants: Arc::new(load_grants(conn, organization, agent).await?) })
 }
 
-async fn load_grants(
-    conn: &mut Conn,
-    organization: &OrganizationId,
-    agent: &AgentId,
-) -> Result<HashMap<InstanceId, Vec<Grant>>> {
+async fn load_grants(conn: &mut Conn, organization: &OrganizationId, agent: &AgentId) -> Result<Grants> {
     let limit = u32::try_from(MAX_GRANTS).unwrap_or(u32::MAX);
     let filter = GrantFilter { agent: Some(agent), instance: None };
-    let mut grants: HashMap<InstanceId, Vec<Grant>> = HashMap::new();
+    let mut grants = Grants::new();
     for grant in grant::list(conn, organization, filter, None, limit).await? {
         grants.entry(grant.instance_id.clone()).or_default().push(grant);
     }

@@ -57,6 +57,12 @@ impl Route {
 }
 
 impl StreamResponse {
+    /// Returns the size of the body in bytes, if the response declares it.
+    #[must_use]
+    pub fn content_length(&self) -> Option<usize> {
+        self.response.content_length().and_then(|length| usize::try_from(length).ok())
+    }
+
     /// Returns the next chunk of the body as it arrived, or `None` at the end of the body.
     ///
     /// # Errors

@@ -118,7 +118,7 @@ impl Connection {
             match start(core, outgoing, &negotiated.wire).await {
                 Err(Error::SessionLost) if !is_renewed => {
                     is_renewed = true;
-                    self.renew(&negotiated).await?;
+                    Box::pin(self.renew(&negotiated)).await?;
                 }
                 result => return result.map(|(exchange, _)| exchange),
             }

@@ -6,14 +6,14 @@ use http::HeaderValue;
 use serde_json::json;
 use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::revision::{LEGACY, MODERN, NEWEST_LEGACY};
-use waypost_mcp_wire::strict::{Message, MessageKind, ResultMembers, text_of};
+use waypost_mcp_wire::strict::{MessageKind, OwnedMessage, ResultMembers, text_of};
 use waypost_mcp_wire::{HEADER_MISMATCH, MISSING_CAPABILITY};
 
 use crate::error::Error;
 use crate::transport::core::{Core, rpc_error};
 use crate::transport::exchange::{Exchange, HttpExchange, Source};
 use crate::transport::http::Wire;
-use crate::transport::message::{CallRequest, Incoming, Outgoing, message_text};
+use crate::transport::message::{CallRequest, Outgoing, message_text};
 
 /// What a server declared in its response to `server/discover` or `initialize`. All texts are JSON as received.
 #[derive(Debug, Clone)]
@@ -109,7 +109,11 @@ pub(crate) fn may_be_sse(error: &Error) -> bool {
 }
 
 /// Sends a request of the handshake. Also returns the session that the response sets.
-async fn ask(core: &Arc<Core>, call: &CallRequest<'_>, wire: &Wire) -> Result<(Incoming, Option<HeaderValue>), Error> {
+async fn ask(
+    core: &Arc<Core>,
+    call: &CallRequest<'_>,
+    wire: &Wire,
+) -> Result<(OwnedMessage, Option<HeaderValue>), Error> {
     let outgoing = Outgoing::new(core.next_id(), call, wire, &core.meta)?;
     let (mut exchange, session) = start(core, outgoing, wire).await?;
     Ok((response_of(&mut exchange).await?, session))
@@ -122,7 +126,7 @@ pub(crate) async fn start(
     wire: &Wire,
 ) -> Result<(Exchange, Option<HeaderValue>), Error> {
     match &core.sse {
-        Some(sse) => Ok((Exchange(Source::Sse(sse.open(core, outgoing, wire).await?)), None)),
+        Some(sse) => Ok((Exchange(Source::Sse(Box::pin(sse.open(core, outgoing, wire)).await?)), None)),
         None => {
             let (exchange, session) = HttpExchange::open(core, outgoing, wire).await?;
             Ok((Exchange(Source::Http(Box::new(exchange))), session))
@@ -131,11 +135,11 @@ pub(crate) async fn start(
 }
 
 /// Waits for the response, and returns it if it has a result.
-pub(crate) async fn response_of(exchange: &mut Exchange) -> Result<Incoming, Error> {
+pub(crate) async fn response_of(exchange: &mut Exchange) -> Result<OwnedMessage, Error> {
     while let Some(message) = exchange.next().await? {
-        match message.kind {
+        match message.message().kind {
             MessageKind::Result => return Ok(message),
-            MessageKind::Error => return Err(rpc_error(&message.bytes)),
+            MessageKind::Error => return Err(rpc_error(message.text())),
             MessageKind::Request | MessageKind::Notification => {}
         }
     }
@@ -143,7 +147,6 @@ pub(crate) async fn response_of(exchange: &mut Exchange) -> Result<Incoming, Err
 }
 
 /// Returns the members of the result of a response.
-pub(crate) fn result_members(response: &Incoming) -> Result<ResultMembers<'_>, Error> {
-    let message = Message::read(&response.bytes).ok().and_then(|message| message.result);
-    message.ok_or(Error::invalid("the response has no result"))
+pub(crate) fn result_members(response: &OwnedMessage) -> Result<&ResultMembers<'_>, Error> {
+    response.message().result.as_ref().ok_or(Error::invalid("the response has no result"))
 }

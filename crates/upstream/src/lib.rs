@@ -17,4 +17,4 @@ pub use error::Error;
 pub use handshake::Server;
 pub use options::{ConnectionOptions, Identity, Limits, Protocol, Redirects};
 pub use transport::exchange::Exchange;
-pub use transport::message::{CallRequest, Counters, Incoming};
+pub use transport::message::{CallRequest, Counters};

@@ -7,6 +7,7 @@
 //! such as `1e400`. `1.0`, `1e20` and `1e-400` are accepted, because every parser that uses doubles reads them alike.
 //! `result` is read only at its top level, and otherwise only checked to be JSON.
 
+mod owned;
 mod params;
 mod result;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use crate::envelope::MAX_BATCH;
 use crate::error::{INVALID_REQUEST, JsonRpcError, PARSE_ERROR};
 use crate::request_id::RequestId;
 use crate::scan::{Flaw, Names, Numbers, Scanner, unquote};
+pub use owned::OwnedMessage;
 pub use params::{Meta, Params, Reference, text_of};
 pub use result::{ErrorMembers, ResultMembers};
 

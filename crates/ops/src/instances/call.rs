@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -16,9 +15,9 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{InstanceId, OrganizationId, base32};
 use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::{Code, Error, Result};
+use waypost_mcp_wire::INVALID_PARAMS;
 use waypost_mcp_wire::definition::{DefinitionKind, split_list};
-use waypost_mcp_wire::strict::{ResultMembers, text_of};
-use waypost_mcp_wire::{Envelope, ErrorObject, INVALID_PARAMS};
+use waypost_mcp_wire::strict::{ErrorMembers, OwnedMessage, ResultMembers, text_of};
 use waypost_store::instance_source;
 use waypost_toolbox_proto::entry::Sharing;
 
@@ -222,25 +221,24 @@ impl Call<'_> {
 }
 
 /// Reads messages until the first that is a response.
-async fn read_response(mut exchange: Exchange) -> Result<Bytes> {
-    while let Some(message) = exchange.next().await? {
-        if Envelope::parse(&message).map_err(|_| not_mcp())?.method.is_none() {
-            return Ok(message);
+async fn read_response(mut exchange: Exchange) -> Result<OwnedMessage> {
+    while let Some(received) = exchange.next().await? {
+        if received.message().method.is_none() {
+            return Ok(received);
         }
     }
     Err(not_mcp())
 }
 
-fn parse_response(message: &[u8]) -> Result<Box<RawValue>> {
-    let envelope = Envelope::parse(message).map_err(|_| not_mcp())?;
-    if let Some(result) = envelope.result {
-        return Ok(result.to_owned());
+fn parse_response(response: &OwnedMessage) -> Result<Box<RawValue>> {
+    let response = response.message();
+    if let Some(result) = &response.result {
+        return RawValue::from_string(result.raw.to_owned()).map_err(|_| not_mcp());
     }
-    let error = envelope.error.ok_or_else(not_mcp)?;
-    let ErrorObject { code, message } = serde_json::from_str(error.get()).map_err(|_| not_mcp())?;
-    let message = format!("The server reported an error: {}", clean(&message));
-    let kind = if code == INVALID_PARAMS { Code::InvalidArguments } else { Code::ToolServerError };
-    Err(Error::new(kind, message).with("reason", "server_error").with("server_code", code))
+    let ErrorMembers { code, message, .. } = response.error.as_ref().ok_or_else(not_mcp)?;
+    let message = format!("The server reported an error: {}", clean(message));
+    let kind = if *code == INVALID_PARAMS { Code::InvalidArguments } else { Code::ToolServerError };
+    Err(Error::new(kind, message).with("reason", "server_error").with("server_code", *code))
 }
 
 pub(crate) fn not_mcp() -> Error {

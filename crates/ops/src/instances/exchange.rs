@@ -7,15 +7,16 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use http::{Request, header};
 use waypost_core::instance::{Backend, Instance};
-use waypost_core::{Error, Result};
+use waypost_core::{Code, Error, Result};
 use waypost_link::Body;
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::log_level::LogLevel;
+use waypost_mcp_wire::strict::OwnedMessage;
 use waypost_toolbox_proto::http::{CONTAINER_KEY_HEADER, TIMEOUT_HEADER, mcp_path};
 
 use waypost_upstream::Connection;
 
-use super::call::too_large;
+use super::call::{not_mcp, too_large};
 use super::remote_exchange::RemoteExchange;
 use super::requests::{interrupted, send};
 use crate::Ops;
@@ -120,9 +121,18 @@ impl Exchange {
         }
     }
 
+    /// Returns the ID of the request in the messages of the server, as JSON text. `None` if it is that of the message.
+    #[must_use]
+    pub fn call_id(&self) -> Option<String> {
+        match &self.0 {
+            Source::Link(_) => None,
+            Source::Remote(exchange) => Some(exchange.call_id()),
+        }
+    }
+
     /// Returns the messages as a stream, whose `next` can be cancelled without losing a message. It ends after an error.
     #[must_use]
-    pub fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
+    pub fn into_stream(self) -> BoxStream<'static, Result<OwnedMessage>> {
         let messages = stream::unfold(Some(self), |exchange| async {
             let mut exchange = exchange?;
             match exchange.next().await.transpose()? {
@@ -136,11 +146,11 @@ impl Exchange {
     /// Returns the next message; `None` after the last one.
     ///
     /// # Errors
-    /// `tool_server_error` (`reason` is `too_large`) if a message is larger than the limit; `unavailable` if the link is
-    /// lost.
-    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+    /// `tool_server_error` if a message is larger than the limit (`reason` is `too_large`), or is no message (`no_mcp`) or
+    /// can be read in different ways (`ambiguous`); `unavailable` if the link is lost.
+    pub async fn next(&mut self) -> Result<Option<OwnedMessage>> {
         match &mut self.0 {
-            Source::Link(exchange) => exchange.next().await,
+            Source::Link(exchange) => exchange.next().await?.map(read_message).transpose(),
             Source::Remote(exchange) => exchange.next().await,
         }
     }
@@ -166,6 +176,18 @@ impl LinkExchange {
             }
         }
     }
+}
+
+/// Reads a message of a server.
+pub(super) fn read_message(text: Bytes) -> Result<OwnedMessage> {
+    let is_object = text.trim_ascii_start().starts_with(b"{");
+    OwnedMessage::read(text).map_err(|_| match is_object {
+        true => {
+            let message = "The server's answer could be read in different ways, so it is not relayed.";
+            Error::new(Code::ToolServerError, message).with("reason", "ambiguous")
+        }
+        false => not_mcp(),
+    })
 }
 
 pub(super) const TOO_LARGE: &str = "The server's answer is too large.";

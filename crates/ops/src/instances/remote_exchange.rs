@@ -11,13 +11,12 @@ use waypost_core::{Error, Result};
 use waypost_mcp_wire::METHOD_NOT_FOUND;
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::param_headers::ParamHeader;
-use waypost_mcp_wire::rewrite::Rewrite;
-use waypost_mcp_wire::strict::{Message, MessageKind};
+use waypost_mcp_wire::strict::{Message, OwnedMessage};
 use waypost_toolbox_proto::entry::Transport;
 use waypost_upstream::{CallRequest, Connection, Exchange};
 
-use super::call::{not_mcp, too_large};
-use super::exchange::{ExchangeTarget, INPUT_TIME, TOO_LARGE};
+use super::call::too_large;
+use super::exchange::{ExchangeTarget, INPUT_TIME, TOO_LARGE, read_message};
 use crate::Ops;
 use crate::remote_servers::{is_lost, is_unauthorized, to_error};
 
@@ -79,9 +78,10 @@ impl RemoteExchange {
             };
             let mut opened = connection.call(call(&connection)).await;
             if opened.as_ref().is_err_and(is_unauthorized)
-                && let Some(renewed) = ops.remote_servers.reconnect(ops, instance, (&connection, capabilities)).await?
+                && let Some(renewed) =
+                    Box::pin(ops.remote_servers.reconnect(ops, instance, (&connection, capabilities))).await?
             {
-                opened = renewed.call(call(&renewed)).await;
+                opened = Box::pin(renewed.call(call(&renewed))).await;
                 connection = renewed;
             }
             match opened {
@@ -102,13 +102,22 @@ impl RemoteExchange {
         (!self.capabilities.is_empty()).then(|| self.connection.clone())
     }
 
+    /// Returns the ID of the request in the messages of the server, as JSON text.
+    pub(super) fn call_id(&self) -> String {
+        match &self.source {
+            Source::Open(exchange) => exchange.id().map(|id| id.to_string()),
+            Source::Known(_) => None,
+        }
+        .unwrap_or_else(|| self.raw_id.clone())
+    }
+
     /// Returns the next message; `None` after the last one.
     ///
     /// # Errors
     /// Those of [`to_error`].
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+    pub(super) async fn next(&mut self) -> Result<Option<OwnedMessage>> {
         let exchange = match &mut self.source {
-            Source::Known(response) => return Ok(response.take()),
+            Source::Known(response) => return response.take().map(read_message).transpose(),
             Source::Open(exchange) => exchange,
         };
         let incoming = match exchange.next().await {
@@ -120,17 +129,10 @@ impl RemoteExchange {
                 return Err(to_error(&error));
             }
         };
-        let Some(incoming) = incoming else { return Ok(None) };
-        if incoming.bytes.len() > self.limit {
+        if incoming.as_ref().is_some_and(|message| message.text().len() > self.limit) {
             return Err(too_large(TOO_LARGE));
         }
-        if !matches!(incoming.kind, MessageKind::Result | MessageKind::Error) {
-            return Ok(Some(incoming.bytes));
-        }
-        let message = Message::read(&incoming.bytes).map_err(|_| not_mcp())?;
-        let mut rewrite = Rewrite::new(&message);
-        rewrite.set_id(&self.raw_id);
-        Ok(Some(rewrite.finish().into()))
+        Ok(incoming)
     }
 }
 
@@ -147,7 +149,7 @@ async fn connect(ops: &Ops, target: ExchangeTarget<'_>) -> Result<(Connection, C
         found = (ops.remote_servers.connect(ops, instance, capabilities).await?, capabilities);
     }
     if let Some(level) = target.log_level {
-        found.0.request_logs(level).await.map_err(|error| to_error(&error))?;
+        Box::pin(found.0.request_logs(level)).await.map_err(|error| to_error(&error))?;
     }
     Ok(found)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::runtime::Handle;
 use waypost_mcp_wire::relay::RequestMeta;
@@ -112,7 +113,7 @@ impl Core {
 
     /// Reads a response with a status that is not 2xx. Returns its body if it is a JSON-RPC error, which takes precedence
     /// over the status, except for 401, 403 and 429, which determine what the caller does next.
-    pub(crate) async fn read_error(&self, wire: &Wire, response: &mut StreamResponse) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn read_error(&self, wire: &Wire, response: &mut StreamResponse) -> Result<Bytes, Error> {
         let (status, headers) = (response.status, std::mem::take(&mut response.headers));
         if status == StatusCode::NOT_FOUND && wire.has_session() {
             return Err(Error::SessionLost);

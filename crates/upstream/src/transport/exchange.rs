@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 use waypost_mcp_wire::revision::SESSION_HEADER;
 use waypost_mcp_wire::sse::EventParser;
+use waypost_mcp_wire::strict::OwnedMessage;
 use waypost_outbound::{Error as OutboundError, StreamLimits, StreamResponse};
 
 use super::core::{Core, rpc_error};
 use super::http::{Content, Wire, read};
 use super::incoming::{Inbox, Received};
-use super::message::{Incoming, Outgoing, STREAM_LIFETIME, cancelled};
+use super::message::{Outgoing, STREAM_LIFETIME, cancelled};
 use super::sse::{SseExchange, SseListener};
 use crate::error::Error;
 
@@ -46,7 +48,7 @@ impl Exchange {
     ///
     /// # Errors
     /// Any [`Error`]. The request has failed then; it is cancelled when the exchange is dropped.
-    pub async fn next(&mut self) -> Result<Option<Incoming>, Error> {
+    pub async fn next(&mut self) -> Result<Option<OwnedMessage>, Error> {
         match &mut self.0 {
             Source::Http(exchange) => exchange.next().await,
             Source::Sse(exchange) => exchange.next().await,
@@ -123,7 +125,7 @@ impl HttpExchange {
         let session = response.headers.get(SESSION_HEADER).cloned();
         if !response.status.is_success() {
             exchange.is_cancellable = false;
-            let body = core.read_error(wire, &mut response).await?;
+            let body = Box::pin(core.read_error(wire, &mut response)).await?;
             exchange.read_body(body)?;
             return Ok((exchange, session));
         }
@@ -131,7 +133,7 @@ impl HttpExchange {
             Content::Json => {
                 let body = read(&mut response, core.limits.max_message_bytes).await?;
                 exchange.read_body(body)?;
-                exchange.send_answers().await;
+                Box::pin(exchange.send_answers()).await;
             }
             Content::Events => exchange.events = Some(Events::new(response)),
             other => return Err(other.error(&response)),
@@ -169,7 +171,7 @@ impl HttpExchange {
         }))
     }
 
-    async fn next(&mut self) -> Result<Option<Incoming>, Error> {
+    async fn next(&mut self) -> Result<Option<OwnedMessage>, Error> {
         loop {
             if let Some(message) = self.received.ready.pop_front() {
                 return Ok(Some(message));
@@ -191,8 +193,8 @@ impl HttpExchange {
         let Some(events) = &mut self.events else { return Ok(()) };
         let chunk = match events.response.chunk().await {
             Ok(Some(chunk)) => chunk,
-            Ok(None) => return self.resume(Error::invalid("the stream ended before the response")).await,
-            Err(error @ OutboundError::Unreachable { .. }) => return self.resume(error.into()).await,
+            Ok(None) => return Box::pin(self.resume(Error::invalid("the stream ended before the response"))).await,
+            Err(error @ OutboundError::Unreachable { .. }) => return Box::pin(self.resume(error.into())).await,
             Err(error) => return Err(error.into()),
         };
         let Self { core, wire, received, id, token, .. } = self;
@@ -221,7 +223,7 @@ impl HttpExchange {
         {
             Core::finish_detached(events.response);
         }
-        self.send_answers().await;
+        Box::pin(self.send_answers()).await;
         Ok(())
     }
 
@@ -246,7 +248,7 @@ impl HttpExchange {
     }
 
     /// Reads a body that is not a stream.
-    fn read_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
+    fn read_body(&mut self, body: Bytes) -> Result<(), Error> {
         let inbox = Inbox {
             id: self.id,
             token: self.token.as_deref(),

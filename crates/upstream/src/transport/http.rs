@@ -1,5 +1,6 @@
 //! HTTP requests of the transports.
 
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
@@ -183,15 +184,27 @@ fn content_type(response: &StreamResponse) -> Option<&str> {
 }
 
 /// Reads a body of at most `max_bytes`.
-pub(crate) async fn read(response: &mut StreamResponse, max_bytes: usize) -> Result<Vec<u8>, Error> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
+pub(crate) async fn read(response: &mut StreamResponse, max_bytes: usize) -> Result<Bytes, Error> {
+    let too_large = || Error::MessageTooLarge { limit: max_bytes };
+    let length = response.content_length().unwrap_or_default();
+    if length > max_bytes {
+        return Err(too_large());
+    }
+    let Some(first) = response.chunk().await? else { return Ok(Bytes::new()) };
+    // A body that arrived as one chunk is not copied.
+    if first.len() == length {
+        return Ok(first);
+    }
+    let mut body = BytesMut::with_capacity(length.max(first.len()));
+    let mut next = Some(first);
+    while let Some(chunk) = next {
         if body.len() + chunk.len() > max_bytes {
-            return Err(Error::MessageTooLarge { limit: max_bytes });
+            return Err(too_large());
         }
         body.extend_from_slice(&chunk);
+        next = response.chunk().await?;
     }
-    Ok(body)
+    Ok(body.freeze())
 }
 
 /// Returns the error of a response with a status that is not 2xx.

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use waypost_mcp_wire::JsonRpcError;
 use waypost_mcp_wire::rewrite::{Member, Rewrite};
 use waypost_mcp_wire::sse::Event;
-use waypost_mcp_wire::strict::{Message, MessageKind, Messages};
+use waypost_mcp_wire::strict::{Message, MessageKind, Messages, OwnedMessage};
 
 use super::http::Wire;
-use super::message::{Counters, Incoming, answer};
+use super::message::{Counters, answer};
 use crate::error::Error;
 
 /// The messages that belong to one request, or to none if there is no ID.
@@ -24,7 +25,7 @@ pub(crate) struct Inbox<'c> {
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     /// The messages that are passed on.
-    pub(crate) ready: VecDeque<Incoming>,
+    pub(crate) ready: VecDeque<OwnedMessage>,
     /// The answers to requests that are not passed on.
     pub(crate) answers: Vec<Vec<u8>>,
     /// Whether the response is among `ready`.
@@ -44,33 +45,24 @@ impl Inbox<'_> {
             Counters::add(&self.counters.invalid_messages);
             return Err(Error::invalid("the server sent an event that is not UTF-8"));
         }
-        self.receive(event.data.into_bytes(), received)
+        self.receive(event.data.into(), received)
     }
 
     /// Reads a message, or a batch if the revision has them.
-    pub(crate) fn receive(&self, text: Vec<u8>, received: &mut Received) -> Result<(), Error> {
-        let whole = {
-            let messages = read(&text, self.wire).inspect_err(|_| Counters::add(&self.counters.invalid_messages))?;
-            received.count += messages.len();
-            match &messages[..] {
-                [message] if message.text.len() == text.len() => self.receive_one(message, received),
-                batch => {
-                    for message in batch {
-                        let kind = self.receive_one(message, received);
-                        received.ready.extend(kind.map(|_| Incoming::new(message)));
-                    }
-                    None
-                }
+    pub(crate) fn receive(&self, text: Bytes, received: &mut Received) -> Result<(), Error> {
+        let messages = read(text, self.wire).inspect_err(|_| Counters::add(&self.counters.invalid_messages))?;
+        received.count += messages.len();
+        for message in messages {
+            if self.receive_one(message.message(), received) {
+                received.ready.push_back(message);
             }
-        };
-        // A large message is not copied.
-        received.ready.extend(whole.map(|kind| Incoming { kind, bytes: Bytes::from(text) }));
+        }
         Ok(())
     }
 
-    /// Processes a message. Returns its kind if it is passed on as it is.
-    fn receive_one(&self, message: &Message<'_>, received: &mut Received) -> Option<MessageKind> {
-        let is_passed_on = match message.kind {
+    /// Processes a message. Returns whether it is passed on as it is.
+    fn receive_one(&self, message: &Message<'_>, received: &mut Received) -> bool {
+        match message.kind {
             MessageKind::Request => self.receive_request(message, received),
             MessageKind::Notification => self.receive_notification(message, received),
             MessageKind::Result | MessageKind::Error if self.is_own(message) && !received.is_done => {
@@ -81,8 +73,7 @@ impl Inbox<'_> {
                 Counters::add(&self.counters.unmatched_responses);
                 false
             }
-        };
-        is_passed_on.then_some(message.kind)
+        }
     }
 
     /// Processes a request. Returns whether it is passed on.
@@ -111,7 +102,7 @@ impl Inbox<'_> {
             return true;
         }
         match self.token.filter(|_| !received.is_done && self.is_own_progress(message)) {
-            Some(token) => received.ready.push_back(with_token(message, token)),
+            Some(token) => received.ready.extend(with_token(message, token)),
             None => Counters::add(&self.counters.dropped_notifications),
         }
         false
@@ -134,21 +125,27 @@ impl Inbox<'_> {
 }
 
 /// Reads a message, or a batch if the revision has them.
-pub(crate) fn read<'a>(text: &'a [u8], wire: &Wire) -> Result<Vec<Message<'a>>, Error> {
-    match Messages::read(text) {
-        Ok(Messages::Single(message)) => Ok(vec![*message]),
-        Ok(Messages::Batch(batch)) if wire.has_batches() => Ok(batch),
-        Ok(Messages::Batch(_)) => Err(Error::invalid("the server sent a batch, which its revision does not have")),
-        Err(error) => {
-            let text = format!("the server sent a message that is rejected: {}", error.message);
-            Err(Error::InvalidResponse(text.into()))
-        }
+fn read(text: Bytes, wire: &Wire) -> Result<Vec<OwnedMessage>, Error> {
+    if text.trim_ascii_start().first() != Some(&b'[') {
+        return OwnedMessage::read(text).map(|message| vec![message]).map_err(|error| rejected(&error));
     }
+    if !wire.has_batches() {
+        return Err(Error::invalid("the server sent a batch, which its revision does not have"));
+    }
+    let Messages::Batch(batch) = Messages::read(&text).map_err(|error| rejected(&error))? else {
+        return Ok(Vec::new());
+    };
+    let copy = |message: &Message<'_>| OwnedMessage::read(Bytes::copy_from_slice(message.text.as_bytes()));
+    batch.iter().map(copy).collect::<Result<_, _>>().map_err(|error| rejected(&error))
 }
 
-/// Returns a progress notification with another token.
-pub(crate) fn with_token(notification: &Message<'_>, token: &str) -> Incoming {
+pub(crate) fn rejected(error: &JsonRpcError) -> Error {
+    Error::InvalidResponse(format!("the server sent a message that is rejected: {}", error.message).into())
+}
+
+/// Returns a progress notification with another token. `None` if its text is not valid with it.
+pub(crate) fn with_token(notification: &Message<'_>, token: &str) -> Option<OwnedMessage> {
     let mut rewrite = Rewrite::new(notification);
     rewrite.set(Member::ProgressToken, Some(token));
-    Incoming { kind: notification.kind, bytes: Bytes::from(rewrite.finish()) }
+    OwnedMessage::read(rewrite.finish().into()).ok()
 }

@@ -3,13 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use waypost_mcp_wire::relay::RequestMeta;
 use waypost_mcp_wire::revision::{METHOD_HEADER, MODERN, NAME_HEADER, header_value};
 use waypost_mcp_wire::rewrite::{Rewrite, quote};
-use waypost_mcp_wire::strict::{Message, MessageKind, text_of};
+use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::{JsonRpcError, METHOD_NOT_FOUND};
 use waypost_outbound::StreamLimits;
 
@@ -33,21 +32,6 @@ pub struct CallRequest<'a> {
     pub headers: HeaderMap,
     /// The timeout, if it is not that of the connection. `subscriptions/listen` has none.
     pub timeout: Option<Duration>,
-}
-
-/// A message of the server, as it was received.
-#[derive(Debug, Clone)]
-pub struct Incoming {
-    /// The kind.
-    pub kind: MessageKind,
-    /// The text, which [`Message::read`] accepts.
-    pub bytes: Bytes,
-}
-
-impl Incoming {
-    pub(crate) fn new(message: &Message<'_>) -> Self {
-        Self { kind: message.kind, bytes: Bytes::copy_from_slice(message.text.as_bytes()) }
-    }
 }
 
 /// Counts the messages of a server that were not passed on.

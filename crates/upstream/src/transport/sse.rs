@@ -5,18 +5,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use http::StatusCode;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use url::Url;
 use waypost_mcp_wire::sse::{Event, EventParser};
-use waypost_mcp_wire::strict::{Message, MessageKind};
+use waypost_mcp_wire::strict::{MessageKind, OwnedMessage};
 use waypost_outbound::{StreamLimits, StreamResponse};
 
 use super::core::Core;
 use super::http::{MAX_ERROR_BYTES, Wire, read, status_error};
-use super::incoming::with_token;
-use super::message::{Counters, Incoming, Outgoing, STREAM_LIFETIME, answer, cancelled};
+use super::incoming::{rejected, with_token};
+use super::message::{Counters, Outgoing, STREAM_LIFETIME, answer, cancelled};
 use crate::error::Error;
 
 /// The number of notifications of one request, or of the listener, that wait for their receiver. Further ones are dropped:
@@ -56,13 +57,13 @@ struct Shared {
 struct State {
     is_closed: bool,
     pending: HashMap<u64, Pending>,
-    listener: Option<mpsc::Sender<Incoming>>,
+    listener: Option<mpsc::Sender<OwnedMessage>>,
 }
 
 struct Pending {
     token: Option<Box<str>>,
-    notifications: mpsc::Sender<Incoming>,
-    response: oneshot::Sender<Result<Incoming, Error>>,
+    notifications: mpsc::Sender<OwnedMessage>,
+    response: oneshot::Sender<Result<OwnedMessage, Error>>,
 }
 
 impl Shared {
@@ -76,25 +77,27 @@ impl Shared {
     }
 
     /// Passes a message on. Returns the answer to a request that is not passed on.
-    fn receive(&self, message: &Message<'_>, core: &Core) -> Option<Vec<u8>> {
+    fn receive(&self, received: OwnedMessage, core: &Core) -> Option<Vec<u8>> {
         let mut state = self.state();
+        let message = received.message();
         match message.kind {
             MessageKind::Request => {
                 let is_ping = message.method.as_deref() == Some("ping");
-                if !is_ping && core.accepts_requests && deliver(state.listener.as_ref(), message) {
-                    return None;
-                }
+                let delivered = match !is_ping && core.accepts_requests {
+                    true => deliver(state.listener.as_ref(), received),
+                    false => Err(received),
+                };
+                let Err(request) = delivered else { return None };
                 if !is_ping {
                     Counters::add(&core.counters.rejected_requests);
                 }
-                return Some(answer(message));
+                return Some(answer(request.message()));
             }
             MessageKind::Notification if message.method.as_deref() == Some("notifications/progress") => {
                 let pending = message.params.progress_token.and_then(own_id).and_then(|id| state.pending.get(&id));
                 let is_delivered = pending.is_some_and(|pending| match &pending.token {
-                    Some(token) if message.text.len() <= MAX_NOTIFICATION_BYTES => {
-                        pending.notifications.try_send(with_token(message, token)).is_ok()
-                    }
+                    Some(token) if message.text.len() <= MAX_NOTIFICATION_BYTES => with_token(message, token)
+                        .is_some_and(|notification| pending.notifications.try_send(notification).is_ok()),
                     _ => false,
                 });
                 if !is_delivered {
@@ -102,13 +105,13 @@ impl Shared {
                 }
             }
             MessageKind::Notification => {
-                if !deliver(state.listener.as_ref(), message) {
+                if deliver(state.listener.as_ref(), received).is_err() {
                     Counters::add(&core.counters.dropped_notifications);
                 }
             }
             MessageKind::Result | MessageKind::Error => {
                 match message.raw_id.and_then(own_id).and_then(|id| state.pending.remove(&id)) {
-                    Some(pending) => drop(pending.response.send(Ok(Incoming::new(message)))),
+                    Some(pending) => drop(pending.response.send(Ok(received))),
                     None => Counters::add(&core.counters.unmatched_responses),
                 }
             }
@@ -117,13 +120,12 @@ impl Shared {
     }
 
     /// Reads an event. Returns the answer to a request that is not passed on.
-    fn receive_event(&self, event: &Event, core: &Core) -> Option<Vec<u8>> {
+    fn receive_event(&self, event: Event, core: &Core) -> Option<Vec<u8>> {
         if event.data.is_empty() || event.name.is_some() {
             return None;
         }
-        let message = Message::read(event.data.as_bytes());
-        match message {
-            Ok(message) if !event.is_lossy => self.receive(&message, core),
+        match OwnedMessage::read(event.data.into()) {
+            Ok(message) if !event.is_lossy => self.receive(message, core),
             Ok(_) => {
                 Counters::add(&core.counters.invalid_messages);
                 None
@@ -132,8 +134,7 @@ impl Shared {
                 Counters::add(&core.counters.invalid_messages);
                 let id = error.id.as_ref().and_then(|id| own_id(&id.to_string()));
                 if let Some(pending) = id.and_then(|id| self.state().pending.remove(&id)) {
-                    let text = format!("the server sent a message that is rejected: {}", error.message);
-                    let _ = pending.response.send(Err(Error::InvalidResponse(text.into())));
+                    let _ = pending.response.send(Err(rejected(&error)));
                 }
                 None
             }
@@ -141,10 +142,12 @@ impl Shared {
     }
 }
 
-/// Passes a message to the listener. Returns `false` if there is none, or it is too slow.
-fn deliver(listener: Option<&mpsc::Sender<Incoming>>, message: &Message<'_>) -> bool {
-    message.text.len() <= MAX_NOTIFICATION_BYTES
-        && listener.is_some_and(|listener| listener.try_send(Incoming::new(message)).is_ok())
+/// Passes a message to the listener. Returns it if there is none, or it is too slow.
+fn deliver(listener: Option<&mpsc::Sender<OwnedMessage>>, message: OwnedMessage) -> Result<(), OwnedMessage> {
+    match listener.filter(|_| message.text().len() <= MAX_NOTIFICATION_BYTES) {
+        Some(listener) => listener.try_send(message).map_err(TrySendError::into_inner),
+        None => Err(message),
+    }
 }
 
 /// Parses an ID as it was sent.
@@ -298,7 +301,7 @@ impl Reader {
                 if event.data.len() > limit {
                     return;
                 }
-                if let Some(answer) = self.shared.receive_event(&event, &core) {
+                if let Some(answer) = self.shared.receive_event(event, &core) {
                     core.send_detached(&Wire::Connecting, answer);
                 }
             }
@@ -310,10 +313,10 @@ impl Reader {
 }
 
 /// The messages that answer no request.
-pub(crate) struct SseListener(mpsc::Receiver<Incoming>);
+pub(crate) struct SseListener(mpsc::Receiver<OwnedMessage>);
 
 impl SseListener {
-    pub(crate) async fn next(&mut self) -> Option<Incoming> {
+    pub(crate) async fn next(&mut self) -> Option<OwnedMessage> {
         self.0.recv().await
     }
 }
@@ -324,9 +327,9 @@ pub(crate) struct SseExchange {
     core: Arc<Core>,
     wire: Wire,
     shared: Arc<Shared>,
-    notifications: mpsc::Receiver<Incoming>,
-    response: oneshot::Receiver<Result<Incoming, Error>>,
-    outcome: Option<Result<Incoming, Error>>,
+    notifications: mpsc::Receiver<OwnedMessage>,
+    response: oneshot::Receiver<Result<OwnedMessage, Error>>,
+    outcome: Option<Result<OwnedMessage, Error>>,
     deadline: Instant,
     is_cancellable: bool,
     is_done: bool,
@@ -342,7 +345,7 @@ impl Drop for SseExchange {
 }
 
 impl SseExchange {
-    pub(crate) async fn next(&mut self) -> Result<Option<Incoming>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<OwnedMessage>, Error> {
         if self.is_done {
             return Ok(None);
         }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use waypost_mcp_wire::strict::MessageKind;
-use waypost_upstream::{CallRequest, Connection, ConnectionOptions, Error, Exchange, Incoming, Protocol};
+use waypost_mcp_wire::strict::{MessageKind, OwnedMessage};
+use waypost_upstream::{CallRequest, Connection, ConnectionOptions, Error, Exchange, Protocol};
 
 use crate::server::{EVENTS, EventSender, JSON, ReceivedRequest, Server, event, hang, negotiate, result, stream};
 
@@ -38,8 +38,8 @@ pub fn call<'a>(method: &'a str, params: &'a str) -> CallRequest<'a> {
     CallRequest { method, params: Some(params), ..CallRequest::default() }
 }
 
-pub fn text(message: Option<Incoming>) -> String {
-    String::from_utf8(message.expect("a message").bytes.to_vec()).unwrap()
+pub fn text(message: Option<OwnedMessage>) -> String {
+    String::from_utf8(message.expect("a message").text().to_vec()).unwrap()
 }
 
 /// Returns all messages of an exchange.
@@ -176,11 +176,11 @@ async fn a_request_of_the_server_is_passed_on_if_the_caller_answers_it() {
         let mut exchange = connection.call(call("x", "{}")).await.unwrap();
         let first = exchange.next().await.unwrap().unwrap();
         let is_passed_on = accepts_requests && era == Protocol::Legacy;
-        assert_eq!(first.kind, if is_passed_on { MessageKind::Request } else { MessageKind::Result });
+        assert_eq!(first.message().kind, if is_passed_on { MessageKind::Request } else { MessageKind::Result });
         let answer = br#"{"jsonrpc":"2.0","id":9,"result":{"roots":[]}}"#;
         if is_passed_on {
             connection.respond(answer).await.unwrap();
-            assert_eq!(exchange.next().await.unwrap().unwrap().kind, MessageKind::Result);
+            assert_eq!(exchange.next().await.unwrap().unwrap().message().kind, MessageKind::Result);
         }
         assert_eq!(
             count(&connection.counters().rejected_requests),
