@@ -1,6 +1,7 @@
 //! Calls that are relayed to a server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use waypost_core::grant::allows;
 use waypost_core::id::{InstanceId, random_part};
 use waypost_core::instance::DesiredRun;
-use waypost_core::tool_definition::DefinitionKind;
+use waypost_core::tool_definition::{Class, DefinitionKind, ToolDefinition};
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::revision::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_PROTOCOL_VERSION};
@@ -30,6 +31,9 @@ use crate::relay::Relay;
 use crate::trace::set_trace_context;
 use crate::upstreams::Attempt;
 use crate::{Gateway, input_state, reply};
+
+/// The pause before a message is sent once more.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 impl Gateway {
     /// Relays a call to its server. `text` is the request.
@@ -112,11 +116,9 @@ impl Gateway {
             ..ExchangeTarget::new(instance, &key)
         };
         record.begin_upstream();
-        let exchange = async {
-            let exchange = Exchange::open(&self.ops, target, message, (TIMEOUT, MAX_MESSAGE_BYTES));
-            tokio::time::timeout(TIMEOUT + REPORT_TIME, exchange).await.map_err(|_| late())?
-        };
-        let exchange = exchange.await.inspect_err(|error| attempt.record_failure(error))?;
+        let exchange = tokio::time::timeout(TIMEOUT + REPORT_TIME, self.exchange(target, message, &found));
+        let exchange = exchange.await.unwrap_or_else(|_| Err(late()));
+        let exchange = exchange.inspect_err(|error| attempt.record_failure(error))?;
         Ok(Opened::Called(OpenCall {
             instance: instance.id.clone(),
             responder: exchange.responder(),
@@ -125,6 +127,19 @@ impl Gateway {
             count: 0,
             attempt,
         }))
+    }
+
+    /// Sends a message to a server. If the server cannot be reached, or the connection breaks before the response, a message
+    /// that changes nothing is sent once more: the server may have processed it already.
+    async fn exchange(&self, target: ExchangeTarget<'_>, message: Bytes, found: &Found<'_>) -> Result<Exchange> {
+        let send = |message| Exchange::open(&self.ops, target, message, (TIMEOUT, MAX_MESSAGE_BYTES));
+        match send(message.clone()).await {
+            Err(error) if changes_nothing(found.definition) && has_reason(&error, "unreachable") => {
+                tokio::time::sleep(RETRY_DELAY).await;
+                Box::pin(send(message)).await
+            }
+            result => result,
+        }
     }
 
     /// Sends the response of the agent to the server that waits for it.
@@ -237,6 +252,15 @@ fn rewritten(call: AgentCall<'_>, original: &str, (responses, state): (Option<&s
     rewrite.set(Member::RequestState, state);
     set_trace_context(&mut rewrite, request, call.headers);
     rewrite.finish().into()
+}
+
+/// Whether using a definition changes nothing: prompts, resources and completions, and the tools that an admin has classified so.
+fn changes_nothing(definition: &ToolDefinition) -> bool {
+    definition.kind != DefinitionKind::Tool || definition.class == Some(Class::Read)
+}
+
+fn has_reason(error: &Error, reason: &str) -> bool {
+    error.details.get("reason").and_then(Value::as_str) == Some(reason)
 }
 
 fn unknown_state(request: &Message<'_>) -> JsonRpcError {

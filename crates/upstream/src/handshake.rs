@@ -68,7 +68,7 @@ pub(crate) async fn discover(core: &Arc<Core>) -> Result<Option<Negotiated>, Err
     let versions = members.supported_versions.and_then(|versions| serde_json::from_str::<Vec<String>>(versions).ok());
     let versions = versions.ok_or(Error::invalid("the result of server/discover is malformed"))?;
     let is_modern = versions.iter().any(|version| version == MODERN);
-    Ok(is_modern.then(|| Negotiated::new(Wire::Modern, Server::new(MODERN, &members))))
+    Ok(is_modern.then(|| Negotiated::new(Wire::Modern, Server::new(MODERN, members))))
 }
 
 /// Completes the handshake of older revisions.
@@ -85,7 +85,7 @@ pub(crate) async fn initialize(core: &Arc<Core>) -> Result<Negotiated, Error> {
     let revision = LEGACY.iter().copied().find(|known| *known == version).ok_or(Error::UnsupportedRevision)?;
     let wire = Wire::Legacy { revision, session };
     core.send(&wire, message_text(None, "notifications/initialized", None).into_bytes()).await?;
-    Ok(Negotiated::new(wire, Server::new(revision, &members)))
+    Ok(Negotiated::new(wire, Server::new(revision, members)))
 }
 
 /// Whether a server that rejected the first request like this may support the handshake.

@@ -1,126 +1,25 @@
 //! Remote servers: an HTTP server of a test, connected by the REST API and used through the gateway.
 
+mod faults;
+mod server;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::IntoResponse;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
 use waypost_ops::instances::{self, advance_rotations};
 use waypost_ops::remote_checks;
 use waypost_outbound::Allowance;
 
+use self::server::Server;
 use super::tool;
 use crate::app::Setup;
 use crate::console::instances::Api;
-
-/// What the server answers, and what it has received.
-struct ServerState {
-    is_modern: bool,
-    /// The status of every response; the server answers only with 200.
-    status: u16,
-    tools: Vec<Value>,
-    /// The text of the result of calls.
-    result: String,
-    sessions: usize,
-    /// Whether every session is unknown.
-    forgets: bool,
-    received: Vec<(HeaderMap, Value)>,
-    paths: Vec<String>,
-}
-
-impl Default for ServerState {
-    fn default() -> Self {
-        Self {
-            is_modern: false,
-            status: 200,
-            tools: vec![tool("find", "Finds.")],
-            result: r#"{"content":[],"n":1.0}"#.to_owned(),
-            sessions: 0,
-            forgets: false,
-            received: Vec::new(),
-            paths: Vec::new(),
-        }
-    }
-}
-
-/// A server on loopback.
-#[derive(Clone)]
-struct Server {
-    url: String,
-    state: Arc<Mutex<ServerState>>,
-}
-
-impl Server {
-    async fn start() -> Self {
-        let state: Arc<Mutex<ServerState>> = Arc::default();
-        let own = Arc::clone(&state);
-        let router = Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
-            let response = respond(&mut own.lock().unwrap(), &method, &uri, (headers, &body));
-            async move { response }
-        });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/mcp?key=s3cr3t", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, state }
-    }
-
-    fn set(&self, change: impl FnOnce(&mut ServerState)) {
-        change(&mut self.state.lock().unwrap());
-    }
-
-    fn calls(&self) -> Vec<(HeaderMap, Value)> {
-        let mut state = self.state.lock().unwrap();
-        let received = std::mem::take(&mut state.received);
-        received.into_iter().filter(|(_, body)| body["method"] == "tools/call").collect()
-    }
-}
-
-fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body): (HeaderMap, &[u8])) -> Response {
-    state.paths.push(uri.to_string());
-    if state.status != 200 {
-        return StatusCode::from_u16(state.status).unwrap().into_response();
-    }
-    if *method != Method::POST {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
-    }
-    let message: Value = serde_json::from_slice(body).unwrap();
-    state.received.push((headers.clone(), message.clone()));
-    let (id, session) = (message["id"].clone(), format!("session-{}", state.sessions));
-    let method = message["method"].as_str().unwrap_or_default().to_owned();
-    let is_known = headers.get("mcp-session-id").is_some_and(|given| given.as_bytes() == session.as_bytes());
-    let is_known = is_known && !state.forgets;
-    if id.is_null() {
-        return StatusCode::ACCEPTED.into_response();
-    }
-    let complete = |result: Value| {
-        let mut result = result;
-        if state.is_modern {
-            result["resultType"] = json!("complete");
-        }
-        json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string()
-    };
-    let text = match (method.as_str(), state.is_modern) {
-        ("server/discover", true) => complete(json!({ "supportedVersions": ["2026-07-28"],
-            "capabilities": { "tools": {} }, "ttlMs": 0, "cacheScope": "private" })),
-        ("initialize", false) => {
-            let result = json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
-                "serverInfo": { "name": "s", "version": "1" }, "instructions": "Be careful." });
-            let text = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
-            return ([("content-type", "application/json"), ("mcp-session-id", &session)], text).into_response();
-        }
-        // 2025-11-25, "Session Management".
-        (_, false) if method != "server/discover" && !is_known => return StatusCode::NOT_FOUND.into_response(),
-        ("ping", _) => complete(json!({})),
-        ("tools/list", _) => complete(json!({ "tools": state.tools })),
-        ("tools/call", _) => format!(r#"{{"jsonrpc":"2.0","result":{},"id":{id}}}"#, state.result),
-        _ => json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32601, "message": "Unknown." } }).to_string(),
-    };
-    ([("content-type", "application/json")], text).into_response()
-}
 
 /// A product that may reach loopback, and an agent without grants.
 pub(super) struct Stage {
@@ -165,10 +64,15 @@ impl Stage {
     }
 
     async fn approve(&self) {
+        self.approve_as("read").await;
+    }
+
+    /// Approves everything that is pending, with this class.
+    pub(super) async fn approve_as(&self, class: &str) {
         let pending = self.api.get("/tool-approvals?state=pending").await;
         for approval in pending["items"].as_array().unwrap() {
             let path = format!("/tool-approvals/{}/approve", approval["id"].as_str().unwrap());
-            self.api.post(&path, json!({ "digest": approval["digest"], "class": "read" })).await.assert_status(200);
+            self.api.post(&path, json!({ "digest": approval["digest"], "class": class })).await.assert_status(200);
         }
     }
 
@@ -193,7 +97,15 @@ impl Stage {
         serde_json::from_slice(&body).unwrap()
     }
 
-    async fn call(&self) -> Value {
+    /// Reads what all servers list.
+    pub(super) async fn check_definitions(&self) {
+        for instance in self.api.get("/instances").await["items"].as_array().unwrap() {
+            let path = format!("/instances/{}/check-definitions", instance["id"].as_str().unwrap());
+            self.api.post(&path, json!({})).await.assert_status(200);
+        }
+    }
+
+    pub(super) async fn call(&self) -> Value {
         let params = json!({ "name": "far__find", "arguments": { "q": 1 } });
         self.request(json!({ "jsonrpc": "2.0", "id": "x", "method": "tools/call", "params": params }).to_string()).await
     }

@@ -1,0 +1,60 @@
+//! Remote servers that misbehave.
+
+use serde_json::{Value, json};
+
+use super::super::tool;
+use super::Stage;
+use super::server::{Fault, Server};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_changes_nothing_is_sent_once_more_if_the_connection_breaks() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    stage.ready(&server.url).await;
+    server.set(|state| state.fault = Some(Fault::Breaks(1)));
+    assert_eq!(stage.call().await["result"]["n"], 1.0, "the agent does not notice");
+    assert_eq!(server.calls().len(), 2);
+    server.set(|state| state.fault = Some(Fault::Breaks(2)));
+    assert_eq!(stage.call().await["error"]["data"]["reason"], "unreachable");
+    assert_eq!(server.calls().len(), 2, "only once more");
+    assert_eq!(stage.call().await["result"]["n"], 1.0);
+    server.calls();
+
+    // The same tool, now classified as one that changes something.
+    server.set(|state| state.tools[0]["description"] = json!("Deletes."));
+    stage.check_definitions().await;
+    stage.approve_as("write").await;
+    server.set(|state| state.fault = Some(Fault::Breaks(1)));
+    assert_eq!(stage.call().await["error"]["data"]["reason"], "unreachable");
+    assert_eq!(server.calls().len(), 1, "nobody knows whether the server has processed it");
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_first_response_to_a_call_reaches_its_agent() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    stage.ready(&server.url).await;
+    server.set(|state| state.fault = Some(Fault::Babbles));
+    for _ in 0..3 {
+        let answer = stage.call().await;
+        assert_eq!(answer, json!({ "jsonrpc": "2.0", "id": "x", "result": { "content": [], "n": 1.0 } }));
+    }
+    server.set(|state| state.fault = None);
+    assert_eq!(stage.call().await["result"]["n"], 1.0);
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_changes_all_the_time_does_not_affect_what_stays_the_same() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    stage.ready(&server.url).await;
+    let restless = |n: usize| tool("restless", &format!("Version {n}."));
+    for n in 0..5 {
+        server.set(|state| state.tools = vec![tool("find", "Finds."), restless(n)]);
+        stage.check_definitions().await;
+        assert_eq!(stage.call().await["result"]["n"], 1.0);
+        let pending = stage.api.get("/tool-approvals?state=pending").await;
+        let names: Vec<&Value> = pending["items"].as_array().unwrap().iter().map(|item| &item["name"]).collect();
+        assert!(names.iter().all(|name| *name == "restless"), "{names:?}");
+    }
+    stage.api.app.clone().finish().await;
+}
