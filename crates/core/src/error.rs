@@ -139,6 +139,12 @@ impl Error {
         self
     }
 
+    /// Returns `reason` of [`Self::details`], which distinguishes errors with the same code.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.details.get("reason").and_then(Value::as_str)
+    }
+
     /// Returns the same error without its cause, for further callers that it applies to.
     #[must_use]
     pub fn without_cause(&self) -> Self {

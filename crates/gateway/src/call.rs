@@ -134,7 +134,7 @@ impl Gateway {
     async fn exchange(&self, target: ExchangeTarget<'_>, message: Bytes, found: &Found<'_>) -> Result<Exchange> {
         let send = |message| Exchange::open(&self.ops, target, message, (TIMEOUT, MAX_MESSAGE_BYTES));
         match send(message.clone()).await {
-            Err(error) if changes_nothing(found.definition) && has_reason(&error, "unreachable") => {
+            Err(error) if changes_nothing(found.definition) && error.reason() == Some("unreachable") => {
                 tokio::time::sleep(RETRY_DELAY).await;
                 Box::pin(send(message)).await
             }
@@ -257,10 +257,6 @@ fn rewritten(call: AgentCall<'_>, original: &str, (responses, state): (Option<&s
 /// Whether using a definition changes nothing: prompts, resources and completions, and the tools that an admin has classified so.
 fn changes_nothing(definition: &ToolDefinition) -> bool {
     definition.kind != DefinitionKind::Tool || definition.class == Some(Class::Read)
-}
-
-fn has_reason(error: &Error, reason: &str) -> bool {
-    error.details.get("reason").and_then(Value::as_str) == Some(reason)
 }
 
 fn unknown_state(request: &Message<'_>) -> JsonRpcError {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 use waypost_core::call::{Call, CallMethod, CallOutcome, MAX_TOOL};
 use waypost_core::caller::Ctx;
@@ -125,7 +124,7 @@ impl CallRecord {
 
     /// Records the error that ended the call.
     pub(crate) fn fail(&mut self, error: &Error) {
-        let is_timeout = error.details.get("reason").and_then(Value::as_str) == Some(TIMEOUT_REASON);
+        let is_timeout = error.reason() == Some(TIMEOUT_REASON);
         self.outcome = match error.code {
             // The address, or the agent, no longer exists.
             Code::NotFound => CallOutcome::Denied,

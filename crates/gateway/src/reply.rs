@@ -102,7 +102,7 @@ pub(crate) fn too_many_streams(request: Option<&Message<'_>>) -> Response {
 /// The message about a call that did not succeed. `raw_id` is the ID of its request. The message says what to do; details of this
 /// installation are not shown.
 pub(crate) fn failure(raw_id: &str, error: &Error) -> String {
-    let reason = error.details.get("reason").and_then(Value::as_str).unwrap_or(error.code.as_str());
+    let reason = error.reason().unwrap_or(error.code.as_str());
     let text = match error.code {
         Code::Internal => "An internal error occurred. Try again later.",
         _ => error.message.as_str(),

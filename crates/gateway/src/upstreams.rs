@@ -164,7 +164,7 @@ impl Attempt {
     /// once, and its servers can be called as soon as it is back; wrong credentials have to be corrected.
     pub(crate) fn record_failure(&mut self, error: &Error) {
         const OF_SERVER: [&str; 5] = ["timeout", "unreachable", "server_error", "no_mcp", "not_available"];
-        let reason = error.details.get("reason").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let reason = error.reason().unwrap_or_default();
         // An error that the server itself has reported is an answer.
         let is_answer = error.details.contains_key("server_code");
         if OF_SERVER.contains(&reason) && !is_answer {
