@@ -45,3 +45,20 @@ impl OwnedMessage {
         self.0.borrow_owner()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_not_copied_and_the_message_can_be_moved() {
+        let text = Bytes::from_static(br#"{"jsonrpc":"2.0","id":7,"result":{"a":1}}"#);
+        let owned = Box::new(OwnedMessage::read(text.clone()).unwrap());
+        assert_eq!(owned.message().text.as_ptr(), text.as_ptr());
+        assert_eq!(owned.text().as_ptr(), text.as_ptr());
+        let moved = *owned;
+        drop(text);
+        assert_eq!((moved.message().raw_id, moved.message().text.len()), (Some("7"), moved.text().len()));
+        assert!(OwnedMessage::read(Bytes::from_static(b"{")).is_err());
+    }
+}

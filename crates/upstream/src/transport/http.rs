@@ -186,16 +186,16 @@ fn content_type(response: &StreamResponse) -> Option<&str> {
 /// Reads a body of at most `max_bytes`.
 pub(crate) async fn read(response: &mut StreamResponse, max_bytes: usize) -> Result<Bytes, Error> {
     let too_large = || Error::MessageTooLarge { limit: max_bytes };
-    let length = response.content_length().unwrap_or_default();
-    if length > max_bytes {
+    let length = response.content_length();
+    if length.is_some_and(|length| length > max_bytes) {
         return Err(too_large());
     }
     let Some(first) = response.chunk().await? else { return Ok(Bytes::new()) };
-    // A body that arrived as one chunk is not copied.
-    if first.len() == length {
+    // A body that arrived as one chunk is not copied. Without a length, more can follow, also after an empty chunk.
+    if length == Some(first.len()) {
         return Ok(first);
     }
-    let mut body = BytesMut::with_capacity(length.max(first.len()));
+    let mut body = BytesMut::with_capacity(length.unwrap_or(first.len()));
     let mut next = Some(first);
     while let Some(chunk) = next {
         if body.len() + chunk.len() > max_bytes {
