@@ -62,7 +62,7 @@ waypost_testkit::needs_docker! {
         let echo = pending["items"].as_array().into_iter().flatten().find(|approval| approval["name"] == "echo").expect("the tool waits");
         let id = echo["id"].as_str().unwrap();
         let shown = waypost.run(&["approval", "show", id, "--org", "acme"]).await;
-        assert!(shown.contains("inputSchema"), "{shown}");
+        assert!(shown.contains("inputSchema") && shown.ends_with("}\n"), "{shown}");
         waypost.run(&["approval", "approve", id, "--class", "read", "--org", "acme"]).await;
         let listed = async { while agent.tools().await != ["echo__echo"] { tokio::task::yield_now().await } };
         tokio::time::timeout(crate::support::TIMEOUT, listed).await.expect("an approval takes effect");

@@ -88,7 +88,7 @@ fn print_definition(approval: &Value) -> anyhow::Result<()> {
     if lines.is_empty() {
         let definition = serde_json::to_string_pretty(&approval["definition"])?;
         let lines = definition.lines().map(output::clean).collect::<Vec<_>>();
-        return output::text(&format!("\n{}", lines.join("\n")));
+        return output::text(&format!("\n{}\n", lines.join("\n")));
     }
     let line = |line: &Value| {
         let sign = match text(line, "tag") {
@@ -99,5 +99,5 @@ fn print_definition(approval: &Value) -> anyhow::Result<()> {
         };
         format!("{sign}{}", output::clean(text(line, "text")))
     };
-    output::text(&format!("\n{}", lines.iter().map(line).collect::<Vec<_>>().join("\n")))
+    output::text(&format!("\n{}\n", lines.iter().map(line).collect::<Vec<_>>().join("\n")))
 }
