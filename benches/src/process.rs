@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time between two attempts to connect to a server that starts.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A server process. Killed when dropped.
@@ -48,6 +51,22 @@ impl Server {
         let startup = started.elapsed();
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Self { child, name: name.to_owned(), addr, startup })
+    }
+
+    /// Starts `command` and waits until this port of loopback accepts connections. Output is written to a file in `logs`.
+    pub async fn start_at(name: &str, mut command: Command, port: u16, logs: &Path) -> Result<Self> {
+        let log = logs.join(format!("{name}.log"));
+        command.stdin(Stdio::null()).stdout(open_log(&log)?).stderr(open_log(&log)?).kill_on_drop(true);
+        let started = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        while TcpStream::connect(addr).await.is_err() {
+            if child.try_wait()?.is_some() || started.elapsed() > START_TIMEOUT {
+                bail!("{name} does not listen on {addr}:\n{}", tail(&log));
+            }
+            tokio::time::sleep(CONNECT_INTERVAL).await;
+        }
+        Ok(Self { child, name: name.to_owned(), addr, startup: started.elapsed() })
     }
 
     /// Returns the process ID.

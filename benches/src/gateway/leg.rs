@@ -82,15 +82,18 @@ pub async fn run(program: &Path, contestant: &Contestant, load: Load, seconds: f
         rate: load.rate,
         seconds,
     };
-    let measured = tokio::time::timeout(TIMEOUT, measure(program, contestant.pid, &plan)).await;
-    let (report, cpu) =
-        measured.context("timed out").flatten().with_context(|| format!("{} {load:?}", contestant.name))?;
+    let measured = measure(program, contestant.pid, &plan).await;
+    let (report, cpu) = measured.with_context(|| format!("{} {load:?}", contestant.name))?;
     let cpu_us = cpu * 1e6 / (report.calls + report.errors).max(1) as f64;
     Ok(Leg { contestant: contestant.name.clone(), load, report, cpu_us })
 }
 
-/// Returns the report and the CPU seconds of the process.
-async fn measure(program: &Path, pid: u32, plan: &Plan) -> Result<(Report, f64)> {
+/// Runs a plan. Returns the report and the CPU seconds of the process `pid`. `program` is this program.
+pub async fn measure(program: &Path, pid: u32, plan: &Plan) -> Result<(Report, f64)> {
+    tokio::time::timeout(TIMEOUT, generate(program, pid, plan)).await.context("timed out")?
+}
+
+async fn generate(program: &Path, pid: u32, plan: &Plan) -> Result<(Report, f64)> {
     let mut command = Command::new(program);
     command.arg("gateway-load").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;

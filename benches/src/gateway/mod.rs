@@ -1,8 +1,9 @@
 //! Measures the gateway against direct calls and a bare relay, side by side in one run. See
 //! `benches/README.md`.
 
-mod leg;
+pub mod leg;
 pub mod load;
+mod peers;
 pub mod relay;
 mod report;
 mod site;
@@ -30,6 +31,9 @@ const LISTED_SERVERS: usize = 20;
 const DEAD_SERVERS: usize = 2;
 /// The calls per second of the measurements of latency.
 const RATE: f64 = 3_000.0;
+/// The paths of the server for agents of each era.
+const MODERN_PATH: &str = "/modern/mcp";
+const LEGACY_PATH: &str = "/legacy/mcp";
 /// The name of the direct calls in tables.
 pub const DIRECT: &str = "direct";
 /// The name of the bare relay in tables.
@@ -55,6 +59,9 @@ pub struct GatewayArgs {
     /// Seconds of each measurement [default: 4].
     #[arg(long)]
     seconds: Option<f64>,
+    /// Also measure other gateways, which are installed if necessary: mcp-proxy (Rust), FastMCP, mcp-proxy (Python), supergateway.
+    #[arg(long)]
+    peers: bool,
     /// Folder for data and logs during the run [default: the system's temporary directory].
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
@@ -73,6 +80,8 @@ pub struct Amounts {
     pub agents: [usize; 3],
     /// The number of timed lists.
     pub lists: usize,
+    /// The number of timed approvals.
+    pub approvals: usize,
 }
 
 /// The results.
@@ -86,6 +95,8 @@ pub struct Findings {
     pub amounts: Amounts,
     /// The measurements.
     pub legs: Vec<Leg>,
+    /// The times in seconds from the approval of tools until a connected agent is told of them.
+    pub announcements: Vec<f64>,
     /// The times of `tools/list` in seconds.
     pub lists: Vec<f64>,
     /// The resident memory of `serve` in bytes, with the gateway on and off.
@@ -133,11 +144,16 @@ async fn run(args: &GatewayArgs) -> Result<()> {
     let servers = Servers::start(&own, &program, folder.path(), amounts.agents[2]).await?;
     print_progress("memory of idle agents");
     let resident_per_agent = idle_agents(&servers.site).await?;
-    let legs = measure(&own, &servers, amounts).await?;
+    let mut legs = measure(&own, &servers.contestants()?, &loads(amounts.agents), amounts).await?;
+    if args.peers {
+        legs.extend(measure_peers(&own, &servers, folder.path(), amounts).await?);
+    }
+    print_progress("approvals");
+    let announcements = servers.site.announce(servers.upstream.addr, amounts.approvals).await?;
     print_progress("tools/list of many servers, two of them dead");
     let lists = lists(servers, amounts.lists).await?;
     let profile = program.parent().and_then(Path::file_name).context("a folder")?.to_string_lossy().into_owned();
-    let findings = Findings { environment, profile, amounts, legs, lists, resident, resident_per_agent };
+    let findings = Findings { environment, profile, amounts, legs, announcements, lists, resident, resident_per_agent };
     println!("{}", report::render(&findings));
     print_progress(&format!("{:.0} s in total", started.elapsed().as_secs_f64()));
     if let Some(path) = &args.json {
@@ -159,6 +175,7 @@ fn amounts(args: &GatewayArgs) -> Amounts {
         seconds: args.seconds.unwrap_or(if smoke { 0.5 } else { 4.0 }),
         agents: if smoke { [1, 8, 40] } else { [1, 32, 1_000] },
         lists: if smoke { 50 } else { 1_000 },
+        approvals: if smoke { 2 } else { 20 },
     }
 }
 
@@ -177,7 +194,7 @@ impl Servers {
     }
 
     fn contestants(&self) -> Result<Vec<Contestant>> {
-        let path = |era: Era| if era == Era::Modern { "/modern/mcp" } else { "/legacy/mcp" };
+        let path = |era: Era| if era == Era::Modern { MODERN_PATH } else { LEGACY_PATH };
         let server = |name: &str, addr: SocketAddr, pid: u32| Contestant {
             name: name.to_owned(),
             addr,
@@ -213,19 +230,28 @@ fn loads(agents: [usize; 3]) -> Vec<Load> {
 }
 
 /// Runs all loads, in each round with all contestants in turn.
-async fn measure(own: &Path, servers: &Servers, amounts: Amounts) -> Result<Vec<Leg>> {
-    let contestants = servers.contestants()?;
+async fn measure(own: &Path, contestants: &[Contestant], loads: &[Load], amounts: Amounts) -> Result<Vec<Leg>> {
     let mut legs = Vec::new();
     for round in 1..=amounts.rounds {
-        for load in loads(amounts.agents) {
-            for contestant in &contestants {
-                let leg = leg::run(own, contestant, load, amounts.seconds).await?;
+        for load in loads {
+            for contestant in contestants {
+                let leg = leg::run(own, contestant, *load, amounts.seconds).await?;
                 print_progress(&format!("{round}: {}", report::describe(&leg)));
                 legs.push(leg);
             }
         }
     }
     Ok(legs)
+}
+
+/// Runs the loads that other gateways support: agents with a handshake, of which each may cost a process.
+async fn measure_peers(own: &Path, servers: &Servers, folder: &Path, amounts: Amounts) -> Result<Vec<Leg>> {
+    print_progress("other gateways");
+    let peers = peers::start(own, servers.upstream.addr, folder).await?;
+    let contestants: Vec<Contestant> = peers.iter().map(peers::Peer::contestant).collect();
+    let is_supported = |load: &Load| load.era == Era::Legacy && load.agents < amounts.agents[2] && load.rate.is_none();
+    let loads: Vec<Load> = loads(amounts.agents).into_iter().filter(is_supported).collect();
+    measure(own, &contestants, &loads, amounts).await
 }
 
 /// Returns the resident memory in bytes of an idle agent with an open stream.

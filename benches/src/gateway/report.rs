@@ -143,6 +143,14 @@ fn targets(findings: &Findings) -> Vec<Target> {
     for era in Era::ALL {
         targets.extend(targets_of_calls(findings, era));
     }
+    targets.extend(target_of_peers(findings));
+    let slowest = findings.announcements.iter().copied().reduce(f64::max);
+    targets.push(Target::at_most(
+        "from an approval until a connected agent is told: maximum".to_owned(),
+        slowest,
+        "s",
+        2.0,
+    ));
     let mut lists = findings.lists.clone();
     lists.sort_by(f64::total_cmp);
     let p95 = lists.get(lists.len() * 95 / 100).map(|seconds| seconds * 1e3);
@@ -153,6 +161,17 @@ fn targets(findings: &Findings) -> Vec<Target> {
     let per_agent = Some(findings.resident_per_agent / 1e3);
     targets.push(Target::at_most("resident memory per idle agent with a stream".to_owned(), per_agent, "kB", 40.0));
     targets
+}
+
+/// Returns the comparison with the best of the other gateways, if any were measured.
+fn target_of_peers(findings: &Findings) -> Option<Target> {
+    let load = Load { era: Era::Legacy, tool: 0, agents: findings.amounts.agents[1], rate: None };
+    let speed = |name: &str| findings.median(name, load, Leg::calls_per_second);
+    let is_peer = |name: &&str| ![DIRECT, RELAY, WAYPOST].contains(name);
+    let best = findings.contestants().into_iter().filter(is_peer).filter_map(speed).max_by(f64::total_cmp)?;
+    let ratio = Some(speed(WAYPOST)? / best);
+    let text = format!("legacy: calls/s of {} agents relative to the best other gateway", load.agents);
+    Some(Target::at_least(text, ratio, "×", 2.0))
 }
 
 fn targets_of_calls(findings: &Findings, era: Era) -> Vec<Target> {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -23,6 +23,8 @@ const SETTINGS: &[(&str, &str)] = &[("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=tool
 const GATEWAY_OFF: &[(&str, &str)] = &[("WAYPOST_GATEWAY", "off")];
 /// The number of requests to the API at a time.
 const PARALLEL: usize = 8;
+/// The time after which an announcement counts as missing.
+const ANNOUNCEMENT: Duration = Duration::from_secs(30);
 /// The pause after a request that was rejected because of a limit.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -55,6 +57,14 @@ impl Site {
 
     /// Connects the remote server at the path `/NAME/mcp`, waits until it runs, and approves its tools. Returns its ID.
     pub async fn connect(&self, name: &str, upstream: SocketAddr, tools: usize) -> Result<String> {
+        let id = self.create(name, upstream).await?;
+        let digests = self.check(&id, tools).await?;
+        self.approve(&id, &digests).await?;
+        Ok(id)
+    }
+
+    /// Connects the remote server at the path `/NAME/mcp`, and waits until it runs. Returns its ID.
+    async fn create(&self, name: &str, upstream: SocketAddr) -> Result<String> {
         let remote = json!({ "url": format!("http://{upstream}/{name}/mcp"), "transport": "streamable_http" });
         let id = text(&self.post("/instances", json!({ "slug": name, "remote": remote })).await?, "id")?;
         site::poll("a running remote server", async || {
@@ -63,14 +73,41 @@ impl Site {
             Ok(instance["state"] == "running")
         })
         .await?;
+        Ok(id)
+    }
+
+    /// Reads what an instance lists. Returns the digests of its tools.
+    async fn check(&self, id: &str, tools: usize) -> Result<Vec<String>> {
         self.post(&format!("/instances/{id}/check-definitions"), json!({})).await?;
         let pending = format!("/tool-approvals?state=pending&limit=100&instance_id={id}");
         let pending = self.control.api(Method::GET, &pending, &Value::Null).await?;
         let items = pending["items"].as_array().context("items")?;
-        ensure!(items.len() == tools, "{name} lists {} tools instead of {tools}", items.len());
-        let digests: Vec<&Value> = items.iter().map(|item| &item["digest"]).collect();
+        ensure!(items.len() == tools, "{id} lists {} tools instead of {tools}", items.len());
+        items.iter().map(|item| text(item, "digest")).collect()
+    }
+
+    async fn approve(&self, id: &str, digests: &[String]) -> Result<()> {
         self.post(&format!("/instances/{id}/approve-all"), json!({ "digests": digests, "class": "read" })).await?;
-        Ok(id)
+        Ok(())
+    }
+
+    /// Returns the times in seconds from the approval of tools until a connected agent, which was granted them, is told of it.
+    pub async fn announce(&self, upstream: SocketAddr, count: usize) -> Result<Vec<f64>> {
+        let (agent, token) = (self.agents.last().context("no agent")?, self.tokens.last().context("no token")?);
+        let mut times = Vec::new();
+        for number in 0..count {
+            let id = self.create(&format!("list-announced-{number}"), upstream).await?;
+            let digests = self.check(&id, LISTED_TOOLS).await?;
+            let grant = json!({ "agent_id": agent, "instance_id": id, "access": "read_only" });
+            self.post("/grants", grant).await?;
+            let mut stream = open_stream(self.addr()?, token).await?;
+            let started = Instant::now();
+            self.approve(&id, &digests).await?;
+            let announced = read_until(&mut stream, b"notifications/tools/list_changed");
+            tokio::time::timeout(ANNOUNCEMENT, announced).await.context("the agent was not told")??;
+            times.push(started.elapsed().as_secs_f64());
+        }
+        Ok(times)
     }
 
     /// Creates an agent with grants for these instances. Returns its ID and its token.
@@ -120,7 +157,7 @@ impl Site {
         client.sign_in(token);
         let mut times = Vec::new();
         for _ in 0..count {
-            let started = std::time::Instant::now();
+            let started = Instant::now();
             let body = client.send_raw(&mut connection, "tools/list").await?;
             times.push(started.elapsed().as_secs_f64());
             let listed: Value = serde_json::from_slice(&body)?;
@@ -136,6 +173,15 @@ impl Site {
         let opened = stream::iter(&self.tokens).map(|token| open_stream(addr, token));
         opened.buffered(PARALLEL).try_collect().await
     }
+}
+
+/// Reads until `text` has been received.
+async fn read_until(stream: &mut TcpStream, text: &[u8]) -> Result<()> {
+    let mut received = Vec::new();
+    while !received.windows(text.len()).any(|part| part == text) {
+        ensure!(stream.read_buf(&mut received).await? > 0, "the stream has ended");
+    }
+    Ok(())
 }
 
 async fn open_stream(addr: SocketAddr, token: &str) -> Result<TcpStream> {

@@ -4,7 +4,7 @@
 //! 2026-07-28 with [`LISTED_TOOLS`] tools of its own.
 
 use std::convert::Infallible;
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::LazyLock;
@@ -36,6 +36,9 @@ const MAX_REQUEST: usize = 64 * 1024;
 pub struct UpstreamArgs {
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Speak 2025-11-25 on standard input and output instead, one message per line.
+    #[arg(long)]
+    stdio: bool,
 }
 
 /// The result members of each tool, as JSON text: of 2026-07-28 and of 2025-11-25.
@@ -95,10 +98,27 @@ impl Body for Answer {
     }
 }
 
-/// Serves until the process is terminated. Prints `listening on http://…`.
+/// Serves until the process is terminated, and prints `listening on http://…`; or until standard input ends.
 pub fn main(args: UpstreamArgs) -> Result<()> {
     LazyLock::force(&RESULTS);
+    if args.stdio {
+        return serve_stdio();
+    }
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args.listen))
+}
+
+fn serve_stdio() -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        if let Some(Answer { parts, .. }) = answer(line?.as_bytes(), Era::Legacy, None)? {
+            for part in parts {
+                output.write_all(&part)?;
+            }
+            output.write_all(b"\n")?;
+            output.flush()?;
+        }
+    }
+    Ok(())
 }
 
 async fn serve(listen: SocketAddr) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Measures toolboxes with a real Docker Engine and a real registry: deployments, calls, many daemons, memory, leaks. See
 //! `benches/README.md`.
 
+mod gateway;
 mod link;
 mod measure;
 pub mod site;
@@ -21,6 +22,7 @@ use crate::leg::median;
 use crate::registry::Registry;
 use crate::summary::Target;
 use crate::{process, table};
+use gateway::AgentCalls;
 use measure::{Deployments, Fleet, Leaks};
 use site::{Control, Daemon};
 
@@ -70,6 +72,8 @@ struct Versions {
     stdio: String,
     http: String,
     lazy: String,
+    /// With two CPUs.
+    fast: String,
 }
 
 /// The results.
@@ -79,6 +83,7 @@ struct Findings {
     resident_bytes: u64,
     repeated: (usize, usize),
     calls: link::Calls,
+    agents: AgentCalls,
     leaks: Leaks,
     fleet: Fleet,
 }
@@ -121,6 +126,7 @@ async fn run(args: &ToolboxArgs, engine: &Engine) -> Result<()> {
         stdio: control.import("stdio", &stdio, &Value::Null).await?,
         http: control.import("http", &http, &json!({ "transport": "streamable_http", "port": 8080 })).await?,
         lazy: control.import("lazy", &stdio, &measure::lazy_fields()).await?,
+        fast: control.import("fast", &stdio, &json!({ "resources": "heavy" })).await?,
         image: stdio.clone(),
     };
     let setup = Setup { engine, program: &program, folder: folder.path(), versions };
@@ -141,6 +147,9 @@ async fn run(args: &ToolboxArgs, engine: &Engine) -> Result<()> {
     let leaks = measure::leaks(&setup, (&control, &daemon), size).await?;
     print_progress("calls through the link");
     let calls = link::measure(&setup, &stdio, number(args.calls, 2_000, 200)).await?;
+    print_progress("agents");
+    let size = if args.smoke { (1, 0.5) } else { (10, 4.0) };
+    let agents = gateway::measure(&setup, (&control, &daemon), &own, size).await?;
     let count = args.daemons.unwrap_or(if args.smoke { 3 } else { 20 });
     print_progress(&format!("{count} daemons"));
     let starts = (1..count).map(|number| Daemon::start(&control, engine, setup.folder, number));
@@ -150,7 +159,7 @@ async fn run(args: &ToolboxArgs, engine: &Engine) -> Result<()> {
     for daemon in daemons {
         daemon.stop().await?;
     }
-    let findings = Findings { deployments, parallel, resident_bytes, repeated, calls, leaks, fleet };
+    let findings = Findings { deployments, parallel, resident_bytes, repeated, calls, agents, leaks, fleet };
     let profile = profile(&program);
     print(&findings, engine, args.smoke, &profile);
     print_progress(&format!("{:.0} s in total", started.elapsed().as_secs_f64()));
@@ -211,6 +220,7 @@ fn measured_rows(findings: &Findings) -> Vec<Vec<String>> {
     add("call through the link (reference: pipe)", &calls.link, &calls.pipe);
     add("call over the engine's attached streams (reference: pipe)", &calls.attached, &calls.pipe);
     add("call over the pipes of a child process", &calls.pipe, &[]);
+    add("deployment with approval and grant, until an agent has called", &findings.agents.first_calls, &[]);
     rows
 }
 
@@ -238,6 +248,18 @@ fn targets(findings: &Findings) -> Vec<Target> {
             difference(&calls.link, &calls.attached),
             "ms",
             0.5,
+        ),
+        Target::at_least(
+            "calls/s of 32 agents through gateway and link to a server on standard input and output".to_owned(),
+            Some(findings.agents.report.calls as f64 / findings.agents.report.seconds),
+            "",
+            5_000.0,
+        ),
+        Target::at_most(
+            "from a deployment with approval and grant until an agent has called: maximum".to_owned(),
+            findings.agents.first_calls.iter().copied().reduce(f64::max),
+            "s",
+            30.0,
         ),
         all(format!("deployments on {} daemons that succeed", fleet.daemons), (fleet.deployed, fleet.instances)),
         Target::at_most(
@@ -272,6 +294,7 @@ fn json(findings: &Findings, profile: &str) -> Value {
         "repeated": findings.repeated,
         "daemon_resident_bytes": findings.resident_bytes,
         "calls": { "link": calls.link, "attached": calls.attached, "pipe": calls.pipe },
+        "agents": findings.agents,
         "fleet": findings.fleet,
         "leaks": findings.leaks,
     })
