@@ -6,6 +6,7 @@ use waypost_core::agent::{AgentState, AgentToken};
 use waypost_core::id::OrganizationId;
 use waypost_ops::agent_tokens::{self, CreateAgentToken};
 use waypost_ops::agents::{self, AgentPatch, AgentView};
+use waypost_ops::calls::{self, CallSummary};
 
 use super::expiry::{Expiry, parse_expiry};
 use super::output;
@@ -16,6 +17,10 @@ use super::user::Org;
 const PAGE_SIZE: u32 = 200;
 /// The name of a token without `--name`.
 pub(super) const TOKEN_NAME: &str = "token";
+
+/// The members of the calls of an agent to an instance.
+pub(super) const CONNECTION_MEMBERS: &[&str] =
+    &["agent_id", "instance_id", "toolbox_id", "calls", "failures", "last_at"];
 
 /// Subcommands of `waypost agent`.
 #[derive(Debug, clap::Subcommand)]
@@ -74,6 +79,11 @@ pub enum Command {
         #[command(flatten)]
         org: Org,
     },
+    /// List which agent has called which instance in the last hour, and over which toolbox.
+    Connections {
+        #[command(flatten)]
+        org: Org,
+    },
     /// Delete an agent with its tokens and grants.
     Delete {
         #[command(flatten)]
@@ -97,7 +107,10 @@ impl Command {
     /// Returns the organisation given by `--org`.
     pub(super) fn organization(&self) -> Option<&str> {
         let org = match self {
-            Self::Create { org, .. } | Self::List { org } | Self::TokenRevoke { org, .. } => org,
+            Self::Create { org, .. }
+            | Self::List { org }
+            | Self::Connections { org }
+            | Self::TokenRevoke { org, .. } => org,
             Self::Show { at }
             | Self::Update { at, .. }
             | Self::Enable { at }
@@ -119,6 +132,10 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create { name, .. } => print(*json, to_json(&agents::create(cx, ops, &organization, &name).await?)),
         Command::List { .. } => print_list(*json, list(session, &organization).await?),
+        Command::Connections { .. } => {
+            let found = calls::summarize(cx, ops, &organization).await?;
+            print_connections(*json, found.iter().map(connection_to_json).collect())
+        }
         Command::Show { at } => print(*json, to_json(&find(session, &organization, &at.agent).await?)),
         Command::Update { at, name } => {
             let change = AgentPatch { name: Some(name), state: None };
@@ -255,6 +272,22 @@ pub(super) fn print(json: bool, mut agent: Value) -> anyhow::Result<()> {
 
 pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
     output::list(json, &["name", "kind", "state", "id", "last_seen_at"], items)
+}
+
+fn connection_to_json(connection: &CallSummary) -> Value {
+    json!({
+        "agent_id": connection.agent_id,
+        "instance_id": connection.instance_id,
+        "toolbox_id": connection.toolbox_id,
+        "calls": connection.calls,
+        "failures": connection.failures,
+        "last_at": connection.last_at.rfc3339(),
+    })
+}
+
+/// Prints which agent has called which instance.
+pub(super) fn print_connections(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, CONNECTION_MEMBERS, items)
 }
 
 /// Prints a new token with its secret.

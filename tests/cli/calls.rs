@@ -65,6 +65,9 @@ fn calls_are_listed_and_followed() {
     assert_eq!(tools(&["--agent", "Crawler"]), ["second__tool", "first__tool"]);
     assert_eq!(tools(&["--tool", "first__tool"]), ["first__tool"]);
     assert_eq!(tools(&["--limit", "1"]), ["second__tool"]);
+    // Nothing was reached.
+    assert_eq!(server.run_json(&["agent", "connections"])["items"], json!([]));
+    server.assert_same(&["agent", "connections"]);
     // The log outlives the agent.
     server.run_ok(&["agent", "delete", "Crawler", "--yes"]);
     assert_eq!(tools(&["--agent", id]).len(), 2);

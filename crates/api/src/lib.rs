@@ -2,6 +2,7 @@
 //! the result.
 
 mod activity;
+mod agent_connections;
 mod agents;
 mod analytics;
 mod api_keys;
@@ -110,6 +111,7 @@ fn operations() -> Routes {
     #[rustfmt::skip]
     let all = [
         activity::routes,
+        agent_connections::routes,
         agents::routes,
         analytics::routes,
         api_keys::routes,

@@ -1,5 +1,7 @@
 //! The log of calls through the gateway.
 
+use std::cmp::Reverse;
+
 use waypost_core::access::{Operation, authorize};
 use waypost_core::call::{Call, CallOutcome, MAX_TOOL};
 use waypost_core::caller::Ctx;
@@ -111,4 +113,55 @@ pub async fn summarize(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Re
     authorize(&cx.caller, Operation::CallRead, organization)?;
     let since = cx.now().plus(-SUMMARY_MS);
     Ok(store::summarize(&mut ops.store.read().await?, organization, since, i64::from(MAX_CALLS_COUNTED)).await?)
+}
+
+/// A page of the connections of agents, those with the last call first.
+#[derive(Debug, Clone)]
+pub struct ConnectionPage {
+    /// The connections.
+    pub items: Vec<CallSummary>,
+    /// The cursor of the next page. `None` on the last page.
+    pub next_cursor: Option<String>,
+}
+
+/// Returns a page of [`summarize`] with at most `limit` connections. A connection that is used while the pages are read moves to
+/// the first page.
+///
+/// # Errors
+/// Those of [`summarize`]; `invalid_arguments` for a limit out of range or an invalid cursor.
+pub async fn list_connections(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    (cursor, limit): (Option<&str>, u32),
+) -> Result<ConnectionPage> {
+    authorize(&cx.caller, Operation::CallRead, organization)?;
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
+    }
+    let after = cursor.map(parse_connection_cursor).transpose()?;
+    let mut items = summarize(cx, ops, organization).await?;
+    items.retain(|one| after.as_ref().is_none_or(|after| connection_key(one) > *after));
+    let has_more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let cursor = |last: &CallSummary| format!("{}.{}.{}", last.last_at.0, last.agent_id, last.instance_id);
+    let next_cursor = items.last().filter(|_| has_more).map(cursor);
+    Ok(ConnectionPage { items, next_cursor })
+}
+
+/// The position of a connection in the list: those with the last call come first.
+type ConnectionKey = (Reverse<i64>, String, String);
+
+fn connection_key(connection: &CallSummary) -> ConnectionKey {
+    (Reverse(connection.last_at.0), connection.agent_id.to_string(), connection.instance_id.to_string())
+}
+
+fn parse_connection_cursor(cursor: &str) -> Result<ConnectionKey> {
+    let mut parts = cursor.splitn(3, '.');
+    let mut next = || parts.next().unwrap_or_default();
+    let (at, agent, instance) = (next().parse::<i64>(), next().parse::<AgentId>(), next().parse::<InstanceId>());
+    match (at, agent, instance) {
+        (Ok(at), Ok(agent), Ok(instance)) => Ok((Reverse(at), agent.to_string(), instance.to_string())),
+        _ => Err(Error::invalid("cursor", "`cursor` is invalid. Start again without it.")),
+    }
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
 use waypost_core::call::{Call, CallOutcome};
-use waypost_core::id::{AgentId, CallId, InstanceId, OrganizationId};
+use waypost_core::id::{AgentId, CallId, InstanceId, OrganizationId, ToolboxId};
 
 use crate::batch::{self, Column, Kind};
 use crate::db::Conn;
@@ -121,6 +121,8 @@ pub struct CallSummary {
     pub agent_id: AgentId,
     /// The instance.
     pub instance_id: InstanceId,
+    /// The toolbox on which the instance runs at present. `None` if it is a remote server, or has been deleted.
+    pub toolbox_id: Option<ToolboxId>,
     /// The number of calls.
     pub calls: i64,
     /// The number of those whose outcome is not `ok`.
@@ -142,7 +144,8 @@ pub async fn summarize(
 ) -> Result<Vec<CallSummary>> {
     const FIRST: &str =
         "SELECT id FROM calls WHERE organization_id = $1 AND id >= $2 ORDER BY id DESC LIMIT 1 OFFSET $3";
-    const SQL: &str = "SELECT agent_id, instance_id, count(*) AS calls,
+    const SQL: &str = "SELECT agent_id, instance_id,
+            (SELECT toolbox_id FROM instances WHERE instances.id = calls.instance_id AND instances.organization_id = $1) AS toolbox_id, count(*) AS calls,
             sum(CASE WHEN outcome = 'ok' THEN 0 ELSE 1 END) AS failures, max(at) AS last_at
         FROM calls WHERE organization_id = $1 AND id >= $2 AND instance_id IS NOT NULL
         GROUP BY agent_id, instance_id ORDER BY last_at DESC, agent_id, instance_id";
@@ -156,6 +159,7 @@ pub async fn summarize(
     let summary = |row: SummaryRow| CallSummary {
         agent_id: AgentId::from_store(row.agent_id),
         instance_id: InstanceId::from_store(row.instance_id),
+        toolbox_id: row.toolbox_id.map(ToolboxId::from_store),
         calls: row.calls,
         failures: row.failures,
         last_at: Timestamp(row.last_at),
@@ -167,6 +171,7 @@ pub async fn summarize(
 struct SummaryRow {
     agent_id: String,
     instance_id: String,
+    toolbox_id: Option<String>,
     calls: i64,
     failures: i64,
     last_at: i64,

@@ -7,8 +7,8 @@ use waypost_core::{Clock, SystemClock};
 
 use super::{RemoteSession, find_item, text, without_nulls};
 use crate::cmd::agent::{
-    Command, MEMBERS, TOKEN_MEMBERS, confirm_deletion, find_token, print, print_deleted, print_list, print_revoked,
-    print_secret,
+    CONNECTION_MEMBERS, Command, MEMBERS, TOKEN_MEMBERS, confirm_deletion, find_token, print, print_connections,
+    print_deleted, print_list, print_revoked, print_secret,
 };
 
 /// Runs the command.
@@ -25,6 +25,10 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
         Command::List { .. } => {
             let items = client.list_paged(&["agents"], &[]).await?;
             print_list(remote.json, remote.select_all(&items, MEMBERS))
+        }
+        Command::Connections { .. } => {
+            let items = client.list_paged(&["agent-connections"], &[]).await?;
+            print_connections(remote.json, remote.select_all(&items, CONNECTION_MEMBERS))
         }
         Command::Show { at } => print(remote.json, remote.select(&find(remote, &at.agent).await?, MEMBERS)),
         Command::Update { at, name } => update(remote, &at.agent, json!({ "name": name })).await,

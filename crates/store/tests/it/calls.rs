@@ -112,6 +112,9 @@ async fn calls_are_counted_for_each_agent_and_instance(Log { mut tx, one, two, .
     call::insert(&mut tx, &calls).await.unwrap();
     let mut summarize = async |since, limit| {
         let found = call::summarize(&mut tx, org, Timestamp(since), limit).await.unwrap();
+        let toolbox = |one: &CallSummary| one.toolbox_id.as_ref().map(ToString::to_string);
+        let expected = |one: &CallSummary| (one.instance_id.as_str() == "ins_1").then(|| "tbx_1".to_owned());
+        assert!(found.iter().all(|one| toolbox(one) == expected(one)), "`ins_2` belongs to another organisation");
         let summary = |one: CallSummary| (one.instance_id.to_string(), one.calls, one.failures, one.last_at.0);
         found.into_iter().map(summary).collect::<Vec<_>>()
     };
