@@ -18,7 +18,7 @@ use waypost_ops::toolbox_directory::{KnownRevisions, ToolboxDirectory};
 use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{
     Ops, agent_tokens, analytics, authorizations, deployments, identity, instances, notifications, remote_checks,
-    remote_tokens, toolbox_counts, toolboxes,
+    remote_tokens, tool_definitions, toolbox_counts, toolboxes,
 };
 
 use crate::notifications::NotificationSender;
@@ -111,6 +111,8 @@ fn start_toolboxes(leased: &LeasedJobs<'_>) {
     });
     let job = Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("remote-servers", POLL_INTERVAL) };
     leased.start_job(job, |ops| async move { Ok(remote_checks::check_due(&Ctx::operator(), &ops).await?) });
+    let job = Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("initial-approvals", POLL_INTERVAL) };
+    leased.start_job(job, |ops| async move { Ok(tool_definitions::check_new(&Ctx::operator(), &ops).await?) });
 }
 
 /// Starts the job that sends emails about tickets. It runs in every process, because each digest and each email is claimed

@@ -157,6 +157,26 @@ fn agents_grants_and_tool_sets_work_remotely() {
     server.assert_same(&["grant", "show", id]);
     server.assert_same(&["grant", "remove", id]);
 
+    // Approval and grants in the step in which an instance is created.
+    let create = ["instance", "create", "third", "--entry", "search", "--toolbox", "rack", "--approve", "--grant"];
+    server.assert_change(&[&create[..], &["Crawler=read_only"]].concat(), &["instance", "show", "third"]);
+    let create =
+        ["instance", "create", "fourth", "--entry", "search", "--toolbox", "rack", "--approve=read", "--grant"];
+    server.workspace.run_ok(&[&create[..], &["Crawler=full_access"]].concat());
+    let grants = server.run_json(&["grant", "list"])["items"].take();
+    let levels: Vec<_> = grants.as_array().unwrap().iter().map(|grant| grant["access"].as_str().unwrap()).collect();
+    assert_eq!(levels, ["full_access", "read_only"]);
+    let requests = server.workspace.run_json(&["audit", "list", "--act", "tool_approval.request"])["items"].take();
+    let classes: Vec<_> = requests.as_array().unwrap().iter().map(|entry| entry["detail"]["class"].clone()).collect();
+    assert_eq!(classes, [json!("read"), json!("write")]);
+    let create = ["instance", "create", "x", "--entry", "search", "--grant"];
+    let (gone, custom) = ([&create[..], &["Gone=read_only"]].concat(), [&create[..], &["Crawler=custom"]].concat());
+    for output in [server.run_err(1, &gone), server.workspace.run_err(1, &gone)] {
+        assert!(output.contains("there is no agent `Gone`"), "{output}");
+    }
+    assert!(server.workspace.run_err(2, &custom).contains("expected AGENT=ACCESS"));
+    server.assert_same(&["agent", "connections"]);
+
     let show = ["tool-set", "show", "research"];
     server.assert_change(&["tool-set", "create", "research", "--member", "web=search", "--member", "files"], &show);
     server.assert_same(&show);

@@ -53,6 +53,7 @@ pub async fn connect(ops: &Ops, url: &str) -> String {
         name: None,
         server: NewServer::Remote(remote),
         secrets: BTreeMap::new(),
+        access: Default::default(),
     };
     let instance = instances::create(&cx, ops, &organization, &new).await.unwrap().instance.id;
     remote_checks::check_due(&cx, ops).await.unwrap();

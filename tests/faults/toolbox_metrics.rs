@@ -75,6 +75,7 @@ async fn new_instance(cx: &Ctx, ops: &Ops, installation: &Installation, toolbox_
             learn_egress: false,
         }),
         secrets: Default::default(),
+        access: Default::default(),
     }
 }
 

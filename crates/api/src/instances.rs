@@ -19,6 +19,7 @@ use waypost_toolbox_proto::instance::{self as observed, InstanceState};
 use crate::Web;
 use crate::deployments::Deployment;
 use crate::extract::{Json, Path, Query, Scope, created, parse_field, parse_id};
+use crate::initial_access::{self, InitialApproval, InitialGrant};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -176,6 +177,13 @@ struct InstanceCreate {
     /// Whether rejected destinations are recorded, so that an allowlist can be proposed.
     #[serde(default)]
     learn_egress: bool,
+    /// Approves everything that the server lists at its first check: once, within an hour, unless the deployment fails or the
+    /// instance is changed before. Definitions that are approved already keep their class.
+    approve: Option<InitialApproval>,
+    /// The agents that are granted access at once.
+    #[serde(default)]
+    #[schema(max_items = 50)]
+    grants: Vec<InitialGrant>,
 }
 
 /// A server that runs elsewhere, to connect to.
@@ -286,7 +294,8 @@ impl TryFrom<InstanceCreate> for NewInstance {
                 return Err(Error::invalid("catalog_version_id", message));
             }
         };
-        Ok(Self { secrets: parse_secrets(new.secrets)?, slug: new.slug, name: new.name, server })
+        let access = initial_access::parse(new.approve, new.grants)?;
+        Ok(Self { secrets: parse_secrets(new.secrets)?, slug: new.slug, name: new.name, server, access })
     }
 }
 
@@ -325,7 +334,8 @@ async fn list(
 ///
 /// The response is returned at once; the deployment continues in the background. Get the instance to follow it. If no
 /// toolbox has room, the error has the `reason` `no_capacity` and a reason for each toolbox. A remote server is `deploying` until
-/// it has answered, and has `failed` after three attempts. Requires the role `admin`.
+/// it has answered, and has `failed` after three attempts. With `approve` and `grants`, agents can use the server as soon as it is
+/// healthy. Requires the role `admin`.
 #[utoipa::path(post, path = "/instances", tag = "instances", operation_id = "create_instance",
     request_body = InstanceCreate, responses((status = 202, body = Instance), Problems))]
 async fn create(

@@ -17,6 +17,7 @@ pub mod extract;
 mod follow;
 mod grants;
 mod idempotency;
+mod initial_access;
 mod instance_tools;
 mod instances;
 mod invitations;

@@ -22,6 +22,7 @@ pub mod event;
 pub mod grant;
 pub mod id;
 pub mod impact;
+pub mod initial_approval;
 pub mod instance;
 pub mod invitation;
 pub mod issuer;

@@ -63,6 +63,17 @@ pub struct GrantPatch {
 /// naming the field; `conflict` if the instance is being removed, or the agent has 200 grants.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &NewGrant) -> Result<Grant> {
     authorize(&cx.caller, Operation::GrantWrite, organization)?;
+    let mut tx = ops.store.begin().await?;
+    let grant = create_in(cx, &mut tx, organization, new).await?;
+    tx.commit().await?;
+    Ok(grant)
+}
+
+/// Like [`create`], in a transaction. The caller has been authorized.
+///
+/// # Errors
+/// Those of [`create`], without those of the authorization.
+pub(crate) async fn create_in(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, new: &NewGrant) -> Result<Grant> {
     let now = cx.now();
     check_expiry(now, new.expires_at)?;
     let grant = Grant {
@@ -78,25 +89,23 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
         created_by: cx.caller.actor().to_owned(),
     };
     grant.check()?;
-    let mut tx = ops.store.begin().await?;
     let unknown = |field, noun| Error::invalid(field, format!("There is no such {noun}."));
-    let agent = agent::find(&mut tx, organization, &new.agent_id).await?;
+    let agent = agent::find(tx, organization, &new.agent_id).await?;
     let agent = agent.ok_or_else(|| unknown("agent_id", "agent"))?;
-    let instance = instance::find(&mut tx, organization, &new.instance_id).await?;
+    let instance = instance::find(tx, organization, &new.instance_id).await?;
     let instance = instance.ok_or_else(|| unknown("instance_id", "instance"))?;
     if instance.is_removing {
         return Err(Error::new(Code::Conflict, format!("The instance `{}` is being removed.", instance.slug)));
     }
     // The insertion locks the number of changes, so grants are counted one after another.
-    let inserted = store::insert(&mut tx, &grant).await;
+    let inserted = store::insert(tx, &grant).await;
     inserted.map_err(|error| conflict_if_deleted(error, "The agent or the instance"))?;
-    if exceeds(store::count(&mut tx, organization, &grant.agent_id).await?, MAX_GRANTS) {
+    if exceeds(store::count(tx, organization, &grant.agent_id).await?, MAX_GRANTS) {
         let message = format!("An agent can have at most {MAX_GRANTS} grants. Delete one first.");
         return Err(Error::new(Code::Conflict, message));
     }
-    record_operation(cx, &mut tx, &grant, "grant.create").await?;
-    notify(cx, &mut tx, &grant, &agent, &instance).await?;
-    tx.commit().await?;
+    record_operation(cx, tx, &grant, "grant.create").await?;
+    notify(cx, tx, &grant, &agent, &instance).await?;
     Ok(grant)
 }
 

@@ -1,26 +1,28 @@
 //! Approvals of what the servers of instances define. The invariants are in [`crate::tool_definitions`].
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use waypost_content::diff::{DiffLine, Differ};
 use waypost_content::invisible;
 use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
-use waypost_core::id::{InstanceId, OrganizationId, ToolApprovalId};
+use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolApprovalId};
 use waypost_core::tool_definition::{
     ApprovalState, Class, DefinitionKind, MAX_DEFINITIONS, MAX_REASON, ToolDefinition,
 };
 use waypost_core::{Code, Error, Result};
-use waypost_store::tool_definition::{self as store, Content, Filter};
+use waypost_store::tool_definition::{self as store, Content, Decision, Filter};
 use waypost_store::{Tx, instance, organization};
 
 use crate::Ops;
-use crate::audit::{Entry, record};
 use crate::deployments::notify::clean;
 use crate::instances::remote::check_answered;
+use crate::tool_definitions::decision::{check, record_decision};
 use crate::tool_definitions::{Observation, fetch, observe};
 
 /// The maximum page size.
 const MAX_PAGE: u32 = 100;
+/// The maximum number of definitions of a catalogue version that [`list_known`] reads.
+const MAX_KNOWN: i64 = 10_000;
 
 /// A definition with the one that it would replace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +119,53 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolAp
     let definition = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
     let previous = store::find_previous(&mut conn, &definition).await?;
     Ok(ToolApproval { definition, previous })
+}
+
+/// A definition that an instance of a catalogue version lists, and what applies to it if a new instance of this version lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownDefinition {
+    /// The kind.
+    pub kind: DefinitionKind,
+    /// The name.
+    pub name: String,
+    /// `approved` if it is approved for an instance of the version, otherwise `rejected` if it is rejected for one.
+    pub state: ApprovalState,
+    /// The effect, if it is approved.
+    pub class: Option<Class>,
+    /// The reason why it cannot be approved, such as `not_canonical`.
+    pub problem: Option<String>,
+}
+
+/// Returns what the servers of a catalogue version list at present, ordered by kind and name. Empty if the version has not been
+/// deployed before, or nothing has been read from its servers. Of versions with more than 10,000 definitions in all instances,
+/// the first ones.
+///
+/// # Errors
+/// `not_found` if the caller cannot access the organisation.
+pub async fn list_known(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    version: &CatalogVersionId,
+) -> Result<Vec<KnownDefinition>> {
+    ops.authorize_toolboxes(cx, Operation::ToolApprovalRead, organization)?;
+    let all = store::list_by_version(&mut ops.store.read().await?, organization, version, MAX_KNOWN).await?;
+    let is_same = |one: &Decision, other: &Decision| {
+        (one.kind, &one.name, &one.digest) == (other.kind, &other.name, &other.digest)
+    };
+    let current = all.chunk_by(is_same).filter(|same| same.iter().any(|one| one.is_current));
+    let known = current.filter_map(|same| {
+        let with = |state| same.iter().find(|one| one.state == state);
+        let decided = with(ApprovalState::Approved).or_else(|| with(ApprovalState::Rejected)).or(same.first())?;
+        Some(KnownDefinition {
+            kind: decided.kind,
+            name: decided.name.clone(),
+            state: decided.state,
+            class: decided.class,
+            problem: decided.problem.clone(),
+        })
+    });
+    Ok(known.collect())
 }
 
 /// Reads what the server of an instance lists at present, so that new definitions can be approved.
@@ -263,90 +312,6 @@ fn decided(cx: &Ctx, definition: ToolDefinition) -> ToolDefinition {
     ToolDefinition { decided_by: Some(cx.caller.actor().to_owned()), decided_at: Some(cx.now()), ..definition }
 }
 
-/// Checks that a definition can be approved.
-fn check(definition: &ToolDefinition, digest: &str) -> Result<()> {
-    if definition.digest != digest {
-        let message = "This definition has another digest. Read it again before you approve it.";
-        return Err(Error::new(Code::Conflict, message).with("digest", definition.digest.as_str()));
-    }
-    if !definition.is_current {
-        let message = "The server no longer lists this definition. Approve the newest one.";
-        return Err(Error::new(Code::Conflict, message));
-    }
-    if let Some(problem) = &definition.problem {
-        let message = match problem.as_str() {
-            "not_canonical" => "Programs could read this definition in different ways, so it cannot be approved.",
-            "invalid_name" => {
-                "The name of this definition is too long or has control characters, so it cannot be approved."
-            }
-            _ => "This definition is too large to be approved.",
-        };
-        return Err(Error::new(Code::InvalidArguments, message).with("reason", problem.as_str()));
-    }
-    if definition.kind == DefinitionKind::Tool {
-        check_schemas(&definition.definition)?;
-    }
-    Ok(())
-}
-
-/// Checks the schemas of a tool (2026-07-28, "Tools": `inputSchema` is a JSON Schema with `type: object`). Some hosts reject
-/// a whole list because of one invalid schema.
-fn check_schemas(definition: &str) -> Result<()> {
-    let tool: Value = serde_json::from_str(definition).map_err(Error::internal)?;
-    let invalid = |message: String| Error::new(Code::InvalidArguments, message).with("reason", "invalid_schema");
-    let Some(input) = tool.get("inputSchema") else {
-        return Err(invalid("This tool has no `inputSchema`, so it cannot be approved.".to_owned()));
-    };
-    if input.get("type") != Some(&Value::from("object")) {
-        return Err(invalid("The `inputSchema` of this tool must have `type: object`.".to_owned()));
-    }
-    for (name, schema) in [("inputSchema", Some(input)), ("outputSchema", tool.get("outputSchema"))] {
-        if let Some(Err(error)) = schema.map(jsonschema::draft202012::meta::validate) {
-            let message = format!("The `{name}` of this tool is no valid JSON Schema: {}.", clean(&error.to_string()));
-            return Err(invalid(message));
-        }
-    }
-    Ok(())
-}
-
-async fn record_decision(cx: &Ctx, tx: &mut Tx, definition: &ToolDefinition, action: &'static str) -> Result<()> {
-    let detail = json!({
-        "instance": definition.instance_id,
-        "kind": definition.kind,
-        "name": clean(&definition.name),
-        "digest": definition.digest,
-        "class": definition.class,
-        "reason": definition.reason,
-    });
-    let entry = Entry { action, target: definition.id.as_str(), detail };
-    record(cx, tx, &definition.organization_id, entry).await
-}
-
 fn not_found() -> Error {
     Error::not_found("definition")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_tools_with_valid_schemas_can_be_approved() {
-        let reason = |definition: Value| {
-            check_schemas(&definition.to_string()).err().map(|error| error.details["reason"].clone())
-        };
-        let object = json!({ "type": "object", "properties": { "a": { "type": "string" } } });
-        assert_eq!(reason(json!({ "inputSchema": object })), None);
-        assert_eq!(reason(json!({ "inputSchema": object, "outputSchema": { "type": "array" } })), None);
-        for invalid in [
-            json!({}),
-            json!({ "inputSchema": {} }),
-            json!({ "inputSchema": true }),
-            json!({ "inputSchema": { "type": ["object"] } }),
-            json!({ "inputSchema": { "type": "object", "properties": { "a": { "type": "text" } } } }),
-            json!({ "inputSchema": object, "outputSchema": { "minimum": "1" } }),
-        ] {
-            assert_eq!(reason(invalid.clone()), Some("invalid_schema".into()), "{invalid}");
-        }
-    }
 }

@@ -13,6 +13,7 @@ const TABLES: &[(&str, &str)] = &[
     ("email_codes", "id"),
     ("identity_provider_states", "state_hash"),
     ("remote_connection_requests", "state_hash"),
+    ("initial_approvals", "instance_id"),
     ("browser_sessions", "token_hash"),
     ("access_tokens", "token_hash"),
     // The grant's codes and tokens are deleted as well. Used ones are kept until then, to detect reuse.

@@ -36,6 +36,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod identity_provider_state;
 pub mod identity_provider_token;
+pub mod initial_approval;
 pub mod instance;
 pub mod instance_event;
 pub mod instance_source;

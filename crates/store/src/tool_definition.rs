@@ -273,6 +273,71 @@ pub async fn list_by_content(
     rows.into_iter().map(ToolDefinition::try_from).collect()
 }
 
+/// A definition of an instance without its text, with its approval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The kind.
+    pub kind: DefinitionKind,
+    /// The name.
+    pub name: String,
+    /// The digest.
+    pub digest: String,
+    /// The reason why it cannot be approved.
+    pub problem: Option<String>,
+    /// Whether the server lists it at present.
+    pub is_current: bool,
+    /// The state of the approval.
+    pub state: ApprovalState,
+    /// The effect, if it was approved.
+    pub class: Option<Class>,
+}
+
+/// Returns at most `limit` definitions of all instances of a catalogue version, ordered by kind, name, digest and ID.
+///
+/// # Errors
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_by_version(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    version: &CatalogVersionId,
+    limit: i64,
+) -> Result<Vec<Decision>> {
+    const SQL: &str = "SELECT id, kind, name, digest, problem, is_current, state, class FROM tool_definitions
+        WHERE catalog_version_id = $1 AND organization_id = $2 ORDER BY kind, name, digest, id LIMIT $3";
+    let rows: Vec<DecisionRow> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(version.as_str()).bind(organization.as_str()).bind(limit).fetch_all(c).await?);
+    rows.into_iter().map(Decision::try_from).collect()
+}
+
+#[derive(sqlx_macros::FromRow)]
+struct DecisionRow {
+    id: String,
+    kind: String,
+    name: String,
+    digest: String,
+    problem: Option<String>,
+    is_current: bool,
+    state: String,
+    class: Option<String>,
+}
+
+impl TryFrom<DecisionRow> for Decision {
+    type Error = Error;
+
+    fn try_from(row: DecisionRow) -> Result<Self> {
+        let at = RowRef { table: "tool_definitions", id: &row.id };
+        Ok(Self {
+            kind: at.parse("kind", &row.kind)?,
+            state: at.parse("state", &row.state)?,
+            class: row.class.as_deref().map(|class| at.parse("class", class)).transpose()?,
+            name: row.name,
+            digest: row.digest,
+            problem: row.problem,
+            is_current: row.is_current,
+        })
+    }
+}
+
 /// Returns the definition of the same kind and name that an admin approved last; otherwise the one that was seen last
 /// before `definition`.
 ///

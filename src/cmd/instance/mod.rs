@@ -13,15 +13,19 @@ use waypost_core::deployment::Deployment;
 use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
 use waypost_core::organization::Organization;
 use waypost_ops::instances::remote::NewRemoteServer;
-use waypost_ops::instances::{self, InstancePatch, InstanceView, NewContainer, NewInstance, NewServer};
+use waypost_ops::instances::{
+    self, InitialAccess, InitialGrant, InstancePatch, InstanceView, NewContainer, NewInstance, NewServer,
+};
 use waypost_ops::tool_overrides::ToolOverridePatch;
 use waypost_ops::{catalog, deployments, tool_overrides, tool_secrets, toolboxes};
 
 use super::session::{Session, not_found_message};
 use super::user::Org;
-use super::{App, output};
+use super::{App, agent, output};
 use options::parse_arguments;
-pub(super) use options::{CreateOptions, OverrideOptions, SecretArg, ToolArguments, UpdateOptions, apply_secrets};
+pub(super) use options::{
+    CreateOptions, GrantArg, OverrideOptions, SecretArg, ToolArguments, UpdateOptions, apply_secrets,
+};
 pub(super) use show::{
     MEMBERS, OVERRIDE_MEMBERS, confirm_deletion, deployment_to_json, log_line, override_to_json, print, print_connect,
     print_deleted, print_deployments, print_list, print_logs, print_overrides, print_stats, print_tools, to_json,
@@ -279,7 +283,12 @@ async fn create(
         None => NewServer::Container(find_container(session, organization, &options).await?),
     };
     let name = options.settings.name.clone();
-    let new = NewInstance { slug, name, server, secrets: apply_secrets(Default::default(), secrets) };
+    let mut access = InitialAccess { approve: options.approve, grants: Vec::new() };
+    for GrantArg { agent, access: level } in &options.grants {
+        let agent_id = agent::find(session, organization, agent).await?.agent.id;
+        access.grants.push(InitialGrant { agent_id, access: *level });
+    }
+    let new = NewInstance { slug, name, server, secrets: apply_secrets(Default::default(), secrets), access };
     let ops = session.connected_ops(app)?.with_instance_limit(app.settings.instance_limit);
     let created = instances::create(cx, &ops, organization, &new).await?;
     finish(app, session, created, options.settings.wait).await

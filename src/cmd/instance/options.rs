@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ArgAction;
 use serde_json::{Map, Value};
+use waypost_core::grant::AccessLevel;
+use waypost_core::tool_definition::Class;
 use waypost_ops::catalog::MAX_CONFIG_BYTES;
 use waypost_toolbox_proto::entry::Transport;
+
+use crate::cmd::session::one_of;
 
 /// The maximum size of a file or of standard input in bytes. The limits of the API are lower.
 const MAX_INPUT_BYTES: u64 = 1024 * 1024;
@@ -36,6 +40,13 @@ pub struct CreateOptions {
     /// Record the connections that the instance attempts and that are rejected.
     #[arg(long)]
     pub(in crate::cmd) learn_egress: bool,
+    /// Approve everything that the server lists at its first check within an hour, with this class for its tools: `read`,
+    /// `write` (the default) or `destructive`.
+    #[arg(long, value_name = "CLASS", num_args = 0..=1, require_equals = true, default_missing_value = "write", value_parser = one_of(Class::ALL, Class::as_str))]
+    pub(in crate::cmd) approve: Option<Class>,
+    /// Grant an agent (name or ID) access at once: `read_only` or `full_access`; can be repeated.
+    #[arg(long = "grant", value_name = "AGENT=ACCESS", value_parser = parse_grant)]
+    pub(in crate::cmd) grants: Vec<GrantArg>,
     #[command(flatten)]
     pub(in crate::cmd) settings: InstanceSettings,
 }
@@ -96,6 +107,23 @@ pub struct SecretArg {
     pub(in crate::cmd) name: String,
     /// The name or ID of the secret. `None` removes the assignment.
     pub(in crate::cmd) secret: Option<String>,
+}
+
+/// An agent that is granted access.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantArg {
+    /// The name or ID of the agent.
+    pub(in crate::cmd) agent: String,
+    /// The access level.
+    pub(in crate::cmd) access: AccessLevel,
+}
+
+fn parse_grant(text: &str) -> Result<GrantArg, &'static str> {
+    let parsed = text.rsplit_once('=').and_then(|(agent, access)| {
+        let access = access.parse().ok().filter(|access| *access != AccessLevel::Custom)?;
+        (!agent.is_empty()).then(|| GrantArg { agent: agent.to_owned(), access })
+    });
+    parsed.ok_or("expected AGENT=ACCESS, where ACCESS is `read_only` or `full_access`")
 }
 
 fn parse_transport(text: &str) -> Result<Transport, String> {
@@ -242,6 +270,16 @@ mod tests {
         let current = [("A", 1), ("B", 2), ("D", 4)].map(|(name, id)| (name.to_owned(), id)).into();
         let changed = apply_secrets(current, vec![(&set, Some(5)), (&removed, None), (&unknown, None)]);
         assert_eq!(changed, [("A", 5), ("D", 4)].map(|(name, id)| (name.to_owned(), id)).into());
+    }
+
+    #[test]
+    fn agents_are_granted_access_to_a_new_instance() {
+        let grant = |agent: &str, access| Ok(GrantArg { agent: agent.to_owned(), access });
+        assert_eq!(parse_grant("ci=read_only"), grant("ci", AccessLevel::ReadOnly));
+        assert_eq!(parse_grant("a=b=full_access"), grant("a=b", AccessLevel::FullAccess));
+        for text in ["ci", "ci=", "ci=custom", "=read_only", "ci=write"] {
+            assert!(parse_grant(text).is_err(), "{text}");
+        }
     }
 
     #[test]

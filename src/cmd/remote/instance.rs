@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{RemoteSession, catalog, find_item, secret, text, toolbox, without_nulls};
+use super::{RemoteSession, agent, catalog, find_item, secret, text, toolbox, without_nulls};
 use crate::cmd::instance::{
-    Command, CreateOptions, MEMBERS, OVERRIDE_MEMBERS, SecretArg, ToolArguments, UpdateOptions, apply_secrets,
-    confirm_deletion, log_line, no_version, print, print_connect, print_deleted, print_deployments, print_list,
-    print_logs, print_overrides, print_stats, print_tools, wait, wait_for_remote,
+    Command, CreateOptions, GrantArg, MEMBERS, OVERRIDE_MEMBERS, SecretArg, ToolArguments, UpdateOptions,
+    apply_secrets, confirm_deletion, log_line, no_version, print, print_connect, print_deleted, print_deployments,
+    print_list, print_logs, print_overrides, print_stats, print_tools, wait, wait_for_remote,
 };
 use crate::cmd::output;
 
@@ -126,12 +126,19 @@ fn select(remote: &RemoteSession, instance: &Value) -> Value {
 
 async fn create(remote: &RemoteSession, slug: String, options: CreateOptions) -> anyhow::Result<()> {
     let changes = find_secrets(remote, &options.settings.secrets).await?;
+    let approve = options.approve.map(|class| json!({ "class": class }));
+    let mut grants = Vec::new();
+    for GrantArg { agent: name, access } in &options.grants {
+        grants.push(json!({ "agent_id": text(&agent::find(remote, name).await?, "id"), "access": access }));
+    }
     if let Some(url) = options.read_url()? {
         let new = without_nulls(json!({
             "slug": slug,
             "name": options.settings.name,
             "remote": { "url": url, "transport": options.transport, "oauth": options.oauth },
             "secrets": apply_secrets(Default::default(), changes),
+            "approve": approve,
+            "grants": grants,
         }));
         let created = remote.client.post(&["instances"], new).await?;
         return finish(remote, created, options.settings.wait).await;
@@ -150,6 +157,8 @@ async fn create(remote: &RemoteSession, slug: String, options: CreateOptions) ->
         "config": config,
         "secrets": apply_secrets(Default::default(), changes),
         "learn_egress": options.learn_egress,
+        "approve": approve,
+        "grants": grants,
     }));
     let created = remote.client.post(&["instances"], new).await?;
     finish(remote, created, options.settings.wait).await

@@ -250,6 +250,59 @@ async fn an_instance_is_deployed_with_a_form_for_its_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_form_approves_and_grants_and_shows_what() {
+    let stage = Stage::new().await;
+    let entry = stage.entry["id"].as_str().unwrap();
+    let form = stage.owner.get_page(&format!("/o/acme/instances/new?entry={entry}")).await;
+    form.assert_contains("Approve everything the server lists when it first becomes healthy");
+    form.assert_contains("is not known before its first check").assert_contains("no agents yet");
+    let agent = stage.api.post("/agents", json!({ "name": "ci <1>" })).await.assert_status(201).json();
+    let agent = agent["id"].as_str().unwrap();
+    let valid = [("config-0", "x"), ("secret-0", stage.secret.as_str())];
+    let access = [("approve", "true"), ("class", "destructive"), ("grant_agent", agent), ("grant_access", "read_only")];
+    let none = [("grant_agent", ""), ("grant_access", "full_access")];
+    for (fields, marker) in [
+        (&[("approve", "true"), ("class", "all")][..], "id=\"e-class\">Select one"),
+        (&[("grant_agent", "x"), ("grant_access", "read_only")], "id=\"e-grants\">Select an agent"),
+        (&[("grant_agent", agent), ("grant_access", "x")], "id=\"e-grants\">Select an agent"),
+        (
+            &[("grant_agent", "agt_0123456789abcdef"), ("grant_access", "read_only")],
+            "id=\"e-grants\">There is no agent",
+        ),
+    ] {
+        let rejected = stage.deploy(&[&valid[..], fields].concat()).await;
+        rejected.assert_status(422).assert_contains(marker).assert_contains("value=\"search\"");
+    }
+    let kept = stage.deploy(&[&access[..], &none].concat()).await.assert_status(422).body.clone();
+    assert!(kept.contains(&format!("<option value=\"{agent}\" selected>ci &#60;1&#62;</option>")), "{kept}");
+    assert!(kept.contains("value=\"destructive\" selected") && kept.contains("value=\"true\" checked"), "{kept}");
+    let created = stage.deploy(&[&valid[..], &access, &none].concat()).await;
+    created.assert_status(303);
+    let grants = stage.api.get("/grants").await;
+    assert_eq!(grants["items"].as_array().unwrap().len(), 1);
+    let grant = &grants["items"][0];
+    assert_eq!((&grant["agent_id"], &grant["access"]), (&json!(agent), &json!("read_only")));
+    let stored = stage.api.app.query_lines("SELECT class FROM initial_approvals").await;
+    assert_eq!(stored, "destructive");
+
+    // What is known of a version is listed, with what applies to it.
+    let rows = "INSERT INTO tool_definitions (id, organization_id, instance_id, catalog_version_id, kind, name, digest,
+            definition, is_current, state, class, first_seen_at)
+        SELECT 'apr_' || v.state, i.organization_id, i.id, i.catalog_version_id, 'tool', v.name, v.state, '{}', TRUE,
+            v.state, v.class, 1
+        FROM instances i, (SELECT 'approved' AS state, 'find' AS name, 'read' AS class
+            UNION ALL SELECT 'rejected', 'old', NULL UNION ALL SELECT 'pending', '<new>', NULL) v";
+    stage.api.app.execute(rows).await;
+    let form = stage.owner.get_page(&format!("/o/acme/instances/new?entry={entry}")).await;
+    form.assert_lacks("is not known before")
+        .assert_contains("<bdi>&#60;new&#62;</bdi></td><td>Approved with this step");
+    form.assert_contains("<bdi>find</bdi></td><td>Approved already, as read");
+    form.assert_contains("<bdi>old</bdi></td><td>Rejected, stays so");
+    stage.owner.get_page("/o/acme/instances/connect").await.assert_contains("is not known before its first check");
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_deployment_shows_its_cause_and_the_next_action() {
     let mut stage = Stage::new().await;
     let page = stage.instance().await;

@@ -2,6 +2,7 @@
 
 mod access;
 mod calls;
+mod initial_access;
 mod listen;
 mod oauth;
 mod overrides;

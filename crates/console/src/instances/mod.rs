@@ -1,5 +1,6 @@
 //! `/o/{org}/instances`: tool servers that run on toolboxes or elsewhere.
 
+mod access_form;
 mod actions;
 mod config_form;
 mod configuration;

@@ -14,6 +14,7 @@ use waypost_ops::instances::{self, NewContainer, NewInstance, NewServer};
 use waypost_ops::toolboxes::ToolboxView;
 
 use super::VersionSource;
+use super::access_form::AccessForm;
 use super::config_form::ConfigForm;
 use super::secrets_form::{self, SecretsForm};
 use crate::Console;
@@ -89,6 +90,7 @@ struct NewPage {
     has_online_toolbox: bool,
     config: ConfigForm,
     secrets: SecretsForm,
+    access: AccessForm,
 }
 
 fn page_error(member: &Member) -> impl Fn(Error) -> PageError + use<> {
@@ -138,6 +140,7 @@ async fn page(console: &Console, member: &Member, source: VersionSource) -> Resu
     let any = (String::new(), "Choose automatically (the one with the most free memory)".to_owned());
     let definition = &source.version.definition;
     let secrets = secrets_form::options(cx, console, organization_id).await?;
+    let access = AccessForm::load(cx, console, organization_id, Some(&source.version.id)).await?;
     Ok(NewPage {
         layout: layout.clone().with_section("instances"),
         org: org.clone(),
@@ -151,6 +154,7 @@ async fn page(console: &Console, member: &Member, source: VersionSource) -> Resu
         toolboxes: std::iter::once(any).chain(usable.map(toolbox_option)).collect(),
         config: ConfigForm::new(&definition.config_schema, None),
         secrets: SecretsForm::new(definition, None, secrets),
+        access,
         source,
     })
 }
@@ -185,6 +189,7 @@ pub(super) async fn create(
         fields: InstanceForm::from(pairs.as_slice()),
         config: page.config.with_input(&pairs),
         secrets: page.secrets.with_input(&pairs),
+        access: page.access.with_input(&pairs),
         ..page
     };
     match submit(&console, &member, &page).await {
@@ -218,6 +223,7 @@ async fn submit(console: &Console, member: &Member, page: &NewPage) -> Result<St
             learn_egress: fields.learn_egress,
         }),
         secrets: page.secrets.parse()?,
+        access: page.access.parse()?,
     };
     let view = instances::create(&member.cx, console.ops(), &member.organization_id, &new).await?;
     Ok(member.org.path(&format!("instances/{}", view.instance.id)))

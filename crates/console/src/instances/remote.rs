@@ -10,6 +10,7 @@ use waypost_ops::instances::remote::NewRemoteServer;
 use waypost_ops::instances::{self, InstancePatch, NewInstance, NewServer};
 use waypost_toolbox_proto::entry::Transport;
 
+use super::access_form::AccessForm;
 use super::{InstanceContext, InstanceHeader, secrets_form};
 use crate::Console;
 use crate::form::Form;
@@ -100,6 +101,7 @@ struct ConnectPage {
     form_error: FormError,
     fields: RemoteFields,
     secrets: Vec<(String, String)>,
+    access: AccessForm,
 }
 
 #[derive(Template)]
@@ -155,7 +157,9 @@ async fn connect_page(console: &Console, member: &Member, fields: RemoteFields) 
     let layout = member.layout.clone().with_section("instances");
     let secrets = secrets_form::options(&member.cx, console, &member.organization_id).await;
     let secrets = secrets.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
-    Ok(ConnectPage { layout, org: member.org.clone(), form_error: FormError::default(), fields, secrets })
+    let access = AccessForm::load(&member.cx, console, &member.organization_id, None).await;
+    let access = access.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+    Ok(ConnectPage { layout, org: member.org.clone(), form_error: FormError::default(), fields, secrets, access })
 }
 
 pub(super) async fn show_connect(State(console): State<Console>, member: Member) -> PageResult {
@@ -168,7 +172,8 @@ pub(super) async fn connect(
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> PageResult {
     let page = connect_page(&console, &member, RemoteFields::from_pairs(&pairs)).await?;
-    match create(&console, &member, &page.fields).await {
+    let page = ConnectPage { access: page.access.with_input(&pairs), ..page };
+    match create(&console, &member, &page).await {
         Ok(path) => Ok(view::redirect_with_flash(&path, CREATED)),
         Err(error) => {
             let located = form_error(error);
@@ -180,12 +185,14 @@ pub(super) async fn connect(
 }
 
 /// Creates the instance. Returns the path of its page.
-async fn create(console: &Console, member: &Member, fields: &RemoteFields) -> Result<String> {
+async fn create(console: &Console, member: &Member, page: &ConnectPage) -> Result<String> {
+    let fields = &page.fields;
     let new = NewInstance {
         slug: fields.slug.clone(),
         name: Some(fields.name.clone()).filter(|name| !name.trim().is_empty()),
         server: NewServer::Remote(fields.server()?),
         secrets: fields.secrets()?,
+        access: page.access.parse()?,
     };
     let view = instances::create(&member.cx, console.ops(), &member.organization_id, &new).await?;
     Ok(member.org.path(&format!("instances/{}", view.instance.id)))

@@ -8,7 +8,7 @@ use waypost_core::id::InstanceEventId;
 use waypost_core::instance::{Instance, InstanceEvent, InstanceEventKind};
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Result, Timestamp};
-use waypost_store::{Tx, instance_event};
+use waypost_store::{Tx, initial_approval, instance_event};
 use waypost_toolbox_proto::instance::InstanceState;
 
 use crate::webhooks::{Event, enqueue};
@@ -52,7 +52,8 @@ pub(crate) async fn record(
     Ok(instance_event::insert(tx, &event, KEPT_EVENTS).await?)
 }
 
-/// Stores that the state of an instance has changed from `previous` to its current one, and enqueues the webhooks for it.
+/// Stores that the state of an instance has changed from `previous` to its current one, and enqueues the webhooks for it. An
+/// initial approval of an instance that has failed ends.
 ///
 /// # Errors
 /// Any error of the store.
@@ -84,6 +85,9 @@ pub(crate) async fn state_changed_at(
         None => instance.state.to_string(),
     };
     record(cx, tx, instance, InstanceEventKind::State, (at, message)).await?;
+    if instance.state == InstanceState::Failed {
+        initial_approval::delete(tx, &instance.organization_id, &instance.id).await?;
+    }
     let (event, what) = match instance.state {
         InstanceState::Unhealthy => (WebhookEvent::InstanceUnhealthy, "is unhealthy"),
         InstanceState::Failed => (WebhookEvent::InstanceFailed, "has failed"),

@@ -16,7 +16,7 @@ use waypost_toolbox_proto::instance::InstanceState;
 
 use super::placement::{Candidate, choose};
 use super::remote::{self, NewRemoteServer};
-use super::{InstanceView, notify_desired, record_operation, spec};
+use super::{InitialAccess, InstanceView, notify_desired, record_operation, spec};
 use crate::Ops;
 use crate::deployments;
 use crate::slugs;
@@ -33,6 +33,8 @@ pub struct NewInstance {
     pub server: NewServer,
     /// The secrets by the names that the version declares, or by the names of the headers of a remote server.
     pub secrets: BTreeMap<String, ToolSecretId>,
+    /// What is approved and granted in the same step.
+    pub access: InitialAccess,
 }
 
 /// The server of an instance to create.
@@ -58,7 +60,7 @@ pub struct NewContainer {
 }
 
 /// Creates an instance, and begins its first deployment or the first check of a remote server. Returns at once, with the state
-/// `deploying`.
+/// `deploying`. Grants are created at once; what the server lists is approved when it is checked for the first time.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `invalid_arguments`
@@ -66,6 +68,7 @@ pub struct NewContainer {
 /// of instances, or no toolbox has room (`reason` is `no_capacity`, and `toolboxes` has the reason for each one).
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &NewInstance) -> Result<InstanceView> {
     ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
+    new.access.check(cx, organization)?;
     slugs::check(&new.slug)?;
     let name = new.name.as_deref().map(|text| name::check("name", text)).transpose()?;
     let id = InstanceId::new(&*cx.random);
@@ -129,6 +132,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
         }
     };
     record_operation(cx, &mut tx, &instance, "instance.create").await?;
+    new.access.apply(cx, &mut tx, &instance).await?;
     tx.commit().await?;
     notify_desired(ops, &instance);
     Ok(InstanceView { instance, deployment })

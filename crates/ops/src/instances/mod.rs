@@ -10,6 +10,7 @@ pub mod connect;
 mod create;
 mod desired;
 pub mod exchange;
+mod initial_access;
 pub mod logs;
 mod placement;
 pub mod remote;
@@ -29,11 +30,12 @@ use waypost_core::deployment::Deployment;
 use waypost_core::id::{InstanceEventId, InstanceId, OrganizationId, ToolboxId};
 use waypost_core::instance::{Backend, Instance, InstanceEvent};
 use waypost_core::{Code, Error, Result};
-use waypost_store::{Tx, deployment, instance as store, instance_event, toolbox};
+use waypost_store::{Tx, deployment, initial_approval, instance as store, instance_event, toolbox};
 use waypost_toolbox_proto::instance::InstanceState;
 
 pub use self::create::{NewContainer, NewInstance, NewServer, create};
 pub(crate) use self::desired::load as load_desired_state;
+pub use self::initial_access::{InitialAccess, InitialGrant, MAX_INITIAL_GRANTS};
 pub use self::removal::delete;
 pub use self::rotation::advance_rotations;
 pub(crate) use self::rotation::continue_after as continue_rotations;
@@ -183,6 +185,8 @@ async fn deploy(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<Option
     // The secrets are requested when the container starts, so a new container always gets the current values.
     rotation::refresh_secrets(tx, instance).await?;
     instance.generation += 1;
+    // It was given for what was to be deployed first.
+    initial_approval::delete(tx, &instance.organization_id, &instance.id).await?;
     let Backend::Container(container) = &instance.backend else {
         remote::restart_checks(cx, tx, instance).await?;
         store::replace_secrets(tx, instance).await?;

@@ -5,15 +5,19 @@
 //! 2. A definition is usable only while it is both listed by the server and approved with exactly this digest. A change of
 //!    any member is another digest, and so another definition, which nobody has approved.
 //! 3. A new definition is approved at once only if an admin has approved the same digest under the same kind and name for
-//!    the same catalogue version, in the same organisation.
+//!    the same catalogue version, in the same organisation, or if an admin has approved what the server lists at its first
+//!    check ([`check_new`]; its invariants are in `initial.rs`).
 //! 4. A definition with a problem, such as `not_canonical`, cannot be approved.
 //! 5. A server that invents definitions fills no disk: at most [`KEPT_UNDECIDED`] definitions of an instance that it no longer
 //!    lists, and about which nobody has decided, are kept.
 
+pub(crate) mod decision;
 mod fetch;
+mod initial;
 mod observe;
 
 pub use fetch::fetch;
+pub use initial::check_new;
 pub use observe::{KEPT_UNDECIDED, Observation, observe};
 
 use data_encoding::HEXLOWER;

@@ -10,9 +10,10 @@ use waypost_core::instance::Instance;
 use waypost_core::tool_definition::{ApprovalState, ToolDefinition};
 use waypost_core::webhook::WebhookEvent;
 use waypost_store::tool_definition::{self as store, Content, Seen};
-use waypost_store::{Tx, organization};
+use waypost_store::{Tx, initial_approval, organization};
 
 use super::Listed;
+use super::initial::Initial;
 use crate::Ops;
 use crate::deployments::notify::clean;
 use crate::webhooks::{Event, enqueue};
@@ -33,15 +34,20 @@ pub struct Observation {
 }
 
 /// Stores what the server of an instance lists at present. Definitions that have not been seen wait for an approval, except
-/// those that have been approved for the same catalogue version.
+/// those that have been approved for the same catalogue version, and those of the first list if they were approved when the
+/// instance was created.
 ///
 /// # Errors
 /// Any error of the store.
 pub async fn observe(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) -> Result<Observation> {
     let organization = &instance.organization_id;
     // Most checks find nothing new, so they take no lock.
-    let seen = store::list_seen(&mut ops.store.read().await?, organization, &instance.id).await?;
-    if Difference::new(&seen, listed).is_empty() {
+    let mut conn = ops.store.read().await?;
+    let seen = store::list_seen(&mut conn, organization, &instance.id).await?;
+    // An initial approval ends with the first list, also if it is empty.
+    let is_first = seen.is_empty() && initial_approval::exists(&mut conn, organization, &instance.id).await?;
+    drop(conn);
+    if !is_first && Difference::new(&seen, listed).is_empty() {
         return Ok(Observation::default());
     }
     let mut tx = ops.store.begin().await?;
@@ -50,11 +56,12 @@ pub async fn observe(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]
     }
     let seen = store::list_seen(&mut tx, organization, &instance.id).await?;
     let difference = Difference::new(&seen, listed);
+    let initial = Initial::consume(cx, &mut tx, instance).await?.filter(|_| seen.is_empty());
     store::set_current(&mut tx, organization, &difference.gone, false).await?;
     store::set_current(&mut tx, organization, &difference.back, true).await?;
     let mut observation = Observation { is_changed: !difference.is_empty(), ..Observation::default() };
     for new in &difference.new {
-        let definition = insert(cx, &mut tx, instance, new).await?;
+        let definition = insert(cx, &mut tx, instance, (new, initial.as_ref())).await?;
         observation.pending += usize::from(definition.state == ApprovalState::Pending);
         observation.added.push(definition.id);
     }
@@ -103,7 +110,12 @@ impl<'a> Difference<'a> {
     }
 }
 
-async fn insert(cx: &Ctx, tx: &mut Tx, instance: &Instance, new: &Listed) -> Result<ToolDefinition> {
+async fn insert(
+    cx: &Ctx,
+    tx: &mut Tx,
+    instance: &Instance,
+    (new, initial): (&Listed, Option<&Initial>),
+) -> Result<ToolDefinition> {
     let organization = &instance.organization_id;
     let same = match instance.catalog_version_id() {
         Some(catalog_version) => {
@@ -112,6 +124,7 @@ async fn insert(cx: &Ctx, tx: &mut Tx, instance: &Instance, new: &Listed) -> Res
         }
         None => Vec::new(),
     };
+    let is_rejected = same.iter().any(|other| other.state == ApprovalState::Rejected);
     let approved = same.into_iter().find(|other| other.state == ApprovalState::Approved);
     let approved = approved.filter(|_| new.problem.is_none());
     let row = ToolDefinition {
@@ -132,7 +145,15 @@ async fn insert(cx: &Ctx, tx: &mut Tx, instance: &Instance, new: &Listed) -> Res
         decided_at: approved.is_some().then(|| cx.now()),
         first_seen_at: cx.now(),
     };
+    let initial = initial.filter(|_| row.state == ApprovalState::Pending && !is_rejected);
+    let row = match initial {
+        Some(initial) => initial.apply(row),
+        None => row,
+    };
     store::insert(tx, &row).await?;
+    if let Some(initial) = initial.filter(|_| row.state == ApprovalState::Approved) {
+        initial.record(tx, &row).await?;
+    }
     Ok(row)
 }
 

@@ -16,7 +16,7 @@ use waypost_core::seal::{Keyring, SealLocation};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Result};
 use waypost_link::Directory;
-use waypost_ops::instances::{InstanceView, NewContainer, NewInstance, NewServer};
+use waypost_ops::instances::{InitialAccess, InstanceView, NewContainer, NewInstance, NewServer};
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::toolbox_directory::ToolboxDirectory;
 use waypost_ops::webhooks::NewWebhook;
@@ -208,6 +208,7 @@ impl Fixture {
                 learn_egress: false,
             }),
             secrets: BTreeMap::from([("TOKEN".to_owned(), secret(1, "TOKEN"))]),
+            access: InitialAccess::default(),
         }
     }
 

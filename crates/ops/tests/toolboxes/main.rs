@@ -7,6 +7,7 @@ mod backup;
 mod deployments;
 mod events;
 mod fixture;
+mod initial_approvals;
 mod instances;
 mod leases;
 mod off;

@@ -17,6 +17,7 @@ mod deletion;
 mod emails;
 mod fixture;
 mod gateway_sign_in;
+mod initial_approvals;
 mod job_leases;
 mod migrate;
 mod nouns;

@@ -69,6 +69,7 @@ INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_v
      FALSE, '[]', 5, 6);
 INSERT INTO remote_connections VALUES ('ins_N', 'org_N', 'https://id.example', 'sealed', 1, 27, 20, NULL, 'usr_N', 5, 6);
 INSERT INTO remote_connection_requests VALUES ('connect-N', 'org_N', 'ins_N', 'usr_N', 1, 'sealed', 5, 6);
+INSERT INTO initial_approvals VALUES ('ins_N', 'org_N', 'write', 'usr_N', 0, 0, 5, 6);
 INSERT INTO instance_secrets VALUES ('ins_N', 'API_KEY', 'org_N', 'sec_N', 1, 0);
 INSERT INTO tool_definitions (id, organization_id, instance_id, catalog_version_id, kind, name, digest, definition, problem,
         is_current, state, class, reason, decided_by, decided_at, first_seen_at) VALUES

@@ -7,8 +7,8 @@ use waypost_core::toolbox::Toolbox;
 use waypost_store::remote_connection_request::RemoteConnectionRequest;
 use waypost_store::toolbox::{Joining, NewToken};
 use waypost_store::{
-    Tx, deployment, instance, instance_event, instance_source, remote_connection, remote_connection_request,
-    remote_server, system, toolbox,
+    Tx, deployment, initial_approval, instance, instance_event, instance_source, remote_connection,
+    remote_connection_request, remote_server, system, toolbox,
 };
 
 use crate::fixture::{Fixture, NOW};
@@ -28,6 +28,7 @@ pub(super) async fn use_instances(tx: &mut Tx, one: &Fixture) {
     remote_server::update_health(tx, &found, NOW).await.unwrap();
     remote_server::suspend_checks(tx, org, &id).await.unwrap();
     use_connections(tx, one, &id).await;
+    use_initial_approvals(tx, one, &id).await;
     instance::count(tx, org).await.unwrap();
     instance::update(tx, &found).await.unwrap();
     instance::replace_secrets(tx, &found).await.unwrap();
@@ -84,6 +85,16 @@ async fn use_connections(tx: &mut Tx, one: &Fixture, id: &InstanceId) {
     remote_connection_request::replace(tx, &request).await.unwrap();
     remote_connection_request::find_organization(tx, &one.user, "connect-new", NOW).await.unwrap().unwrap();
     remote_connection_request::consume(tx, org, &one.user, "connect-new", NOW).await.unwrap().unwrap();
+}
+
+async fn use_initial_approvals(tx: &mut Tx, one: &Fixture, id: &InstanceId) {
+    let org = &one.organization;
+    assert!(initial_approval::exists(tx, org, id).await.unwrap());
+    initial_approval::list_due(tx, NOW, 9).await.unwrap();
+    initial_approval::postpone(tx, org, id, NOW).await.unwrap();
+    let approval = initial_approval::consume(tx, org, id).await.unwrap().unwrap();
+    initial_approval::insert(tx, &approval).await.unwrap();
+    initial_approval::delete(tx, org, id).await.unwrap();
 }
 
 pub(super) async fn use_toolboxes(tx: &mut Tx, one: &Fixture) {

@@ -145,6 +145,37 @@ async fn a_remote_server_is_tested_and_used_in_both_eras() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_server_is_approved_and_granted_in_one_step() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    let grants = json!([{ "agent_id": stage.agent, "access": "read_only" }]);
+    let new =
+        json!({ "slug": "far", "remote": { "url": server.url }, "approve": { "class": "read" }, "grants": grants });
+    stage.api.post("/instances", new).await.assert_status(202);
+    assert_eq!(stage.call().await["error"]["message"], "Unknown tool", "not before its first check");
+    stage.check().await;
+    assert_eq!(stage.call().await["result"]["n"], 1.0);
+    server.set(|state| state.tools[0]["inputSchema"]["properties"] = json!({ "q": { "type": "number" } }));
+    stage.check_definitions().await;
+    assert_eq!(stage.call().await["error"]["message"], "Unknown tool", "it was changed after its first check");
+    // A server that fails first is not approved when it recovers.
+    let (late, url) = (Server::start().await, "http://127.0.0.1:9/mcp");
+    let new = json!({ "slug": "late", "remote": { "url": url }, "approve": {} });
+    let id = stage.api.post("/instances", new).await.assert_status(202).json()["id"].as_str().unwrap().to_owned();
+    for _ in 0..3 {
+        stage.check().await;
+        stage.api.app.advance_clock(2_000).await;
+    }
+    assert_eq!(stage.instance(&id).await["state"], "failed");
+    let moved = json!({ "remote": { "url": late.url } });
+    stage.api.call(Method::PATCH, &format!("/instances/{id}"), Some(moved)).await.assert_status(200);
+    stage.check().await;
+    assert_eq!(stage.instance(&id).await["state"], "running");
+    let pending = stage.api.get(&format!("/tool-approvals?state=approved&instance_id={id}")).await;
+    assert_eq!(pending["items"], json!([]));
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_are_headers_and_a_rotated_one_is_used() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     let secret = json!({ "name": "far-token", "value": "Bearer one" });

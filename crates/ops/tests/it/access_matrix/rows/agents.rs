@@ -2,7 +2,9 @@
 
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::grant::{AccessLevel, GrantedNames};
-use waypost_core::id::{AgentId, AgentTokenId, GrantId, InstanceId, OauthGrantId, ToolApprovalId, ToolSetId};
+use waypost_core::id::{
+    AgentId, AgentTokenId, CatalogVersionId, GrantId, InstanceId, OauthGrantId, ToolApprovalId, ToolSetId,
+};
 use waypost_core::issuer::IssuerId;
 use waypost_core::tool_definition::Class;
 use waypost_core::tool_set::ToolSetMember;
@@ -15,7 +17,8 @@ use waypost_ops::tool_approvals::ListToolApprovals;
 use waypost_ops::tool_overrides::ToolOverridePatch;
 use waypost_ops::tool_sets::{NewToolSet, ToolSetPatch};
 use waypost_ops::{
-    agent_tokens, agents, calls, gateway_sign_in, grants, tool_approvals, tool_overrides, tool_sets, visibility,
+    agent_tokens, agents, calls, gateway_sign_in, grants, tool_approvals, tool_definitions, tool_overrides, tool_sets,
+    visibility,
 };
 
 use super::super::Access;
@@ -81,6 +84,8 @@ pub(super) async fn approvals(call: Call<'_>) -> Vec<Row> {
     rows! {
         Member tool_approvals::list(cx, ops, org, &query);
         Member tool_approvals::get(cx, ops, org, approval);
+        Member tool_approvals::list_known(cx, ops, org, &CatalogVersionId::from_store("ctv_0".into()));
+        Operator tool_definitions::check_new(cx, ops);
         Admin tool_approvals::refresh(cx, ops, org, instance);
         Admin tool_approvals::approve(cx, ops, org, approval, ("d0", Class::Read));
         Admin tool_approvals::approve_all(cx, ops, org, instance, (&digests, Class::Read));
@@ -90,5 +95,6 @@ pub(super) async fn approvals(call: Call<'_>) -> Vec<Row> {
         Admin tool_overrides::update(cx, ops, org, instance, &ToolOverridePatch::default());
         Admin calls::list(cx, ops, org, &all_calls);
         Admin calls::summarize(cx, ops, org);
+        Admin calls::list_connections(cx, ops, org, (None, 1));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use waypost_core::id::{CatalogEntryId, CatalogVersionId, DeploymentId, InstanceId, ToolSecretId, ToolboxId};
 use waypost_core::seal::SecretText;
 use waypost_ops::instances::connect::AuthorizationResponse;
-use waypost_ops::instances::{InstancePatch, NewContainer, NewInstance, NewServer};
+use waypost_ops::instances::{InitialAccess, InstancePatch, NewContainer, NewInstance, NewServer};
 use waypost_ops::toolboxes::ToolboxPatch;
 use waypost_ops::{
     catalog, deployments, instances, remote_checks, remote_tokens, tool_secrets, toolbox_counts, toolboxes,
@@ -53,6 +53,7 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
             learn_egress: false,
         }),
         secrets: BTreeMap::new(),
+        access: InitialAccess::default(),
     };
     rows! {
         Admin toolboxes::create(cx, ops, org, new);

@@ -1,0 +1,107 @@
+//! What decisions about definitions have in common.
+
+use serde_json::{Value, json};
+use waypost_core::caller::Ctx;
+use waypost_core::tool_definition::{DefinitionKind, ToolDefinition};
+use waypost_core::{Code, Error, Result};
+use waypost_store::Tx;
+
+use crate::audit::{Entry, record};
+use crate::deployments::notify::clean;
+
+/// Checks that a definition can be approved with this digest.
+///
+/// # Errors
+/// `conflict` if it has another digest, or the server no longer lists it; `invalid_arguments` if it has a problem, or its
+/// schema is invalid.
+pub(crate) fn check(definition: &ToolDefinition, digest: &str) -> Result<()> {
+    if definition.digest != digest {
+        let message = "This definition has another digest. Read it again before you approve it.";
+        return Err(Error::new(Code::Conflict, message).with("digest", definition.digest.as_str()));
+    }
+    if !definition.is_current {
+        let message = "The server no longer lists this definition. Approve the newest one.";
+        return Err(Error::new(Code::Conflict, message));
+    }
+    if let Some(problem) = &definition.problem {
+        let message = match problem.as_str() {
+            "not_canonical" => "Programs could read this definition in different ways, so it cannot be approved.",
+            "invalid_name" => {
+                "The name of this definition is too long or has control characters, so it cannot be approved."
+            }
+            _ => "This definition is too large to be approved.",
+        };
+        return Err(Error::new(Code::InvalidArguments, message).with("reason", problem.as_str()));
+    }
+    if definition.kind == DefinitionKind::Tool {
+        check_schemas(&definition.definition)?;
+    }
+    Ok(())
+}
+
+/// Checks the schemas of a tool (2026-07-28, "Tools": `inputSchema` is a JSON Schema with `type: object`). Some hosts reject
+/// a whole list because of one invalid schema.
+fn check_schemas(definition: &str) -> Result<()> {
+    let tool: Value = serde_json::from_str(definition).map_err(Error::internal)?;
+    let invalid = |message: String| Error::new(Code::InvalidArguments, message).with("reason", "invalid_schema");
+    let Some(input) = tool.get("inputSchema") else {
+        return Err(invalid("This tool has no `inputSchema`, so it cannot be approved.".to_owned()));
+    };
+    if input.get("type") != Some(&Value::from("object")) {
+        return Err(invalid("The `inputSchema` of this tool must have `type: object`.".to_owned()));
+    }
+    for (name, schema) in [("inputSchema", Some(input)), ("outputSchema", tool.get("outputSchema"))] {
+        if let Some(Err(error)) = schema.map(jsonschema::draft202012::meta::validate) {
+            let message = format!("The `{name}` of this tool is no valid JSON Schema: {}.", clean(&error.to_string()));
+            return Err(invalid(message));
+        }
+    }
+    Ok(())
+}
+
+/// Records a decision in the audit log.
+///
+/// # Errors
+/// Any error of the store.
+pub(crate) async fn record_decision(
+    cx: &Ctx,
+    tx: &mut Tx,
+    definition: &ToolDefinition,
+    action: &'static str,
+) -> Result<()> {
+    let detail = json!({
+        "instance": definition.instance_id,
+        "kind": definition.kind,
+        "name": clean(&definition.name),
+        "digest": definition.digest,
+        "class": definition.class,
+        "reason": definition.reason,
+    });
+    let entry = Entry { action, target: definition.id.as_str(), detail };
+    record(cx, tx, &definition.organization_id, entry).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tools_with_valid_schemas_can_be_approved() {
+        let reason = |definition: Value| {
+            check_schemas(&definition.to_string()).err().map(|error| error.details["reason"].clone())
+        };
+        let object = json!({ "type": "object", "properties": { "a": { "type": "string" } } });
+        assert_eq!(reason(json!({ "inputSchema": object })), None);
+        assert_eq!(reason(json!({ "inputSchema": object, "outputSchema": { "type": "array" } })), None);
+        for invalid in [
+            json!({}),
+            json!({ "inputSchema": {} }),
+            json!({ "inputSchema": true }),
+            json!({ "inputSchema": { "type": ["object"] } }),
+            json!({ "inputSchema": { "type": "object", "properties": { "a": { "type": "text" } } } }),
+            json!({ "inputSchema": object, "outputSchema": { "minimum": "1" } }),
+        ] {
+            assert_eq!(reason(invalid.clone()), Some("invalid_schema".into()), "{invalid}");
+        }
+    }
+}
