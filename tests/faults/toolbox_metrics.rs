@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use waypost_core::caller::Ctx;
 use waypost_core::id::ToolboxId;
 use waypost_core::seal::SecretText;
-use waypost_ops::instances::{self, NewContainer, NewInstance, NewServer};
+use waypost_ops::instances::{self, CatalogServer, NewInstance, NewServer};
 use waypost_ops::{Ops, catalog, toolboxes};
 use waypost_outbound::unguarded_client;
 use waypost_toolbox::control::Control;
@@ -68,7 +68,7 @@ async fn new_instance(cx: &Ctx, ops: &Ops, installation: &Installation, toolbox_
     NewInstance {
         slug: "search".to_owned(),
         name: None,
-        server: NewServer::Container(NewContainer {
+        server: NewServer::Catalog(CatalogServer {
             catalog_version_id: imported.await.unwrap().version_id,
             toolbox_id: Some(toolbox_id),
             config: serde_json::Map::new(),

@@ -12,7 +12,7 @@ use waypost_core::id::{CatalogVersionId, InstanceId, ToolSecretId, ToolboxId};
 use waypost_core::instance::{self, Backend, DesiredRun, InstanceEventKind};
 use waypost_core::{Error, Timestamp};
 use waypost_ops::instances::remote::NewRemoteServer;
-use waypost_ops::instances::{self, InstancePatch, InstanceView, NewContainer, NewInstance, NewServer};
+use waypost_ops::instances::{self, CatalogServer, InstancePatch, InstanceView, NewInstance, NewServer};
 use waypost_toolbox_proto::entry::Transport;
 use waypost_toolbox_proto::instance::{self as observed, InstanceState};
 
@@ -272,7 +272,7 @@ impl TryFrom<InstanceCreate> for NewInstance {
         let toolbox_id =
             new.toolbox_id.as_deref().map(|text| parse_field::<ToolboxId>("toolbox_id", text)).transpose()?;
         let server = match (new.catalog_version_id, new.remote) {
-            (Some(version), None) => NewServer::Container(NewContainer {
+            (Some(version), None) => NewServer::Catalog(CatalogServer {
                 catalog_version_id: parse_field("catalog_version_id", &version)?,
                 toolbox_id,
                 config: new.config,

@@ -14,7 +14,7 @@ use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
 use waypost_core::organization::Organization;
 use waypost_ops::instances::remote::NewRemoteServer;
 use waypost_ops::instances::{
-    self, InitialAccess, InitialGrant, InstancePatch, InstanceView, NewContainer, NewInstance, NewServer,
+    self, CatalogServer, InitialAccess, InitialGrant, InstancePatch, InstanceView, NewInstance, NewServer,
 };
 use waypost_ops::tool_overrides::ToolOverridePatch;
 use waypost_ops::{catalog, deployments, tool_overrides, tool_secrets, toolboxes};
@@ -280,7 +280,7 @@ async fn create(
     }
     let server = match options.read_url()? {
         Some(url) => NewServer::Remote(NewRemoteServer { url, transport: options.transport, is_oauth: options.oauth }),
-        None => NewServer::Container(find_container(session, organization, &options).await?),
+        None => NewServer::Catalog(find_container(session, organization, &options).await?),
     };
     let name = options.settings.name.clone();
     let mut access = InitialAccess { approve: options.approve, grants: Vec::new() };
@@ -298,7 +298,7 @@ async fn find_container(
     session: &Session,
     organization: &OrganizationId,
     options: &CreateOptions,
-) -> anyhow::Result<NewContainer> {
+) -> anyhow::Result<CatalogServer> {
     let Session { cx, ops, .. } = session;
     let config = options.settings.read_config()?.unwrap_or_default();
     let name = options.entry.as_deref().unwrap_or_default();
@@ -311,7 +311,7 @@ async fn find_container(
         }
         None => None,
     };
-    Ok(NewContainer {
+    Ok(CatalogServer {
         catalog_version_id: find_version(&entry.versions, options.settings.version.as_deref(), &entry.slug)?,
         toolbox_id,
         config,

@@ -10,7 +10,7 @@ use waypost_core::instance::MAX_SLUG;
 use waypost_core::toolbox::ToolboxState;
 use waypost_core::{Error, Result};
 use waypost_ops::catalog;
-use waypost_ops::instances::{self, NewContainer, NewInstance, NewServer};
+use waypost_ops::instances::{self, CatalogServer, NewInstance, NewServer};
 use waypost_ops::toolboxes::ToolboxView;
 
 use super::VersionSource;
@@ -216,7 +216,7 @@ async fn submit(console: &Console, member: &Member, page: &NewPage) -> Result<St
     let new = NewInstance {
         slug: fields.slug.trim().to_owned(),
         name: Some(fields.name.clone()).filter(|name| !name.trim().is_empty()),
-        server: NewServer::Container(NewContainer {
+        server: NewServer::Catalog(CatalogServer {
             catalog_version_id: page.source.version.id.clone(),
             toolbox_id: toolbox_id.map_err(|_| Error::invalid("toolbox_id", "Select one of the toolboxes."))?,
             config: page.config.parse()?,

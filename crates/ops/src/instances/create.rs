@@ -40,15 +40,15 @@ pub struct NewInstance {
 /// The server of an instance to create.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NewServer {
-    /// A server in containers.
-    Container(NewContainer),
+    /// A server of the catalogue.
+    Catalog(CatalogServer),
     /// A server that is already running elsewhere.
     Remote(NewRemoteServer),
 }
 
-/// A server in containers.
+/// A server of the catalogue.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NewContainer {
+pub struct CatalogServer {
     /// The version to deploy.
     pub catalog_version_id: CatalogVersionId,
     /// The toolbox. By default, the online toolbox with the most free memory.
@@ -75,7 +75,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     // Before the transaction, because it may read the database.
     let server = match &new.server {
         NewServer::Remote(server) => Prepared::Remote(remote::prepare(cx, ops, organization, &id, server).await?),
-        NewServer::Container(server) => Prepared::Container(server),
+        NewServer::Catalog(server) => Prepared::Catalog(server),
     };
     let mut tx = ops.store.begin().await?;
     // Limit, slug and placement are checked under this lock.
@@ -86,7 +86,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     let skeleton = slugs::to_skeleton(&new.slug);
     check_slug(&mut tx, organization, &new.slug, &skeleton).await?;
     let planned = match server {
-        Prepared::Container(server) => plan_container(cx, &mut tx, organization, (server, &new.secrets)).await?,
+        Prepared::Catalog(server) => plan_from_catalog(cx, &mut tx, organization, (server, &new.secrets)).await?,
         Prepared::Remote(server) => {
             let secrets = remote::find_headers(&mut tx, organization, &new.secrets).await?;
             remote::check_authorization(&server, &secrets)?;
@@ -140,7 +140,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
 
 /// The server of an instance to create, with the URL of a remote one sealed.
 enum Prepared<'a> {
-    Container(&'a NewContainer),
+    Catalog(&'a CatalogServer),
     Remote(RemoteServer),
 }
 
@@ -154,11 +154,11 @@ struct Planned {
     learn_egress: bool,
 }
 
-async fn plan_container(
+async fn plan_from_catalog(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
-    (server, secrets): (&NewContainer, &BTreeMap<String, ToolSecretId>),
+    (server, secrets): (&CatalogServer, &BTreeMap<String, ToolSecretId>),
 ) -> Result<Planned> {
     let source = spec::find_source(tx, organization, &server.catalog_version_id).await?;
     let definition = &source.version.definition;

@@ -33,7 +33,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, deployment, initial_approval, instance as store, instance_event, toolbox};
 use waypost_toolbox_proto::instance::InstanceState;
 
-pub use self::create::{NewContainer, NewInstance, NewServer, create};
+pub use self::create::{CatalogServer, NewInstance, NewServer, create};
 pub(crate) use self::desired::load as load_desired_state;
 pub use self::initial_access::{InitialAccess, InitialGrant, MAX_INITIAL_GRANTS};
 pub use self::removal::delete;

@@ -16,7 +16,7 @@ use waypost_core::seal::{Keyring, SealLocation};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Result};
 use waypost_link::Directory;
-use waypost_ops::instances::{InitialAccess, InstanceView, NewContainer, NewInstance, NewServer};
+use waypost_ops::instances::{CatalogServer, InitialAccess, InstanceView, NewInstance, NewServer};
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::toolbox_directory::ToolboxDirectory;
 use waypost_ops::webhooks::NewWebhook;
@@ -89,8 +89,8 @@ pub fn secret(n: u32, name: &str) -> ToolSecretId {
 }
 
 /// Returns an instance to create with a change to its container.
-pub fn with(mut new: NewInstance, change: impl FnOnce(&mut NewContainer)) -> NewInstance {
-    if let NewServer::Container(container) = &mut new.server {
+pub fn with(mut new: NewInstance, change: impl FnOnce(&mut CatalogServer)) -> NewInstance {
+    if let NewServer::Catalog(container) = &mut new.server {
         change(container);
     }
     new
@@ -201,7 +201,7 @@ impl Fixture {
         NewInstance {
             slug: slug.to_owned(),
             name: None,
-            server: NewServer::Container(NewContainer {
+            server: NewServer::Catalog(CatalogServer {
                 catalog_version_id: version(1, 1),
                 toolbox_id: None,
                 config: map(json!({ "root": "/data" })),

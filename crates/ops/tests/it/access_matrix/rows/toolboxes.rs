@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use waypost_core::id::{CatalogEntryId, CatalogVersionId, DeploymentId, InstanceId, ToolSecretId, ToolboxId};
 use waypost_core::seal::SecretText;
 use waypost_ops::instances::connect::AuthorizationResponse;
-use waypost_ops::instances::{InitialAccess, InstancePatch, NewContainer, NewInstance, NewServer};
+use waypost_ops::instances::{CatalogServer, InitialAccess, InstancePatch, NewInstance, NewServer};
 use waypost_ops::toolboxes::ToolboxPatch;
 use waypost_ops::{
     catalog, deployments, instances, remote_checks, remote_tokens, tool_secrets, toolbox_counts, toolboxes,
@@ -46,7 +46,7 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
     let new_instance = NewInstance {
         slug: "a".to_owned(),
         name: None,
-        server: NewServer::Container(NewContainer {
+        server: NewServer::Catalog(CatalogServer {
             catalog_version_id: CatalogVersionId::from_store("ctv_0".into()),
             toolbox_id: None,
             config: serde_json::Map::new(),
