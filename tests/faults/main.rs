@@ -12,6 +12,7 @@ mod connections;
 mod disconnect;
 mod disk;
 mod durability;
+mod gateway;
 mod gateway_stdio;
 mod installation;
 mod kill;
@@ -21,6 +22,8 @@ mod load;
 mod outage;
 mod program;
 mod proxy;
+#[path = "../support/remote_server.rs"]
+mod remote_server;
 mod replicas;
 mod shutdown;
 mod start;

@@ -1,7 +1,8 @@
-//! A proxy in front of PostgreSQL that simulates network failures.
+//! A proxy in front of PostgreSQL or a server that simulates network failures.
 
 use std::net::SocketAddr;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,11 +21,19 @@ pub enum Network {
     Silent,
 }
 
-/// Forwards connections to the Unix socket of a PostgreSQL server.
+/// Where a proxy forwards connections.
+#[derive(Clone)]
+enum Target {
+    /// The Unix socket of a PostgreSQL server.
+    Socket(String),
+    Address(SocketAddr),
+}
+
+/// Forwards connections.
 pub struct Proxy {
     network: watch::Sender<Network>,
     lost: watch::Sender<usize>,
-    /// The database's URL through this proxy.
+    /// The URL of the database or the server through this proxy.
     pub url: String,
     _task: JoinHandle<()>,
 }
@@ -35,12 +44,21 @@ impl Proxy {
         let (user, rest) = url.split_once('@').unwrap();
         let (folder, rest) = rest.split_once('/').unwrap();
         let socket = format!("{}/.s.PGSQL.5432", folder.replace("%2F", "/"));
+        Self::forward_to(Target::Socket(socket), |address| format!("{user}@{address}/{rest}?sslmode=disable")).await
+    }
+
+    /// Starts a proxy for the HTTP server at `server`, which has the path `/mcp`.
+    pub async fn start_for_server(server: SocketAddr) -> Self {
+        Self::forward_to(Target::Address(server), |address| format!("http://{address}/mcp")).await
+    }
+
+    async fn forward_to(target: Target, url: impl FnOnce(SocketAddr) -> String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (network, watched) = watch::channel(Network::Up);
         let lost = watch::Sender::new(0);
-        let task = tokio::spawn(listen(listener, address, socket, watched, lost.clone()));
-        Self { network, lost, url: format!("{user}@{address}/{rest}?sslmode=disable"), _task: task }
+        let task = tokio::spawn(listen(listener, address, target, watched, lost.clone()));
+        Self { network, lost, url: url(address), _task: task }
     }
 
     /// Changes the state of the network.
@@ -59,7 +77,7 @@ impl Proxy {
 async fn listen(
     first: TcpListener,
     address: SocketAddr,
-    socket: String,
+    target: Target,
     mut network: watch::Receiver<Network>,
     lost: watch::Sender<usize>,
 ) {
@@ -79,7 +97,7 @@ async fn listen(
         tokio::select! {
             accepted = open.accept() => {
                 let (client, _) = accepted.unwrap();
-                tokio::spawn(forward(client, socket.clone(), network.clone(), lost.clone()));
+                tokio::spawn(forward(client, target.clone(), network.clone(), lost.clone()));
             }
             changed = network.changed() => if changed.is_err() { return },
         }
@@ -90,21 +108,36 @@ async fn listen(
 /// Forwards a connection. A connection does not recover after the network has failed.
 async fn forward(
     mut client: TcpStream,
-    socket: String,
+    target: Target,
     mut network: watch::Receiver<Network>,
     lost: watch::Sender<usize>,
 ) {
     if *network.borrow_and_update() == Network::Up {
-        let mut server = UnixStream::connect(socket).await.unwrap();
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
-            _ = network.changed() => {}
+        let has_ended = match target {
+            Target::Socket(path) => copy(&mut client, UnixStream::connect(path).await.unwrap(), &mut network).await,
+            Target::Address(server) => copy(&mut client, TcpStream::connect(server).await.unwrap(), &mut network).await,
+        };
+        if has_ended {
+            return;
         }
-        // The database side is closed immediately, which releases its locks. The client side depends on `network`.
     }
     if *network.borrow() == Network::Silent {
         // Kept open even if the network recovers: a firewall that has lost a connection keeps dropping its packets.
         lost.send_modify(|lost| *lost += 1);
         std::future::pending::<()>().await;
+    }
+}
+
+/// Forwards a connection until it ends or the network fails. Returns whether it has ended.
+async fn copy(
+    client: &mut TcpStream,
+    mut server: impl AsyncRead + AsyncWrite + Unpin,
+    network: &mut watch::Receiver<Network>,
+) -> bool {
+    // If the network fails, the side of the server is closed immediately, which releases the locks of a database. The side of
+    // the client depends on `network`.
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(client, &mut server) => true,
+        _ = network.changed() => false,
     }
 }
