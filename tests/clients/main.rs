@@ -1,4 +1,4 @@
-//! The official MCP clients complete a walkthrough, with and without sign-in.
+//! The official MCP clients complete a walkthrough, with and without sign-in, and people sign in with them at the gateway.
 //!
 //! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them. The agents that read the public page's
 //! snippets are in `e2e/agents` and `e2e/snippets`.
@@ -7,6 +7,9 @@
 #![expect(clippy::expect_used, reason = "a test cannot continue after a failure")]
 
 mod anonymous;
+mod gateway;
+#[path = "../support/remote_server.rs"]
+mod remote_server;
 mod sign_in;
 mod snippets;
 #[path = "../support/mod.rs"]

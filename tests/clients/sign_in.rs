@@ -17,7 +17,7 @@ use crate::support::user::SimulatedUser;
 use crate::{clients_folder, interpreter_for};
 
 /// The redirect URI of each client. Any loopback port is accepted.
-const REDIRECT_URIS: &[(&str, &str)] = &[
+pub const REDIRECT_URIS: &[(&str, &str)] = &[
     ("python", "http://127.0.0.1/callback"),
     ("typescript", "http://127.0.0.1/callback"),
     ("inspector", "http://127.0.0.1/oauth/callback"),
@@ -26,8 +26,10 @@ const REDIRECT_URIS: &[(&str, &str)] = &[
 
 /// The method by which a client obtains its client ID.
 #[derive(Clone, Copy, PartialEq)]
-enum Registration {
+pub enum Registration {
+    /// It registers itself.
     Dynamic,
+    /// It has a metadata document.
     Document,
 }
 
@@ -51,13 +53,14 @@ impl Case {
 }
 
 /// A run of a client's script.
-struct Run {
+pub struct Run {
     child: Child,
     arguments: String,
 }
 
 impl Run {
-    fn start(script: &str, config: &Value) -> Self {
+    /// Starts a script with its configuration.
+    pub fn start(script: &str, config: &Value) -> Self {
         let arguments = format!("{script} {config}");
         let child = Command::new(interpreter_for(script))
             .arg(clients_folder().join("sign_in").join(script))
@@ -75,7 +78,7 @@ impl Run {
     }
 
     /// Returns the first line that the script prints, which is JSON.
-    async fn read_report(&mut self) -> Value {
+    pub async fn read_report(&mut self) -> Value {
         let mut lines = BufReader::new(self.child.stdout.take().expect("stdout is piped")).lines();
         let line = timeout(TIMEOUT, lines.next_line()).await;
         if let Ok(Ok(Some(line))) = line {
@@ -134,7 +137,7 @@ async fn play_case(case: Case) {
 }
 
 /// Invariant 9: no secret of the user or the client is logged.
-fn assert_no_secret_logged(installation: &Installation, user: &SimulatedUser, state: &Path) {
+pub fn assert_no_secret_logged(installation: &Installation, user: &SimulatedUser, state: &Path) {
     let mut secrets = user.secrets();
     assert!(secrets.len() >= 4, "an email code, two cookies, an authorization code: {}", secrets.len());
     collect_tokens(state, &mut secrets);

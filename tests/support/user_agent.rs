@@ -134,11 +134,18 @@ impl UserAgent {
     }
 }
 
-/// Returns the form that continues a sign-in by code: the decision, the code or the email.
+/// Returns the form that continues a sign-in by code: the decision, the code or the email; or that of the console, whose button
+/// requests a code.
 fn find_next_form(page: &str) -> Option<Form> {
+    const BY_CODE: &str = "/login/code";
     let forms = parse_forms(page);
     let decision = |form: &&Form| form.buttons.iter().any(|(name, _)| name == "decision");
     let address = |form: &&Form| form.has_visible_field("email") && !form.has_visible_field("password");
     let found = forms.iter().find(decision).or_else(|| forms.iter().find(|form| form.has_visible_field("code")));
-    found.or_else(|| forms.iter().find(address)).cloned()
+    if let Some(form) = found.or_else(|| forms.iter().find(address)) {
+        return Some(form.clone());
+    }
+    let login = forms.iter().find(|form| form.has_visible_field("email"));
+    let has_button = page.contains(&format!("formaction=\"{BY_CODE}\""));
+    login.filter(|_| has_button).map(|form| Form { action: BY_CODE.to_owned(), ..form.clone() })
 }

@@ -38,6 +38,7 @@ async function connect() {
     const { protocolVersion } = await result('initialize');
     return {
         version: protocolVersion,
+        tools: async () => (await result('tools/list')).tools,
         call: (name, args) => result('tools/call', '--tool-name', name, '--tool-args-json', JSON.stringify(args)),
         close: async () => {},
     };

@@ -21,6 +21,7 @@ async function connect() {
     await client.connect(new StdioClientTransport({ command: process.execPath, args, env, stderr: 'inherit' }));
     return {
         version: client.getNegotiatedProtocolVersion(),
+        tools: async () => (await client.listTools()).tools,
         call: (name, args) => client.callTool({ name, arguments: args }),
         close: () => client.close(),
     };

@@ -1,6 +1,6 @@
 // Plays one walkthrough to the end as a signed-in user, with a client that the caller provides, in two runs: the first
-// is killed in the middle, and the second resumes at the same step. A connection is
-// `{ version, call(name, arguments), close() }`.
+// is killed in the middle, and the second resumes at the same step. Or, with the run `gateway`, lists the tools that the user
+// can use there and calls one. A connection is `{ version, tools(), call(name, arguments), close() }`.
 
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -11,8 +11,8 @@ import { fileURLToPath } from 'node:url';
 /**
  * The script's only argument, as JSON: `url` of the server; `on_connect`, whether connecting requires a sign-in; `era`,
  * the era to use; `user`, the origin of the simulated user (tests/support/user.rs); `state`, a folder for the client's
- * data; `run`, `first` or `second`; `document`, the URL of the client's metadata document, or null if the client
- * registers itself.
+ * data; `run`, `first`, `second` or `gateway`; `tool`, the name of the tool to call at the gateway; `document`, the URL
+ * of the client's metadata document, or null if the client registers itself.
  */
 export const config = JSON.parse(process.argv[2]);
 
@@ -105,7 +105,19 @@ async function second(connect) {
     process.exit(0);
 }
 
+async function gateway(connect) {
+    const connection = await connect();
+    const tools = (await connection.tools()).map((tool) => tool.name);
+    const args = { text: 'Grüße', number: 1.5 };
+    const result = tools.includes(config.tool) ? await connection.call(config.tool, args) : null;
+    await connection.close();
+    console.log(JSON.stringify({ protocol_version: connection.version, tools, result }));
+    process.exit(0);
+}
+
+const RUNS = { first, second, gateway };
+
 /** Plays the run that the configuration selects. */
 export async function play(connect) {
-    await (config.run === 'first' ? first : second)(connect);
+    await RUNS[config.run](connect);
 }
