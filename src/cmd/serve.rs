@@ -315,7 +315,12 @@ fn build_router(settings: &Settings, services: &Services, web: Web, stop: &StopT
 
 fn gateway_options(settings: &Settings) -> GatewayOptions {
     let definition_max_age = Duration::from_secs(settings.gateway_definition_max_age_seconds.into());
-    GatewayOptions { definition_max_age, calls_per_hour: settings.gateway_calls_per_hour, ..GatewayOptions::default() }
+    GatewayOptions {
+        definition_max_age,
+        calls_per_hour: settings.gateway_calls_per_hour,
+        forwarded_headers: settings.gateway_forwarded_headers.clone(),
+        ..GatewayOptions::default()
+    }
 }
 
 fn start_jobs(settings: &Settings, services: &Services, metrics: Metrics) -> Jobs {

@@ -17,6 +17,7 @@ use url::Url;
 use waypost_auth::client::document::availability::ClientDocumentsMode as ClientDocuments;
 use waypost_core::organization::SignUpPolicy;
 use waypost_core::seal::SecretText;
+use waypost_gateway::ForwardedHeaders;
 use waypost_mail::{MailUrl, Sender};
 use waypost_ops::ToolboxSwitch;
 use waypost_ops::retention::RetentionPeriods;
@@ -192,6 +193,8 @@ pub struct Settings {
     pub gateway_definition_max_age_seconds: u32,
     /// The number of calls of an agent through the gateway per hour and process; 0 for no limit.
     pub gateway_calls_per_hour: u32,
+    /// The headers of agents that the gateway forwards to remote servers.
+    pub gateway_forwarded_headers: ForwardedHeaders,
     /// Listen address for requests of other replicas.
     pub internal_listen: Option<SocketAddr>,
     /// The URL at which other replicas reach this one.
@@ -271,6 +274,7 @@ impl Default for Settings {
             gateway: true,
             gateway_definition_max_age_seconds: 30,
             gateway_calls_per_hour: 0,
+            gateway_forwarded_headers: ForwardedHeaders::default(),
             internal_listen: None,
             internal_url: None,
             listen_limit: 2_000,

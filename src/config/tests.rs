@@ -100,6 +100,15 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
+fn forwarded_headers_are_a_list_of_names() {
+    let settings = load("gateway_forwarded_headers = ['X-Tenant', 'x-request-id']", &[], &[]).unwrap();
+    assert_eq!(settings.gateway_forwarded_headers, "x-tenant,x-request-id".parse().unwrap());
+    assert_eq!(load("", &[], &[]).unwrap().gateway_forwarded_headers, waypost_gateway::ForwardedHeaders::default());
+    let error = load_error("", &[("WAYPOST_GATEWAY_FORWARDED_HEADERS", "X-Tenant,Authorization")], &[]);
+    insta::assert_snapshot!(error, @"invalid setting `gateway_forwarded_headers` (from environment variable WAYPOST_GATEWAY_FORWARDED_HEADERS): the header `authorization` is never forwarded");
+}
+
+#[test]
 fn proxies_are_addresses_or_networks() {
     let settings = load("", &[("WAYPOST_TRUSTED_PROXIES", "192.0.2.7, 10.1.2.3/8,2001:db8::/32")], &[]).unwrap();
     for (peer, trusted) in [

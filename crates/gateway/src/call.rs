@@ -94,6 +94,10 @@ impl Gateway {
         if let Err(error) = check_arguments(request, headers, &found.definition.definition) {
             return Ok(Opened::Rejected(error));
         }
+        let forwarded = match self.options.forwarded_headers.select(request, headers) {
+            Ok(forwarded) => forwarded,
+            Err(error) => return Ok(Opened::Rejected(error)),
+        };
         let instance = &found.server.instance;
         let state = match self.input_state(call, &instance.id) {
             Ok(Some(InputState::Parked(key))) => {
@@ -113,6 +117,7 @@ impl Gateway {
             definition: Some(&found.definition.definition),
             capabilities: call.capabilities,
             log_level: call.log_level,
+            headers: Some(&forwarded),
             ..ExchangeTarget::new(instance, &key)
         };
         record.begin_upstream();

@@ -5,7 +5,8 @@
 //! 2. Bytes are relayed: apart from names, request metadata and the members that differ between the eras of the protocol, a
 //!    message reaches the other side as it was sent. A message that two parsers could read differently reaches nobody.
 //! 3. Lists are answered from what is stored, and never wait for a server. A call waits for its own server only.
-//! 4. The token of the agent, and its other headers, are never sent to a server, except a valid trace context.
+//! 4. The token of the agent is never sent to a server. Its other headers are not either, except a valid trace context and, to
+//!    remote servers, the headers that the operator lists ([`ForwardedHeaders`]).
 //! 5. Every call has exactly one record, however it ends, and waits neither for the database nor for room in a queue.
 
 mod agent_call;
@@ -14,6 +15,7 @@ mod call;
 mod call_metrics;
 mod conversation;
 mod endpoint;
+mod forwarded_headers;
 mod freshness;
 mod headers;
 mod input_state;
@@ -42,6 +44,7 @@ use waypost_ops::tool_access::{self, AgentAccess, ToolAccessCache};
 
 use crate::agent_requests::AgentRequests;
 pub use crate::endpoint::MAX_BODY;
+pub use crate::forwarded_headers::ForwardedHeaders;
 use crate::freshness::Freshness;
 pub use crate::listen::TokenCheck;
 use crate::parked::ParkedCalls;
@@ -55,7 +58,7 @@ use crate::upstreams::Upstreams;
 pub const DEFINITION_MAX_AGE: Duration = Duration::from_secs(30);
 
 /// The settings of the gateway.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct GatewayOptions {
     /// The age of a server's list of definitions up to which it is not read again before a call. Zero reads it before every
     /// call.
@@ -64,11 +67,18 @@ pub struct GatewayOptions {
     pub access_max_age: Duration,
     /// The number of calls of an agent per hour in this process; 0 for no limit.
     pub calls_per_hour: u32,
+    /// The headers of agents that are forwarded to remote servers.
+    pub forwarded_headers: ForwardedHeaders,
 }
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { definition_max_age: DEFINITION_MAX_AGE, access_max_age: tool_access::MAX_AGE, calls_per_hour: 0 }
+        Self {
+            definition_max_age: DEFINITION_MAX_AGE,
+            access_max_age: tool_access::MAX_AGE,
+            calls_per_hour: 0,
+            forwarded_headers: ForwardedHeaders::default(),
+        }
     }
 }
 

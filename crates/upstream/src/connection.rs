@@ -114,7 +114,8 @@ impl Connection {
         let mut is_renewed = false;
         loop {
             let negotiated = self.negotiated();
-            let outgoing = Outgoing::new(core.next_id(), &call, &negotiated.wire, &core.meta)?;
+            let mut outgoing = Outgoing::new(core.next_id(), &call, &negotiated.wire, &core.meta)?;
+            outgoing.forward(&call.forwarded, &core.http.headers);
             match start(core, outgoing, &negotiated.wire).await {
                 Err(Error::SessionLost) if !is_renewed => {
                     is_renewed = true;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use http::{Request, header};
+use http::{HeaderMap, Request, header};
 use waypost_core::instance::{Backend, Instance};
 use waypost_core::{Code, Error, Result};
 use waypost_link::Body;
@@ -39,13 +39,17 @@ pub struct ExchangeTarget<'a> {
     pub capabilities: ClientCapabilities,
     /// The level of the log messages that a remote server with a handshake shall send.
     pub log_level: Option<LogLevel>,
+    /// Headers of the caller, which a remote server receives unless the connection has headers with these names. Others do not
+    /// receive them.
+    pub headers: Option<&'a HeaderMap>,
 }
 
 impl<'a> ExchangeTarget<'a> {
     /// Returns the target of a caller who answers no requests.
     #[must_use]
     pub fn new(instance: &'a Instance, key: &'a str) -> Self {
-        Self { instance, key, definition: None, capabilities: ClientCapabilities::default(), log_level: None }
+        let capabilities = ClientCapabilities::default();
+        Self { instance, key, definition: None, capabilities, log_level: None, headers: None }
     }
 }
 

@@ -74,7 +74,8 @@ impl RemoteExchange {
                     }
                     _ => HeaderMap::new(),
                 };
-                CallRequest { method, params: message.params.raw, headers, timeout: Some(timeout) }
+                let forwarded = target.headers.cloned().unwrap_or_default();
+                CallRequest { method, params: message.params.raw, headers, forwarded, timeout: Some(timeout) }
             };
             let mut opened = connection.call(call(&connection)).await;
             if opened.as_ref().is_err_and(is_unauthorized)

@@ -64,7 +64,7 @@ impl Core {
     /// Sends a notification or a response, and ignores the body of the HTTP response.
     pub(crate) async fn send(&self, wire: &Wire, body: Vec<u8>) -> Result<(), Error> {
         let response = match &self.sse {
-            Some(sse) => sse.post(self, wire, body, self.limits.of_response()).await?,
+            Some(sse) => sse.post(self, wire.headers(), body, self.limits.of_response()).await?,
             None => self.http.post(None, wire.headers(), body, self.limits.of_response()).await?,
         };
         self.check_status(wire, response).await

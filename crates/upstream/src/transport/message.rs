@@ -30,6 +30,9 @@ pub struct CallRequest<'a> {
     pub params: Option<&'a str>,
     /// Further headers, such as those that repeat arguments.
     pub headers: HeaderMap,
+    /// Headers of somebody else on whose behalf the request is sent. They replace neither a header of the connection
+    /// ([`ConnectionOptions::headers`](crate::ConnectionOptions)), nor one of the request or the protocol.
+    pub forwarded: HeaderMap,
     /// The timeout, if it is not that of the connection. `subscriptions/listen` has none.
     pub timeout: Option<Duration>,
 }
@@ -98,6 +101,16 @@ impl Outgoing {
         let is_cancellable = !wire.is_modern() && call.method != "initialize";
         let is_stream = call.method == "subscriptions/listen";
         Ok(Self { id, text: rewrite.finish(), headers, token, is_cancellable, is_stream, timeout: call.timeout })
+    }
+
+    /// Adds headers, except those that the connection or the request has.
+    pub(crate) fn forward(&mut self, forwarded: &HeaderMap, of_connection: &HeaderMap) {
+        for (name, value) in forwarded {
+            let is_of_protocol = name.as_str().starts_with("mcp-");
+            if !is_of_protocol && !of_connection.contains_key(name) && !self.headers.contains_key(name) {
+                self.headers.insert(name.clone(), value.clone());
+            }
+        }
     }
 
     /// Returns the limits of the response.

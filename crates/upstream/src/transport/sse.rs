@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -194,7 +194,8 @@ impl SseTransport {
     pub(crate) async fn open(&self, core: &Arc<Core>, outgoing: Outgoing, wire: &Wire) -> Result<SseExchange, Error> {
         let stream = self.stream()?;
         let limits = outgoing.limits(&core.limits);
-        let Outgoing { id, text, token, is_cancellable, .. } = outgoing;
+        let Outgoing { id, text, mut headers, token, is_cancellable, .. } = outgoing;
+        headers.extend(wire.headers());
         let (notifications, notification_receiver) = mpsc::channel(MAX_NOTIFICATIONS);
         let (response, response_receiver) = oneshot::channel();
         {
@@ -216,7 +217,7 @@ impl SseTransport {
             is_cancellable,
             is_done: false,
         };
-        let sent = self.post(core, wire, text, limits).await;
+        let sent = self.post(core, headers, text, limits).await;
         match sent {
             Ok(mut response) if response.status.is_success() => {
                 // The response to the request comes on the stream.
@@ -235,12 +236,12 @@ impl SseTransport {
     pub(crate) async fn post(
         &self,
         core: &Core,
-        wire: &Wire,
+        headers: HeaderMap,
         body: Vec<u8>,
         limits: StreamLimits,
     ) -> Result<StreamResponse, Error> {
         let stream = self.stream()?;
-        core.http.post(Some(&stream.endpoint), wire.headers(), body, limits).await
+        core.http.post(Some(&stream.endpoint), headers, body, limits).await
     }
 
     /// Returns the error of a response to a message, and closes the stream if the server does not know it.

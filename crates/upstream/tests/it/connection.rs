@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use waypost_mcp_wire::strict::{MessageKind, OwnedMessage};
@@ -159,6 +159,37 @@ async fn credentials_are_sent_with_every_request_and_replace_no_other_header() {
     assert!(received[2..].iter().all(|request| request.header("mcp-session-id") == Some("s-1")));
     assert_eq!(received[3].header("mcp-param-x"), Some("1"));
     assert_eq!(received.last().unwrap().method, Method::DELETE);
+}
+
+#[tokio::test]
+async fn forwarded_headers_replace_no_header_of_the_connection_the_protocol_or_the_request() {
+    for era in ERAS {
+        let server = serve(era, |request| (JSON, result(request, "{}")).into_response()).await;
+        let header = |name: &'static str, value: &str| (HeaderName::from_static(name), value.parse().unwrap());
+        let headers = HeaderMap::from_iter([header("x-secret", "own")]);
+        let connection = Connection::open(ConnectionOptions { headers, ..server.raw_options(era) }).await.unwrap();
+        let forwarded = HeaderMap::from_iter([
+            header("x-tenant", "acme"),
+            header("x-secret", "other"),
+            header("mcp-param-x", "other"),
+            header("mcp-protocol-version", "other"),
+            header("mcp-session-id", "other"),
+            header("accept", "other"),
+            header("content-type", "other"),
+        ]);
+        let headers = HeaderMap::from_iter([header("mcp-param-x", "1")]);
+        let request = CallRequest { headers, forwarded, ..call("tools/call", r#"{"name":"a"}"#) };
+        all(&mut connection.call(request).await.unwrap()).await.unwrap();
+        let received = server.received();
+        let (last, earlier) = received.split_last().unwrap();
+        assert_eq!((last.header("x-tenant"), last.header("x-secret")), (Some("acme"), Some("own")));
+        assert_eq!(last.header("mcp-param-x"), Some("1"));
+        assert!(last.headers.values().all(|value| value != "other"), "{:?}", last.headers);
+        assert!(earlier.iter().all(|request| request.header("x-tenant").is_none()));
+        // The next request has none of them.
+        all(&mut connection.call(call("x", "{}")).await.unwrap()).await.unwrap();
+        assert_eq!(server.received().pop().unwrap().header("x-tenant"), None);
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use waypost_upstream::{CallRequest, Connection, ConnectionOptions, Error, Protocol};
@@ -106,6 +106,20 @@ async fn requests_share_the_stream_and_receive_only_their_own_messages() {
     let find = |id: &str| answers.iter().find(|answer| answer["id"] == id).unwrap();
     assert_eq!((&find("p")["result"], &find("r")["error"]["code"]), (&json!({}), &json!(-32_601)));
     assert!(server.server.received().iter().skip(1).all(|request| request.path == "/messages"));
+}
+
+#[tokio::test]
+async fn forwarded_headers_are_sent_with_their_own_message_only() {
+    let server = SseServer::start("/messages", |request| Ok(vec![result(request, "{}")])).await;
+    let connection = server.open().await;
+    let mut forwarded = HeaderMap::new();
+    forwarded.insert("x-tenant", "acme".parse().unwrap());
+    let request = CallRequest { forwarded, ..call("x", "{}") };
+    all(&mut connection.call(request).await.unwrap()).await.unwrap();
+    all(&mut connection.call(call("y", "{}")).await.unwrap()).await.unwrap();
+    let received = server.server.received();
+    let with_header = received.iter().filter(|request| request.header("x-tenant") == Some("acme"));
+    assert_eq!(with_header.map(ReceivedRequest::rpc_method).collect::<Vec<_>>(), ["x"]);
 }
 
 #[tokio::test]

@@ -1,16 +1,18 @@
 //! Remote servers: an HTTP server of a test, connected by the REST API and used through the gateway.
 
 mod faults;
+mod forwarded_headers;
 mod server;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::response::IntoResponse;
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use waypost_gateway::GatewayOptions;
 use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
 use waypost_ops::instances::{self, advance_rotations};
 use waypost_ops::remote_checks;
@@ -21,6 +23,11 @@ use super::tool;
 use crate::app::Setup;
 use crate::console::instances::Api;
 
+async fn json_of(response: Response<Body>) -> Value {
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    serde_json::from_slice(&body).unwrap()
+}
+
 /// A product that may reach loopback, and an agent without grants.
 pub(super) struct Stage {
     pub(super) api: Api,
@@ -30,8 +37,15 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) async fn new() -> Self {
+        Self::with(|options| options).await
+    }
+
+    /// Returns a stage whose gateway has other options than those of tests.
+    async fn with(change: impl FnOnce(GatewayOptions) -> GatewayOptions) -> Self {
         let allow: Vec<Allowance> = vec!["127.0.0.0/8=tools".parse().unwrap()];
-        let api = Api::with(Setup { allow, ..Setup::default() }).await;
+        let setup = Setup::default();
+        let gateway = setup.gateway.map(change);
+        let api = Api::with(Setup { allow, gateway, ..setup }).await;
         let agent = api.post("/agents", json!({ "name": "ci" })).await.assert_status(201).json();
         let agent = agent["id"].as_str().unwrap().to_owned();
         let token = api.post(&format!("/agents/{agent}/tokens"), json!({ "name": "main" })).await.json();
@@ -87,14 +101,19 @@ impl Stage {
         self.api.post(&path, json!({ "name": "main" })).await.json()["token"].as_str().unwrap().to_owned()
     }
 
+    /// Sends a request with these headers.
+    async fn send(&self, method: Method, headers: &[(&str, &str)], text: String) -> Response<Body> {
+        let mut request = http::Request::builder().method(method).uri("/gateway/mcp").header("host", "localhost:8080");
+        request = request.header("content-type", "application/json");
+        request = request.header("authorization", format!("Bearer {}", self.token));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.api.app.send(request.body(text.into()).unwrap()).await
+    }
+
     async fn request(&self, text: String) -> Value {
-        let request =
-            http::Request::builder().method(Method::POST).uri("/gateway/mcp").header("host", "localhost:8080");
-        let request = request.header("content-type", "application/json");
-        let request = request.header("authorization", format!("Bearer {}", self.token)).header("x-own", "1");
-        let response = self.api.app.send(request.body(text.into()).unwrap()).await;
-        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
-        serde_json::from_slice(&body).unwrap()
+        json_of(self.send(Method::POST, &[("x-own", "1")], text).await).await
     }
 
     /// Reads what all servers list.
