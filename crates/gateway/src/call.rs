@@ -71,7 +71,7 @@ impl Gateway {
 
     /// Checks a call, and sends it to its server; with `input`, once more.
     pub(crate) async fn open(
-        &self,
+        self: &Arc<Self>,
         call: AgentCall<'_>,
         input: Option<&Input>,
         record: &mut CallRecord,
@@ -120,6 +120,7 @@ impl Gateway {
             headers: Some(&forwarded),
             ..ExchangeTarget::new(instance, &key)
         };
+        self.keep_stream(instance);
         record.begin_upstream();
         let exchange = tokio::time::timeout(TIMEOUT + REPORT_TIME, self.exchange(target, message, &found));
         let exchange = exchange.await.unwrap_or_else(|_| Err(late()));

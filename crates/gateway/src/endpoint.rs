@@ -23,6 +23,7 @@ use waypost_ops::tool_access::AgentAccess;
 use waypost_ops::visibility::View;
 
 use crate::agent_call::AgentCall;
+use crate::listen::Opening;
 use crate::record::CallRecord;
 use crate::session::Session;
 use crate::{Gateway, GatewayAddress, TokenCheck, headers, listen, lists, reply};
@@ -102,7 +103,7 @@ impl Gateway {
 
     /// Answers GET and DELETE, which only the revisions with a handshake have.
     async fn handle_stream(
-        &self,
+        self: &Arc<Self>,
         caller: &ResolvedAgent,
         address: &GatewayAddress,
         is_valid: TokenCheck,
@@ -116,12 +117,13 @@ impl Gateway {
         let session = self.sessions.find(keyring, &caller.agent.id, address, (&parts.headers, self.cx.now()));
         match session {
             None => unknown_session(),
-            Some(_) if is_stream => {
-                let opened = self.listen(caller, address, is_valid, None).await;
+            Some(session) if is_stream => {
+                let opened = self.listen((caller, address), is_valid, Opening::Get(session.as_ref())).await;
                 opened.unwrap_or_else(|error| unavailable(&error))
             }
             Some(Some(session)) => {
                 self.sessions.end(&session);
+                self.session_subscriptions.end(&session);
                 StatusCode::NO_CONTENT.into_response()
             }
             Some(None) => {
@@ -190,7 +192,10 @@ impl Gateway {
             return self.call(call, text, record).await;
         }
         if is_modern && method == listen::METHOD {
-            return Box::pin(self.listen(caller, address, is_valid, Some(request))).await;
+            return Box::pin(self.listen((caller, address), is_valid, Opening::Listen(request))).await;
+        }
+        if !is_modern && matches!(method, "resources/subscribe" | "resources/unsubscribe") {
+            return Box::pin(self.change_subscription(call)).await;
         }
         let access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         let tool_set = address.tool_set(&access).ok_or_else(|| Error::not_found("tool set"))?;
@@ -204,14 +209,14 @@ impl Gateway {
         }
         Ok(match (method, is_modern) {
             ("initialize", false) => {
-                let mut response = reply::result(request, lists::initialize(view, request));
+                let mut response = reply::result(request, lists::initialize(view, request, self.can_subscribe(view)));
                 let session = Session::new(address, request, &self.cx);
                 let id = session.seal(self.ops.keyring()?, &caller.agent.id, &self.cx)?;
                 response.headers_mut().insert(SESSION_HEADER, id);
                 response
             }
             ("ping", false) => reply::result(request, json!({})),
-            ("server/discover", true) => reply::result(request, lists::discover(view)),
+            ("server/discover", true) => reply::result(request, lists::discover(view, self.can_subscribe(view))),
             ("logging/setLevel", false) if call.session.is_some() => self.set_log_level(call),
             _ => {
                 let text = methods::not_found(method, is_modern);

@@ -1,29 +1,36 @@
-//! Checks that a server still lists what was approved, before it is called.
+//! Checks that a server still lists what was approved: before it is called, and soon after it has announced a change.
 //!
-//! A server is read by one call at a time, and the others use the result: there is one check per server, not one per call.
+//! A server is read by one call at a time, and the others use the result: there is one check per server, not one per call. A
+//! server that announces changes all the time causes at most one check in [`ANNOUNCED_INTERVAL`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashlink::LruCache;
 use tokio::time::Instant;
-use waypost_core::id::InstanceId;
+use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::instance::Instance;
 use waypost_core::{Error, Result};
+use waypost_ops::instances::remote_stream::find_running;
 use waypost_ops::tool_definitions::{fetch, observe};
 
 use crate::Gateway;
 
 /// The time for which the failure of a check applies to other calls: they do not wait for a dead server one after another.
 const FAILURE_AGE: Duration = Duration::from_secs(1);
-
+/// The shortest time for which a server can let its list be valid (`ttlMs` of 2026-07-28). Otherwise, one that declares 0 would
+/// be read before every call, against the setting.
+const MIN_TTL: Duration = Duration::from_secs(5);
+/// The time between the beginnings of two checks that a server causes by announcing changes: as short as a changed definition
+/// may stay unnoticed, and long enough that such a server costs no more than one that is called all the time.
+const ANNOUNCED_INTERVAL: Duration = Duration::from_secs(5);
 /// The maximum number of servers whose last check is remembered. The check of another one is repeated.
 const SERVERS: usize = 10_000;
 
 /// The last check of each server.
 #[derive(Debug)]
 pub(crate) struct Freshness {
-    servers: Mutex<LruCache<InstanceId, Arc<tokio::sync::Mutex<LastCheck>>>>,
+    servers: Mutex<LruCache<InstanceId, Arc<Server>>>,
 }
 
 impl Default for Freshness {
@@ -33,13 +40,30 @@ impl Default for Freshness {
 }
 
 #[derive(Debug, Default)]
+struct Server {
+    /// Held during a check.
+    last: tokio::sync::Mutex<LastCheck>,
+    announced: Mutex<Announced>,
+}
+
+#[derive(Debug, Default)]
 struct LastCheck {
-    succeeded: Option<Instant>,
+    /// When the last check began, if it succeeded, and the time for which the server says that its list is valid.
+    succeeded: Option<(Instant, Option<Duration>)>,
     failed: Option<(Instant, Error)>,
 }
 
+/// The checks that the server causes.
+#[derive(Debug, Default)]
+struct Announced {
+    /// Whether a check follows, which has not begun.
+    is_scheduled: bool,
+    /// When the last one began.
+    begun: Option<Instant>,
+}
+
 impl Freshness {
-    fn server(&self, instance: &InstanceId) -> Arc<tokio::sync::Mutex<LastCheck>> {
+    fn server(&self, instance: &InstanceId) -> Arc<Server> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = servers.get(instance) {
             return Arc::clone(server);
@@ -50,6 +74,32 @@ impl Freshness {
     }
 }
 
+impl Server {
+    fn announced(&self) -> MutexGuard<'_, Announced> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Announced {
+    /// Schedules a check. Returns the time until it; `None` if one is scheduled already.
+    fn schedule(&mut self) -> Option<Duration> {
+        if std::mem::replace(&mut self.is_scheduled, true) {
+            return None;
+        }
+        Some(self.begun.map_or(Duration::ZERO, |begun| ANNOUNCED_INTERVAL.saturating_sub(begun.elapsed())))
+    }
+
+    /// Records that the scheduled check begins. What is announced from now on needs another one.
+    fn begin(&mut self) {
+        *self = Self { is_scheduled: false, begun: Some(Instant::now()) };
+    }
+}
+
+/// Returns the age up to which a list is valid: the earlier of the setting and of what the server declares.
+fn max_age(setting: Duration, ttl: Option<Duration>) -> Duration {
+    ttl.map_or(setting, |ttl| setting.min(ttl.max(MIN_TTL)))
+}
+
 impl Gateway {
     /// Reads what the server of an instance lists, unless it was read within the maximum age. Returns whether something has
     /// changed, so that access must be read again.
@@ -57,12 +107,49 @@ impl Gateway {
     /// # Errors
     /// Those of [`fetch`].
     pub(crate) async fn check_definitions(&self, instance: &Instance) -> Result<bool> {
-        let max_age = self.options.definition_max_age;
+        self.check_older(instance, self.options.definition_max_age).await
+    }
+
+    /// Checks the definitions of a server soon, because it has announced that a list has changed.
+    pub(crate) fn announce_change(self: &Arc<Self>, organization: &OrganizationId, instance: &InstanceId) {
+        let server = self.freshness.server(instance);
+        let Some(delay) = server.announced().schedule() else { return };
+        let (gateway, stop) = (Arc::downgrade(self), self.stop.clone());
+        let (organization, instance) = (organization.clone(), instance.clone());
+        waypost_jobs::spawn("gateway-announced-check", async move {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+            server.announced().begin();
+            let Some(gateway) = gateway.upgrade() else { return };
+            if let Err(error) = gateway.check_announced(&organization, &instance).await {
+                tracing::debug!(%instance, %error, "failed to check definitions after a change was announced");
+            }
+        });
+    }
+
+    async fn check_announced(&self, organization: &OrganizationId, instance: &InstanceId) -> Result<()> {
+        let Some(instance) = find_running(&self.ops, organization, instance).await? else { return Ok(()) };
+        let mut attempt = self.upstreams.enter(&instance.id).await?;
+        match self.check_older(&instance, Duration::ZERO).await {
+            Ok(_) => {
+                attempt.record_success();
+                Ok(())
+            }
+            Err(error) => {
+                attempt.record_failure(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn check_older(&self, instance: &Instance, setting: Duration) -> Result<bool> {
         let arrived = Instant::now();
         let server = self.freshness.server(&instance.id);
-        let mut last = server.lock().await;
+        let mut last = server.last.lock().await;
         // With a maximum age of zero, a check that began after this call arrived is sufficient.
-        let is_fresh = |at: Instant| at >= arrived || at.elapsed() < max_age;
+        let is_fresh = |(at, ttl): (Instant, _)| at >= arrived || at.elapsed() < max_age(setting, ttl);
         if last.succeeded.is_some_and(is_fresh) {
             return Ok(false);
         }
@@ -72,18 +159,53 @@ impl Gateway {
         }
         let begun = Instant::now();
         // Most calls come no further, so the rest is not part of their futures.
-        let listed = match Box::pin(fetch(&self.ops, instance)).await {
-            Ok(listed) => listed,
+        let listing = match Box::pin(fetch(&self.ops, instance)).await {
+            Ok(listing) => listing,
             Err(error) => {
-                last.failed = Some((Instant::now(), error.without_cause()));
+                // The next call checks again, also if the announced change was not read.
+                *last = LastCheck { succeeded: None, failed: Some((Instant::now(), error.without_cause())) };
                 return Err(error);
             }
         };
-        let observation = Box::pin(observe(&self.cx, &self.ops, instance, &listed)).await?;
-        *last = LastCheck { succeeded: Some(begun), failed: None };
+        let observation = Box::pin(observe(&self.cx, &self.ops, instance, &listing.definitions)).await?;
+        *last = LastCheck { succeeded: Some((begun, listing.ttl)), failed: None };
         if observation.is_changed {
             self.access.evict(&instance.organization_id);
         }
         Ok(observation.is_changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_valid_until_the_earlier_of_the_setting_and_its_time_to_live() {
+        let seconds = Duration::from_secs;
+        for (setting, ttl, expected) in [
+            (30, None, 30),
+            (30, Some(60), 30),
+            (30, Some(10), 10),
+            (30, Some(0), 5),
+            (3, Some(0), 3),
+            (0, Some(60), 0),
+        ] {
+            assert_eq!(max_age(seconds(setting), ttl.map(seconds)), seconds(expected), "{setting} {ttl:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_announces_changes_all_the_time_is_checked_once_per_interval() {
+        let mut announced = Announced::default();
+        assert_eq!(announced.schedule(), Some(Duration::ZERO), "the first one is checked at once");
+        assert_eq!(announced.schedule(), None, "the check that follows is sufficient");
+        announced.begin();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(announced.schedule(), Some(Duration::from_secs(3)), "the change may be newer than the check");
+        assert_eq!(announced.schedule(), None);
+        announced.begin();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(announced.schedule(), Some(Duration::ZERO));
     }
 }

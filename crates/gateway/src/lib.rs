@@ -26,8 +26,12 @@ mod quota;
 mod record;
 mod relay;
 mod reply;
+mod server_stream;
 mod session;
+mod session_subscriptions;
 mod slots;
+mod subscribe;
+mod subscriptions;
 mod trace;
 mod upstreams;
 
@@ -50,8 +54,11 @@ pub use crate::listen::TokenCheck;
 use crate::parked::ParkedCalls;
 use crate::quota::CallQuota;
 use crate::record::CallRecorder;
+use crate::server_stream::ServerStreams;
 use crate::session::Sessions;
+use crate::session_subscriptions::SessionSubscriptions;
 use crate::slots::Slots;
+use crate::subscriptions::Subscriptions;
 use crate::upstreams::Upstreams;
 
 /// The default of [`GatewayOptions::definition_max_age`].
@@ -101,6 +108,9 @@ pub struct Gateway {
     access: Arc<ToolAccessCache>,
     freshness: Freshness,
     sessions: Sessions,
+    session_subscriptions: SessionSubscriptions,
+    subscriptions: Subscriptions,
+    server_streams: ServerStreams,
     agent_requests: AgentRequests,
     parked: ParkedCalls,
     calls: Slots,
@@ -141,6 +151,9 @@ impl Gateway {
             options,
             freshness: Freshness::default(),
             sessions: Sessions::default(),
+            session_subscriptions: SessionSubscriptions::default(),
+            subscriptions: Subscriptions::default(),
+            server_streams: ServerStreams::default(),
             agent_requests: AgentRequests::default(),
             parked: ParkedCalls::default(),
             calls: Slots::for_calls(),

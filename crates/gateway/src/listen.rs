@@ -1,10 +1,11 @@
-//! Streams that tell agents when what they see has changed: GET of the revisions with a handshake ("Listening for Messages
+//! Streams that tell agents when what they see, or a resource to which they are subscribed, has changed: GET of the revisions with a handshake ("Listening for Messages
 //! from the Server"), and `subscriptions/listen` of 2026-07-28 ("Subscriptions").
 //!
 //! A stream compares digests of what the agent sees. What it compares comes from the cache of access, which asks the database
 //! once per organisation, not once per stream. The agent is checked again before it is told anything, and every
 //! [`CHECK_INTERVAL`].
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use waypost_core::caller::Ctx;
+use waypost_core::id::InstanceId;
 use waypost_core::tool_definition::DefinitionKind;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::strict::Message;
@@ -27,7 +29,11 @@ use waypost_ops::agent_tokens::ResolvedAgent;
 use waypost_ops::tool_access::{AgentAccess, ToolAccessCache};
 use waypost_ops::visibility::View;
 
-use crate::slots::Slot;
+use crate::session::Session;
+use crate::session_subscriptions::SessionUse;
+use crate::slots::{MAX_SUBSCRIPTIONS, Slot};
+use crate::subscribe::MAX_URI;
+use crate::subscriptions::{Mailbox, Subscription};
 use crate::{Gateway, GatewayAddress, reply};
 
 /// The method that opens a stream (2026-07-28).
@@ -100,31 +106,72 @@ struct Listener {
     filter: Filter,
     seen: Seen,
     checked_at: Instant,
+    resources: Resources,
     _slot: Slot,
 }
 
+/// How a stream is opened.
+#[derive(Clone, Copy)]
+pub(crate) enum Opening<'a> {
+    /// With GET, in a session if there is one.
+    Get(Option<&'a Session>),
+    /// With this request of 2026-07-28.
+    Listen(&'a Message<'a>),
+}
+
+/// The resources to which a stream is subscribed.
+struct Resources {
+    mailbox: Arc<Mailbox>,
+    /// The subscriptions of the stream itself (2026-07-28).
+    own: Vec<Subscription>,
+    /// Those of its session are used as long as the stream exists.
+    _session: Option<SessionUse>,
+}
+
+/// What a request asks for.
+struct Wanted {
+    filter: Filter,
+    /// The URIs of resources, without duplicates.
+    uris: Vec<String>,
+}
+
 impl Gateway {
-    /// Opens a stream: for `request`, or for GET. Returns `None` if the address is not the agent's.
+    /// Opens a stream.
     ///
     /// # Errors
-    /// `not_found` or `unavailable` as for [`ToolAccessCache::find`].
+    /// `not_found` or `unavailable` as for [`ToolAccessCache::find`]; `not_found` if the address is not the agent's;
+    /// `rate_limited` if there are too many subscriptions.
     pub(crate) async fn listen(
-        &self,
-        caller: &ResolvedAgent,
-        address: &GatewayAddress,
+        self: &Arc<Self>,
+        (caller, address): (&ResolvedAgent, &GatewayAddress),
         is_valid: TokenCheck,
-        request: Option<&Message<'_>>,
+        opening: Opening<'_>,
     ) -> Result<Response> {
-        let filter = match request.map(|request| request.params.notifications.map(parse_filter)) {
-            None => Filter { tools: true, prompts: true, resources: true },
-            Some(Some(Some(filter))) => filter,
+        let (request, session) = match opening {
+            Opening::Get(session) => (None, session),
+            Opening::Listen(request) => (Some(request), None),
+        };
+        let wanted = match request.map(|request| request.params.notifications.map(Wanted::parse)) {
+            None => Wanted { filter: Filter { tools: true, prompts: true, resources: true }, uris: Vec::new() },
+            Some(Some(Some(wanted))) => wanted,
             Some(_) => {
-                let text = "Invalid params: `notifications` is missing or malformed.";
+                let text = format!(
+                    "Invalid params: `notifications` is missing or malformed. It can name up to {MAX_SUBSCRIPTIONS} \
+                     resources, each with a URI of at most {MAX_URI} bytes."
+                );
                 let error = JsonRpcError::new(INVALID_PARAMS, text, request.and_then(Message::id));
                 return Ok(reply::rejection(&error, true));
             }
         };
         let Some(slot) = self.streams.acquire(&caller.agent.id) else { return Ok(reply::too_many_streams(request)) };
+        if let Some(request) = request.filter(|_| !wanted.uris.is_empty())
+            && let Err(wait) = self.quota.check(&caller.agent.id)
+        {
+            return Ok(reply::quota_exceeded(request, wait));
+        }
+        let session = session.map(|session| self.session_subscriptions.enter(session));
+        let mailbox = session.as_ref().map(|session| Arc::clone(session.mailbox())).unwrap_or_default();
+        let own = self.subscribe_all((caller, address), &wanted.uris, &mailbox).await?;
         let access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         let tool_set = address.tool_set(&access).ok_or_else(|| Error::not_found("tool set"))?;
         let seen = Seen::new(View::new(&access, tool_set, self.cx.now()));
@@ -136,10 +183,11 @@ impl Gateway {
             is_valid,
             stop: self.stop.clone(),
             raw_id: request.and_then(|request| request.raw_id).map(str::to_owned),
-            filter,
+            filter: wanted.filter,
             seen,
             looked_at: access,
             checked_at: Instant::now(),
+            resources: Resources { mailbox, own, _session: session },
             _slot: slot,
         };
         let first = listener.opening();
@@ -167,9 +215,12 @@ impl Listener {
         let accepted =
             [("toolsListChanged", tools), ("promptsListChanged", prompts), ("resourcesListChanged", resources)];
         let accepted = accepted.into_iter().filter(|(_, is_accepted)| *is_accepted);
-        let accepted: Value =
+        let mut accepted: Value =
             accepted.map(|(name, _)| (name.to_owned(), Value::Bool(true))).collect::<serde_json::Map<_, _>>().into();
-        self.notification("notifications/subscriptions/acknowledged", Some(accepted))
+        if !self.resources.own.is_empty() {
+            accepted["resourceSubscriptions"] = self.resources.own.iter().map(Subscription::public).collect();
+        }
+        self.notification("notifications/subscriptions/acknowledged", Some(("notifications", accepted)))
     }
 
     /// Returns the last bytes: the result of the request.
@@ -180,11 +231,9 @@ impl Listener {
         Some(reply::event(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).as_bytes()))
     }
 
-    fn notification(&self, method: &str, notifications: Option<Value>) -> Bytes {
+    fn notification(&self, method: &str, member: Option<(&str, Value)>) -> Bytes {
         let mut params = serde_json::Map::new();
-        if let Some(notifications) = notifications {
-            params.insert("notifications".to_owned(), notifications);
-        }
+        params.extend(member.map(|(name, value)| (name.to_owned(), value)));
         // Other notations of the same ID are kept.
         if let Some(id) = self.raw_id.as_ref().and_then(|id| serde_json::from_str::<Value>(id).ok()) {
             params.insert("_meta".to_owned(), json!({ SUBSCRIPTION_ID: id }));
@@ -212,7 +261,7 @@ impl Listener {
                 // Looks again at the next time.
                 Err(_) => continue,
             };
-            if seen == self.seen && !is_due {
+            if seen == self.seen && !is_due && self.resources.mailbox.is_empty() {
                 continue;
             }
             match (self.is_valid)().await {
@@ -220,8 +269,9 @@ impl Listener {
                 Ok(false) => return None,
                 Err(_) => continue,
             }
-            let changes: Vec<u8> =
+            let mut changes: Vec<u8> =
                 seen.changes(self.seen, self.filter).flat_map(|method| self.notification(method, None)).collect();
+            changes.extend(self.updates());
             self.seen = seen;
             if !changes.is_empty() {
                 return Some(changes.into());
@@ -230,6 +280,20 @@ impl Listener {
                 return Some(Bytes::from_static(b": idle\n\n"));
             }
         }
+    }
+
+    /// Returns the notifications about the resources that have changed, if the agent may still read them.
+    fn updates(&self) -> Vec<u8> {
+        let Some(tool_set) = self.address.tool_set(&self.looked_at) else { return Vec::new() };
+        let view = View::new(&self.looked_at, tool_set, self.cx.now());
+        let changed = self.resources.mailbox.take();
+        let is_allowed = |(instance, uri): &(InstanceId, String)| {
+            view.find_resource(uri).is_some_and(|found| found.server.instance.id == *instance)
+        };
+        let allowed = changed.into_iter().filter(is_allowed);
+        let notification =
+            |(_, uri)| self.notification("notifications/resources/updated", Some(("uri", Value::String(uri))));
+        allowed.flat_map(notification).collect()
     }
 
     /// Returns what the agent sees at present; `None` if the address is not the agent's. If nothing was loaded since the last
@@ -248,15 +312,22 @@ impl Listener {
     }
 }
 
-/// Reads the filter of a request. Changes of single resources are not announced.
-fn parse_filter(raw: &str) -> Option<Filter> {
-    let filter: Value = serde_json::from_str(raw).ok()?;
-    let filter = filter.as_object()?;
-    let is_set =
-        |name: &str| filter.get(name).is_none_or(Value::is_boolean).then(|| filter.get(name) == Some(&json!(true)));
-    Some(Filter {
-        tools: is_set("toolsListChanged")?,
-        prompts: is_set("promptsListChanged")?,
-        resources: is_set("resourcesListChanged")?,
-    })
+impl Wanted {
+    /// Reads the filter of a request.
+    fn parse(raw: &str) -> Option<Self> {
+        let filter: Value = serde_json::from_str(raw).ok()?;
+        let filter = filter.as_object()?;
+        let is_set =
+            |name: &str| filter.get(name).is_none_or(Value::is_boolean).then(|| filter.get(name) == Some(&json!(true)));
+        let uris = match filter.get("resourceSubscriptions") {
+            None => Vec::new(),
+            Some(uris) => uris.as_array().filter(|uris| uris.len() <= MAX_SUBSCRIPTIONS)?.clone(),
+        };
+        let uris: Option<Vec<String>> = uris.iter().map(|uri| uri.as_str().map(str::to_owned)).collect();
+        let mut uris = uris.filter(|uris| uris.iter().all(|uri| uri.len() <= MAX_URI))?;
+        let mut known = HashSet::new();
+        uris.retain(|uri| known.insert(uri.clone()));
+        let (tools, prompts) = (is_set("toolsListChanged")?, is_set("promptsListChanged")?);
+        Some(Self { filter: Filter { tools, prompts, resources: is_set("resourcesListChanged")? }, uris })
+    }
 }

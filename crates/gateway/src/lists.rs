@@ -56,22 +56,22 @@ pub(crate) fn list(view: View<'_>, kind: DefinitionKind, member: &str, is_modern
     members
 }
 
-/// Returns the result of `initialize`.
-pub(crate) fn initialize(view: View<'_>, request: &Message<'_>) -> Value {
+/// Returns the result of `initialize`. `can_subscribe` is whether changes of single resources can be announced.
+pub(crate) fn initialize(view: View<'_>, request: &Message<'_>, can_subscribe: bool) -> Value {
     let requested = text_of(request.params.protocol_version).unwrap_or_default();
     json!({
         "protocolVersion": negotiate(&requested),
-        "capabilities": capabilities(),
+        "capabilities": capabilities(can_subscribe),
         "serverInfo": server_info(),
         "instructions": instructions(view),
     })
 }
 
-/// Returns the result of `server/discover`.
-pub(crate) fn discover(view: View<'_>) -> Value {
+/// Returns the result of `server/discover`, like [`initialize`].
+pub(crate) fn discover(view: View<'_>, can_subscribe: bool) -> Value {
     json!({
         "supportedVersions": [MODERN],
-        "capabilities": capabilities(),
+        "capabilities": capabilities(can_subscribe),
         "instructions": instructions(view),
         "ttlMs": TTL_MS,
         "cacheScope": "private",
@@ -79,9 +79,13 @@ pub(crate) fn discover(view: View<'_>) -> Value {
 }
 
 /// Completions are relayed to the server of the prompt or template.
-fn capabilities() -> Value {
+fn capabilities(can_subscribe: bool) -> Value {
     let list = json!({ "listChanged": true });
-    json!({ "tools": list, "prompts": list, "resources": list, "completions": {}, "logging": {} })
+    let mut resources = list.clone();
+    if can_subscribe {
+        resources["subscribe"] = true.into();
+    }
+    json!({ "tools": list, "prompts": list, "resources": resources, "completions": {}, "logging": {} })
 }
 
 /// Returns the gateway's own instructions, followed by those of the servers that an admin has approved.

@@ -25,7 +25,7 @@ use futures::future::select_all;
 use futures::stream;
 use http::StatusCode;
 use tokio::time::Instant;
-use waypost_core::id::InstanceId;
+use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::input_requests::InputRequest;
@@ -54,6 +54,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Relays the messages of a call.
 pub(crate) struct Relay {
     gateway: Arc<Gateway>,
+    organization: OrganizationId,
     instance: InstanceId,
     messages: Messages,
     responder: Option<Responder>,
@@ -116,6 +117,7 @@ impl Relay {
         let asking = Asking::new((call, text), &instance);
         Self {
             gateway: Arc::clone(gateway),
+            organization: call.caller.organization_id.clone(),
             instance,
             responder,
             messages,
@@ -277,6 +279,10 @@ impl Relay {
     }
 
     fn relay_notification(&mut self, notification: &Message<'_>, text: &Bytes) -> Option<Bytes> {
+        // Agents are told on their own streams, and only about what they see.
+        if self.gateway.receive_announcement(&self.organization, &self.instance, notification) {
+            return None;
+        }
         if notification.method.as_deref() != Some("notifications/cancelled") {
             return self.log_filter.accepts(notification).then(|| self.event(text));
         }

@@ -62,7 +62,7 @@ pub(crate) fn rejection(error: &JsonRpcError, is_modern: bool) -> Response {
 pub(crate) fn unknown(request: &Message<'_>) -> JsonRpcError {
     let what = match request.method.as_deref() {
         Some("prompts/get") => "Unknown prompt",
-        Some("resources/read") => "Unknown resource",
+        Some("resources/read" | "resources/subscribe") => "Unknown resource",
         Some("completion/complete") => "Unknown prompt or resource",
         _ => "Unknown tool",
     };

@@ -12,6 +12,10 @@ pub(crate) const MAX_STREAMS: usize = 20;
 /// The maximum number of streams of all agents in this process.
 const MAX_STREAMS_IN_TOTAL: usize = 5_000;
 
+/// The maximum number of subscriptions to resources of an agent in this process.
+pub(crate) const MAX_SUBSCRIPTIONS: usize = 100;
+/// The maximum number of subscriptions of all agents in this process.
+const MAX_SUBSCRIPTIONS_IN_TOTAL: usize = 10_000;
 /// The maximum number of parked calls of all agents in this process.
 const MAX_PARKED_IN_TOTAL: usize = 1_000;
 
@@ -53,6 +57,11 @@ impl Slots {
     /// Creates the limit of parked calls.
     pub(crate) fn for_parked_calls() -> Self {
         Self::new(MAX_CALLS, MAX_PARKED_IN_TOTAL)
+    }
+
+    /// Creates the limit of subscriptions to resources.
+    pub(crate) fn for_subscriptions() -> Self {
+        Self::new(MAX_SUBSCRIPTIONS, MAX_SUBSCRIPTIONS_IN_TOTAL)
     }
 
     fn new(per_agent: usize, total: usize) -> Self {

@@ -64,7 +64,7 @@ async fn check(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Instance
 /// Connects to a server, and stores what it lists.
 async fn connect(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<()> {
     let listed = within(CONNECT_TIMEOUT, fetch(ops, instance)).await?;
-    observe(cx, ops, instance, &listed).await?;
+    observe(cx, ops, instance, &listed.definitions).await?;
     Ok(())
 }
 

@@ -167,6 +167,14 @@ impl RemoteServers {
         self.connect(ops, instance, capabilities).await.map(Some)
     }
 
+    /// Returns the open connection to the server of an instance on which callers have no capabilities, without connecting. `None`
+    /// if there is none, or somebody is connecting.
+    pub(crate) fn find_open(&self, instance: &InstanceId) -> Option<Connection> {
+        let state = self.0.get(&(instance.clone(), ClientCapabilities::default()))?;
+        let state = state.try_lock().ok()?;
+        state.open.as_ref().map(|open| open.connection.clone())
+    }
+
     /// Drops the connection of an instance with these capabilities, so that the next call connects again.
     pub(crate) fn forget(&self, instance: &InstanceId, capabilities: ClientCapabilities) {
         self.0.invalidate(&(instance.clone(), capabilities));

@@ -179,7 +179,7 @@ pub async fn refresh(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &In
     let instance = found.ok_or_else(|| Error::not_found("instance"))?;
     check_answered(&instance)?;
     let listed = fetch(ops, &instance).await?;
-    observe(cx, ops, &instance, &listed).await
+    observe(cx, ops, &instance, &listed.definitions).await
 }
 
 /// Approves exactly the definition with this digest, also for the other instances of the same catalogue version that list

@@ -1,6 +1,7 @@
 //! The raw connection to one server.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use waypost_mcp_wire::log_level::LogLevel;
@@ -28,6 +29,8 @@ struct Inner {
     negotiated: RwLock<Arc<Negotiated>>,
     /// Held while a session is replaced.
     renewing: tokio::sync::Mutex<()>,
+    /// How often the session was replaced.
+    renewals: AtomicU64,
 }
 
 impl fmt::Debug for Connection {
@@ -77,7 +80,8 @@ impl Connection {
 
     fn new(core: Arc<Core>, negotiated: Negotiated) -> Self {
         let negotiated = RwLock::new(Arc::new(negotiated));
-        Self(Arc::new(Inner { core, negotiated, renewing: tokio::sync::Mutex::default() }))
+        let (renewing, renewals) = (tokio::sync::Mutex::default(), AtomicU64::new(0));
+        Self(Arc::new(Inner { core, negotiated, renewing, renewals }))
     }
 
     /// Whether `other` is a clone of this connection.
@@ -90,6 +94,13 @@ impl Connection {
     #[must_use]
     pub fn server(&self) -> Server {
         self.negotiated().server.clone()
+    }
+
+    /// Returns how often the session was replaced. What belonged to an earlier one, such as its stream and its subscriptions,
+    /// has ended.
+    #[must_use]
+    pub fn renewals(&self) -> u64 {
+        self.0.renewals.load(Ordering::Relaxed)
     }
 
     /// Whether the server uses 2026-07-28.
@@ -250,6 +261,7 @@ impl Connection {
         }
         let negotiated = initialize(core).await?;
         *self.0.negotiated.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(negotiated);
+        self.0.renewals.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 

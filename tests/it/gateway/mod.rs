@@ -1,6 +1,7 @@
 //! The gateway, over the link to a toolbox whose daemon answers for a server.
 
 mod access;
+mod announcements;
 mod calls;
 mod initial_access;
 mod listen;

@@ -168,6 +168,7 @@ impl Call<'_> {
     }
 
     /// Passes the JSON text of each item of a list to `add`. `left` is the number of bytes that the server may still send.
+    /// Returns the time for which the list may be cached, the shortest one of its pages, if the server declares it.
     ///
     /// # Errors
     /// Those of [`Call::request`] and of `add`; `tool_server_error` if the answer is not a list, or has too many pages.
@@ -176,20 +177,22 @@ impl Call<'_> {
         kind: DefinitionKind,
         left: &mut usize,
         mut add: impl FnMut(&str) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Option<Duration>> {
         let method = match kind {
             DefinitionKind::Tool => "tools/list",
             DefinitionKind::Prompt => "prompts/list",
             DefinitionKind::Resource => "resources/list",
             DefinitionKind::ResourceTemplate => "resources/templates/list",
-            DefinitionKind::Instructions => return Ok(()),
+            DefinitionKind::Instructions => return Ok(None),
         };
         let mut cursor: Option<String> = None;
+        let mut shortest = None;
         for _ in 0..MAX_PAGES {
             let params = cursor.map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
             let result = self.request(method, &params, *left).await?;
             *left = left.saturating_sub(result.get().len());
             let members = ResultMembers::parse(result.get()).ok_or_else(not_mcp)?;
+            shortest = shorter(shortest, time_to_live(&members));
             let items = match kind {
                 DefinitionKind::Tool => members.tools,
                 DefinitionKind::Prompt => members.prompts,
@@ -201,7 +204,7 @@ impl Call<'_> {
             items.into_iter().try_for_each(&mut add)?;
             cursor = text_of(members.next_cursor).map(Cow::into_owned);
             if cursor.is_none() {
-                return Ok(());
+                return Ok(shortest);
             }
         }
         Err(too_large(&format!("The server's answer to `{method}` has more than {MAX_PAGES} pages.")))
@@ -218,6 +221,17 @@ impl Call<'_> {
         let exchange = Exchange::open(self.ops, target, message.into(), (TIMEOUT, limit)).await?;
         parse_response(&read_response(exchange).await?)
     }
+}
+
+/// Returns the time for which a result may be cached (`ttlMs` of 2026-07-28, "Caching"); `None` if it does not say, or not in
+/// whole milliseconds.
+pub(crate) fn time_to_live(result: &ResultMembers<'_>) -> Option<Duration> {
+    result.ttl_ms?.parse().ok().map(Duration::from_millis)
+}
+
+/// Returns the shorter of two times, if there is one.
+pub(crate) fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
 }
 
 /// Reads messages until the first that is a response.

@@ -15,6 +15,7 @@ pub mod logs;
 mod placement;
 pub mod remote;
 mod remote_exchange;
+pub mod remote_stream;
 mod removal;
 pub(crate) mod requests;
 mod rotation;

@@ -1,5 +1,7 @@
 //! Reads what the server of an instance lists.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -13,7 +15,7 @@ use waypost_mcp_wire::strict::ResultMembers;
 
 use super::Listed;
 use crate::Ops;
-use crate::instances::call::{Call, LIST_KEY, MAX_RESPONSE_BYTES, TIMEOUT, not_mcp};
+use crate::instances::call::{Call, LIST_KEY, MAX_RESPONSE_BYTES, TIMEOUT, not_mcp, shorter, time_to_live};
 use crate::instances::requests::within;
 
 /// The capabilities of a server that stand for lists.
@@ -36,6 +38,15 @@ impl Capabilities {
     }
 }
 
+/// What a server lists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// The definitions, without duplicates.
+    pub definitions: Vec<Listed>,
+    /// The time for which all of it may be cached, if the server declares it (2026-07-28).
+    pub ttl: Option<Duration>,
+}
+
 /// Returns everything that the server of an instance lists, without duplicates. Starts the server if it is stopped until its
 /// next call. The caller has been authorized.
 ///
@@ -43,24 +54,24 @@ impl Capabilities {
 /// `unavailable` if there is no link to the toolbox or the server cannot be started; `conflict` if the instance is not
 /// running; `tool_server_error` if the server reports an error, its answer is not a list, it lists too much, or does not
 /// answer within 30 seconds in total.
-pub async fn fetch(ops: &Ops, instance: &Instance) -> Result<Vec<Listed>> {
+pub async fn fetch(ops: &Ops, instance: &Instance) -> Result<Listing> {
     let call = Call { ops, instance, key: LIST_KEY.to_owned() };
     within(TIMEOUT, fetch_all(&call)).await
 }
 
-async fn fetch_all(call: &Call<'_>) -> Result<Vec<Listed>> {
+async fn fetch_all(call: &Call<'_>) -> Result<Listing> {
     let description = describe(call).await?;
     let members = ResultMembers::parse(description.get()).ok_or_else(not_mcp)?;
     let capabilities: Capabilities =
         serde_json::from_str(members.capabilities.unwrap_or("{}")).map_err(|_| not_mcp())?;
     let instructions = members.instructions.filter(|text| text.starts_with('"'));
-    let mut listed: Vec<Listed> =
-        instructions.and_then(|text| Listed::read(DefinitionKind::Instructions, text)).into_iter().collect();
+    let instructions = instructions.and_then(|text| Listed::read(DefinitionKind::Instructions, text));
+    let mut listing = Listing { definitions: instructions.into_iter().collect(), ttl: time_to_live(&members) };
     let mut left = MAX_RESPONSE_BYTES;
     for kind in capabilities.kinds() {
-        list(call, kind, &mut left, &mut listed).await?;
+        list(call, kind, &mut left, &mut listing).await?;
     }
-    Ok(listed)
+    Ok(listing)
 }
 
 /// Returns what the server says about itself. The toolbox answers `initialize` for a legacy server from its handshake.
@@ -77,7 +88,8 @@ async fn describe(call: &Call<'_>) -> Result<Box<RawValue>> {
 }
 
 /// Adds everything of one kind. `left` is the number of bytes that the server may still send.
-async fn list(call: &Call<'_>, kind: DefinitionKind, left: &mut usize, listed: &mut Vec<Listed>) -> Result<()> {
+async fn list(call: &Call<'_>, kind: DefinitionKind, left: &mut usize, listing: &mut Listing) -> Result<()> {
+    let listed = &mut listing.definitions;
     let added = call.list(kind, left, |text| {
         let new = Listed::read(kind, text);
         // The first one counts, as for clients that read the list in order.
@@ -93,6 +105,9 @@ async fn list(call: &Call<'_>, kind: DefinitionKind, left: &mut usize, listed: &
     match added.await {
         // Templates are optional, also for a server with resources.
         Err(error) if error.details.get("server_code").is_some_and(|code| *code == METHOD_NOT_FOUND) => Ok(()),
-        result => result,
+        result => {
+            listing.ttl = shorter(listing.ttl, result?);
+            Ok(())
+        }
     }
 }

@@ -16,7 +16,7 @@ mod fetch;
 mod initial;
 mod observe;
 
-pub use fetch::fetch;
+pub use fetch::{Listing, fetch};
 pub use initial::check_new;
 pub use observe::{KEPT_UNDECIDED, Observation, observe};
 

@@ -7,7 +7,7 @@
 //! 2. No request ID is used twice on a container, even if the daemon is killed, and `initialize` is not repeated on a
 //!    running container: both are stored on disk before they matter.
 //! 3. A call receives messages of its own only: progress notifications have its token, and `subscriptions/listen` its
-//!    ID. A log message of a stdio or SSE server does not say to which call it belongs, and is written to the log.
+//!    ID. That a list has changed is told to all of them, without anything that the server adds. A log message of a stdio or SSE server does not say to which call it belongs, and is written to the log.
 //! 4. Calls, messages, lines and the memory for all of them are limited. A server that writes too much is read more
 //!    slowly; one that does not read makes only its own callers wait.
 //! 5. Requests of the server are answered by the daemon: `ping` with a result, all others with "method not found".

@@ -24,6 +24,10 @@ use crate::supervisor::servers::LogSink;
 /// The number of notifications of one call that wait for its caller. Further ones are dropped.
 const MAX_NOTIFICATIONS: usize = 64;
 
+/// The notifications that say that a list has changed.
+const LIST_CHANGES: [&str; 3] =
+    ["notifications/tools/list_changed", "notifications/prompts/list_changed", "notifications/resources/list_changed"];
+
 /// Counts what was dropped on a connection.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -173,7 +177,11 @@ impl Mux {
             self.log.line(LogStream::Stdout, &text[..end]);
             return false;
         }
-        let is_delivered = relay::notification_target(envelope).is_some_and(|target| {
+        let target = relay::notification_target(envelope);
+        if target.is_none() && self.deliver_change(envelope) {
+            return true;
+        }
+        let is_delivered = target.is_some_and(|target| {
             let pending = self.pending();
             let Some(call) = pending.as_ref().and_then(|calls| calls.get(&target.id())) else { return false };
             let message = relay::restore_notification(envelope, target, &call.original);
@@ -185,6 +193,19 @@ impl Mux {
             Counters::add(&self.counters.dropped_notifications);
         }
         is_delivered
+    }
+
+    /// Tells all calls that a list has changed, because the control plane then checks what the server lists. Whatever else the
+    /// server says is dropped: it could be data of one of the callers. Returns whether a call was told.
+    fn deliver_change(&self, envelope: &Envelope<'_>) -> bool {
+        let Some(method) = envelope.method.as_deref().filter(|method| LIST_CHANGES.contains(method)) else {
+            return false;
+        };
+        let text = json!({ "jsonrpc": "2.0", "method": method }).to_string().into_bytes();
+        let Some(message) = self.budget.hold(text) else { return false };
+        let pending = self.pending();
+        let calls = pending.iter().flat_map(HashMap::values).filter(|call| !call.original.is_subscription);
+        calls.fold(false, |told, call| call.notifications.try_send(message.clone()).is_ok() || told)
     }
 
     /// Removes a call. Returns whether the server may be working on it.

@@ -240,7 +240,10 @@ impl HttpExchange {
         let delay = Duration::from_millis(events.parser.retry().unwrap_or_default());
         tokio::time::sleep(delay.clamp(RESUME_DELAYS.0, RESUME_DELAYS.1)).await;
         let remaining = self.deadline.saturating_duration_since(Instant::now());
-        let limits = StreamLimits { timeout: remaining, ..self.core.limits.of_response() };
+        let limits = match self.is_stream {
+            true => StreamLimits { max_bytes: usize::MAX, idle: STREAM_LIFETIME, timeout: remaining },
+            false => StreamLimits { timeout: remaining, ..self.core.limits.of_response() },
+        };
         let response = self.core.http.get_events(self.wire.headers(), Some(&last_id), limits).await?;
         let resumptions = events.resumptions + 1;
         self.events = Some(Events { last_id: Some(last_id), resumptions, ..Events::new(response) });

@@ -327,8 +327,10 @@ async fn check_lost_session(status: StatusCode, body: &'static str) {
     assert_eq!(ids.len(), requests, "no ID is used twice");
     sessions.store(0, Ordering::Relaxed);
     let other = server.open(Protocol::Any).await;
+    assert_eq!((connection.renewals(), other.renewals()), (2, 0));
     assert!(other.listen("{}").await.unwrap().is_some());
     assert_eq!(sessions.load(Ordering::Relaxed), 2, "a lost session is noticed by a listener as well");
+    assert_eq!(other.renewals(), 1);
 }
 
 #[tokio::test]

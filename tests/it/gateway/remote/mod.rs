@@ -1,8 +1,10 @@
 //! Remote servers: an HTTP server of a test, connected by the REST API and used through the gateway.
 
+mod announcements;
 mod faults;
 mod forwarded_headers;
 mod server;
+mod subscriptions;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,12 +1,14 @@
 //! A remote server of the tests.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::tool;
 
@@ -25,6 +27,16 @@ pub(super) struct ServerState {
     pub(super) fault: Option<Fault>,
     pub(super) received: Vec<(HeaderMap, Value)>,
     pub(super) paths: Vec<String>,
+    pub(super) resources: Vec<Value>,
+    pub(super) templates: Vec<Value>,
+    /// `ttlMs` of its description and lists, if it is of 2026-07-28.
+    pub(super) ttl_ms: u64,
+    /// Whether it announces changes.
+    pub(super) has_stream: bool,
+    /// The URI of the resource to which nobody can subscribe.
+    pub(super) refused: Option<String>,
+    /// The streams on which it announces changes.
+    streams: Vec<UnboundedSender<String>>,
 }
 
 impl Default for ServerState {
@@ -39,6 +51,12 @@ impl Default for ServerState {
             fault: None,
             received: Vec::new(),
             paths: Vec::new(),
+            resources: Vec::new(),
+            templates: Vec::new(),
+            ttl_ms: 0,
+            has_stream: false,
+            refused: None,
+            streams: Vec::new(),
         }
     }
 }
@@ -50,6 +68,8 @@ pub(super) enum Fault {
     Breaks(usize),
     /// The response is surrounded by messages that nobody asked for, and followed by another one.
     Babbles,
+    /// The response is preceded by the announcements that the tools and the resource `file:///a` have changed.
+    Announces,
 }
 
 /// A server on loopback.
@@ -57,6 +77,50 @@ pub(super) enum Fault {
 pub(super) struct Server {
     pub(super) url: String,
     pub(super) state: Arc<Mutex<ServerState>>,
+}
+
+impl ServerState {
+    /// Returns the parameters of the requests with this method.
+    pub(super) fn params(&self, method: &str) -> Vec<Value> {
+        let received = self.received.iter().filter(|(_, body)| body["method"] == method);
+        received.map(|(_, body)| body["params"].clone()).collect()
+    }
+
+    /// Returns the number of open streams.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.iter().filter(|stream| !stream.is_closed()).count()
+    }
+
+    /// Ends all streams.
+    pub(super) fn close_streams(&mut self) {
+        self.streams.clear();
+    }
+
+    /// Opens a stream, which begins with `first`.
+    fn open_stream(&mut self, first: Option<Value>) -> Response {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        if let Some(message) = first {
+            sender.send(format!("data: {message}\n\n")).unwrap();
+        }
+        self.streams.push(sender);
+        let events = futures::stream::unfold(receiver, |mut receiver| async {
+            Some((Ok::<_, std::convert::Infallible>(receiver.recv().await?), receiver))
+        });
+        ([("content-type", "text/event-stream")], axum::body::Body::from_stream(events)).into_response()
+    }
+
+    /// Answers `subscriptions/listen`.
+    fn acknowledge(&mut self, message: &Value) -> Response {
+        let mut filter = message["params"]["notifications"].clone();
+        let refused = self.refused.clone();
+        if let Some(uris) = filter["resourceSubscriptions"].as_array_mut() {
+            uris.retain(|uri| uri.as_str() != refused.as_deref());
+        }
+        let meta = json!({ "io.modelcontextprotocol/subscriptionId": message["id"] });
+        let params = json!({ "notifications": filter, "_meta": meta });
+        let method = "notifications/subscriptions/acknowledged";
+        self.open_stream(Some(json!({ "jsonrpc": "2.0", "method": method, "params": params })))
+    }
 }
 
 impl Server {
@@ -77,6 +141,28 @@ impl Server {
         change(&mut self.state.lock().unwrap());
     }
 
+    /// Waits until `is_done`.
+    pub(super) async fn wait_until(&self, is_done: impl Fn(&ServerState) -> bool) {
+        let wait = async {
+            while !is_done(&self.state.lock().unwrap()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it happens in time");
+    }
+
+    /// Sends a notification on the stream that was opened last.
+    pub(super) fn announce(&self, method: &str, params: &Value) {
+        let message = json!({ "jsonrpc": "2.0", "method": method, "params": params });
+        let state = self.state.lock().unwrap();
+        state.streams.last().unwrap().send(format!("data: {message}\n\n")).unwrap();
+    }
+
+    /// Announces that a resource has changed.
+    pub(super) fn update(&self, uri: &str) {
+        self.announce("notifications/resources/updated", &json!({ "uri": uri, "x": 1 }));
+    }
+
     /// Returns the calls since the last time.
     pub(super) fn calls(&self) -> Vec<(HeaderMap, Value)> {
         let mut state = self.state.lock().unwrap();
@@ -90,6 +176,9 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
     if state.status != 200 {
         return StatusCode::from_u16(state.status).unwrap().into_response();
     }
+    if *method == Method::GET && state.has_stream && !state.is_modern {
+        return state.open_stream(None);
+    }
     if *method != Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
@@ -102,18 +191,26 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
     if id.is_null() {
         return StatusCode::ACCEPTED.into_response();
     }
+    if method == "subscriptions/listen" && state.is_modern && state.has_stream {
+        return state.acknowledge(&message);
+    }
+    let mut capabilities = json!({ "tools": {} });
+    if !state.resources.is_empty() {
+        capabilities["resources"] = json!({ "subscribe": state.has_stream });
+    }
     let complete = |result: Value| {
         let mut result = result;
         if state.is_modern {
             result["resultType"] = json!("complete");
+            result["ttlMs"] = json!(state.ttl_ms);
         }
         json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string()
     };
     let text = match (method.as_str(), state.is_modern) {
         ("server/discover", true) => complete(json!({ "supportedVersions": ["2026-07-28"],
-            "capabilities": { "tools": {} }, "ttlMs": 0, "cacheScope": "private" })),
+            "capabilities": capabilities, "cacheScope": "private" })),
         ("initialize", false) => {
-            let result = json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
+            let result = json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities,
                 "serverInfo": { "name": "s", "version": "1" }, "instructions": "Be careful." });
             let text = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
             return ([("content-type", "application/json"), ("mcp-session-id", &session)], text).into_response();
@@ -122,6 +219,13 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
         (_, false) if method != "server/discover" && !is_known => return StatusCode::NOT_FOUND.into_response(),
         ("ping", _) => complete(json!({})),
         ("tools/list", _) => complete(json!({ "tools": state.tools })),
+        ("resources/list", _) => complete(json!({ "resources": state.resources })),
+        ("resources/templates/list", _) => complete(json!({ "resourceTemplates": state.templates })),
+        ("resources/subscribe" | "resources/unsubscribe", false)
+            if state.refused.as_deref() != message["params"]["uri"].as_str() =>
+        {
+            complete(json!({}))
+        }
         ("tools/call", _) => format!(r#"{{"jsonrpc":"2.0","result":{},"id":{id}}}"#, state.result),
         _ => json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32601, "message": "Unknown." } }).to_string(),
     };
@@ -141,6 +245,17 @@ fn misbehave(state: &mut ServerState, fault: Fault, id: &Value, text: String) ->
             let parts = [Ok(half), Err(std::io::Error::other("the server has crashed"))];
             let body = axum::body::Body::from_stream(futures::stream::iter(parts));
             ([("content-type", "application/json")], body).into_response()
+        }
+        Fault::Announces => {
+            let notification =
+                |method: &str, params: Value| json!({ "jsonrpc": "2.0", "method": method, "params": params });
+            let events = [
+                notification("notifications/tools/list_changed", json!({})).to_string(),
+                notification("notifications/resources/updated", json!({ "uri": "file:///a" })).to_string(),
+                text,
+            ];
+            let events: String = events.iter().map(|text| format!("data: {text}\n\n")).collect();
+            ([("content-type", "text/event-stream")], events).into_response()
         }
         Fault::Babbles => {
             let other = |id: Value| json!({ "jsonrpc": "2.0", "id": id, "result": { "n": 2 } }).to_string();

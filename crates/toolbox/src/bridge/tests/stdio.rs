@@ -484,3 +484,27 @@ async fn a_subscription_receives_its_own_notifications() {
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert_eq!((id(&messages[0], "params"), id(&messages[1], "result")), (json!("mine"), json!("mine")));
 }
+
+#[tokio::test]
+async fn all_calls_are_told_that_a_list_has_changed_and_nothing_else() {
+    let fixture = Fixture::new();
+    let session = fixture
+        .serve(|request| match request["method"].as_str() {
+            Some("tools/call") => {
+                let changed = |list: &str| {
+                    let method = format!("notifications/{list}/list_changed");
+                    json!({ "jsonrpc": "2.0", "method": method, "params": { "secret": "of somebody else" } })
+                };
+                let other =
+                    json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": "a" } });
+                vec![changed("tools"), changed("resources"), other, result(request, json!({}))]
+            }
+            _ => legacy(request).into_iter().collect(),
+        })
+        .await;
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#;
+    let (messages, _) = collect(&session, call, TIMEOUT).await;
+    let told = |list: &str| json!({ "jsonrpc": "2.0", "method": format!("notifications/{list}/list_changed") });
+    assert_eq!(messages[..2], [told("tools"), told("resources")], "{messages:?}");
+    assert_eq!((messages.len(), &messages[2]["id"]), (3, &json!(1)));
+}
