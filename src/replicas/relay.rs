@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use waypost_core::id::ToolboxId;
 use waypost_link::{LinkError, Links};
-use waypost_toolbox_proto::http::{CONTAINER_KEY_HEADER, MAX_MESSAGE_BYTES, TIMEOUT_HEADER};
+use waypost_toolbox_proto::http::{CALL_HEADERS, MAX_MESSAGE_BYTES};
 
 /// The header with [`LinkError::reason`], which distinguishes an error of the link from a response of the daemon.
 pub const LINK_ERROR_HEADER: &str = "waypost-link-error";
@@ -44,7 +44,7 @@ async fn relay(
     };
     let mut request = Request::new(body);
     (*request.method_mut(), *request.uri_mut()) = (method, uri);
-    for name in [header::CONTENT_TYPE.as_str(), CONTAINER_KEY_HEADER, TIMEOUT_HEADER] {
+    for name in [header::CONTENT_TYPE.as_str()].into_iter().chain(CALL_HEADERS) {
         if let Some((name, value)) = name.parse().ok().zip(headers.get(name)) {
             request.headers_mut().insert::<http::HeaderName>(name, value.clone());
         }

@@ -47,6 +47,12 @@ impl ClientCapabilities {
         Self(bits)
     }
 
+    /// Returns all capabilities.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(ALL)
+    }
+
     /// Returns the capabilities with these [`bits`](Self::bits). Unknown bits are ignored.
     #[must_use]
     pub fn from_bits(bits: u8) -> Self {
@@ -57,6 +63,18 @@ impl ClientCapabilities {
     #[must_use]
     pub fn bits(self) -> u8 {
         self.0
+    }
+
+    /// Returns these capabilities except roots.
+    #[must_use]
+    pub fn without_roots(self) -> Self {
+        Self(self.0 & !ROOTS)
+    }
+
+    /// Returns what is in both.
+    #[must_use]
+    pub fn common(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether a server may ask for nothing.
@@ -177,6 +195,10 @@ mod tests {
             let capabilities = ClientCapabilities::from_bits(bits);
             prop_assert_eq!(ClientCapabilities::parse(Some(&capabilities.to_json())), capabilities);
             prop_assert_eq!(capabilities.bits(), bits);
+            prop_assert_eq!(ClientCapabilities::all().common(capabilities), capabilities);
+            let without = capabilities.without_roots();
+            prop_assert!(!without.allow("roots/list", None));
+            prop_assert_eq!(without.common(capabilities), without);
         }
     }
 }

@@ -4,8 +4,13 @@
 //! |---|---|---|
 //! | `POST /v1/control` | [`ControlMessage`](crate::message::ControlMessage), one per line, open | [`DaemonMessage`](crate::message::DaemonMessage), one per line, open |
 //! | `POST /v1/instances/ID/mcp` | one JSON-RPC message, at most [`MAX_MESSAGE_BYTES`] | 200: JSON-RPC messages, one per line, the last one is the response; 202 without a body for a notification |
+//! | `POST /v1/instances/ID/responses` | the JSON-RPC response to a request of the server, at most [`MAX_MESSAGE_BYTES`] | 202 without a body; 404 if the request no longer waits |
 //! | `GET /v1/instances/ID/logs?tail=N&follow=true` | | [`LogLine`], one per line |
 //! | `GET /v1/instances/ID/stats` | | [`StatsSample`], one per line, oldest first |
+//!
+//! A call with [`CAPABILITIES_HEADER`] can be answered with requests of the server among its messages. The daemon gives each of them an ID that is
+//! random. It accepts one response to it, while the call is running; if the call ends first, the server gets an error. A daemon that does not know the
+//! header rejects all requests of the server itself, and so do all daemons without it.
 //!
 //! Cancelling a request (`RST_STREAM`) cancels the call. An error is a status with [`CallError`] as its body: 404 for an
 //! unknown instance, 409 if the instance is stopped or its deployment failed, 413, 429 if too many calls are waiting, 502 if the server did not
@@ -18,8 +23,15 @@ pub const CONTROL: &str = "/v1/control";
 /// The header with the key of the container that a call uses, for instances with sharing `per_agent` and `per_session`.
 /// Absent for shared instances.
 pub const CONTAINER_KEY_HEADER: &str = "waypost-container-key";
-/// The header with the time in milliseconds after which a call fails.
+/// The header with the time in milliseconds after which a call fails. It does not include the time in which the caller is asked.
 pub const TIMEOUT_HEADER: &str = "waypost-timeout-ms";
+/// The header with what the server may ask the caller for during a call: the JSON text of `capabilities` of a client. Absent if
+/// the caller answers no requests.
+pub const CAPABILITIES_HEADER: &str = "waypost-client-capabilities";
+/// The header with the lowest level of the log messages that the caller wants. Absent if it has not asked for any.
+pub const LOG_LEVEL_HEADER: &str = "waypost-log-level";
+/// The headers of a call that the daemon reads. Replicas forward them.
+pub const CALL_HEADERS: [&str; 4] = [CONTAINER_KEY_HEADER, TIMEOUT_HEADER, CAPABILITIES_HEADER, LOG_LEVEL_HEADER];
 /// The maximum size of a message to or from a server in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -27,6 +39,12 @@ pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 #[must_use]
 pub fn mcp_path(instance_id: &str) -> String {
     format!("/v1/instances/{instance_id}/mcp")
+}
+
+/// Returns the path of responses to requests of the servers of an instance.
+#[must_use]
+pub fn responses_path(instance_id: &str) -> String {
+    format!("/v1/instances/{instance_id}/responses")
 }
 
 /// Returns the path of the log of an instance.

@@ -105,6 +105,7 @@ async fn session(size: usize) -> Duration {
         instance_id: "ins_1".to_owned(),
         container_id: "c1".to_owned(),
         folder: folder.path().to_owned(),
+        is_shared: true,
         masks: Vec::new(),
         log: Arc::new(NoLog),
     };

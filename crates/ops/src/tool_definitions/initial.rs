@@ -133,7 +133,7 @@ async fn check_one(cx: &Ctx, ops: &Ops, due: &DueCheck) -> Result<()> {
     let (organization, id) = (&due.organization_id, &due.instance_id);
     let Some(instance) = instances::find(&mut ops.store.read().await?, organization, id).await? else { return Ok(()) };
     match within(CHECK_TIMEOUT, fetch(ops, &instance)).await {
-        Ok(listed) => observe(cx, ops, &instance, &listed).await.map(drop),
+        Ok(listed) => observe(cx, ops, &instance, &listed.definitions).await.map(drop),
         Err(error) => {
             tracing::debug!(instance = %id, %error, "failed to check a new server");
             let mut tx = ops.store.begin().await?;

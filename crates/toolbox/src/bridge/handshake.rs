@@ -100,7 +100,9 @@ async fn initialize(link: &Link) -> Result<Negotiated, Failure> {
         #[serde(rename = "protocolVersion")]
         protocol_version: String,
     }
-    let params = json!({ "protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": client_info() });
+    let capabilities: Value = serde_json::from_str(&link.declared.to_json())
+        .map_err(|_| Failure::NotMcp("the capabilities are no JSON".to_owned()))?;
+    let params = json!({ "protocolVersion": NEWEST_LEGACY, "capabilities": capabilities, "clientInfo": client_info() });
     match ask(link, "initialize", params, &Wire::default()).await? {
         Answer::Error(error) => {
             Err(Failure::NotMcp(format!("`initialize` failed with error {}: {}", error.code, error.message)))
@@ -130,6 +132,7 @@ async fn ask(link: &Link, method: &str, params: Value, wire: &Wire) -> Result<An
         id,
         text: as_line(relayed.text).into(),
         original: relayed.original,
+        caller: None,
         method: method.to_owned(),
         name: None,
         headers: Vec::new(),

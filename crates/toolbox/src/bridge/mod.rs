@@ -7,11 +7,15 @@
 //! 2. No request ID is used twice on a container, even if the daemon is killed, and `initialize` is not repeated on a
 //!    running container: both are stored on disk before they matter.
 //! 3. A call receives messages of its own only: progress notifications have its token, and `subscriptions/listen` its
-//!    ID. That a list has changed is told to all of them, without anything that the server adds. A log message of a stdio or SSE server does not say to which call it belongs, and is written to the log.
+//!    ID. That a list has changed is told to all of them, without anything that the server adds. A log message of a stdio
+//!    or SSE server does not say to which call it belongs, and is written to the log.
+//!    A request of a server is passed on to the caller of the call that has caused it, and to nobody if this is unknown.
 //! 4. Calls, messages, lines and the memory for all of them are limited. A server that writes too much is read more
 //!    slowly; one that does not read makes only its own callers wait.
-//! 5. Requests of the server are answered by the daemon: `ping` with a result, all others with "method not found".
+//! 5. Every request of a server is answered: by its caller ([`caller`]), or by the daemon with an error; `ping` with a result.
 
+mod attribution;
+mod caller;
 pub mod connect;
 mod handshake;
 mod http;
@@ -33,9 +37,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_toolbox_proto::Transport as TransportKind;
 use waypost_toolbox_proto::http::LogStream;
 
+use self::attribution::AbandonedCalls;
+use self::caller::WaitingRequests;
 use self::connect::{Connector, NamespaceConnector};
 use self::handshake::{First, negotiate};
 use self::http::HttpClient;
@@ -73,6 +80,8 @@ pub struct Bridge {
     clock: WallClock,
     connector: Arc<dyn Connector>,
     budget: Budget,
+    /// The requests of all servers to callers.
+    requests: WaitingRequests,
 }
 
 impl Bridge {
@@ -85,7 +94,7 @@ impl Bridge {
     /// Creates a bridge that reaches HTTP servers with `connector`.
     #[must_use]
     pub fn with_connector(clock: WallClock, connector: Arc<dyn Connector>) -> Self {
-        Self { clock, connector, budget: Budget::new(MESSAGE_MEMORY) }
+        Self { clock, connector, budget: Budget::new(MESSAGE_MEMORY), requests: WaitingRequests::default() }
     }
 
     /// Connects to a server: continues the saved session of the container, or completes the handshake and saves the
@@ -100,6 +109,15 @@ impl Bridge {
             ConnectError::Closed(cause) => ConnectError::Closed(describe(&masks, &cause)),
             ConnectError::Restart(cause) => ConnectError::Restart(describe(&masks, &cause)),
         })
+    }
+
+    /// Sends the response of a caller to the server of an instance that waits for it: the ID of the response is that of the
+    /// request in the messages of the call.
+    ///
+    /// # Errors
+    /// A [`CallFailure`]: 404 if the request no longer waits.
+    pub async fn respond(&self, instance_id: &str, response: &[u8]) -> Result<(), CallFailure> {
+        self.requests.respond(instance_id, response).await
     }
 
     /// Removes the saved session of a container that no longer exists.
@@ -118,7 +136,10 @@ impl Bridge {
         let (file, saved) = SessionFile::open(path, (self.clock)()).await?;
         let counters: Arc<Counters> = Arc::default();
         let budget = self.budget.connection(CONNECTION_MEMORY);
-        let link = Link { transport: self.transport(target, &context, &counters, &budget)?, file, budget };
+        let transport = self.transport(target, (&context, saved.is_some()), &counters, &budget)?;
+        let (instance_id, requests) = (context.instance_id.as_str().into(), self.requests.clone());
+        let declared = declared_capabilities(&transport, context.is_shared);
+        let link = Arc::new(Link { transport, file, budget, instance_id, declared, requests });
         let negotiated = match (&link.transport, saved) {
             // The stream was the session.
             (Transport::Sse(_), _) | (_, None) => self.handshake(&link, &context, &counters).await?,
@@ -134,17 +155,21 @@ impl Bridge {
     fn transport(
         &self,
         target: Target,
-        context: &ConnectContext,
+        (context, is_continued): (&ConnectContext, bool),
         counters: &Arc<Counters>,
         budget: &Budget,
     ) -> Result<Transport, Failure> {
         let (budget, counters, log) = (budget.clone(), counters.clone(), context.log.clone());
         Ok(match target {
-            Target::Stdio(attached) => Transport::Stdio(Stdio::start(attached, Mux::new(budget, counters, log))),
+            Target::Stdio(attached) => {
+                let abandoned = AbandonedCalls::new(context.is_shared, is_continued);
+                Transport::Stdio(Stdio::start(attached, Mux::new(budget, counters, log, abandoned)))
+            }
             Target::Http { namespace, port, path, transport } => {
                 let client = HttpClient::new(self.connector.clone(), namespace, port)?;
                 if transport == TransportKind::Sse {
-                    Transport::Sse(Sse { client, path, budget, counters, log, stream: Mutex::default() })
+                    let (is_shared, stream) = (context.is_shared, Mutex::default());
+                    Transport::Sse(Sse { client, path, budget, counters, log, is_shared, stream })
                 } else {
                     Transport::Streamable(Streamable { client, path, budget, counters })
                 }
@@ -184,6 +209,17 @@ impl Bridge {
             }
         }
     }
+}
+
+/// Returns what a server is told that it may ask callers for. One session serves callers with different capabilities, so it is
+/// told all of them; a request that its caller has not declared is rejected.
+///
+/// Servers ask for roots after the handshake, in no call, and keep them for the whole session. On a connection that different
+/// callers share, they could be those of a caller who happens to be calling then, and would be used for all others.
+fn declared_capabilities(transport: &Transport, is_shared: bool) -> ClientCapabilities {
+    let all = ClientCapabilities::all();
+    let has_stream_per_call = matches!(transport, Transport::Streamable(_));
+    if is_shared && !has_stream_per_call { all.without_roots() } else { all }
 }
 
 /// Negotiates with a stdio server.

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use futures::Stream;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use waypost_mcp_wire::relay::{self, Original};
-use waypost_mcp_wire::{Body, Envelope, JsonRpcError, METHOD_NOT_FOUND};
+use waypost_mcp_wire::{Body, Envelope, INVALID_REQUEST, METHOD_NOT_FOUND};
 use waypost_toolbox_proto::http::LogStream;
 
+use super::attribution::AbandonedCalls;
+use super::caller::{Caller, expired, rejection};
 use super::interface::Failure;
 use super::lines::Budget;
 use crate::supervisor::servers::LogSink;
@@ -27,6 +29,8 @@ const MAX_NOTIFICATIONS: usize = 64;
 /// The notifications that say that a list has changed.
 const LIST_CHANGES: [&str; 3] =
     ["notifications/tools/list_changed", "notifications/prompts/list_changed", "notifications/resources/list_changed"];
+/// The error for a request of the server of which nobody knows to which call it belongs.
+const AMBIGUOUS: &str = "Invalid Request: several calls are running, so it is unknown whose client should answer.";
 
 /// Counts what was dropped on a connection.
 #[derive(Debug, Default)]
@@ -50,7 +54,7 @@ impl Counters {
 /// The calls that wait on one connection.
 pub(super) struct Mux {
     /// `None` once the connection is closed.
-    pending: Mutex<Option<HashMap<u64, Pending>>>,
+    calls: Mutex<Option<Calls>>,
     closed: CancellationToken,
     cause: Mutex<String>,
     pub(super) budget: Budget,
@@ -58,9 +62,16 @@ pub(super) struct Mux {
     pub(super) log: Arc<dyn LogSink>,
 }
 
+/// The calls of an open connection.
+struct Calls {
+    waiting: HashMap<u64, Pending>,
+    abandoned: AbandonedCalls,
+}
+
 struct Pending {
     is_sent: bool,
     original: Original,
+    caller: Option<Caller>,
     notifications: mpsc::Sender<Bytes>,
     response: oneshot::Sender<Result<Bytes, Failure>>,
 }
@@ -75,49 +86,57 @@ pub(super) struct Incoming {
 }
 
 impl Mux {
-    pub(super) fn new(budget: Budget, counters: Arc<Counters>, log: Arc<dyn LogSink>) -> Arc<Self> {
-        let (pending, closed, cause) = (Mutex::new(Some(HashMap::new())), CancellationToken::new(), Mutex::default());
-        Arc::new(Self { pending, closed, cause, budget, counters, log })
+    pub(super) fn new(
+        budget: Budget,
+        counters: Arc<Counters>,
+        log: Arc<dyn LogSink>,
+        abandoned: AbandonedCalls,
+    ) -> Arc<Self> {
+        let calls = Mutex::new(Some(Calls { waiting: HashMap::new(), abandoned }));
+        let (closed, cause) = (CancellationToken::new(), Mutex::default());
+        Arc::new(Self { calls, closed, cause, budget, counters, log })
     }
 
     /// Registers a call, which ends with exactly one response or failure.
     pub(super) fn register(self: &Arc<Self>, call: NewCall) -> Result<MuxCall, Failure> {
-        let NewCall { id, original, deadline, slot, cancel } = call;
+        let NewCall { id, original, caller, deadline, slot, cancel } = call;
         let (notifications, notification_receiver) = mpsc::channel(MAX_NOTIFICATIONS);
         let (response, response_receiver) = oneshot::channel();
-        let mut pending = self.pending();
-        let Some(calls) = pending.as_mut() else { return Err(self.closed_failure()) };
-        match calls.entry(id) {
+        let deadline = Box::pin(expired(deadline, caller.as_ref().map(Caller::deadline)));
+        let mut calls = self.calls();
+        let Some(Calls { waiting, .. }) = calls.as_mut() else { return Err(self.closed_failure()) };
+        match waiting.entry(id) {
             Entry::Occupied(_) => return Err(Failure::Storage(format!("ID {id} is in use"))),
-            Entry::Vacant(entry) => entry.insert(Pending { is_sent: false, original, notifications, response }),
+            Entry::Vacant(entry) => entry.insert(Pending { is_sent: false, original, caller, notifications, response }),
         };
-        drop(pending);
+        drop(calls);
         let guard = Guard { mux: self.clone(), id, cancel };
-        let deadline = Box::pin(tokio::time::sleep_until(deadline));
         let (notifications, response) = (notification_receiver, response_receiver);
         Ok(MuxCall { notifications, response, deadline, guard: Some(guard), outcome: None, is_done: false, slot })
     }
 
     /// Marks a call as sent. Returns `false` if it is no longer waiting, so that it need not be sent.
     pub(super) fn mark_sent(&self, id: u64) -> bool {
-        let mut pending = self.pending();
-        pending.as_mut().and_then(|calls| calls.get_mut(&id)).map(|call| call.is_sent = true).is_some()
+        let mut calls = self.calls();
+        calls.as_mut().and_then(|calls| calls.waiting.get_mut(&id)).map(|call| call.is_sent = true).is_some()
     }
 
     /// Fails all waiting calls.
     pub(super) fn fail_all(&self, failure: &Failure) {
-        let calls = self.pending().as_mut().map(std::mem::take);
-        for call in calls.into_iter().flatten().map(|(_, call)| call) {
+        let mut calls = self.calls();
+        let Some(calls) = calls.as_mut() else { return };
+        for (id, call) in calls.waiting.drain() {
+            calls.abandoned.add_call(id, &call);
             let _ = call.response.send(Err(failure.clone()));
         }
     }
 
     /// Closes the connection, and fails all waiting calls.
     pub(super) fn close(&self, cause: &str) {
-        let calls = self.pending().take();
+        let calls = self.calls().take();
         if let Some(calls) = calls {
             *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause.to_owned();
-            for call in calls.into_values() {
+            for call in calls.waiting.into_values() {
                 let _ = call.response.send(Err(Failure::Closed(cause.to_owned())));
             }
         }
@@ -149,8 +168,9 @@ impl Mux {
     fn receive_one(&self, envelope: &Envelope<'_>, incoming: &mut Incoming) {
         match (&envelope.method, &envelope.id) {
             (Some(_), Some(_)) => {
-                incoming.is_delivered = false;
-                incoming.answers.extend(answer(envelope));
+                let answer = self.receive_request(envelope);
+                incoming.is_delivered &= answer.is_none();
+                incoming.answers.extend(answer);
             }
             (Some(_), None) => incoming.is_delivered &= self.deliver_notification(envelope),
             (None, _) => incoming.is_delivered &= self.deliver_response(envelope),
@@ -158,8 +178,13 @@ impl Mux {
     }
 
     fn deliver_response(&self, envelope: &Envelope<'_>) -> bool {
-        let found = relay::response_id(envelope)
-            .and_then(|id| self.pending().as_mut().and_then(|calls| calls.remove(&id)).map(|call| (id, call)));
+        let id = relay::response_id(envelope);
+        let found = id.and_then(|id| {
+            let mut calls = self.calls();
+            let calls = calls.as_mut()?;
+            calls.abandoned.remove(id);
+            calls.waiting.remove(&id).map(|call| (id, call))
+        });
         let Some((id, call)) = found else {
             Counters::add(&self.counters.unmatched_responses);
             return false;
@@ -167,6 +192,37 @@ impl Mux {
         let response = relay::restore_response(envelope, id, &call.original);
         let _ = call.response.send(self.budget.hold(response).ok_or(Failure::Busy));
         true
+    }
+
+    /// Passes a request of the server to the caller of the call that has caused it. Otherwise returns the answer for the server.
+    fn receive_request(&self, request: &Envelope<'_>) -> Option<Vec<u8>> {
+        let calls = self.calls();
+        let waiting = calls.iter().flat_map(|calls| calls.waiting.values()).filter(|call| call.is_sent);
+        let running: Vec<_> = waiting.filter_map(|call| Some((call, call.caller.as_ref()?))).collect();
+        if !running.iter().any(|(_, caller)| caller.allows(request)) {
+            return answer(request);
+        }
+        match (&running[..], calls.as_ref()) {
+            ([(call, caller)], Some(calls)) if calls.abandoned.are_all_of(caller.key().map(|key| &**key)) => {
+                caller.ask(request, |message| self.pass_on(call, message))
+            }
+            _ => Some(rejection(request, INVALID_REQUEST, AMBIGUOUS)),
+        }
+    }
+
+    /// Passes a message on to the caller of a call. Returns `false` if the caller is too slow.
+    fn pass_on(&self, call: &Pending, message: Vec<u8>) -> bool {
+        self.budget.hold(message).is_some_and(|message| call.notifications.try_send(message).is_ok())
+    }
+
+    /// Withdraws a request that the server has cancelled.
+    fn withdraw(&self, notification: &Envelope<'_>) -> bool {
+        let calls = self.calls();
+        let mut waiting = calls.iter().flat_map(|calls| calls.waiting.values());
+        waiting.any(|call| {
+            let caller = call.caller.as_ref();
+            caller.is_some_and(|caller| caller.withdraw(notification, |message| self.pass_on(call, message)))
+        })
     }
 
     fn deliver_notification(&self, envelope: &Envelope<'_>) -> bool {
@@ -178,17 +234,17 @@ impl Mux {
             return false;
         }
         let target = relay::notification_target(envelope);
-        if target.is_none() && self.deliver_change(envelope) {
-            return true;
-        }
-        let is_delivered = target.is_some_and(|target| {
-            let pending = self.pending();
-            let Some(call) = pending.as_ref().and_then(|calls| calls.get(&target.id())) else { return false };
-            let message = relay::restore_notification(envelope, target, &call.original);
-            message
-                .and_then(|message| self.budget.hold(message))
-                .is_some_and(|m| call.notifications.try_send(m).is_ok())
-        });
+        let is_delivered = match (envelope.method.as_deref(), target) {
+            (Some("notifications/cancelled"), _) => self.withdraw(envelope),
+            (Some(method), None) if LIST_CHANGES.contains(&method) => self.deliver_change(method),
+            (_, Some(target)) => {
+                let calls = self.calls();
+                let Some(call) = calls.as_ref().and_then(|calls| calls.waiting.get(&target.id())) else { return false };
+                let message = relay::restore_notification(envelope, target, &call.original);
+                message.is_some_and(|message| self.pass_on(call, message))
+            }
+            _ => false,
+        };
         if !is_delivered {
             Counters::add(&self.counters.dropped_notifications);
         }
@@ -197,40 +253,50 @@ impl Mux {
 
     /// Tells all calls that a list has changed, because the control plane then checks what the server lists. Whatever else the
     /// server says is dropped: it could be data of one of the callers. Returns whether a call was told.
-    fn deliver_change(&self, envelope: &Envelope<'_>) -> bool {
-        let Some(method) = envelope.method.as_deref().filter(|method| LIST_CHANGES.contains(method)) else {
-            return false;
-        };
+    fn deliver_change(&self, method: &str) -> bool {
         let text = json!({ "jsonrpc": "2.0", "method": method }).to_string().into_bytes();
         let Some(message) = self.budget.hold(text) else { return false };
-        let pending = self.pending();
-        let calls = pending.iter().flat_map(HashMap::values).filter(|call| !call.original.is_subscription);
-        calls.fold(false, |told, call| call.notifications.try_send(message.clone()).is_ok() || told)
+        let calls = self.calls();
+        let waiting =
+            calls.iter().flat_map(|calls| calls.waiting.values()).filter(|call| !call.original.is_subscription);
+        waiting.fold(false, |told, call| call.notifications.try_send(message.clone()).is_ok() || told)
     }
 
     /// Removes a call. Returns whether the server may be working on it.
     fn remove(&self, id: u64) -> bool {
-        self.pending().as_mut().and_then(|calls| calls.remove(&id)).is_some_and(|call| call.is_sent)
+        let mut calls = self.calls();
+        let Some(calls) = calls.as_mut() else { return false };
+        let Some(call) = calls.waiting.remove(&id) else { return false };
+        calls.abandoned.add_call(id, &call);
+        call.is_sent
     }
 
     fn closed_failure(&self) -> Failure {
         Failure::Closed(self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    fn pending(&self) -> MutexGuard<'_, Option<HashMap<u64, Pending>>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn calls(&self) -> MutexGuard<'_, Option<Calls>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Returns the answer to a request of the server, without a line feed. The daemon declares no capabilities, so only `ping`
-/// has a result.
+impl AbandonedCalls {
+    /// Adds a call if the server may be processing it for a caller.
+    fn add_call(&mut self, id: u64, call: &Pending) {
+        if let Some(caller) = call.caller.as_ref().filter(|_| call.is_sent) {
+            self.add(id, caller.key().cloned());
+        }
+    }
+}
+
+/// Returns the daemon's own answer to a request of the server that is passed on to nobody, without a line feed: only `ping` has
+/// a result.
 pub(super) fn answer(request: &Envelope<'_>) -> Option<Vec<u8>> {
     let id = request.id.clone()?;
-    let response = match request.method.as_deref()? {
-        "ping" => json!({ "jsonrpc": "2.0", "id": id, "result": {} }),
-        _ => JsonRpcError::new(METHOD_NOT_FOUND, "Method not found.", Some(id)).to_json(),
-    };
-    Some(response.to_string().into_bytes())
+    Some(match request.method.as_deref()? {
+        "ping" => json!({ "jsonrpc": "2.0", "id": id, "result": {} }).to_string().into_bytes(),
+        _ => rejection(request, METHOD_NOT_FOUND, "Method not found."),
+    })
 }
 
 /// Tells the server that a call is cancelled. Must not block.
@@ -240,6 +306,8 @@ pub(super) type Cancel = Arc<dyn Fn(u64) + Send + Sync>;
 pub(super) struct NewCall {
     pub(super) id: u64,
     pub(super) original: Original,
+    /// The caller whom the server can ask; `None` for requests that cause none.
+    pub(super) caller: Option<Caller>,
     pub(super) deadline: Instant,
     /// Held until the call ends.
     pub(super) slot: Option<OwnedSemaphorePermit>,
@@ -251,7 +319,7 @@ pub(super) struct NewCall {
 pub(super) struct MuxCall {
     notifications: mpsc::Receiver<Bytes>,
     response: oneshot::Receiver<Result<Bytes, Failure>>,
-    deadline: Pin<Box<Sleep>>,
+    deadline: Pin<Box<dyn Future<Output = ()> + Send>>,
     guard: Option<Guard>,
     outcome: Option<Result<Bytes, Failure>>,
     is_done: bool,

@@ -13,10 +13,13 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::relay::relay_request;
 use waypost_mcp_wire::{Envelope, INVALID_REQUEST, JsonRpcError};
 use waypost_toolbox_proto::http::{LogStream, MAX_MESSAGE_BYTES};
 
+use super::caller::{Caller, WaitingRequests, can_ask};
 use super::handshake::{First, negotiate};
 use super::interface::Failure;
 use super::lines::Budget;
@@ -28,7 +31,7 @@ use super::stdio::Stdio;
 use super::streamable::Streamable;
 use super::wire::{Negotiated, Request, Wire, as_line, request_meta};
 use crate::logs::mask_text;
-use crate::supervisor::servers::{CallFailure, ConnectContext, Messages};
+use crate::supervisor::servers::{CallFailure, CallOptions, ConnectContext, Messages};
 
 /// The number of calls that wait for one container.
 pub const MAX_CALLS: usize = 256;
@@ -70,11 +73,21 @@ impl Transport {
         }
     }
 
-    async fn notify(&self, text: Bytes, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
+    /// Sends a notification or response.
+    pub(super) async fn notify(&self, text: Bytes, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
         match self {
             Self::Stdio(stdio) => stdio.notify(text, deadline).await,
             Self::Streamable(streamable) => streamable.notify(text, wire, deadline).await,
             Self::Sse(sse) => sse.notify(text, wire, deadline).await,
+        }
+    }
+
+    /// Sends a message, without a line feed, that nobody waits for. Does not block: it can be lost.
+    pub(super) fn send_detached(&self, text: Vec<u8>, wire: &Wire) {
+        match self {
+            Self::Stdio(stdio) => stdio.send_detached(text),
+            Self::Streamable(streamable) => streamable.send_detached(text, wire),
+            Self::Sse(sse) => sse.send_detached(text, wire),
         }
     }
 }
@@ -84,11 +97,16 @@ pub(super) struct Link {
     pub(super) transport: Transport,
     pub(super) file: SessionFile,
     pub(super) budget: Budget,
+    pub(super) instance_id: Arc<str>,
+    /// What the server is told in the handshake that it may ask callers for.
+    pub(super) declared: ClientCapabilities,
+    /// The requests of all servers to callers.
+    pub(super) requests: WaitingRequests,
 }
 
 /// An open session with a server. The connection is closed when the session is dropped.
 pub struct Session {
-    link: Link,
+    link: Arc<Link>,
     negotiated: RwLock<Arc<Negotiated>>,
     /// Held while a lost session is replaced.
     renewing: tokio::sync::Mutex<()>,
@@ -98,10 +116,17 @@ pub struct Session {
     context: ConnectContext,
     /// The headers of tools, and when they were read.
     params: Mutex<Option<(Instant, Arc<ParamHeaders>)>>,
+    /// The lowest level of log messages that the server was asked for, and in which session.
+    log_level: tokio::sync::Mutex<Option<(Arc<Negotiated>, LogLevel)>>,
 }
 
 impl Session {
-    pub(super) fn new(link: Link, negotiated: Negotiated, counters: Arc<Counters>, context: ConnectContext) -> Self {
+    pub(super) fn new(
+        link: Arc<Link>,
+        negotiated: Negotiated,
+        counters: Arc<Counters>,
+        context: ConnectContext,
+    ) -> Self {
         Self {
             link,
             negotiated: RwLock::new(Arc::new(negotiated)),
@@ -111,11 +136,13 @@ impl Session {
             counters,
             context,
             params: Mutex::default(),
+            log_level: tokio::sync::Mutex::default(),
         }
     }
 
     /// Sends a message of the control plane and returns the messages that answer it. The last one is the response; there
-    /// is none for a notification. Dropping the stream cancels the call.
+    /// is none for a notification. Dropping the stream cancels the call. Requests among the messages are those of the server to
+    /// the caller, whose responses [`Bridge::respond`](super::Bridge::respond) accepts until the stream ends.
     ///
     /// Only the ID, the progress token and, for a modern server, missing members of `_meta` are changed. `initialize` is
     /// answered from the handshake of this session, because it must not be repeated; `notifications/initialized` and
@@ -123,11 +150,13 @@ impl Session {
     ///
     /// # Errors
     /// A [`CallFailure`], also as the last item of the stream. An invalid message is answered with a JSON-RPC error.
-    pub async fn call(&self, message: Bytes, timeout: Duration) -> Result<Messages, CallFailure> {
-        let messages = match self.calls.clone().try_acquire_owned() {
-            Ok(slot) => self.relay(message, timeout, slot).await?,
-            Err(_) => return Err(Failure::Busy.into()),
-        };
+    pub async fn call(&self, message: Bytes, options: impl Into<CallOptions>) -> Result<Messages, CallFailure> {
+        let options = options.into();
+        let slot = self.calls.clone().try_acquire_owned().map_err(|_| Failure::Busy)?;
+        if let Some(level) = options.log_level {
+            self.request_logs(level, options.timeout).await;
+        }
+        let messages = self.relay(message, options.timeout, (slot, Some(&options))).await?;
         Ok(messages.map(|message| message.map_err(CallFailure::from)).boxed())
     }
 
@@ -216,7 +245,7 @@ impl Session {
         &self,
         message: Bytes,
         timeout: Duration,
-        slot: OwnedSemaphorePermit,
+        (slot, options): (OwnedSemaphorePermit, Option<&CallOptions>),
     ) -> Result<RawMessages, Failure> {
         if message.len() > MAX_MESSAGE_BYTES {
             return Err(Failure::TooLarge);
@@ -228,7 +257,7 @@ impl Session {
         };
         match (envelope.method.as_deref(), &envelope.id) {
             (None, id) => {
-                let text = "Invalid Request: this server sends no requests to clients, so it accepts no responses.";
+                let text = "Invalid Request: responses to requests of the server are sent to another address.";
                 Ok(reply(&JsonRpcError::new(INVALID_REQUEST, text, id.clone())))
             }
             (Some("notifications/initialized" | "notifications/cancelled"), None) => Ok(stream::empty().boxed()),
@@ -243,7 +272,7 @@ impl Session {
                 waypost_mcp_wire::relay::make_single_line(&mut text);
                 Ok(stream::iter([Ok(text.into())]).boxed())
             }
-            (Some(_), Some(_)) => self.send(&envelope, deadline, slot).await,
+            (Some(_), Some(_)) => self.send(&envelope, deadline, (slot, options)).await,
         }
     }
 
@@ -252,8 +281,10 @@ impl Session {
         &self,
         envelope: &Envelope<'_>,
         deadline: Instant,
-        slot: OwnedSemaphorePermit,
+        (slot, options): (OwnedSemaphorePermit, Option<&CallOptions>),
     ) -> Result<RawMessages, Failure> {
+        // A server of 2026-07-28 asks with its results.
+        let can_ask = |wire: &Wire| !wire.is_modern() && envelope.method.as_deref().is_some_and(can_ask);
         let mut slot = Some(slot);
         let mut is_renewed = false;
         loop {
@@ -271,6 +302,9 @@ impl Session {
                 id,
                 text: self.hold(relayed.text)?,
                 original: relayed.original,
+                caller: options
+                    .filter(|_| can_ask(&wire))
+                    .map(|options| Caller::new(&self.link, &wire, deadline, options)),
                 method: envelope.method.as_deref().unwrap_or_default().to_owned(),
                 name,
                 headers,
@@ -343,6 +377,31 @@ impl Session {
         Ok(())
     }
 
+    /// Makes sure that a server with a handshake sends log messages of this level and above (2025-11-25, "Logging"). All
+    /// callers get the messages of the lowest level that one of them asked for. Only with Streamable HTTP, because the log
+    /// messages of other transports belong to no call. A server that refuses is not asked again.
+    async fn request_logs(&self, level: LogLevel, timeout: Duration) {
+        let negotiated = self.negotiated();
+        if negotiated.wire().is_modern() || !matches!(self.link.transport, Transport::Streamable(_)) {
+            return;
+        }
+        let mut requested = self.log_level.lock().await;
+        let is_requested =
+            |(session, lowest): &(Arc<Negotiated>, LogLevel)| Arc::ptr_eq(session, &negotiated) && *lowest <= level;
+        if requested.as_ref().is_some_and(is_requested) {
+            return;
+        }
+        let has_logs = negotiated.has_capability("logging");
+        *requested = Some((negotiated, if has_logs { level } else { LogLevel::Debug }));
+        if !has_logs {
+            return;
+        }
+        let params = json!({ "level": level.as_str() });
+        if let Err(cause) = Box::pin(self.request("logging/setLevel", params, timeout.min(LIST_TIMEOUT))).await {
+            self.log(LogStream::Toolbox, &format!("the level of log messages cannot be set: {cause}"));
+        }
+    }
+
     /// Tells the server again that the handshake is complete, if the daemon was killed before that was certain.
     pub(super) async fn announce_again(&self, saved: Negotiated) -> Result<(), Failure> {
         if !saved.is_announced {
@@ -366,7 +425,7 @@ impl Session {
         let slot = self.own_calls.clone().try_acquire_owned().map_err(|_| describe(Failure::Busy))?;
         let message = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params }).to_string();
         let exchange = async {
-            let mut messages = self.relay(message.into(), timeout, slot).await?;
+            let mut messages = self.relay(message.into(), timeout, (slot, None)).await?;
             let mut last = Bytes::new();
             while let Some(message) = messages.next().await {
                 last = message?;

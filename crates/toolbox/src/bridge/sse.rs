@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use waypost_mcp_wire::sse::EventParser;
 use waypost_toolbox_proto::http::{LogStream, MAX_MESSAGE_BYTES};
 
+use super::attribution::AbandonedCalls;
 use super::http::{Exchange, HttpClient, Post, get_events};
 use super::interface::Failure;
 use super::lines::Budget;
@@ -28,6 +29,7 @@ pub(super) struct Sse {
     pub(super) budget: Budget,
     pub(super) counters: Arc<Counters>,
     pub(super) log: Arc<dyn LogSink>,
+    pub(super) is_shared: bool,
     pub(super) stream: Mutex<Option<Arc<Stream>>>,
 }
 
@@ -64,7 +66,9 @@ impl Sse {
             }
         };
         let endpoint = endpoint_path(&self.path, &endpoint)?;
-        let mux = Mux::new(self.budget.clone(), self.counters.clone(), self.log.clone());
+        // The session begins with the stream, so there are no calls of earlier ones.
+        let abandoned = AbandonedCalls::new(self.is_shared, false);
+        let mux = Mux::new(self.budget.clone(), self.counters.clone(), self.log.clone(), abandoned);
         let stop = CancellationToken::new();
         let reader = Reader { mux: mux.clone(), client: self.client.clone(), endpoint: endpoint.clone() };
         let stopped = stop.clone();
@@ -84,9 +88,9 @@ impl Sse {
     /// Sends a request. Fails with [`Failure::SessionLost`] if there is no stream.
     pub(super) async fn open(&self, request: Request, wire: &Wire) -> Result<MuxCall, Failure> {
         let stream = self.stream()?;
-        let Request { id, text, original, deadline, slot, is_cancellable, .. } = request;
+        let Request { id, text, original, caller, deadline, slot, is_cancellable, .. } = request;
         let cancel = is_cancellable.then(|| self.cancel(&stream, wire));
-        let call = stream.mux.register(NewCall { id, original, deadline, slot, cancel })?;
+        let call = stream.mux.register(NewCall { id, original, caller, deadline, slot, cancel })?;
         stream.mux.mark_sent(id);
         self.post(&stream, text, wire, deadline).await?;
         Ok(call)
@@ -113,6 +117,15 @@ impl Sse {
             }
         };
         tokio::time::timeout_at(deadline, send).await.map_err(|_| Failure::Timeout)?
+    }
+
+    /// Sends a message that nobody waits for.
+    pub(super) fn send_detached(&self, text: Vec<u8>, wire: &Wire) {
+        let Ok(stream) = self.stream() else { return };
+        let post = Post { path: &stream.endpoint, wire, target: None, text: text.into() };
+        if let Ok(request) = post.into_request() {
+            self.client.send_detached(request);
+        }
     }
 
     fn cancel(&self, stream: &Stream, wire: &Wire) -> Cancel {

@@ -48,6 +48,7 @@ pub(super) struct Stdio {
     mux: Arc<Mux>,
     outgoing: mpsc::Sender<Outgoing>,
     cancel: Cancel,
+    control: mpsc::Sender<Bytes>,
     /// Ends the owner, even while the server does not read.
     _stop: DropGuard,
 }
@@ -63,16 +64,16 @@ impl Stdio {
             let _ = cancels.try_send(as_line(cancelled(id)).into());
         });
         let stop = CancellationToken::new();
-        let owner = Owner { mux: mux.clone(), answers: control, stop: stop.clone() };
+        let owner = Owner { mux: mux.clone(), answers: control.clone(), stop: stop.clone() };
         tasks::spawn("stdio", owner.run(attached, outgoing_receiver, control_receiver));
-        Self { mux, outgoing, cancel, _stop: stop.drop_guard() }
+        Self { mux, outgoing, cancel, control, _stop: stop.drop_guard() }
     }
 
     /// Sends a request. Waits while the server does not read.
     pub(super) async fn open(&self, request: Request) -> Result<MuxCall, Failure> {
-        let Request { id, text, original, deadline, slot, is_cancellable, .. } = request;
+        let Request { id, text, original, caller, deadline, slot, is_cancellable, .. } = request;
         let cancel = is_cancellable.then(|| self.cancel.clone());
-        let call = self.mux.register(NewCall { id, original, deadline, slot, cancel })?;
+        let call = self.mux.register(NewCall { id, original, caller, deadline, slot, cancel })?;
         self.enqueue(Outgoing::Request(id, text), deadline).await?;
         Ok(call)
     }
@@ -83,6 +84,11 @@ impl Stdio {
         self.enqueue(Outgoing::Message(text, written), deadline).await?;
         let result = tokio::time::timeout_at(deadline, receiver).await.map_err(|_| Failure::Timeout)?;
         result.map_err(|_| closed())
+    }
+
+    /// Sends a message, without a line feed, that nobody waits for. If the server does not read, it is dropped.
+    pub(super) fn send_detached(&self, text: Vec<u8>) {
+        let _ = self.control.try_send(as_line(text).into());
     }
 
     async fn enqueue(&self, message: Outgoing, deadline: Instant) -> Result<(), Failure> {

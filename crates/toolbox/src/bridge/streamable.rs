@@ -15,6 +15,7 @@ use waypost_mcp_wire::sse::EventParser;
 use waypost_mcp_wire::{Body, Envelope};
 use waypost_toolbox_proto::http::MAX_MESSAGE_BYTES;
 
+use super::caller::{Caller, expired};
 use super::http::{Exchange, HttpClient, Post, get_events};
 use super::interface::Failure;
 use super::lines::Budget;
@@ -47,13 +48,14 @@ impl Streamable {
         request: Request,
         wire: &Wire,
     ) -> Result<(impl Stream<Item = Result<Bytes, Failure>> + Send + use<>, Option<String>), Failure> {
-        let Request { id, text, original, method, name, headers, deadline, slot, is_cancellable } = request;
+        let Request { id, text, original, caller, method, name, headers, deadline, slot, is_cancellable } = request;
         let post = Post { path: &self.path, wire, target: Some((&method, name.as_deref())), text };
         let mut message = post.into_request()?;
         message.headers_mut().extend(headers);
         let mut call = Call {
             id,
             original,
+            caller,
             deadline,
             client: self.client.clone(),
             path: self.path.clone(),
@@ -104,12 +106,22 @@ impl Streamable {
         };
         tokio::time::timeout_at(deadline, send).await.map_err(|_| Failure::Timeout)?
     }
+
+    /// Sends a message that nobody waits for.
+    pub(super) fn send_detached(&self, text: Vec<u8>, wire: &Wire) {
+        let post = Post { path: &self.path, wire, target: None, text: text.into() };
+        if let Ok(request) = post.into_request() {
+            self.client.send_detached(request);
+        }
+    }
 }
 
 /// A call that waits for its response. Dropping it cancels the call.
 struct Call {
     id: u64,
     original: Original,
+    /// Whom the server can ask, until the response; `None` if it can ask nobody.
+    caller: Option<Caller>,
     deadline: Instant,
     client: Arc<HttpClient>,
     path: String,
@@ -145,23 +157,30 @@ impl Call {
             return Some(message);
         }
         let events = events.filter(|_| !self.is_done)?;
-        let deadline = self.deadline;
-        match tokio::time::timeout_at(deadline, self.read_events(events)).await {
-            Ok(Ok(())) => {
+        let expired = expired(self.deadline, self.caller.as_ref().map(Caller::deadline));
+        let read = tokio::select! {
+            biased;
+            read = self.read_events(events) => Some(read),
+            () = expired => None,
+        };
+        match read {
+            Some(Ok(())) => {
                 if let Some(exchange) = events.exchange.take_if(|_| self.is_done) {
                     exchange.finish_detached();
                 }
                 self.ready.pop_front()
             }
-            Ok(Err(failure)) => {
+            Some(Err(failure)) => {
                 self.is_done = true;
+                self.caller = None;
                 Some(Err(failure))
             }
-            Err(_) => {
+            None => {
                 if self.is_cancellable {
                     self.post_detached(cancelled(self.id));
                 }
                 self.is_done = true;
+                self.caller = None;
                 // A modern server is told by closing the connection.
                 events.exchange = None;
                 Some(Err(Failure::Timeout))
@@ -248,7 +267,7 @@ impl Call {
     fn receive_one(&mut self, envelope: &Envelope<'_>) -> bool {
         match (&envelope.method, &envelope.id) {
             (Some(_), Some(_)) => {
-                if let Some(answer) = answer(envelope) {
+                if let Some(answer) = self.receive_request(envelope) {
                     self.post_detached(answer);
                 }
                 false
@@ -264,6 +283,7 @@ impl Call {
                 let response = relay::restore_response(envelope, self.id, &self.original);
                 self.ready.push_back(self.budget.hold(response).ok_or(Failure::Busy));
                 self.is_done = true;
+                self.caller = None;
                 true
             }
             (None, _) => {
@@ -273,7 +293,29 @@ impl Call {
         }
     }
 
+    /// Passes a request of the server to the caller. Otherwise returns the answer for the server.
+    fn receive_request(&mut self, request: &Envelope<'_>) -> Option<Vec<u8>> {
+        let Self { caller, ready, budget, .. } = self;
+        match caller.as_ref().filter(|caller| caller.allows(request)) {
+            Some(caller) => caller.ask(request, |message| {
+                let message = budget.hold(message);
+                message.map(|message| ready.push_back(Ok(message))).is_some()
+            }),
+            None => answer(request),
+        }
+    }
+
     fn receive_notification(&mut self, notification: &Envelope<'_>) {
+        if let Some(caller) = &self.caller
+            && notification.method.as_deref() == Some("notifications/cancelled")
+        {
+            let (ready, budget) = (&mut self.ready, &self.budget);
+            let pass_on = |message| budget.hold(message).map(|message| ready.push_back(Ok(message))).is_some();
+            if !caller.withdraw(notification, pass_on) {
+                Counters::add(&self.counters.dropped_notifications);
+            }
+            return;
+        }
         let message = match relay::notification_target(notification) {
             Some(target) if target.id() == self.id => relay::restore_notification(notification, target, &self.original),
             Some(_) => None,

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use waypost_mcp_wire::relay::{Original, RequestMeta};
 use waypost_mcp_wire::revision::MODERN;
 
+use super::caller::Caller;
+
 /// What was negotiated with a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Negotiated {
@@ -25,6 +27,12 @@ pub(super) struct Negotiated {
 impl Negotiated {
     pub(super) fn wire(&self) -> Wire {
         Wire { revision: Some(self.revision.clone()), session: self.session.clone() }
+    }
+
+    /// Whether the server has declared a capability.
+    pub(super) fn has_capability(&self, name: &str) -> bool {
+        let result: Result<serde_json::Value, _> = serde_json::from_str(&self.result);
+        result.is_ok_and(|result| result["capabilities"][name].is_object())
     }
 }
 
@@ -53,6 +61,8 @@ pub(super) struct Request {
     /// The message as a line, with `id` as its ID.
     pub(super) text: Bytes,
     pub(super) original: Original,
+    /// The caller whom the server can ask; `None` for requests that cause none.
+    pub(super) caller: Option<Caller>,
     pub(super) method: String,
     /// The tool, prompt or resource.
     pub(super) name: Option<String>,

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -11,17 +10,14 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde::Serialize;
 use waypost_link_io::{Body, BodyError};
 use waypost_mcp_wire::Envelope;
-use waypost_toolbox_proto::http::{CONTAINER_KEY_HEADER, MAX_MESSAGE_BYTES, TIMEOUT_HEADER};
+use waypost_toolbox_proto::http::MAX_MESSAGE_BYTES;
 
 use super::storage::Storage;
 use crate::engine::Engine;
 use crate::link::requests::{BoxFuture, Requests, ResponseBody, error_response};
 use crate::supervisor::Supervisor;
-use crate::supervisor::servers::{CallFailure, Servers};
+use crate::supervisor::servers::{CallFailure, CallOptions, Servers};
 
-/// The timeout of a call that names none, and the longest one that a call can name.
-const TIMEOUT: Duration = Duration::from_secs(30);
-const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 /// The number of lines of a log that are returned by default.
 const DEFAULT_TAIL: usize = 200;
 
@@ -46,6 +42,7 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
                 metrics::counter!("waypost_daemon_calls_total", "status" => status).increment(1);
                 response
             }
+            (&Method::POST, "responses") => self.receive_response(id, body).await,
             // The folder of an unknown instance must not be created.
             _ if !self.has(id) => not_found(),
             (&Method::GET, "logs") => {
@@ -62,29 +59,17 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
     }
 
     async fn call(&self, instance_id: &str, headers: &HeaderMap, body: Body) -> Response<ResponseBody> {
-        let message = match body.read_to_end(MAX_MESSAGE_BYTES).await {
+        let message = match read_message(body).await {
             Ok(message) => message,
-            Err(BodyError::TooLarge) => {
-                return error_response(StatusCode::PAYLOAD_TOO_LARGE, "The message is too large.");
-            }
-            Err(BodyError::Interrupted) => {
-                return error_response(StatusCode::BAD_REQUEST, "The message is incomplete.");
-            }
+            Err(response) => return response,
         };
         let Ok(envelope) = Envelope::parse(&message) else {
             return error_response(StatusCode::BAD_REQUEST, "The message is not a JSON-RPC message.");
         };
         let is_notification = envelope.id.is_none();
-        let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let timeout = header(TIMEOUT_HEADER).and_then(|text| text.parse().ok()).map(Duration::from_millis);
-        let timeout = timeout.unwrap_or(TIMEOUT).min(MAX_TIMEOUT);
-        let key = header(CONTAINER_KEY_HEADER);
-        match self.supervisor.call(instance_id, key, message, timeout).await {
-            Ok(_) if is_notification => {
-                let mut response = Response::new(ResponseBody::Complete(Bytes::new()));
-                *response.status_mut() = StatusCode::ACCEPTED;
-                response
-            }
+        let options = CallOptions::from_headers(headers);
+        match self.supervisor.call(instance_id, message, options).await {
+            Ok(_) if is_notification => accepted(),
             Ok(mut messages) => match messages.next().await {
                 // The status says whether there is an answer at all, so the first message is awaited.
                 Some(Ok(first)) => {
@@ -94,6 +79,18 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
                 Some(Err(failure)) => call_error(&failure),
                 None => error_response(StatusCode::BAD_GATEWAY, "The server did not answer."),
             },
+            Err(failure) => call_error(&failure),
+        }
+    }
+
+    /// Passes on the response of a caller to a request of a server.
+    async fn receive_response(&self, instance_id: &str, body: Body) -> Response<ResponseBody> {
+        let response = match read_message(body).await {
+            Ok(response) => response,
+            Err(response) => return response,
+        };
+        match self.supervisor.respond(instance_id, response).await {
+            Ok(()) => accepted(),
             Err(failure) => call_error(&failure),
         }
     }
@@ -118,6 +115,20 @@ impl<E: Engine, S: Servers> Requests for InstanceRequests<E, S> {
     fn handle(&self, request: Parts, body: Body) -> BoxFuture<'_, Response<ResponseBody>> {
         Box::pin(self.respond(request, body))
     }
+}
+
+/// Reads a message, or returns the error.
+async fn read_message(body: Body) -> Result<Bytes, Response<ResponseBody>> {
+    body.read_to_end(MAX_MESSAGE_BYTES).await.map_err(|error| match error {
+        BodyError::TooLarge => error_response(StatusCode::PAYLOAD_TOO_LARGE, "The message is too large."),
+        BodyError::Interrupted => error_response(StatusCode::BAD_REQUEST, "The message is incomplete."),
+    })
+}
+
+fn accepted() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Complete(Bytes::new()));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
 }
 
 /// Returns the number of lines and whether to follow from `tail=N&follow=true`.

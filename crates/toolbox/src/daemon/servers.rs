@@ -7,13 +7,17 @@ use bytes::Bytes;
 
 use crate::bridge::{Bridge, Session};
 use crate::supervisor::servers::{
-    BoxFuture, CallFailure, ConnectContext, ConnectError, Messages, ServerSession, Servers, Target,
+    BoxFuture, CallFailure, CallOptions, ConnectContext, ConnectError, Messages, ServerSession, Servers, Target,
 };
 
 impl Servers for Bridge {
     async fn connect(&self, target: Target, context: ConnectContext) -> Result<Arc<dyn ServerSession>, ConnectError> {
         let session: Arc<Session> = Self::connect(self, target, context).await?;
         Ok(session)
+    }
+
+    fn respond<'a>(&'a self, instance_id: &'a str, response: &'a [u8]) -> BoxFuture<'a, Result<(), CallFailure>> {
+        Box::pin(Self::respond(self, instance_id, response))
     }
 }
 
@@ -26,8 +30,8 @@ impl ServerSession for Session {
         Box::pin(Self::list_tools(self))
     }
 
-    fn call(&self, message: Bytes, timeout: Duration) -> BoxFuture<'_, Result<Messages, CallFailure>> {
-        Box::pin(Self::call(self, message, timeout))
+    fn call(&self, message: Bytes, options: CallOptions) -> BoxFuture<'_, Result<Messages, CallFailure>> {
+        Box::pin(Self::call(self, message, options))
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

@@ -33,7 +33,7 @@ use waypost_toolbox_proto::{InstanceSpec, Sharing};
 use self::budget::Budget;
 use self::manager::Handle;
 use self::routes::GuardedMessages;
-use self::servers::{BoxFuture, CallFailure, Messages, Servers};
+use self::servers::{BoxFuture, CallFailure, CallOptions, CallSlot, Messages, Servers};
 use crate::clock::WallClock;
 use crate::control::Control;
 use crate::engine::{Engine, MachineInfo, NetworkNamespace, ObservedContainer, Usage};
@@ -224,37 +224,46 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
     }
 
     /// Sends a message to the server of an instance, and returns the messages that answer it. Starts a container first
-    /// if the instance is stopped until its next call. `key` selects the container of an instance with one container per
-    /// agent or session; shared instances ignore it. Dropping the stream cancels the call.
+    /// if the instance is stopped until its next call. The caller in `options` selects the container of an instance with one
+    /// container per agent or session. Dropping the stream cancels the call.
     ///
     /// # Errors
     /// Fails with one of the statuses that [`waypost_toolbox_proto::http`] documents.
     pub async fn call(
         &self,
         instance_id: &str,
-        key: Option<&str>,
         message: Bytes,
-        timeout: Duration,
+        mut options: CallOptions,
     ) -> Result<Messages, CallFailure> {
         let entry = self.0.handles().get(instance_id).map(|handle| (Arc::clone(&handle.calls), handle.needs.clone()));
         let Some((calls, needs)) = entry else {
             return Err(CallFailure::new(404, "The toolbox does not have this instance."));
         };
-        let deadline = Instant::now() + timeout;
-        let key = calls.key(key)?;
+        let deadline = Instant::now() + options.timeout;
+        let key = calls.key(options.caller.as_deref())?;
         let call = async {
-            let permit = calls.enter().await?;
+            let slot = CallSlot::new(calls.enter().await?);
             let (session, guard) = loop {
                 if let Some(route) = calls.routes.begin(&key) {
                     break route;
                 }
                 wait_for_container(&needs, key.clone()).await?;
             };
-            let messages = session.call(message, deadline.duration_since(Instant::now())).await?;
-            Ok(Box::pin(GuardedMessages { messages, _guard: guard, _permit: permit }) as Messages)
+            options.timeout = deadline.duration_since(Instant::now());
+            options.slot = slot.clone();
+            let messages = session.call(message, options).await?;
+            Ok(Box::pin(GuardedMessages { messages, _guard: guard, _slot: slot }) as Messages)
         };
         let result = tokio::time::timeout_at(deadline, call).await;
         result.unwrap_or_else(|_| Err(CallFailure::new(504, "The server did not answer in time.")))
+    }
+
+    /// Sends the response of a caller to the server of an instance that waits for it.
+    ///
+    /// # Errors
+    /// Fails with one of the statuses that [`waypost_toolbox_proto::http`] documents.
+    pub async fn respond(&self, instance_id: &str, response: Bytes) -> Result<(), CallFailure> {
+        self.0.parts.servers.respond(instance_id, &response).await
     }
 }
 

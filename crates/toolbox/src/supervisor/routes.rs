@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::Stream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::servers::{CallFailure, Messages, ServerSession};
+use super::servers::{CallFailure, CallSlot, Messages, ServerSession};
 use crate::reconcile::Key;
 
 /// The sessions by key. A call begins under the same lock under which an idle container is closed, so no call reaches a
@@ -106,7 +106,7 @@ impl Drop for CallGuard {
 pub(super) struct GuardedMessages {
     pub(super) messages: Messages,
     pub(super) _guard: CallGuard,
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _slot: CallSlot,
 }
 
 impl Stream for GuardedMessages {
@@ -121,7 +121,7 @@ impl Stream for GuardedMessages {
 mod tests {
     use std::time::Duration;
 
-    use super::super::servers::BoxFuture;
+    use super::super::servers::{BoxFuture, CallOptions};
     use super::*;
 
     struct Silent;
@@ -133,7 +133,7 @@ mod tests {
         fn list_tools(&self) -> BoxFuture<'_, Result<usize, String>> {
             Box::pin(std::future::pending())
         }
-        fn call(&self, _: Bytes, _: Duration) -> BoxFuture<'_, Result<Messages, CallFailure>> {
+        fn call(&self, _: Bytes, _: CallOptions) -> BoxFuture<'_, Result<Messages, CallFailure>> {
             Box::pin(std::future::pending())
         }
         fn closed(&self) -> BoxFuture<'_, ()> {

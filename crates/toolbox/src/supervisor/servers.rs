@@ -3,15 +3,26 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
+use http::{HeaderMap, HeaderValue};
+use tokio::sync::OwnedSemaphorePermit;
+use waypost_mcp_wire::client_capabilities::ClientCapabilities;
+use waypost_mcp_wire::log_level::LogLevel;
+use waypost_mcp_wire::rewrite::quote;
 use waypost_toolbox_proto::Transport;
-use waypost_toolbox_proto::http::LogStream;
+use waypost_toolbox_proto::http::{
+    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, LOG_LEVEL_HEADER, LogStream, TIMEOUT_HEADER,
+};
 
 use crate::engine::{Attached, NetworkNamespace};
+
+/// The timeout of a call that names none, and the longest one that a call can name.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -47,6 +58,8 @@ pub struct ConnectContext {
     /// The folder for the saved session (`session-CONTAINER.json`), so that `initialize` is not repeated on a running
     /// container. It exists.
     pub folder: PathBuf,
+    /// Whether different callers use the container.
+    pub is_shared: bool,
     /// The values of the container's secrets, which must not appear in errors.
     pub masks: Vec<String>,
     /// The log of the container. It masks the secrets itself.
@@ -77,6 +90,65 @@ pub trait Servers: Send + Sync + 'static {
         target: Target,
         context: ConnectContext,
     ) -> impl Future<Output = Result<Arc<dyn ServerSession>, ConnectError>> + Send;
+
+    /// Sends the response of a caller to a server of an instance, whose request was among the messages of a call. Fails with
+    /// 404 if the request no longer waits.
+    fn respond<'a>(&'a self, instance_id: &'a str, response: &'a [u8]) -> BoxFuture<'a, Result<(), CallFailure>>;
+}
+
+/// How a message is sent.
+#[derive(Debug, Clone)]
+pub struct CallOptions {
+    /// The time after which the call fails, without the time in which the caller is asked.
+    pub timeout: Duration,
+    /// The key that identifies the caller, whose container the call uses if the instance has several. `None` if it is unknown.
+    pub caller: Option<Arc<str>>,
+    /// What a server with a handshake may ask the caller for during the call.
+    pub capabilities: ClientCapabilities,
+    /// The lowest level of the log messages that the caller wants.
+    pub log_level: Option<LogLevel>,
+    /// The place of the call among the running calls. It is released while the caller is asked.
+    pub slot: CallSlot,
+}
+
+impl CallOptions {
+    /// Reads the options of a call from the headers of its request (see [`waypost_toolbox_proto::http`]). What cannot be read
+    /// counts as missing.
+    #[must_use]
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let timeout = header(TIMEOUT_HEADER).and_then(|text| text.parse().ok()).map(Duration::from_millis);
+        Self {
+            caller: header(CONTAINER_KEY_HEADER).map(Arc::from),
+            capabilities: ClientCapabilities::parse(header(CAPABILITIES_HEADER)),
+            log_level: header(LOG_LEVEL_HEADER).and_then(|level| LogLevel::parse(Some(&quote(level)))),
+            ..timeout.unwrap_or(TIMEOUT).min(MAX_TIMEOUT).into()
+        }
+    }
+}
+
+impl From<Duration> for CallOptions {
+    /// The options of a caller who answers no requests.
+    fn from(timeout: Duration) -> Self {
+        let (capabilities, slot) = (ClientCapabilities::default(), CallSlot::default());
+        Self { timeout, caller: None, capabilities, log_level: None, slot }
+    }
+}
+
+/// The place of a call among the running calls of its instance. All clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct CallSlot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl CallSlot {
+    pub(crate) fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(Mutex::new(Some(permit))))
+    }
+
+    /// Lets another call run. The call does not take it back when it continues, so that its server does not wait
+    /// for other calls.
+    pub fn release(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 /// An open session with a server. The connection is closed when the last reference is dropped.
@@ -87,8 +159,9 @@ pub trait ServerSession: Send + Sync + 'static {
     /// Lists the tools, and returns their number.
     fn list_tools(&self) -> BoxFuture<'_, Result<usize, String>>;
 
-    /// Sends a message, and returns the messages that answer it. The stream is empty for a notification.
-    fn call(&self, message: Bytes, timeout: Duration) -> BoxFuture<'_, Result<Messages, CallFailure>>;
+    /// Sends a message, and returns the messages that answer it, among which are requests of the server to the caller. The
+    /// stream is empty for a notification.
+    fn call(&self, message: Bytes, options: CallOptions) -> BoxFuture<'_, Result<Messages, CallFailure>>;
 
     /// Waits until the connection is closed by the other side.
     fn closed(&self) -> BoxFuture<'_, ()>;
@@ -113,7 +186,7 @@ pub enum ConnectError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CallFailure {
-    /// The status: 404, 409, 413, 429, 502, 503 or 504.
+    /// The status: 400, 404, 409, 413, 429, 502, 503 or 504.
     pub status: u16,
     /// The message for the caller.
     pub message: String,
@@ -123,5 +196,34 @@ impl CallFailure {
     /// Creates a failure.
     pub fn new(status: u16, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_from_headers() {
+        let headers = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            CallOptions::from_headers(&headers.collect())
+        };
+        let all = headers(&[
+            (TIMEOUT_HEADER, "1500"),
+            (CONTAINER_KEY_HEADER, "agent:1"),
+            (CAPABILITIES_HEADER, r#"{"elicitation":{}}"#),
+            (LOG_LEVEL_HEADER, "error"),
+        ]);
+        assert_eq!((all.timeout.as_millis(), all.caller.as_deref()), (1_500, Some("agent:1")));
+        assert_eq!(
+            (all.capabilities.to_json(), all.log_level),
+            (r#"{"elicitation":{}}"#.into(), Some(LogLevel::Error))
+        );
+        // An earlier control plane sends only the first two.
+        let none = headers(&[(TIMEOUT_HEADER, "x"), (CAPABILITIES_HEADER, "x"), (LOG_LEVEL_HEADER, "loud\"")]);
+        assert_eq!((none.timeout, none.caller, none.log_level), (TIMEOUT, None, None));
+        assert!(none.capabilities.is_empty());
+        assert_eq!(headers(&[(TIMEOUT_HEADER, "9999999")]).timeout, MAX_TIMEOUT);
     }
 }

@@ -16,53 +16,55 @@ use super::*;
 use crate::bridge::connect::{Connecting, Connector};
 use crate::engine::NetworkNamespace;
 
-type Body = BoxBody<Bytes, std::io::Error>;
+pub(super) type Body = BoxBody<Bytes, std::io::Error>;
 type Respond = dyn Fn(Received) -> BoxFuture<'static, Response<Body>> + Send + Sync;
 
 /// A request as the server received it.
 #[derive(Debug, Clone)]
-struct Received {
+pub(super) struct Received {
     method: Method,
     path: String,
     headers: HeaderMap,
-    body: Value,
+    pub(super) body: Value,
 }
 
 impl Received {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    fn rpc(&self) -> &str {
+    pub(super) fn rpc(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
     }
 }
 
 /// A container whose port is served in memory.
-struct Container {
+pub(super) struct Container {
     respond: Arc<Respond>,
-    received: Arc<Mutex<Vec<Received>>>,
+    pub(super) received: Arc<Mutex<Vec<Received>>>,
     connections: AtomicUsize,
     /// The number of attempts that are refused because the server is starting.
     refused: AtomicUsize,
 }
 
 impl Container {
-    fn new(respond: impl Fn(Received) -> BoxFuture<'static, Response<Body>> + Send + Sync + 'static) -> Arc<Self> {
+    pub(super) fn new(
+        respond: impl Fn(Received) -> BoxFuture<'static, Response<Body>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let (received, connections, refused) = (Arc::default(), AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self { respond: Arc::new(respond), received, connections, refused })
     }
 
-    fn fixture(self: &Arc<Self>) -> Fixture {
+    pub(super) fn fixture(self: &Arc<Self>) -> Fixture {
         Fixture::with(Bridge::with_connector(|| 1_000, Arc::new(Network(self.clone()))))
     }
 
-    fn methods(&self) -> Vec<String> {
+    pub(super) fn methods(&self) -> Vec<String> {
         self.received.lock().unwrap().iter().map(|request| request.rpc().to_owned()).collect()
     }
 
     /// Waits for a message that the daemon sends in the background.
-    async fn wait_for(&self, method: &str) -> Received {
+    pub(super) async fn wait_for(&self, method: &str) -> Received {
         for _ in 0..1_000 {
             let found = self.received.lock().unwrap().iter().find(|request| request.rpc() == method).cloned();
             if let Some(request) = found {
@@ -111,22 +113,22 @@ fn target(transport: TransportKind) -> Target {
     Target::Http { namespace, port: 8080, path: "/mcp".to_owned(), transport }
 }
 
-fn streamable() -> Target {
+pub(super) fn streamable() -> Target {
     target(TransportKind::StreamableHttp)
 }
 
-fn full(status: u16, content_type: &str, text: impl Into<Bytes>) -> Response<Body> {
+pub(super) fn full(status: u16, content_type: &str, text: impl Into<Bytes>) -> Response<Body> {
     let body = Full::new(text.into()).map_err(|never| match never {}).boxed();
     let builder = Response::builder().status(StatusCode::from_u16(status).unwrap());
     builder.header("content-type", content_type).body(body).unwrap()
 }
 
-fn json_response(value: &Value) -> Response<Body> {
+pub(super) fn json_response(value: &Value) -> Response<Body> {
     full(200, "application/json; charset=utf-8", serde_json::to_string_pretty(value).unwrap())
 }
 
 /// A response that is sent part by part.
-fn streaming(parts: BoxStream<'static, String>) -> Response<Body> {
+pub(super) fn streaming(parts: BoxStream<'static, String>) -> Response<Body> {
     let frames = parts.map(|part| Ok(Frame::data(Bytes::from(part))));
     // The body of `hyper` must be `Sync`.
     let body = BodyExt::boxed(StreamBody::new(SyncStream(Mutex::new(frames.boxed()))));

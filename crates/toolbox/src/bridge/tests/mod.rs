@@ -1,5 +1,7 @@
 //! Tests sessions against scripted servers in memory.
 
+mod callers;
+mod callers_property;
 mod http;
 mod property;
 mod stdio;
@@ -44,6 +46,7 @@ struct Fixture {
     folder: TempDir,
     log: Arc<MemoryLog>,
     bridge: Bridge,
+    is_shared: bool,
 }
 
 impl Fixture {
@@ -52,7 +55,7 @@ impl Fixture {
     }
 
     fn with(bridge: Bridge) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), log: Arc::default(), bridge }
+        Self { folder: tempfile::tempdir().unwrap(), log: Arc::default(), bridge, is_shared: true }
     }
 
     fn context(&self) -> ConnectContext {
@@ -60,6 +63,7 @@ impl Fixture {
             instance_id: "ins_1".to_owned(),
             container_id: "c1".to_owned(),
             folder: self.folder.path().to_owned(),
+            is_shared: self.is_shared,
             masks: vec!["hunter2".to_owned()],
             log: self.log.clone(),
         }

@@ -28,6 +28,8 @@ pub(super) struct Connection {
     pub(super) spec: Arc<InstanceSpec>,
     pub(super) log: Arc<ContainerLog>,
     pub(super) folder: PathBuf,
+    /// Whether different callers use the container.
+    pub(super) is_shared: bool,
     pub(super) cancel: CancellationToken,
     pub(super) end: watch::Receiver<Option<End>>,
     /// The network namespace of the container, once it is needed.
@@ -196,6 +198,7 @@ impl Connection {
             instance_id: self.container.instance_id.clone(),
             container_id: self.container.id.clone(),
             folder: self.folder.clone(),
+            is_shared: self.is_shared,
             masks: self.log.masks(),
             log: Arc::clone(&self.log) as _,
         };

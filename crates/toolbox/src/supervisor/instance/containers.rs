@@ -190,6 +190,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             spec: Arc::clone(&unit.spec),
             log: Arc::clone(&unit.log),
             folder,
+            is_shared: unit.key.is_none(),
             cancel: unit.cancel.clone(),
             end: unit.end.subscribe(),
             namespace: Arc::clone(&unit.namespace),

@@ -37,6 +37,9 @@ async fn a_hundred_first_calls_start_one_container() {
     let daemon = idle(lazy("good")).await;
     let answers = call_often(&daemon, 100).await;
     assert_eq!(answers, vec![Ok("con2".to_owned()); 100]);
+    let connections = [&daemon.servers.connections, &daemon.servers.shared_connections];
+    let connections = connections.map(|count| count.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(connections, [2, 2], "all callers share a container");
     assert_eq!(daemon.engine.running(), ["con2"]);
     assert_eq!(daemon.state("ins_1"), Some(InstanceState::Running));
     // Without calls, it is stopped after a minute.
@@ -52,7 +55,7 @@ async fn a_running_call_keeps_a_container() {
     let daemon = idle(lazy("good")).await;
     let gate = daemon.servers.gate.acquire_many(1_000).await.unwrap();
     let supervisor = daemon.supervisor.clone();
-    let messages = supervisor.call("ins_1", None, Bytes::from_static(b"hello"), Duration::from_secs(5)).await.unwrap();
+    let messages = supervisor.call("ins_1", Bytes::from_static(b"hello"), Duration::from_secs(5).into()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(daemon.engine.running(), ["con2"]);
     // Dropping the messages cancels the call.
@@ -104,6 +107,25 @@ async fn running_and_waiting_calls_are_limited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_whose_caller_is_asked_keeps_no_other_from_running() {
+    let daemon = Daemon::with(Settings { running_calls: 1, waiting_calls: 1, ..Settings::default() });
+    daemon.add("ins_1", spec("good"));
+    daemon.outcome("dep_ins_1_1").await;
+    let gate = daemon.servers.gate.acquire_many(1_000).await.unwrap();
+    let send = |text: &'static str| {
+        let (supervisor, message) = (daemon.supervisor.clone(), Bytes::from_static(text.as_bytes()));
+        async move {
+            supervisor.call("ins_1", message, Duration::from_secs(1).into()).await.map_err(|failure| failure.status)
+        }
+    };
+    let (asking, running) = (send("ask").await.unwrap(), send("hello").await.unwrap());
+    assert_eq!(send("hello").await.err(), Some(504), "it waits for the second call only");
+    drop(running);
+    assert!(send("hello").await.is_ok());
+    drop((asking, gate));
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_cannot_be_served_have_a_status() {
     let daemon = Daemon::new();
     assert_eq!(daemon.call("ins_1", None).await.unwrap_err().status, 404);
@@ -142,6 +164,7 @@ async fn each_key_has_its_own_container_up_to_a_limit() {
     daemon.until("crashed", |daemon| daemon.crashes() == 1).await;
     assert!(daemon.call("ins_1", Some("d")).await.is_ok());
     assert_ne!(daemon.call("ins_1", Some("a")).await.unwrap(), containers[0]);
+    assert_eq!(daemon.servers.shared_connections.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]

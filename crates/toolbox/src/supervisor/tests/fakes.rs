@@ -17,7 +17,7 @@ use waypost_toolbox_proto::message::{DeploymentOutcome, InstanceReport, Instance
 use waypost_toolbox_proto::{InstanceState, ResourceClass, Sharing, Transport, Volume};
 
 use super::super::servers::{
-    BoxFuture, CallFailure, ConnectContext, ConnectError, Messages, ServerSession, Servers, Target,
+    BoxFuture, CallFailure, CallOptions, ConnectContext, ConnectError, Messages, ServerSession, Servers, Target,
 };
 use super::super::{Parts, Settings, Sink, Supervisor};
 use super::engine::{Behaviour, FakeEngine};
@@ -39,6 +39,8 @@ pub(super) struct FakeServers {
     pub(super) probes: AtomicUsize,
     /// The connections that were opened.
     pub(super) connections: AtomicUsize,
+    /// Those to containers that different callers use.
+    pub(super) shared_connections: AtomicUsize,
     /// The handshakes with servers that need `initialize` first.
     pub(super) handshakes: AtomicUsize,
     pub(super) always_restart: std::sync::atomic::AtomicBool,
@@ -80,8 +82,13 @@ impl Servers for Arc<FakeServers> {
             _ => {}
         }
         self.connections.fetch_add(1, Ordering::Relaxed);
+        self.shared_connections.fetch_add(usize::from(context.is_shared), Ordering::Relaxed);
         let servers = Arc::clone(self);
         Ok(Arc::new(FakeSession { servers, container: context.container_id, behaviour, end, cuts }))
+    }
+
+    fn respond<'a>(&'a self, _instance_id: &'a str, _response: &'a [u8]) -> BoxFuture<'a, Result<(), CallFailure>> {
+        Box::pin(std::future::ready(Err(CallFailure::new(404, "The servers ask for nothing."))))
     }
 }
 
@@ -113,12 +120,16 @@ impl ServerSession for FakeSession {
         })
     }
 
-    fn call(&self, message: Bytes, _timeout: Duration) -> BoxFuture<'_, Result<Messages, CallFailure>> {
+    /// The server asks the caller if the message is `ask`.
+    fn call(&self, message: Bytes, options: CallOptions) -> BoxFuture<'_, Result<Messages, CallFailure>> {
         struct Running(Arc<AtomicUsize>);
         impl Drop for Running {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
+        }
+        if message == "ask" {
+            options.slot.release();
         }
         let gate = Arc::clone(&self.servers.gate);
         let answer = Bytes::from(format!("{} {}", self.container, String::from_utf8_lossy(&message)));
@@ -265,6 +276,7 @@ impl Daemon {
             probe: watch::Sender::new(Probe::Ok),
             probes: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            shared_connections: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
             always_restart: false.into(),
             gate: Arc::new(Semaphore::new(1_000)),
@@ -430,7 +442,8 @@ pub(super) async fn call(
     key: Option<String>,
 ) -> Result<String, CallFailure> {
     let message = Bytes::from_static(b"hello");
-    let messages = supervisor.call(&id, key.as_deref(), message, Duration::from_secs(30)).await?;
+    let options = CallOptions { caller: key.map(Arc::from), ..Duration::from_secs(30).into() };
+    let messages = supervisor.call(&id, message, options).await?;
     let mut messages = pin!(messages);
     let answer = messages.next().await.expect("an answer")?;
     let text = String::from_utf8_lossy(&answer).into_owned();
