@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | 2026-07-28 | 2026-07-28 | is returned to the agent, with a sealed state ([`crate::input_state`]) |
 //! | with a session | 2026-07-28 | is sent to the agent as requests in the stream of the call; then the call is repeated with the responses |
-//! | with a session | remote, with a handshake | is sent to the agent as requests in the stream of the call, and its responses to the server |
-//! | 2026-07-28 | remote, with a handshake | is returned to the agent; the call is parked until the agent sends it again ([`crate::parked`]) |
+//! | with a session | with a handshake | is sent to the agent as requests in the stream of the call, and its responses to the server |
+//! | 2026-07-28 | with a handshake | is returned to the agent; the call is parked until the agent sends it again ([`crate::parked`]) |
 //! | any other | any | the server is told that the agent has no such capability |
 //!
 //! Invariants:

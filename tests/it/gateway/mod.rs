@@ -32,6 +32,7 @@ use waypost_ops::agent_tokens::CreateAgentToken;
 use waypost_ops::grants::{GrantPatch, NewGrant};
 use waypost_ops::{agent_tokens, agents, grants};
 
+use self::questions::container::Container;
 use crate::app::Setup;
 use crate::console::instances::Api;
 use crate::daemon::{Call, Daemon};
@@ -61,6 +62,8 @@ pub struct ServerState {
     status: Option<u16>,
     /// The headers of the calls.
     headers: Vec<HeaderMap>,
+    /// Answers all messages, if set.
+    container: Option<Arc<Container>>,
 }
 
 /// A product with one instance, whose server a test controls, and an agent.
@@ -273,6 +276,11 @@ fn serve(mut daemon: Daemon, server: Arc<Mutex<ServerState>>) -> JoinHandle<()> 
     crate::daemon::spawn(async move {
         loop {
             let mut call = daemon.call().await;
+            let container = server.lock().unwrap().container.clone();
+            if let Some(container) = container {
+                crate::daemon::spawn(async move { container.answer(call).await });
+                continue;
+            }
             let message = call.message().await;
             answer(call, &message, &server).await;
         }

@@ -5,25 +5,32 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use http::request::Builder;
 use http::{HeaderMap, Request, header};
+use waypost_core::id::{InstanceId, ToolboxId};
 use waypost_core::instance::{Backend, Instance};
 use waypost_core::{Code, Error, Result};
 use waypost_link::Body;
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::strict::OwnedMessage;
-use waypost_toolbox_proto::http::{CONTAINER_KEY_HEADER, TIMEOUT_HEADER, mcp_path};
+use waypost_toolbox_proto::http::{
+    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, LOG_LEVEL_HEADER, TIMEOUT_HEADER, mcp_path, responses_path,
+};
 
 use waypost_upstream::Connection;
 
 use super::call::{not_mcp, too_large};
 use super::remote_exchange::RemoteExchange;
-use super::requests::{interrupted, send};
+use super::requests::{TIMEOUT, interrupted, send, send_to, within};
 use crate::Ops;
 use crate::remote_servers::to_error;
 
 /// The additional time of a call during which the server can ask the caller for input.
 pub const INPUT_TIME: Duration = Duration::from_secs(300);
+
+/// The time for a response to a server to reach its toolbox.
+const RESPONSE_TIME: Duration = Duration::from_secs(20);
 
 /// The server that receives a message.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +41,9 @@ pub struct ExchangeTarget<'a> {
     pub key: &'a str,
     /// The definition of the tool that is called, whose arguments a server of 2026-07-28 may require in headers.
     pub definition: Option<&'a str>,
-    /// What a remote server with a handshake may ask the caller for during the call. Others are told in `_meta` of each
-    /// request, or, in a container, of nothing.
+    /// What a server with a handshake may ask the caller for during the call. Others are told in `_meta` of each request.
     pub capabilities: ClientCapabilities,
-    /// The level of the log messages that a remote server with a handshake shall send.
+    /// The level of the log messages that a server with a handshake shall send.
     pub log_level: Option<LogLevel>,
     /// Headers of the caller, which a remote server receives unless the connection has headers with these names. Others do not
     /// receive them.
@@ -55,15 +61,38 @@ impl<'a> ExchangeTarget<'a> {
 
 /// Sends the responses to requests of a server.
 #[derive(Debug, Clone)]
-pub struct Responder(Connection);
+pub struct Responder(Recipient);
+
+#[derive(Debug, Clone)]
+enum Recipient {
+    /// The toolbox of an instance, which passes them on.
+    Toolbox { ops: Ops, toolbox: ToolboxId, instance: InstanceId },
+    /// A remote server.
+    Remote(Connection),
+}
 
 impl Responder {
-    /// Sends a response, whose ID is that of the request.
+    /// Sends a response, whose ID is that of the request. One that a server in a container no longer waits for is dropped: the
+    /// messages of the exchange tell why.
     ///
     /// # Errors
-    /// `tool_server_error` if the server cannot be reached or rejects it.
+    /// `tool_server_error` if the server cannot be reached or rejects it; `unavailable` if there is no link to the toolbox.
     pub async fn respond(&self, response: &[u8]) -> Result<()> {
-        self.0.respond(response).await.map_err(|error| to_error(&error))
+        let (ops, toolbox, instance) = match &self.0 {
+            Recipient::Remote(connection) => {
+                return connection.respond(response).await.map_err(|error| to_error(&error));
+            }
+            Recipient::Toolbox { ops, toolbox, instance } => (ops, toolbox, instance),
+        };
+        let request = Request::post(responses_path(instance.as_str()))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Bytes::copy_from_slice(response))
+            .map_err(Error::internal)?;
+        // The toolbox waits until the server has read it.
+        match within(TIMEOUT + RESPONSE_TIME, send_to(ops, toolbox, request)).await {
+            Err(error) if error.reason() != Some("not_deployed") => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -81,6 +110,8 @@ enum Source {
 #[derive(Debug)]
 struct LinkExchange {
     body: Body,
+    /// `None` if the caller answers no requests.
+    responder: Option<Responder>,
     buffer: BytesMut,
     /// The number of bytes of the buffer that contain no line break.
     searched: usize,
@@ -109,19 +140,18 @@ impl Exchange {
         let request = Request::post(mcp_path(target.instance.id.as_str()))
             .header(header::CONTENT_TYPE, "application/json")
             .header(CONTAINER_KEY_HEADER, target.key)
-            .header(TIMEOUT_HEADER, timeout.as_millis().to_string())
-            .body(message)
-            .map_err(Error::internal)?;
-        let body = send(ops, target.instance, request).await?;
-        Ok(Self(Source::Link(LinkExchange { body, buffer: BytesMut::new(), searched: 0, limit })))
+            .header(TIMEOUT_HEADER, timeout.as_millis().to_string());
+        let (request, responder) = announce(ops, target, request)?;
+        let body = send(ops, target.instance, request.body(message).map_err(Error::internal)?).await?;
+        Ok(Self(Source::Link(LinkExchange { body, responder, buffer: BytesMut::new(), searched: 0, limit })))
     }
 
     /// Returns what answers the requests of the server, which are messages of this exchange. `None` if it has none.
     #[must_use]
     pub fn responder(&self) -> Option<Responder> {
         match &self.0 {
-            Source::Link(_) => None,
-            Source::Remote(exchange) => exchange.responder().map(Responder),
+            Source::Link(exchange) => exchange.responder.clone(),
+            Source::Remote(exchange) => exchange.responder().map(Recipient::Remote).map(Responder),
         }
     }
 
@@ -180,6 +210,20 @@ impl LinkExchange {
             }
         }
     }
+}
+
+/// Adds the headers that tell a toolbox what the server may ask the caller for, and which log messages the caller wants. Returns
+/// what answers the requests of the server. A toolbox that does not know the headers rejects the requests itself.
+fn announce(ops: &Ops, target: ExchangeTarget<'_>, mut request: Builder) -> Result<(Builder, Option<Responder>)> {
+    if let Some(level) = target.log_level {
+        request = request.header(LOG_LEVEL_HEADER, level.as_str());
+    }
+    if target.capabilities.is_empty() {
+        return Ok((request, None));
+    }
+    let (instance, toolbox) = (target.instance.id.clone(), target.instance.container()?.toolbox_id.clone());
+    let responder = Responder(Recipient::Toolbox { ops: ops.clone(), toolbox, instance });
+    Ok((request.header(CAPABILITIES_HEADER, target.capabilities.to_json()), Some(responder)))
 }
 
 /// Reads a message of a server.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::id::{InstanceId, OrganizationId, ToolboxId};
 use waypost_core::instance::Instance;
 use waypost_core::{Code, Error, Result};
 use waypost_link::{Body, LinkError};
@@ -16,7 +16,7 @@ use crate::Ops;
 use crate::deployments::notify::clean;
 
 /// The time for the response to a request that does not reach the server of the instance.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum size of the body of an error in bytes.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
@@ -34,7 +34,15 @@ pub(super) async fn find(ops: &Ops, organization: &OrganizationId, id: &Instance
 /// `conflict` for a remote server; `unavailable` if there is no link or it is lost; the error of the toolbox as described for
 /// [`error`].
 pub(super) async fn send(ops: &Ops, instance: &Instance, request: Request<Bytes>) -> Result<Body> {
-    let response = ops.links().request(&instance.container()?.toolbox_id, request).await?;
+    send_to(ops, &instance.container()?.toolbox_id, request).await
+}
+
+/// Like [`send`], to a toolbox.
+///
+/// # Errors
+/// Those of [`send`] except `conflict` for a remote server.
+pub(super) async fn send_to(ops: &Ops, toolbox: &ToolboxId, request: Request<Bytes>) -> Result<Body> {
+    let response = ops.links().request(toolbox, request).await?;
     let status = response.status();
     if status.is_success() {
         return Ok(response.into_body());

@@ -237,13 +237,12 @@ impl Mux {
         let is_delivered = match (envelope.method.as_deref(), target) {
             (Some("notifications/cancelled"), _) => self.withdraw(envelope),
             (Some(method), None) if LIST_CHANGES.contains(&method) => self.deliver_change(method),
-            (_, Some(target)) => {
+            (_, target) => target.is_some_and(|target| {
                 let calls = self.calls();
                 let Some(call) = calls.as_ref().and_then(|calls| calls.waiting.get(&target.id())) else { return false };
                 let message = relay::restore_notification(envelope, target, &call.original);
                 message.is_some_and(|message| self.pass_on(call, message))
-            }
-            _ => false,
+            }),
         };
         if !is_delivered {
             Counters::add(&self.counters.dropped_notifications);

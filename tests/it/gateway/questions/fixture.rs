@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::super::listen::Stream;
 use super::super::remote::Stage;
 use super::super::tool;
+use crate::console::instances::Api;
 
 pub const FORM: &str =
     r#"{"mode":"form","message":"Name?","requestedSchema":{"type":"object","properties":{},"x":1.0}}"#;
@@ -141,21 +142,44 @@ impl Server {
     }
 }
 
+/// A product with a server and an agent.
+pub trait Target {
+    /// The name of the tool.
+    const TOOL: &'static str;
+
+    fn api(&self) -> &Api;
+
+    /// Returns the token of the agent.
+    fn token(&self) -> String;
+}
+
+impl Target for Stage {
+    const TOOL: &'static str = "far__find";
+
+    fn api(&self) -> &Api {
+        &self.api
+    }
+
+    fn token(&self) -> String {
+        self.token.clone()
+    }
+}
+
 /// An agent that uses the revisions with a handshake.
-pub struct Agent<'a> {
-    pub stage: &'a Stage,
+pub struct Agent<'a, S = Stage> {
+    pub stage: &'a S,
     pub token: String,
     pub session: Option<String>,
 }
 
-impl<'a> Agent<'a> {
+impl<'a, S: Target> Agent<'a, S> {
     /// Begins a session with these capabilities.
-    pub async fn new(stage: &'a Stage, capabilities: Value) -> Self {
-        Self::with_token(stage, stage.token.clone(), capabilities).await
+    pub async fn new(stage: &'a S, capabilities: Value) -> Self {
+        Self::with_token(stage, stage.token(), capabilities).await
     }
 
     /// Begins a session of the agent with this token.
-    pub async fn with_token(stage: &'a Stage, token: String, capabilities: Value) -> Self {
+    pub async fn with_token(stage: &'a S, token: String, capabilities: Value) -> Self {
         let mut agent = Self { stage, token, session: None };
         let params = json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities,
             "clientInfo": { "name": "c", "version": "1" } });
@@ -165,8 +189,8 @@ impl<'a> Agent<'a> {
         agent
     }
 
-    pub fn without_session(stage: &'a Stage) -> Self {
-        Self { stage, token: stage.token.clone(), session: None }
+    pub fn without_session(stage: &'a S) -> Self {
+        Self { stage, token: stage.token(), session: None }
     }
 
     pub async fn send(&self, method: Method, body: String) -> http::Response<Body> {
@@ -176,7 +200,7 @@ impl<'a> Agent<'a> {
         if let Some(session) = &self.session {
             request = request.header("mcp-session-id", session).header("mcp-protocol-version", "2025-11-25");
         }
-        self.stage.api.app.send(request.body(body.into()).unwrap()).await
+        self.stage.api().app.send(request.body(body.into()).unwrap()).await
     }
 
     pub async fn post(&self, message: &Value) -> http::Response<Body> {
@@ -184,7 +208,7 @@ impl<'a> Agent<'a> {
     }
 
     pub async fn call(&self) -> http::Response<Body> {
-        let params = json!({ "name": "far__find", "arguments": { "q": 1 } });
+        let params = json!({ "name": S::TOOL, "arguments": { "q": 1 } });
         self.post(&json!({ "jsonrpc": "2.0", "id": "x", "method": "tools/call", "params": params })).await
     }
 
@@ -195,7 +219,7 @@ impl<'a> Agent<'a> {
 
     /// Calls the tool with a request of 2026-07-28.
     pub async fn modern_call(&self, extra: Value) -> http::Response<Body> {
-        let mut params = json!({ "name": "far__find", "arguments": { "q": 1 }, "_meta": {
+        let mut params = json!({ "name": S::TOOL, "arguments": { "q": 1 }, "_meta": {
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientCapabilities": { "elicitation": {} },
         } });
@@ -203,9 +227,9 @@ impl<'a> Agent<'a> {
         let body = json!({ "jsonrpc": "2.0", "id": "y", "method": "tools/call", "params": params }).to_string();
         let request = Request::builder().method(Method::POST).uri("/gateway/mcp").header("host", "localhost:8080");
         let request = request.header("content-type", "application/json").header("mcp-protocol-version", "2026-07-28");
-        let request = request.header("mcp-method", "tools/call").header("mcp-name", "far__find");
+        let request = request.header("mcp-method", "tools/call").header("mcp-name", S::TOOL);
         let request = request.header("authorization", format!("Bearer {}", self.token));
-        self.stage.api.app.send(request.body(body.into()).unwrap()).await
+        self.stage.api().app.send(request.body(body.into()).unwrap()).await
     }
 
     pub async fn respond(&self, id: &Value, result: &Value) -> StatusCode {
