@@ -27,6 +27,9 @@ extern "C" fn exit_at_signal(_: i32) {
 /// Whether SIGUSR1 was received.
 static IS_OPEN: AtomicBool = AtomicBool::new(false);
 
+/// Whether messages are exchanged on standard input and output.
+static IS_STDIO: AtomicBool = AtomicBool::new(false);
+
 extern "C" fn open_gate(_: i32) {
     IS_OPEN.store(true, Ordering::Relaxed);
 }
@@ -88,8 +91,8 @@ fn wait() -> ! {
 
 /// Serves one client on standard input and output.
 fn stdio() {
-    for line in std::io::stdin().lock().lines() {
-        let Ok(line) = line else { return };
+    IS_STDIO.store(true, Ordering::Relaxed);
+    while let Some(line) = read_line() {
         if let Some(response) = respond(&line) {
             let mut out = std::io::stdout().lock();
             if writeln!(out, "{response}").and_then(|()| out.flush()).is_err() {
@@ -97,6 +100,12 @@ fn stdio() {
             }
         }
     }
+}
+
+/// Reads a line of standard input, which is not locked meanwhile.
+fn read_line() -> Option<String> {
+    let mut line = String::new();
+    (std::io::stdin().read_line(&mut line).ok()? > 0).then_some(line)
 }
 
 /// Serves Streamable HTTP with JSON responses on all interfaces.
@@ -177,8 +186,9 @@ fn respond(message: &str) -> Option<String> {
 }
 
 /// The tools: name and the name of the only argument.
-const TOOLS: [(&str, &str); 12] = [
+const TOOLS: [(&str, &str); 13] = [
     ("echo", "text"),
+    ("ask", "question"),
     ("log", "text"),
     ("environment", "variable"),
     ("read", "path"),
@@ -201,6 +211,7 @@ fn describe((name, argument): (&str, &str)) -> String {
 fn call(name: &str, argument: impl Fn(&str) -> String) -> Result<String, String> {
     match name {
         "echo" => Ok(argument("text")),
+        "ask" => ask(&argument("question")),
         "log" => {
             eprintln!("{}", argument("text"));
             Ok("logged".to_owned())
@@ -226,6 +237,18 @@ fn call(name: &str, argument: impl Fn(&str) -> String) -> Result<String, String>
         "escape" => escape(&argument("attempt")),
         other => Err(format!("unknown tool {other}")),
     }
+}
+
+/// Asks the user, and returns the response of the client. Other messages that arrive meanwhile are lost.
+fn ask(question: &str) -> Result<String, String> {
+    if !IS_STDIO.load(Ordering::Relaxed) {
+        return Err("only on standard input and output".to_owned());
+    }
+    let schema = r#"{"type":"object","properties":{"name":{"type":"string"}}}"#;
+    let params = format!(r#"{{"message":{},"requestedSchema":{schema}}}"#, quoted(question));
+    println!(r#"{{"jsonrpc":"2.0","id":"ask","method":"elicitation/create","params":{params}}}"#);
+    let response = std::iter::from_fn(read_line).find(|line| raw_member(line, "id").is_some_and(|id| id == "\"ask\""));
+    response.map(|response| response.trim().to_owned()).ok_or_else(|| "the client has disconnected".to_owned())
 }
 
 /// Connects to `host:port`, and returns the first line that the other side sends.

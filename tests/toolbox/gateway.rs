@@ -26,6 +26,14 @@ impl Agent<'_> {
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Calls the tool that asks, with a request of 2026-07-28.
+    async fn ask(&self, input: Value) -> Value {
+        let mut params = json!({ "name": "echo__ask", "arguments": { "question": "Who?" } });
+        params.as_object_mut().unwrap().extend(input.as_object().cloned().unwrap());
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        self.waypost.post_modern("/gateway/mcp", &self.token, (json!({ "elicitation": {} }), message)).await
+    }
+
     async fn call(&self, tool: &str, arguments: Value) -> Value {
         self.request("tools/call", json!({ "name": tool, "arguments": arguments })).await
     }
@@ -68,11 +76,27 @@ waypost_testkit::needs_docker! {
         tokio::time::timeout(crate::support::TIMEOUT, listed).await.expect("an approval takes effect");
         let answer = agent.call("echo__echo", json!({ "text": "hello" })).await;
         assert_eq!(answer["result"]["content"][0]["text"], "hello", "{answer}");
+        // The server asks the agent during a call.
+        let ask = pending["items"].as_array().into_iter().flatten().find(|approval| approval["name"] == "ask").expect("the tool waits");
+        waypost.run(&["approval", "approve", ask["id"].as_str().unwrap(), "--class", "read", "--org", "acme"]).await;
+        let listed = async { while agent.tools().await.len() < 2 { tokio::task::yield_now().await } };
+        tokio::time::timeout(crate::support::TIMEOUT, listed).await.expect("an approval takes effect");
+        let asked = agent.ask(json!({})).await;
+        let question = &asked["result"]["inputRequests"]["input"];
+        assert_eq!((&question["method"], &question["params"]["message"]), (&json!("elicitation/create"), &json!("Who?")), "{asked}");
+        let input = json!({ "action": "accept", "content": { "name": "Ada" } });
+        let answered = agent.ask(json!({ "inputResponses": { "input": input }, "requestState": asked["result"]["requestState"] })).await;
+        let response = answered["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text in {answered}"));
+        assert_eq!(serde_json::from_str::<Value>(response).unwrap(), json!({ "jsonrpc": "2.0", "id": "ask", "result": input }));
+        let refused = agent.call("echo__ask", json!({ "question": "Who?" })).await;
+        let refused = refused["result"]["content"][0]["text"].as_str().unwrap_or_default();
+        assert!(refused.contains("-32601"), "an agent without a session cannot be asked: {refused}");
+
         let unknown = agent.call("echo__escape", json!({})).await;
         assert_eq!(unknown["error"], json!({ "code": -32602, "message": "Unknown tool" }));
 
         waypost.run(&["approval", "reject", id, "--reason", "No longer needed", "--org", "acme"]).await;
-        let rejected = async { while !agent.tools().await.is_empty() { tokio::task::yield_now().await } };
+        let rejected = async { while agent.tools().await != ["echo__ask"] { tokio::task::yield_now().await } };
         tokio::time::timeout(crate::support::TIMEOUT, rejected).await.expect("a rejection takes effect");
         assert_eq!(agent.call("echo__echo", json!({ "text": "x" })).await["error"]["message"], "Unknown tool");
 

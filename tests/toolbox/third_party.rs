@@ -65,7 +65,9 @@ impl Direct {
         engine.start(&id);
         let mut direct = Self { connection, is_modern: server.is_python, _scratch: scratch };
         if !direct.is_modern {
-            let client = json!({ "protocolVersion": "2025-11-25", "capabilities": {},
+            // Behind the gateway, a server is told of what any agent may have.
+            let capabilities = json!({ "elicitation": { "form": {}, "url": {} }, "sampling": { "tools": {} } });
+            let client = json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities,
                 "clientInfo": { "name": "test", "version": "1" } });
             direct.send(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": client }));
             direct.response(&json!(0));
@@ -78,12 +80,16 @@ impl Direct {
         self.connection.write(&format!("{message}\n"));
     }
 
-    /// Returns the response with an ID, as received.
+    /// Returns the response with an ID, as received. Requests of the server are rejected, as those to an agent that has declared
+    /// nothing.
     fn response(&mut self, id: &Value) -> String {
         loop {
             let line = self.connection.line();
             let message: Value = serde_json::from_str(&line).expect("the server writes JSON");
-            if message["id"] == *id && message["method"].is_null() {
+            if message["method"].is_string() && !message["id"].is_null() {
+                let error = json!({ "code": -32601, "message": "Method not found." });
+                self.send(&json!({ "jsonrpc": "2.0", "id": message["id"], "error": error }));
+            } else if message["id"] == *id {
                 return line.trim_end().to_owned();
             }
         }

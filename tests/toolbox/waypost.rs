@@ -71,6 +71,20 @@ impl Waypost {
         request.send().await.expect("the server responds").text().await.expect("the response is complete")
     }
 
+    /// Posts a request of 2026-07-28, and returns the response.
+    pub async fn post_modern(&self, path: &str, token: &str, (capabilities, mut message): (Value, Value)) -> Value {
+        let version = "2026-07-28";
+        message["params"]["_meta"] = serde_json::json!({
+            "io.modelcontextprotocol/protocolVersion": version,
+            "io.modelcontextprotocol/clientCapabilities": capabilities,
+        });
+        let text = |value: &Value| value.as_str().expect("a string").to_owned();
+        let request = self.client.post(format!("{}{path}", self.origin)).bearer_auth(token).json(&message);
+        let request = request.header("mcp-protocol-version", version).header("mcp-method", text(&message["method"]));
+        let request = request.header("mcp-name", text(&message["params"]["name"]));
+        request.send().await.expect("the server responds").json().await.expect("the response is JSON")
+    }
+
     /// Returns the path of the setup page, on which the first owner signs up.
     pub async fn set_up_path(&self) -> String {
         let line = self.installation.mailbox.wait_for_line("set up: ").await.expect("the setup link is printed");

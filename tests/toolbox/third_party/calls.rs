@@ -80,6 +80,9 @@ fn everything() -> Vec<Call> {
         call("toggle-simulated-logging", json!({})),
         call("toggle-subscriber-updates", json!({})),
         call("trigger-long-running-operation", json!({ "duration": 0.2, "steps": 2 })),
+        failing("trigger-elicitation-request", json!({})),
+        failing("trigger-sampling-request", json!({ "prompt": "Hello" })),
+        failing("trigger-url-elicitation", json!({ "url": "https://example.com/" })),
         failing("simulate-research-query", json!({ "topic": "rust" })),
         failing("get-sum", json!({ "a": 1 })),
     ]

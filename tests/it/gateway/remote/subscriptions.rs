@@ -185,7 +185,8 @@ async fn a_stream_of_the_server_that_breaks_is_opened_again_with_all_subscriptio
             state.sessions += 1;
             state.close_streams();
         });
-        server.wait_until(|state| subscribed(state) == ["file:///a"] && state.streams() == 1).await;
+        // In the era with a handshake, the first attempt is rejected, because the session has ended.
+        server.wait_until(|state| subscribed(state).contains(&"file:///a".to_owned()) && state.streams() == 1).await;
         server.update("file:///a");
         assert_eq!(stream.next().await.unwrap(), modern_update(A));
         drop(stream);
