@@ -25,6 +25,7 @@ use waypost_mcp::endpoint::HandlerFactory;
 use waypost_ops::agent_tokens::{self, ResolvedAgent};
 use waypost_ops::gateway_sign_in;
 use waypost_ops::gateway_url::{GatewayResource, GatewayUrls};
+use waypost_ops::hosting::with_timeout;
 
 use super::client::ClientAddress;
 use super::{
@@ -123,8 +124,17 @@ fn token_check<R: HandlerFactory>(
     })
 }
 
-/// Authenticates a request by the token of an agent, or the access token of a person for exactly this resource.
+/// Authenticates a request by the token of an agent, or the access token of a person for exactly this resource, within a time
+/// limit.
 async fn authenticate<R: HandlerFactory>(
+    state: &RouterState<R>,
+    address: &GatewayAddress,
+    token: &str,
+) -> waypost_core::Result<Credentials> {
+    with_timeout(Box::pin(find_credentials(state, address, token))).await
+}
+
+async fn find_credentials<R: HandlerFactory>(
     state: &RouterState<R>,
     address: &GatewayAddress,
     token: &str,

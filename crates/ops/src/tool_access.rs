@@ -7,7 +7,8 @@
 //! 2. If the database fails, what was current at most [`MAX_AGE_WITHOUT_DATABASE`] before is returned; then nothing is.
 //! 3. What a toolbox reports, such as an update that was rolled back, is not numbered as a change. It takes effect after at most
 //!    [`MAX_LOADED_AGE`].
-//! 4. An organisation is loaded by one request at a time, and the others wait for it.
+//! 4. An organisation is loaded by one request at a time, within a time limit. The others wait for it and use its outcome, also
+//!    if it fails: no request waits for the attempts of several others one after another.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -20,12 +21,13 @@ use waypost_core::instance::Instance;
 use waypost_core::tool_definition::ToolDefinition;
 use waypost_core::tool_override::ToolOverride;
 use waypost_core::tool_set::{MAX_TOOL_SETS, ToolSet};
-use waypost_core::{Error, Result};
+use waypost_core::{Code, Error, Result};
 use waypost_store::grant::GrantFilter;
 use waypost_store::{Conn, grant, instance, instance_source, organization, tool_definition, tool_override, tool_set};
 use waypost_toolbox_proto::entry::Sharing;
 
 use crate::Ops;
+use crate::hosting::with_timeout;
 use crate::tool_overrides::shadowed_tools;
 
 /// The default of the age up to which access is used without asking the database whether it has changed.
@@ -92,8 +94,15 @@ pub struct ToolAccessCache {
 #[derive(Debug, Default)]
 struct Entry {
     current: RwLock<Option<Current>>,
-    /// Held while the entry is loaded.
-    loading: tokio::sync::Mutex<()>,
+    /// Held while the entry is loaded. Contains the last attempt, if it has failed.
+    loading: tokio::sync::Mutex<Option<FailedLoad>>,
+}
+
+/// An attempt to load an entry that has failed.
+#[derive(Debug)]
+struct FailedLoad {
+    at: Instant,
+    error: Error,
 }
 
 /// What is known of an organisation. Cheap to clone.
@@ -126,15 +135,24 @@ impl ToolAccessCache {
         if let Some(found) = entry.find(agent, self.max_age) {
             return Ok(found);
         }
-        let _loading = entry.loading.lock().await;
-        // Another request may have loaded it meanwhile.
+        let mut failed = entry.loading.lock().await;
+        // Another request may have loaded it meanwhile, or tried to.
         if let Some(found) = entry.find(agent, self.max_age.max(arrived.elapsed())) {
             return Ok(found);
         }
-        match Box::pin(self.load(&entry, organization, agent)).await {
-            Ok(found) => Ok(found),
-            Err(error) if error.code == waypost_core::Code::NotFound => Err(error),
-            Err(error) => entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or(error),
+        if let Some(FailedLoad { error, .. }) = failed.as_ref().filter(|failed| failed.at >= arrived) {
+            return entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or_else(|| error.without_cause());
+        }
+        match with_timeout(Box::pin(self.load(&entry, organization, agent))).await {
+            Ok(found) => {
+                *failed = None;
+                Ok(found)
+            }
+            Err(error) if error.code == Code::NotFound => Err(error),
+            Err(error) => {
+                *failed = Some(FailedLoad { at: Instant::now(), error: error.without_cause() });
+                entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or(error)
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod agent;
 mod hanging;
+mod outage;
 mod replicas;
 
 use std::collections::BTreeMap;
