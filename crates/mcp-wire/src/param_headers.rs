@@ -27,20 +27,33 @@ impl ParamHeader {
     /// a token or are used twice.
     #[must_use]
     pub fn of_tool(definition: &str) -> Vec<Self> {
+        Self::read(definition).0
+    }
+
+    /// Whether no annotation is one that [`Self::of_tool`] ignores because of its type or name. Clients must reject other
+    /// tools (2026-07-28, "Custom Headers from Tool Parameters").
+    #[must_use]
+    pub fn are_valid(definition: &str) -> bool {
+        let (headers, annotations) = Self::read(definition);
+        headers.len() == annotations
+    }
+
+    /// Returns the valid annotations, and the number of all that are reachable through `properties` only.
+    fn read(definition: &str) -> (Vec<Self>, usize) {
         #[derive(Deserialize)]
         struct Tool {
             #[serde(rename = "inputSchema")]
             input_schema: Value,
         }
-        let mut headers = Vec::new();
+        let mut found = Annotations::default();
         if definition.contains(ANNOTATION)
             && let Ok(tool) = serde_json::from_str::<Tool>(definition)
         {
-            collect(&tool.input_schema, &mut Vec::new(), &mut headers);
-            let is_unique = |header: &Self| headers.iter().filter(|other| other.name == header.name).count() == 1;
-            return headers.iter().filter(|header| is_unique(header)).cloned().collect();
+            collect(&tool.input_schema, &mut Vec::new(), &mut found);
         }
-        headers
+        let Annotations { headers, count } = found;
+        let is_unique = |header: &Self| headers.iter().filter(|other| other.name == header.name).count() == 1;
+        (headers.iter().filter(|header| is_unique(header)).cloned().collect(), count)
     }
 
     /// Returns the text of the argument, which [`header_value`] encodes as the value of
@@ -71,19 +84,30 @@ impl ParamHeader {
     }
 }
 
+/// The annotations of a schema.
+#[derive(Default)]
+struct Annotations {
+    /// Those with a valid type and name.
+    headers: Vec<ParamHeader>,
+    /// The number of all.
+    count: usize,
+}
+
 /// Collects the annotations that are reachable through `properties` only.
-fn collect(schema: &Value, path: &mut Vec<String>, headers: &mut Vec<ParamHeader>) {
+fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Annotations) {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
     for (name, schema) in properties {
         path.push(name.clone());
         let is_simple = matches!(schema["type"].as_str(), Some("string" | "integer" | "boolean"));
-        let header = schema.get(ANNOTATION).and_then(Value::as_str).filter(|name| is_simple && is_token(name));
-        headers.extend(header.map(|name| ParamHeader {
+        let annotation = schema.get(ANNOTATION);
+        found.count += usize::from(annotation.is_some());
+        let header = annotation.and_then(Value::as_str).filter(|name| is_simple && is_token(name));
+        found.headers.extend(header.map(|name| ParamHeader {
             name: format!("{PARAM_PREFIX}{}", name.to_ascii_lowercase()),
             path: path.clone(),
         }));
         if path.len() < MAX_DEPTH {
-            collect(schema, path, headers);
+            collect(schema, path, found);
         }
         path.pop();
     }
@@ -124,5 +148,26 @@ mod tests {
         assert_eq!(of_call(arguments), ["mcp-param-region: é", "mcp-param-count: 7", "mcp-param-dry: false"]);
         assert_eq!(of_call(json!({ "region": null, "options": 1 })), Vec::<String>::new());
         assert_eq!(ParamHeader::of_tool(r#"{"name":"u","inputSchema":{"type":"object"}}"#), []);
+    }
+
+    #[test]
+    fn every_annotation_must_be_valid() {
+        let are_valid = |properties: Value| {
+            let schema = json!({ "type": "object", "properties": properties });
+            ParamHeader::are_valid(&json!({ "name": "t", "inputSchema": schema }).to_string())
+        };
+        let region = json!({ "type": "string", "x-mcp-header": "Region" });
+        assert!(are_valid(json!({})) && are_valid(json!({ "a": region, "b": { "type": "string" } })));
+        assert!(are_valid(json!({ "x-mcp-header": { "type": "object" }, "a": { "properties": { "b": region } } })));
+        for kind in ["number", "object", "array", "null"] {
+            assert!(!are_valid(json!({ "a": { "type": kind, "x-mcp-header": "Region" } })), "{kind}");
+        }
+        for name in [json!(""), json!("My Region"), json!("a:b"), json!("Région"), json!("a\tb"), json!(1), json!(null)]
+        {
+            assert!(!are_valid(json!({ "a": { "type": "string", "x-mcp-header": name } })), "{name}");
+        }
+        assert!(!are_valid(json!({ "a": region, "b": { "type": "string", "x-mcp-header": "region" } })), "used twice");
+        assert!(!are_valid(json!({ "a": region, "b": { "properties": { "c": region } } })), "used twice");
+        assert!(ParamHeader::are_valid("x-mcp-header"), "not a tool");
     }
 }

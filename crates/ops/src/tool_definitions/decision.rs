@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use waypost_core::caller::Ctx;
 use waypost_core::tool_definition::{DefinitionKind, ToolDefinition};
 use waypost_core::{Code, Error, Result};
+use waypost_mcp_wire::param_headers::ParamHeader;
 use waypost_store::Tx;
 
 use crate::audit::{Entry, record};
@@ -56,6 +57,11 @@ fn check_schemas(definition: &str) -> Result<()> {
             return Err(invalid(message));
         }
     }
+    if !ParamHeader::are_valid(definition) {
+        let message =
+            "An `x-mcp-header` in the `inputSchema` of this tool is not valid, so clients would reject the tool.";
+        return Err(invalid(message.to_owned()));
+    }
     Ok(())
 }
 
@@ -100,6 +106,7 @@ mod tests {
             json!({ "inputSchema": { "type": ["object"] } }),
             json!({ "inputSchema": { "type": "object", "properties": { "a": { "type": "text" } } } }),
             json!({ "inputSchema": object, "outputSchema": { "minimum": "1" } }),
+            json!({ "inputSchema": { "type": "object", "properties": { "a": { "type": "number", "x-mcp-header": "A" } } } }),
         ] {
             assert_eq!(reason(invalid.clone()), Some("invalid_schema".into()), "{invalid}");
         }
