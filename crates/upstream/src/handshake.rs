@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use serde::Deserialize;
 use serde_json::json;
 use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::revision::{LEGACY, MODERN, NEWEST_LEGACY};
 use waypost_mcp_wire::strict::{MessageKind, OwnedMessage, ResultMembers, text_of};
-use waypost_mcp_wire::{HEADER_MISMATCH, MISSING_CAPABILITY};
+use waypost_mcp_wire::{HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 
 use crate::error::Error;
 use crate::transport::core::{Core, rpc_error};
@@ -63,7 +64,11 @@ impl Server {
 pub(crate) async fn discover(core: &Arc<Core>) -> Result<Option<Negotiated>, Error> {
     let timeout = core.limits.timeout.min(core.limits.discover_timeout);
     let call = CallRequest { method: "server/discover", timeout: Some(timeout), ..CallRequest::default() };
-    let (response, _) = ask(core, &call, &Wire::Modern).await?;
+    let (mut response, _) = ask(core, &call, &Wire::Modern).await?;
+    if is_rejected_but_supported(&response) {
+        (response, _) = ask(core, &call, &Wire::Modern).await?;
+    }
+    let response = with_result(response)?;
     let members = result_members(&response)?;
     let versions = members.supported_versions.and_then(|versions| serde_json::from_str::<Vec<String>>(versions).ok());
     let versions = versions.ok_or(Error::invalid("the result of server/discover is malformed"))?;
@@ -80,6 +85,7 @@ pub(crate) async fn initialize(core: &Arc<Core>) -> Result<Negotiated, Error> {
     );
     let call = CallRequest { method: "initialize", params: Some(&params), ..CallRequest::default() };
     let (response, session) = ask(core, &call, &Wire::Connecting).await?;
+    let response = with_result(response)?;
     let members = result_members(&response)?;
     let version = text_of(members.protocol_version).ok_or(Error::invalid("the result of initialize is malformed"))?;
     let revision = LEGACY.iter().copied().find(|known| *known == version).ok_or(Error::UnsupportedRevision)?;
@@ -108,7 +114,19 @@ pub(crate) fn may_be_sse(error: &Error) -> bool {
     matches!(error, Error::Status { status, .. } if status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 429))
 }
 
-/// Sends a request of the handshake. Also returns the session that the response sets.
+/// Whether a server rejects the revision of a request with an error that lists 2026-07-28 among those that it supports. Then
+/// the client asks with it once more, instead of beginning a handshake (2026-07-28, "Versioning").
+fn is_rejected_but_supported(response: &OwnedMessage) -> bool {
+    #[derive(Deserialize)]
+    struct Data {
+        supported: Vec<String>,
+    }
+    let error = response.message().error.as_ref().filter(|error| error.code == UNSUPPORTED_VERSION);
+    let data = error.and_then(|error| error.data).and_then(|data| serde_json::from_str::<Data>(data).ok());
+    data.is_some_and(|data| data.supported.iter().any(|version| version == MODERN))
+}
+
+/// Sends a request of the handshake, and returns its response. Also returns the session that the response sets.
 async fn ask(
     core: &Arc<Core>,
     call: &CallRequest<'_>,
@@ -116,7 +134,7 @@ async fn ask(
 ) -> Result<(OwnedMessage, Option<HeaderValue>), Error> {
     let outgoing = Outgoing::new(core.next_id(), call, wire, &core.meta)?;
     let (mut exchange, session) = start(core, outgoing, wire).await?;
-    Ok((response_of(&mut exchange).await?, session))
+    Ok((any_response_of(&mut exchange).await?, session))
 }
 
 /// Sends a request, and returns the session that the response sets.
@@ -136,14 +154,26 @@ pub(crate) async fn start(
 
 /// Waits for the response, and returns it if it has a result.
 pub(crate) async fn response_of(exchange: &mut Exchange) -> Result<OwnedMessage, Error> {
+    with_result(any_response_of(exchange).await?)
+}
+
+/// Waits for the response, which has a result or an error.
+async fn any_response_of(exchange: &mut Exchange) -> Result<OwnedMessage, Error> {
     while let Some(message) = exchange.next().await? {
         match message.message().kind {
-            MessageKind::Result => return Ok(message),
-            MessageKind::Error => return Err(rpc_error(message.text())),
+            MessageKind::Result | MessageKind::Error => return Ok(message),
             MessageKind::Request | MessageKind::Notification => {}
         }
     }
     Err(Error::invalid("the stream ended before the response"))
+}
+
+/// Returns a response that has a result.
+fn with_result(response: OwnedMessage) -> Result<OwnedMessage, Error> {
+    match response.message().kind {
+        MessageKind::Error => Err(rpc_error(response.text())),
+        _ => Ok(response),
+    }
 }
 
 /// Returns the members of the result of a response.

@@ -1,5 +1,7 @@
 //! Tests the typed client against servers of both eras, and against faulty servers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -83,6 +85,29 @@ async fn a_server_without_the_modern_revision_gets_a_handshake() {
             assert!(request.body["params"].get("_meta").is_none() && request.header("mcp-method").is_none());
         }
         assert_eq!(received[2].body.get("id"), None, "a notification");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_rejects_a_revision_that_it_supports_is_asked_once_more() {
+    for supported in [&["2026-07-28"][..], &["2025-11-25"], &[]] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let server = Server::start(move |request| match request.rpc_method() {
+            "server/discover" if asked.fetch_add(1, Ordering::Relaxed) == 0 => {
+                let error = json!({ "code": -32_022, "message": "no", "data": { "supported": supported } });
+                let body = json!({ "jsonrpc": "2.0", "id": request.body["id"], "error": error });
+                (StatusCode::BAD_REQUEST, JSON, body.to_string()).into_response()
+            }
+            "server/discover" => discovered(request, &["2026-07-28"]),
+            "initialize" => (JSON, result(request, r#"{"protocolVersion":"2025-11-25"}"#)).into_response(),
+            _ => StatusCode::ACCEPTED.into_response(),
+        })
+        .await;
+        server.connect().await.unwrap();
+        let received = server.received();
+        let expected = if supported.contains(&"2026-07-28") { "server/discover" } else { "initialize" };
+        assert_eq!(received[1].rpc_method(), expected, "{supported:?}");
+        assert_ne!(received[0].body["id"], received[1].body["id"], "no ID is used twice");
     }
 }
 
