@@ -151,6 +151,15 @@ async fn an_admin_connects_a_server_and_agents_use_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_challenge_that_follows_the_handshake_is_found() {
+    let stage = Stage::new().await;
+    stage.server.state().is_handshake_open = true;
+    // Only the challenge states the scope that the server expects.
+    stage.connect().await;
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_are_refreshed_before_they_expire() {
     let stage = Stage::connected().await;
     stage.api.app.advance_clock(HOUR - 5 * MINUTE - 1).await;

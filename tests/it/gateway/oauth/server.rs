@@ -26,6 +26,8 @@ pub struct ServerState {
     pub refreshes: Vec<String>,
     /// Whether refresh tokens are rejected.
     pub refuses: bool,
+    /// Whether `initialize` needs no token.
+    pub is_handshake_open: bool,
     /// Members that replace those of the metadata of the resource and of the authorization server.
     pub resource_metadata: Value,
     pub server_metadata: Value,
@@ -176,12 +178,13 @@ fn answer(state: &mut ServerState, headers: &HeaderMap, body: &[u8]) -> Response
     let sent = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     state.authorizations.push(sent.clone());
     let expected = state.tokens.as_ref().map(|(access, _)| format!("Bearer {access}"));
-    if expected.is_none() || sent != expected {
+    let message: Value = serde_json::from_slice(body).unwrap();
+    let is_open = state.is_handshake_open && message["method"] == "initialize";
+    if !is_open && (expected.is_none() || sent != expected) {
         let metadata = format!("{}/.well-known/oauth-protected-resource/mcp", state.base);
         let challenge = format!(r#"Bearer resource_metadata="{metadata}", scope="use""#);
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
     }
-    let message: Value = serde_json::from_slice(body).unwrap();
     if message["id"].is_null() {
         return StatusCode::ACCEPTED.into_response();
     }

@@ -16,8 +16,11 @@ const LIMITS: Limits = Limits { max_bytes: 64 * 1024, timeout: Duration::from_se
 const MAX_URL: usize = 2_048;
 /// The maximum length of the requested scope in bytes.
 const MAX_SCOPE: usize = 2_048;
-/// The request that a server which requires OAuth answers with a challenge.
-const PROBE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"waypost","version":"1"}}}"#;
+/// The requests that a server which requires OAuth answers with a challenge. Some answer the first one without a token.
+const PROBES: [&str; 2] = [
+    r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"waypost","version":"1"}}}"#,
+    r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#,
+];
 
 /// What is known of an authorization server after discovery.
 pub(super) struct AuthorizationServer {
@@ -156,17 +159,27 @@ struct Challenge {
     scope: Option<String>,
 }
 
-/// Sends a request without a token, and returns the parameters of the challenge (RFC 9728, section 5.1). A server
-/// without a challenge may have metadata nevertheless.
+/// Sends requests without a token until one is answered with a challenge, and returns its parameters (RFC 9728,
+/// section 5.1). A server without a challenge may have metadata nevertheless.
 async fn probe(route: &Route, url: &Url, mut headers: HeaderMap) -> Result<Challenge> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-    let mut request = Request::post(url.as_str()).body(PROBE.into()).map_err(Error::internal)?;
+    for probe in PROBES {
+        if let Some(challenge) = send_probe(route, url, (headers.clone(), probe)).await? {
+            return Ok(challenge);
+        }
+    }
+    Ok(Challenge::default())
+}
+
+/// Sends a request without a token. Returns the parameters of the challenge, if there is one.
+async fn send_probe(route: &Route, url: &Url, (headers, body): (HeaderMap, &str)) -> Result<Option<Challenge>> {
+    let mut request = Request::post(url.as_str()).body(body.into()).map_err(Error::internal)?;
     *request.headers_mut() = headers;
     let response = match route.send(request, LIMITS).await {
         Ok(response) => response,
         // A stream that does not end is an answer as well.
-        Err(OutboundError::Timeout { .. } | OutboundError::TooLarge { .. }) => return Ok(Challenge::default()),
+        Err(OutboundError::Timeout { .. } | OutboundError::TooLarge { .. }) => return Ok(None),
         Err(error) => return Err(failure("unreachable", error.to_string())),
     };
     if response.status().is_redirection() {
@@ -174,9 +187,9 @@ async fn probe(route: &Route, url: &Url, mut headers: HeaderMap) -> Result<Chall
         return Err(failure("redirect", message));
     }
     let values = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
-    let challenges: Vec<_> = values.filter_map(|value| value.to_str().ok()).map(parse_challenge).collect();
-    let found = challenges.into_iter().find(|challenge| challenge.metadata_url.is_some());
-    Ok(found.filter(|_| response.status() == StatusCode::UNAUTHORIZED).unwrap_or_default())
+    let mut challenges = values.filter_map(|value| value.to_str().ok()).map(parse_challenge);
+    let found = challenges.find(|challenge| challenge.metadata_url.is_some());
+    Ok(found.filter(|_| response.status() == StatusCode::UNAUTHORIZED))
 }
 
 /// Returns the parameters of a challenge (RFC 9110, section 11.6.1). If a value lists several challenges, they are read as
