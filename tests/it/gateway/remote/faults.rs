@@ -1,5 +1,8 @@
 //! Remote servers that misbehave.
 
+use std::time::Duration;
+
+use futures::future::{Either, join_all, select};
 use serde_json::{Value, json};
 
 use super::super::tool;
@@ -56,5 +59,41 @@ async fn a_list_that_changes_all_the_time_does_not_affect_what_stays_the_same() 
         let names: Vec<&Value> = pending["items"].as_array().unwrap().iter().map(|item| &item["name"]).collect();
         assert!(!names.is_empty() && names.iter().all(|name| *name == "restless"), "{names:?}");
     }
+    stage.api.app.clone().finish().await;
+}
+
+/// The number of calls at a time, which is the limit of an agent.
+const CALLS: usize = 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abandoned_calls_leave_no_tasks() {
+    let (stage, server) = (Stage::new().await, Server::start().await);
+    stage.ready(&server.url).await;
+    assert_eq!(stage.call().await["result"]["n"], 1.0);
+    server.calls();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    server.set(|state| state.fault = Some(Fault::Hangs));
+    for _ in 0..3 {
+        let mut received = 0;
+        let arrived = std::pin::pin!(async {
+            while received < CALLS {
+                received += server.calls().len();
+                tokio::task::yield_now().await;
+            }
+        });
+        let calls = std::pin::pin!(join_all((0..CALLS).map(|_| stage.call())));
+        // Dropping the calls is what happens if their agent disconnects.
+        let Either::Left(_) = select(arrived, calls).await else { panic!("the server does not answer") };
+    }
+    let ended = async {
+        while tasks() > before + CALLS {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(20), ended).await;
+    assert!(in_time.is_ok(), "{} tasks, before {before}", tasks());
+    server.set(|state| state.fault = None);
+    assert_eq!(stage.call().await["result"]["n"], 1.0);
     stage.api.app.clone().finish().await;
 }

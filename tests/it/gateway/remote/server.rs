@@ -70,6 +70,8 @@ pub(super) enum Fault {
     Babbles,
     /// The response is preceded by the announcements that the tools and the resource `file:///a` have changed.
     Announces,
+    /// There is no response.
+    Hangs,
 }
 
 /// A server on loopback.
@@ -128,8 +130,11 @@ impl Server {
         let state: Arc<Mutex<ServerState>> = Arc::default();
         let own = Arc::clone(&state);
         let router = Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
-            let response = respond(&mut own.lock().unwrap(), &method, &uri, (headers, &body));
-            async move { response }
+            let mut state = own.lock().unwrap();
+            let response = respond(&mut state, &method, &uri, (headers, &body));
+            let is_call = state.received.last().is_some_and(|(_, message)| message["method"] == "tools/call");
+            let hangs = is_call && matches!(state.fault, Some(Fault::Hangs));
+            async move { if hangs { std::future::pending().await } else { response } }
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp?key=s3cr3t", listener.local_addr().unwrap());
@@ -239,6 +244,7 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
 
 fn misbehave(state: &mut ServerState, fault: Fault, id: &Value, text: String) -> Response {
     match fault {
+        Fault::Hangs => StatusCode::NO_CONTENT.into_response(),
         Fault::Breaks(times) => {
             state.fault = (times > 1).then(|| Fault::Breaks(times - 1));
             let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
