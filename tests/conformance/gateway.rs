@@ -2,9 +2,7 @@
 //! definitions are all approved.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use serde::Deserialize;
 use waypost_core::caller::Ctx;
 use waypost_core::grant::{AccessLevel, GrantedNames};
 use waypost_core::id::{InstanceId, OrganizationId};
@@ -21,27 +19,10 @@ use waypost_ops::{
 };
 use waypost_toolbox_proto::entry::Transport;
 
-use crate::{TASKS_PREFIX, server, suite};
+use crate::{exceptions, server, suite};
 
 /// The path of the tool set that [`connect`] creates.
 pub const PATH: &str = "/gateway/acme/fixtures/mcp";
-
-/// A scenario that does not pass through the gateway.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Exception {
-    scenario: String,
-    /// The checks that fail, sorted. Empty if no check succeeds or fails.
-    checks: Vec<String>,
-    reason: String,
-}
-
-/// Returns the exceptions of a revision, which are in `gateway_exceptions.json`.
-fn exceptions(revision: &str) -> Vec<Exception> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/gateway_exceptions.json");
-    let mut all: BTreeMap<String, Vec<Exception>> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    all.remove(revision).expect("a list for every revision")
-}
 
 /// Connects a new organisation to the server at `url`, and returns the token of an agent that can use everything it offers.
 pub async fn connect(ops: &Ops, url: &str) -> String {
@@ -75,7 +56,7 @@ async fn approve_all(cx: &Ctx, ops: &Ops, organization: &OrganizationId) {
 }
 
 /// Creates an agent with access to everything that an instance offers, and returns its token.
-async fn grant_all(cx: &Ctx, ops: &Ops, organization: &OrganizationId, instance_id: InstanceId) -> String {
+pub async fn grant_all(cx: &Ctx, ops: &Ops, organization: &OrganizationId, instance_id: InstanceId) -> String {
     let agent_id = agents::create(cx, ops, organization, "suite").await.unwrap().agent.id;
     let new = NewGrant {
         agent_id: agent_id.clone(),
@@ -94,26 +75,13 @@ async fn grant_all(cx: &Ctx, ops: &Ops, organization: &OrganizationId, instance_
 /// Checks that every scenario of a revision passes through the gateway, including optional ones except the Tasks extension,
 /// apart from exactly the exceptions.
 async fn passes_except_listed(revision: &str) {
-    let exceptions = exceptions(revision);
     let fixtures = server::with_fixtures_of(revision).await;
     let gateway = server::with_gateway(&fixtures.url).await;
     let report = suite::run(&gateway.url, &["--requirements", revision]).await;
     println!("{}", report.summary());
     let required = suite::required(revision).await;
     assert!(required.len() >= 30, "{revision} requires only {required:?}");
-    let scenarios = report.checks.keys().chain(&required).filter(|scenario| !scenario.starts_with(TASKS_PREFIX));
-    let mut failed = BTreeMap::new();
-    for scenario in scenarios.map(String::as_str) {
-        let checks = report.failed_checks(scenario);
-        if !checks.is_empty() || report.success_count(scenario) == 0 {
-            println!("{scenario}: {}", report.details(scenario));
-            failed.insert(scenario.to_owned(), checks.into_iter().map(str::to_owned).collect::<Vec<_>>());
-        }
-    }
-    assert!(exceptions.iter().all(|exception| !exception.reason.is_empty()), "each exception has a reason");
-    let checks = |exception: &Exception| (exception.scenario.clone(), exception.checks.clone());
-    let expected: BTreeMap<String, Vec<String>> = exceptions.iter().map(checks).collect();
-    assert_eq!(failed, expected);
+    exceptions::assert_only("gateway_exceptions.json", revision, &report, &required);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,8 @@
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 
 mod authorization;
+mod client;
+mod exceptions;
 mod fixtures;
 mod gateway;
 mod server;

@@ -78,12 +78,35 @@ pub async fn with_gateway(url: &str) -> Server {
     let (folder, db) = store().await;
     let (hosting, outbound) = start_hosting(db, &["127.0.0.0/8=tools"]);
     let token = gateway::connect(hosting.ops(), url).await;
-    let gateway = Gateway::new(&hosting, Ctx::operator(), GatewayOptions::default());
     let mut authorization: HeaderValue = format!("Bearer {token}").parse().unwrap();
     authorization.set_sensitive(true);
-    let endpoints =
-        Endpoints { path: gateway::PATH.to_owned(), gateway: Some((gateway, authorization)), has_discovery: true };
+    let gateway = Gateway::new(&hosting, Ctx::operator(), GatewayOptions::default());
+    let endpoints = Endpoints {
+        path: gateway::PATH.to_owned(),
+        gateway: Some(gateway),
+        authorization: Some(authorization),
+        has_discovery: true,
+    };
     start(folder, (hosting, outbound), ProductHandlers, SessionMode::Signed, endpoints).await
+}
+
+/// The product with its gateway, and its operations.
+pub struct Product {
+    /// The server, whose URL is its origin.
+    pub server: Server,
+    /// The operations.
+    pub ops: Ops,
+}
+
+/// Starts the product with its gateway, through which agents can use servers on loopback.
+pub async fn with_open_gateway() -> Product {
+    let (folder, db) = store().await;
+    let (hosting, outbound) = start_hosting(db, &["127.0.0.0/8=tools", "::1/128=tools"]);
+    let ops = hosting.ops().clone();
+    let gateway = Gateway::new(&hosting, Ctx::operator(), GatewayOptions::default());
+    let endpoints = Endpoints { path: String::new(), gateway: Some(gateway), authorization: None, has_discovery: true };
+    let server = start(folder, (hosting, outbound), ProductHandlers, SessionMode::Signed, endpoints).await;
+    Product { server, ops }
 }
 
 /// Starts the demo, as `waypost serve --demo` does.
@@ -104,15 +127,16 @@ async fn store() -> (TempDir, Db) {
 struct Endpoints {
     /// The path of the MCP endpoint that the suite tests.
     path: String,
-    /// The gateway, and the header `Authorization` of every request.
-    gateway: Option<(Gateway, HeaderValue)>,
+    gateway: Option<Gateway>,
+    /// The header `Authorization` of every request.
+    authorization: Option<HeaderValue>,
     /// Whether `server/discover` is answered, which only 2026-07-28 has.
     has_discovery: bool,
 }
 
 impl Endpoints {
     fn of_server(slug: &str) -> Self {
-        Self { path: format!("/s/{slug}/mcp"), gateway: None, has_discovery: true }
+        Self { path: format!("/s/{slug}/mcp"), gateway: None, authorization: None, has_discovery: true }
     }
 }
 
@@ -171,9 +195,8 @@ async fn start<R: HandlerFactory>(
     let public_url = PublicUrl::new(origin.parse().unwrap());
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
     let toolboxes = ToolboxDirectory::new(hosting.ops().clone(), public_url, clock, random);
-    let (gateway, authorization) = endpoints.gateway.unzip();
     let mut router = router::build(RouterState {
-        gateway: gateway.map(Arc::new),
+        gateway: endpoints.gateway.map(Arc::new),
         trusted_proxies: Vec::new(),
         hosting,
         endpoint,
@@ -182,7 +205,7 @@ async fn start<R: HandlerFactory>(
         toolboxes,
         random: Arc::new(SystemRandom),
     });
-    if let Some(authorization) = authorization {
+    if let Some(authorization) = endpoints.authorization {
         router = router.layer(middleware::map_request(move |mut request: Request| {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
             async move { request }
