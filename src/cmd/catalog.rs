@@ -224,10 +224,16 @@ pub(super) fn print(json: bool, mut entry: Value) -> anyhow::Result<()> {
     output::text("\n")?;
     let versions = versions.as_array().cloned().unwrap_or_default();
     let rows = versions.into_iter().map(|mut version| {
-        version["image"] = version["source"]["image"].take();
+        let remote = version["source"]["remote"].as_object();
+        let source = remote.map_or(&version["source"]["image"], |remote| &remote["origin"]).clone();
+        if remote.is_some() {
+            // A remote server has no container.
+            version["resources"] = Value::Null;
+        }
+        version["source"] = source;
         version
     });
-    output::list(false, &["version", "transport", "resources", "image", "id"], rows.collect())
+    output::list(false, &["version", "transport", "resources", "source", "id"], rows.collect())
 }
 
 /// Prints the entries. Text output shows the newest version of each.

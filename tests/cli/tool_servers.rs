@@ -146,7 +146,7 @@ fn entries_are_imported_from_files() {
     created at:         TIME
     updated at:         TIME
 
-    VERSION  TRANSPORT  RESOURCES  IMAGE                                                                                            ID
+    VERSION  TRANSPORT  RESOURCES  SOURCE                                                                                           ID
     2.0      stdio      medium     registry.example/search@sha256:abababababababababababababababababababababababababababababababab  ctv_…
     1.0      stdio      medium     registry.example/search@sha256:abababababababababababababababababababababababababababababababab  ctv_…
     ");
@@ -278,4 +278,130 @@ fn remote_servers_are_created_without_showing_their_url() {
         let failed = workspace.run(&[&["instance", "create", "other", "--org", "acme"], arguments].concat());
         assert!(failed.code != 0 && failed.err.contains(message), "{arguments:?}: {}", failed.err);
     }
+}
+
+/// Returns an entry with a remote server.
+fn remote_entry(version: &str, path: &str) -> String {
+    format!(
+        "slug: far\nname: Far\nversion: '{version}'\n\
+         source:\n  remote:\n    url: https://far.example:8443{path}?key={VALUE}\n    transport: sse\n    \
+         headers: {{X-Region: 'region ${{config.region}}'}}\n\
+         config_schema: {{properties: {{region: {{type: string}}}}, required: [region]}}\n\
+         secrets: [{{name: Authorization, description: The key.}}]\n"
+    )
+}
+
+#[test]
+fn remote_entries_are_imported_and_deployed() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    let first = workspace.write_file("far.yaml", &remote_entry("1.0", "/mcp"));
+    insta::assert_snapshot!(workspace.run_ok(&["catalog", "import", &first, "--org", "acme"]), @"Created far (cat_…) from DIR/far.yaml: version 1.0");
+    let second = workspace.write_file("far-2.yaml", &remote_entry("2.0", "/v2/mcp"));
+    workspace.run_ok(&["catalog", "import", &second]);
+    let shown = workspace.run_ok(&["catalog", "show", "far"]);
+    insta::assert_snapshot!(shown.split("\n\n").nth(1).unwrap(), @"
+    VERSION  TRANSPORT  RESOURCES  SOURCE                    ID
+    2.0      sse        -          https://far.example:8443  ctv_…
+    1.0      sse        -          https://far.example:8443  ctv_…
+    ");
+    let versions = workspace.run_json(&["catalog", "show", "far"])["versions"].take();
+    let source = json!({
+        "origin": "https://far.example:8443", "transport": "sse", "headers": { "X-Region": "region ${config.region}" },
+    });
+    assert_eq!(versions[0]["source"], json!({ "remote": source }));
+    assert_eq!(versions[0]["secrets"][0]["as"], "header");
+    let token = workspace.write_file("token", "Bearer planted");
+    workspace.run_ok(&["secret", "create", "FAR", "--value-file", &token]);
+    let config = workspace.write_file("config.json", "{\"region\": \"eu\"}");
+    let create = ["instance", "create", "far", "--entry", "far", "--config", &config];
+    insta::assert_snapshot!(workspace.run_err(1, &create), @"error: This version requires the secret `Authorization`. Create it, and assign it here.");
+    let create = [&create[..], &["--secret", "Authorization=FAR", "--version", "1.0"]].concat();
+    workspace.run_ok(&["toolbox", "create", "rack-1"]);
+    insta::assert_snapshot!(workspace.run_err(1, &[&create[..], &["--toolbox", "rack-1"]].concat()), @"error: This version is a remote server, which has no `toolbox_id`. Remove it.");
+    insta::assert_snapshot!(workspace.run_ok(&create), @r#"
+    id:                   ins_…
+    slug:                 far
+    name:                 Far
+    catalog version id:   ctv_…
+    toolbox id:           -
+    remote:               https://far.example:8443 (sse)
+    desired:              running
+    state:                deploying
+    generation:           1
+    observed generation:  0
+    health:               -
+    config:               {"region":"eu"}
+    secrets:              Authorization=sec_…
+    deployment:           -
+    "#);
+    let updated = workspace.run_json(&["instance", "update", "far", "--version", "2.0"]);
+    assert_eq!((&updated["catalog_version_id"], &updated["generation"]), (&versions[0]["id"], &json!(2)));
+    assert_eq!((&updated["state"], &updated["config"]), (&json!("deploying"), &json!({ "region": "eu" })));
+    workspace.run_ok(&["instance", "create", "own", "--remote", "https://far.example/mcp"]);
+    insta::assert_snapshot!(workspace.run_err(1, &["instance", "update", "own", "--version", "2.0"]), @"error: this remote server is not one of the catalogue, so it has no versions: change its URL in the console");
+    insta::assert_snapshot!(workspace.run_err(1, &["catalog", "delete", "far", "--yes"]), @"error: These instances use this entry: `far`. Delete them first.");
+    assert!(!contains(&workspace.read_data(), VALUE), "URLs are stored encrypted");
+}
+
+/// An import of the same file compares the URLs, so it shows that the stored one can be read.
+#[test]
+fn the_urls_of_entries_survive_a_new_key_and_a_backup() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    let file = workspace.write_file("far.yaml", &remote_entry("1.0", "/mcp"));
+    let changed = workspace.write_file("changed.yaml", &remote_entry("1.0", "/other"));
+    workspace.run_ok(&["catalog", "import", &file]);
+    assert_eq!(workspace.run_json(&["secret-key", "rotate"]), json!({"new_key": true, "resealed": 1, "unreadable": 0}));
+    std::fs::remove_file(workspace.path("waypost-data/secret.key.previous")).unwrap();
+    let check = |folder: &str| {
+        let unchanged = workspace.run_json(&["catalog", "import", &file, "--data-dir", folder]);
+        assert_eq!(unchanged["change"], "unchanged", "{folder}");
+        let error = workspace.run_err(1, &["catalog", "import", &changed, "--data-dir", folder]);
+        assert_eq!(
+            error,
+            "error: DIR/changed.yaml: version `1.0` of `far` exists with other content (`source`). Versions cannot be changed. Set `version` to a new one.\n"
+        );
+    };
+    check("waypost-data");
+    workspace.run_ok(&["backup", "a.backup"]);
+    assert!(!std::fs::read_to_string(workspace.path("a.backup")).unwrap().contains(VALUE));
+    workspace.run_ok(&["restore", "a.backup", "--data-dir", "second"]);
+    std::fs::copy(workspace.path("waypost-data/secret.key"), workspace.path("second/secret.key")).unwrap();
+    check("second");
+    let shown = |folder| workspace.run_json(&["catalog", "show", "far", "--data-dir", folder]);
+    assert_eq!(shown("waypost-data"), shown("second"));
+}
+
+#[test]
+fn remote_entries_are_managed_remotely() {
+    let server = RunningServer::new();
+    let workspace = &server.workspace;
+    let file = workspace.write_file("far.yaml", &remote_entry("1.0", "/mcp"));
+    let imported = server.run_json(&["catalog", "import", &file]);
+    assert_eq!(imported["change"], "created");
+    server.assert_same(&["catalog", "show", "far"]);
+    let token = workspace.write_file("token", "Bearer planted");
+    server.run_ok(&["secret", "create", "FAR", "--value-file", &token]);
+    let config = workspace.write_file("config.json", "{\"region\": \"eu\"}");
+    let created = server.run_json(&[
+        "instance",
+        "create",
+        "far",
+        "--entry",
+        "far",
+        "--config",
+        &config,
+        "--secret",
+        "Authorization=FAR",
+    ]);
+    assert_eq!((&created["catalog_version_id"], &created["toolbox_id"]), (&imported["version_id"], &Value::Null));
+    let second = workspace.write_file("far-2.yaml", &remote_entry("2.0", "/v2/mcp"));
+    let newer = server.run_json(&["catalog", "import", &second]);
+    let updated = server.run_json(&["instance", "update", "far", "--version", "2.0"]);
+    assert_eq!(updated["catalog_version_id"], newer["version_id"]);
+    server.run_ok(&["instance", "create", "own", "--remote", "https://far.example/mcp"]);
+    server.assert_same(&["instance", "update", "own", "--version", "2.0"]);
+    let log = std::fs::read_to_string(workspace.path("serve.log")).unwrap();
+    assert!(!log.contains(VALUE), "{log}");
 }

@@ -1,5 +1,7 @@
 //! `/catalog`: the tool servers that an organisation can deploy.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Request, State};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -70,7 +72,7 @@ struct CatalogVersion {
     /// The tag that was resolved to the digest in `source` when the version was imported.
     #[serde(skip_serializing_if = "Option::is_none")]
     image_tag: Option<String>,
-    /// The MCP transport of the server.
+    /// The MCP transport of the server. That of `source.remote`, if the server is remote.
     transport: Transport,
     /// Replaces the entry point of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,7 +86,8 @@ struct CatalogVersion {
     /// The path of a server that is reached over HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
-    /// The JSON Schema (2020-12) of the configuration. Each member of a configuration becomes an environment variable.
+    /// The JSON Schema (2020-12) of the configuration. Each member of a configuration becomes an environment variable,
+    /// unless the server is remote.
     #[schema(value_type = Object, additional_properties)]
     config_schema: Map<String, Value>,
     /// The secrets that the server needs.
@@ -92,7 +95,7 @@ struct CatalogVersion {
     /// The name of the secret with the credentials of the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     registry_secret: Option<String>,
-    /// The resources of a container. `light`: 512 MiB and half a CPU. `medium`: 1 GiB and one CPU. `heavy`: 2 GiB and two
+    /// The resources of a container. Not used if the server is remote. `light`: 512 MiB and half a CPU. `medium`: 1 GiB and one CPU. `heavy`: 2 GiB and two
     /// CPUs.
     resources: ResourceClass,
     /// The destinations that the server may connect to, as `host:port`.
@@ -114,9 +117,9 @@ struct CatalogVersion {
 }
 
 /// Where a tool server comes from: exactly one member.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct CatalogSource {
-    /// A container image by digest. In a file also with a tag, which is resolved to the digest.
+    /// A container image by digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(
         nullable = false,
@@ -127,10 +130,28 @@ struct CatalogSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, nullable = false)]
     package: Option<Value>,
-    /// A server that already runs elsewhere. Not supported yet.
+    /// A server that is already running elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>, nullable = false)]
-    remote: Option<Value>,
+    #[schema(nullable = false)]
+    remote: Option<RemoteSource>,
+}
+
+/// A server that is already running elsewhere.
+#[derive(Debug, Serialize, ToSchema)]
+struct RemoteSource {
+    /// The scheme, host and port of the URL. The rest of it is never returned, because it can contain credentials.
+    #[schema(example = "https://mcp.example.com")]
+    origin: String,
+    /// The transport: `streamable_http` or `sse`.
+    transport: Transport,
+    /// The headers to send, by name. Their values are not secret. `${config.NAME}` stands for a member of the configuration.
+    headers: BTreeMap<String, String>,
+}
+
+impl From<catalog::RemoteSource> for RemoteSource {
+    fn from(source: catalog::RemoteSource) -> Self {
+        Self { origin: source.origin, transport: source.transport, headers: source.headers }
+    }
 }
 
 impl CatalogSource {
@@ -139,7 +160,7 @@ impl CatalogSource {
         Ok(match source {
             Source::Image(image) => Self { image: Some(image), ..Self::default() },
             Source::Package(package) => Self { package: to_value(serde_json::to_value(package))?, ..Self::default() },
-            Source::Remote(remote) => Self { remote: to_value(serde_json::to_value(remote))?, ..Self::default() },
+            Source::Remote(remote) => Self { remote: Some(remote.into()), ..Self::default() },
         })
     }
 }
@@ -210,6 +231,36 @@ impl CatalogEntry {
     }
 }
 
+/// Where the tool server of a file comes from: exactly one member.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "describes a file, which is parsed by the operation")]
+struct CatalogSourceFile {
+    /// A container image by digest, or by a tag, which is resolved to the digest.
+    #[schema(nullable = false, example = "registry.example/search:1.2.0")]
+    image: Option<String>,
+    /// A server that is already running elsewhere.
+    #[schema(nullable = false)]
+    remote: Option<RemoteSourceFile>,
+}
+
+/// A server that is already running elsewhere. Each secret of the version is the value of the header with its name. Members of
+/// the version that concern containers are rejected.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "describes a file, which is parsed by the operation")]
+struct RemoteSourceFile {
+    /// The URL of the MCP endpoint. It is stored encrypted, and only its scheme, host and port are returned.
+    #[schema(format = "uri", max_length = 2048, example = "https://mcp.example.com/mcp")]
+    url: String,
+    /// The transport: `streamable_http` or `sse`.
+    transport: Transport,
+    /// The headers to send, by name: with those of `secrets`, at most 20. Members of the organisation can read the values.
+    /// `${config.NAME}` stands for a member of the configuration.
+    #[schema(nullable = false)]
+    headers: Option<BTreeMap<String, String>>,
+}
+
 /// A catalogue entry with one version, in the format of a file.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -233,8 +284,10 @@ struct CatalogEntryFile {
     /// The version. It cannot be changed after its import.
     #[schema(max_length = 100, pattern = "^[A-Za-z0-9._+-]+$", example = "1.2.0")]
     version: String,
-    source: CatalogSource,
-    transport: Transport,
+    source: CatalogSourceFile,
+    /// Required for an image. For a remote server, it must equal `source.remote.transport`.
+    #[schema(nullable = false)]
+    transport: Option<Transport>,
     /// Replaces the entry point of the image.
     #[schema(min_items = 1, max_items = 100, nullable = false)]
     command: Option<Vec<String>>,

@@ -45,7 +45,7 @@ struct Instance {
     /// The slug, unique in the organisation.
     slug: String,
     name: String,
-    /// The version that is deployed. Null for a remote server.
+    /// The version that is deployed. Null for a remote server that is not one of the catalogue.
     catalog_version_id: Option<String>,
     /// The toolbox on which the instance runs. Null for a remote server.
     toolbox_id: Option<String>,
@@ -122,14 +122,13 @@ impl From<observed::Health> for InstanceHealth {
 impl From<InstanceView> for Instance {
     fn from(view: InstanceView) -> Self {
         let InstanceView { instance, deployment } = view;
-        let (catalog_version_id, toolbox_id, remote) = match instance.backend {
-            Backend::Container(container) => {
-                (Some(container.catalog_version_id.to_string()), Some(container.toolbox_id.to_string()), None)
-            }
+        let catalog_version_id = instance.catalog_version_id().map(ToString::to_string);
+        let (toolbox_id, remote) = match instance.backend {
+            Backend::Container(container) => (Some(container.toolbox_id.to_string()), None),
             Backend::Remote(remote) => {
                 let server =
                     RemoteServer { origin: remote.origin, transport: remote.transport, oauth: remote.is_oauth };
-                (None, None, Some(server))
+                (None, Some(server))
             }
         };
         Self {
@@ -161,11 +160,12 @@ struct InstanceCreate {
     /// The name. Defaults to that of the catalogue entry, or to the slug of a remote server.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// The version to deploy (`ctv_…`). Either this or `remote` is required.
+    /// The version to deploy (`ctv_…`). Either this or `remote` is required. If its source is a remote server, the instance
+    /// has no toolbox.
     catalog_version_id: Option<String>,
-    /// The server that is already running elsewhere. It has no toolbox and no configuration.
+    /// The server that is already running elsewhere, and is not in the catalogue. It has no toolbox and no configuration.
     remote: Option<RemoteServerInput>,
-    /// The toolbox (`tbx_…`). Defaults to the online toolbox with the most free memory.
+    /// The toolbox (`tbx_…`). Defaults to the online toolbox with the most free memory. Rejected for a remote server.
     toolbox_id: Option<String>,
     /// The configuration, which must satisfy the version's `config_schema`.
     #[serde(default)]
@@ -217,7 +217,8 @@ impl From<RemoteServerInput> for NewRemoteServer {
 struct InstanceUpdate {
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// Another version of the same catalogue entry.
+    /// Another version of the same catalogue entry, also on a toolbox or also remote. A remote server moves to the URL and the
+    /// headers of the version, and is tested again.
     catalog_version_id: Option<String>,
     /// The complete configuration. Replaces the current one.
     config: Option<Map<String, Value>>,
@@ -225,7 +226,8 @@ struct InstanceUpdate {
     secrets: Option<BTreeMap<String, String>>,
     /// Whether rejected destinations are recorded.
     learn_egress: Option<bool>,
-    /// The new URL and transport of a remote server, and whether it requires OAuth. Its connection ends.
+    /// The new URL and transport of a remote server, and whether it requires OAuth. Its connection ends. Rejected if the server
+    /// is one of the catalogue.
     remote: Option<RemoteServerInput>,
 }
 

@@ -56,7 +56,7 @@ impl CatalogPage {
         match &version.definition.source {
             Source::Image(image) => image.clone(),
             Source::Package(package) => format!("{} package {} {}", package.registry, package.name, package.version),
-            Source::Remote(remote) => remote.url.clone(),
+            Source::Remote(remote) => format!("Remote server at {}", remote.origin),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The catalogue: tool servers that an organisation can deploy, with their versions.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 pub use waypost_toolbox_proto::entry::{
@@ -75,6 +77,8 @@ pub struct CatalogVersion {
     pub version: String,
     /// How the server runs.
     pub definition: VersionDefinition,
+    /// The URL of a remote source, sealed to the row; `None` for every other source.
+    pub sealed_url: Option<String>,
     /// When the version was imported.
     pub created_at: Timestamp,
 }
@@ -134,6 +138,14 @@ pub struct VersionDefinition {
     pub max_lifetime_seconds: Option<u64>,
 }
 
+impl VersionDefinition {
+    /// Whether the server is already running elsewhere, so that it has no container.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self.source, Source::Remote(_))
+    }
+}
+
 fn medium() -> ResourceClass {
     ResourceClass::Medium
 }
@@ -174,13 +186,14 @@ pub struct PackageSource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteSource {
-    /// The URL of the MCP endpoint.
-    pub url: String,
-    /// The transport.
+    /// The scheme, host and port of the URL. The rest of it can contain credentials: [`CatalogVersion::sealed_url`].
+    pub origin: String,
+    /// The transport, which is not [`Transport::Stdio`].
     pub transport: Transport,
-    /// The headers to send. Values can name secrets.
+    /// The headers to send, by name. Their values are not secret. `${config.NAME}` stands for a member of the
+    /// configuration.
     #[serde(default)]
-    pub headers: Map<String, Value>,
+    pub headers: BTreeMap<String, String>,
 }
 
 /// Returns the name of the environment variable that a top-level member of an instance's configuration sets: in upper

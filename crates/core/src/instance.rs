@@ -55,6 +55,8 @@ pub struct Container {
 /// A server that is already running elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteServer {
+    /// The catalogue version from which the URL was copied; `None` if an admin has entered it.
+    pub catalog_version_id: Option<CatalogVersionId>,
     /// The transport, which is not [`Transport::Stdio`].
     pub transport: Transport,
     /// The scheme, host and port of the URL. The rest of it can contain credentials.
@@ -107,10 +109,13 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Returns the deployed catalogue version; `None` for a remote server.
+    /// Returns the deployed catalogue version; `None` for a remote server that is not one of the catalogue.
     #[must_use]
     pub fn catalog_version_id(&self) -> Option<&CatalogVersionId> {
-        self.container().ok().map(|container| &container.catalog_version_id)
+        match &self.backend {
+            Backend::Container(container) => Some(&container.catalog_version_id),
+            Backend::Remote(remote) => remote.catalog_version_id.as_ref(),
+        }
     }
 
     /// Returns the toolbox on which the instance runs; `None` for a remote server.

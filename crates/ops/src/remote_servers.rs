@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use moka::sync::Cache;
 use tokio::time::Instant;
 use url::Url;
+use waypost_core::catalog::Source;
 use waypost_core::id::InstanceId;
 use waypost_core::instance::{Backend, Instance};
 use waypost_core::seal::SealLocation;
@@ -29,6 +30,7 @@ use waypost_toolbox_proto::entry::Transport;
 use waypost_upstream::{Connection, ConnectionOptions, Error as UpstreamError, Identity, Limits, Protocol, Redirects};
 
 use crate::Ops;
+use crate::remote_endpoint::expand_headers;
 use crate::remote_tokens::{find_bearer, refresh_rejected};
 
 /// The time of one attempt to connect.
@@ -254,11 +256,12 @@ pub(crate) fn read_url(ops: &Ops, instance: &Instance) -> Result<Url> {
     Url::parse(url.expose()).map_err(|_| Error::internal("the URL of a remote server is invalid"))
 }
 
-/// Returns the headers of an instance: each of its secrets is the value of the header with its name.
+/// Returns the headers of an instance: those of its catalogue version, and its secrets, each as the value of the header with
+/// its name.
 pub(crate) async fn read_headers(ops: &Ops, instance: &Instance) -> Result<HeaderMap> {
+    let mut headers = read_version_headers(ops, instance).await?;
     let ids: Vec<_> = instance.secrets.iter().map(|used| &used.secret_id).collect();
     let sealed = instance_source::list_secrets(&mut ops.store.read().await?, &instance.organization_id, &ids).await?;
-    let mut headers = HeaderMap::new();
     for used in &instance.secrets {
         let missing = || Error::internal(format!("a secret of the instance {} cannot be opened", instance.id));
         let secret = sealed.iter().find(|secret| secret.id == used.secret_id.as_str()).ok_or_else(missing)?;
@@ -273,6 +276,16 @@ pub(crate) async fn read_headers(ops: &Ops, instance: &Instance) -> Result<Heade
         headers.insert(name, value);
     }
     Ok(headers)
+}
+
+/// Returns the headers that the catalogue version of an instance sets; none for an instance without one.
+async fn read_version_headers(ops: &Ops, instance: &Instance) -> Result<HeaderMap> {
+    let Some(version) = instance.catalog_version_id() else { return Ok(HeaderMap::new()) };
+    let source = instance_source::find(&mut ops.store.read().await?, &instance.organization_id, version).await?;
+    match source.map(|source| source.version.definition.source) {
+        Some(Source::Remote(remote)) => expand_headers(&remote.headers, &instance.config),
+        _ => Err(Error::internal("the catalogue version of a remote server does not exist")),
+    }
 }
 
 /// Returns the error of a request to a remote server. `reason` identifies it.

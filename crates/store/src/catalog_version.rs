@@ -13,7 +13,8 @@ use crate::row::RowRef;
 macro_rules! columns {
     () => {
         "catalog_versions.id, catalog_versions.organization_id, catalog_versions.catalog_entry_id,
-         catalog_versions.version, catalog_versions.definition, catalog_versions.created_at"
+         catalog_versions.version, catalog_versions.definition, catalog_versions.created_at,
+         catalog_versions.remote_url"
     };
 }
 
@@ -25,6 +26,7 @@ struct Row {
     version: String,
     definition: String,
     created_at: i64,
+    remote_url: Option<String>,
 }
 
 impl TryFrom<Row> for CatalogVersion {
@@ -38,6 +40,7 @@ impl TryFrom<Row> for CatalogVersion {
             catalog_entry_id: CatalogEntryId::from_store(row.catalog_entry_id),
             version: row.version,
             definition,
+            sealed_url: row.remote_url,
             created_at: Timestamp(row.created_at),
         })
     }
@@ -49,12 +52,13 @@ impl TryFrom<Row> for CatalogVersion {
 /// Returns a unique violation if the entry has this version, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, version: &CatalogVersion) -> Result<()> {
     const SQL: &str = "INSERT INTO catalog_versions (id, organization_id, catalog_entry_id, version, definition,
-            created_at) VALUES ($1, $2, $3, $4, $5, $6)";
+            created_at, remote_url) VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let definition = serde_json::to_string(&version.definition)
         .map_err(|error| RowRef { table: "catalog_versions", id: version.id.as_str() }.corrupt("definition", error))?;
     on!(conn, c => sqlx::query(SQL)
         .bind(version.id.as_str()).bind(version.organization_id.as_str()).bind(version.catalog_entry_id.as_str())
-        .bind(&version.version).bind(definition).bind(version.created_at.0).execute(c).await?.rows_affected());
+        .bind(&version.version).bind(definition).bind(version.created_at.0)
+        .bind(&version.sealed_url).execute(c).await?.rows_affected());
     Ok(())
 }
 

@@ -70,7 +70,8 @@ impl TryFrom<Row> for Instance {
             (Some(toolbox_id), Some(catalog_version_id), None) => {
                 Backend::Container(Container { catalog_version_id, toolbox_id: ToolboxId::from_store(toolbox_id) })
             }
-            (None, None, Some(sealed_url)) => Backend::Remote(RemoteServer {
+            (None, catalog_version_id, Some(sealed_url)) => Backend::Remote(RemoteServer {
+                catalog_version_id,
                 transport: at.parse("remote_transport", row.remote_transport.as_deref().unwrap_or_default())?,
                 origin: row.remote_origin.unwrap_or_default(),
                 sealed_url,

@@ -31,6 +31,7 @@ struct Row {
     version: String,
     definition: String,
     created_at: i64,
+    remote_url: Option<String>,
     slug: String,
     name: String,
     state: String,
@@ -45,9 +46,8 @@ pub async fn find(
     organization: &OrganizationId,
     id: &CatalogVersionId,
 ) -> Result<Option<InstanceSource>> {
-    const SQL: &str =
-        "SELECT v.id, v.organization_id, v.catalog_entry_id, v.version, v.definition, v.created_at, e.slug,
-            e.name, e.state
+    const SQL: &str = "SELECT v.id, v.organization_id, v.catalog_entry_id, v.version, v.definition, v.created_at,
+            v.remote_url, e.slug, e.name, e.state
         FROM catalog_versions v JOIN catalog_entries e ON e.id = v.catalog_entry_id
         WHERE v.id = $1 AND v.organization_id = $2";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
@@ -64,6 +64,7 @@ pub async fn find(
             organization_id: OrganizationId::from_store(row.organization_id),
             catalog_entry_id: CatalogEntryId::from_store(row.catalog_entry_id),
             version: row.version,
+            sealed_url: row.remote_url,
             created_at: Timestamp(row.created_at),
         },
     }))

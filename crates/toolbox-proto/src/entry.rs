@@ -77,6 +77,8 @@ names! {
         File = "file",
         /// As the environment variable `NAME`.
         Env = "env",
+        /// As the header `NAME` of every request. Only for remote servers, which have no container.
+        Header = "header",
     }
 }
 
@@ -85,7 +87,7 @@ names! {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SecretSpec {
-    /// The name of the file or of the environment variable.
+    /// The name of the file, of the environment variable or of the header.
     pub name: String,
     /// What the secret is for.
     #[serde(default)]

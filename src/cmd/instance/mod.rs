@@ -11,6 +11,7 @@ use serde_json::Value;
 use waypost_core::catalog::CatalogVersion;
 use waypost_core::deployment::Deployment;
 use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
+use waypost_core::instance::Instance;
 use waypost_core::organization::Organization;
 use waypost_ops::instances::remote::NewRemoteServer;
 use waypost_ops::instances::{
@@ -326,13 +327,13 @@ async fn update(
     at: &At,
     options: UpdateOptions,
 ) -> anyhow::Result<()> {
-    let Session { cx, ops, .. } = session;
+    let cx = &session.cx;
     let config = options.settings.read_config()?;
     let InstanceView { instance, deployment: before } = find(session, organization, at).await?;
     let generation = instance.generation;
     let catalog_version_id = match &options.settings.version {
         Some(version) => {
-            let entry = find_entry(session, organization, &instance.container()?.catalog_version_id).await?;
+            let entry = find_entry(session, organization, find_version_id(&instance)?).await?;
             Some(find_version(&entry.versions, Some(version), &entry.slug)?)
         }
         None => None,
@@ -350,7 +351,9 @@ async fn update(
         learn_egress: options.learn_egress,
         remote: None,
     };
-    let updated = instances::update(cx, ops, organization, &instance.id, &patch).await?;
+    // The URL of another version of a remote server is sealed to the instance.
+    let ops = session.connected_ops(app)?;
+    let updated = instances::update(cx, &ops, organization, &instance.id, &patch).await?;
     let id = |deployment: &Option<Deployment>| deployment.as_ref().map(|deployment| deployment.id.clone());
     let is_deployed = id(&updated.deployment) != id(&before) || updated.instance.generation != generation;
     finish(app, session, updated, options.settings.wait && is_deployed).await
@@ -395,6 +398,11 @@ async fn find_secret(
     Ok(Some(secret.map_err(|error| not_found_message(error, "secret", text, "secret"))?.id))
 }
 
+/// Returns the catalogue version of an instance.
+fn find_version_id(instance: &Instance) -> anyhow::Result<&CatalogVersionId> {
+    instance.catalog_version_id().ok_or_else(no_entry)
+}
+
 /// Returns the entry that contains a version.
 async fn find_entry(
     session: &Session,
@@ -422,6 +430,13 @@ fn find_version(versions: &[CatalogVersion], text: Option<&str>, entry: &str) ->
         |version: &&CatalogVersion| text.is_none_or(|text| version.version == text || version.id.as_str() == text);
     let found = versions.iter().find(matches).map(|version| version.id.clone());
     found.ok_or_else(|| no_version(text, entry))
+}
+
+/// Returns the error for the version of an instance that is not one of the catalogue.
+pub(super) fn no_entry() -> anyhow::Error {
+    anyhow::anyhow!(
+        "this remote server is not one of the catalogue, so it has no versions: change its URL in the console"
+    )
 }
 
 /// Returns the error for a version that does not exist.

@@ -20,7 +20,7 @@ const MAX_INPUT_BYTES: u64 = 1024 * 1024;
 /// The options of `instance create`.
 #[derive(Debug, clap::Args)]
 pub struct CreateOptions {
-    /// Catalogue entry to deploy (slug, name or ID).
+    /// Catalogue entry to deploy (slug, name or ID). If its source is a remote server, it needs no toolbox.
     #[arg(long, value_name = "ENTRY", required_unless_present = "remote_url")]
     pub(in crate::cmd) entry: Option<String>,
     /// URL of a server that is already running elsewhere; `-` reads it from standard input. Each `--secret NAME=SECRET` is
@@ -34,7 +34,7 @@ pub struct CreateOptions {
     /// prints the address).
     #[arg(long, requires = "remote_url")]
     pub(in crate::cmd) oauth: bool,
-    /// Toolbox to run on (name or ID) [default: the online toolbox with the most free memory].
+    /// Toolbox to run on (name or ID) [default: the online toolbox with the most free memory]. Rejected for a remote server.
     #[arg(long, value_name = "TOOLBOX")]
     pub(in crate::cmd) toolbox: Option<String>,
     /// Record the connections that the instance attempts and that are rejected.

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{RemoteSession, agent, catalog, find_item, secret, text, toolbox, without_nulls};
 use crate::cmd::instance::{
     Command, CreateOptions, GrantArg, MEMBERS, OVERRIDE_MEMBERS, SecretArg, ToolArguments, UpdateOptions,
-    apply_secrets, confirm_deletion, log_line, no_version, print, print_connect, print_deleted, print_deployments,
-    print_list, print_logs, print_overrides, print_stats, print_tools, wait, wait_for_remote,
+    apply_secrets, confirm_deletion, log_line, no_entry, no_version, print, print_connect, print_deleted,
+    print_deployments, print_list, print_logs, print_overrides, print_stats, print_tools, wait, wait_for_remote,
 };
 use crate::cmd::output;
 
@@ -220,6 +220,9 @@ async fn find_secrets<'a>(
 
 /// Returns the catalogue entry of an instance.
 async fn find_entry(remote: &RemoteSession, instance: &Value) -> anyhow::Result<Value> {
+    if instance["catalog_version_id"].is_null() {
+        return Err(no_entry());
+    }
     let entries = remote.client.list_paged(&["catalog"], &[]).await?;
     let is_deployed = |version: &Value| version["id"] == instance["catalog_version_id"];
     let entry = entries.into_iter().find(|entry| entry["versions"].as_array().into_iter().flatten().any(is_deployed));

@@ -57,7 +57,7 @@ impl Api {
         const ENTRY: &str = "INSERT INTO catalog_entries
             SELECT 'cat_0123456789abcdef', id, 'search', 'Search', '', '[]', NULL, NULL, 'published', 1, 1 FROM organizations";
         const VERSION: &str = "INSERT INTO catalog_versions SELECT 'ctv_0123456789abcdef', organization_id, id, '1',
-            '{\"source\":{\"image\":\"registry.example/own@sha256:0\"},\"transport\":\"stdio\",\"resources\":\"light\"}', 1
+            '{\"source\":{\"image\":\"registry.example/own@sha256:0\"},\"transport\":\"stdio\",\"resources\":\"light\"}', 1, NULL
             FROM catalog_entries";
         self.app.execute(ENTRY).await;
         self.app.execute(VERSION).await;

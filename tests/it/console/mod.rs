@@ -20,6 +20,7 @@ mod members;
 mod organizations;
 mod pages;
 mod providers;
+mod remote_entry_pages;
 mod secret_pages;
 mod servers;
 pub mod sign_in;

@@ -1,4 +1,4 @@
-//! The configuration of an instance. Saving a change begins a deployment.
+//! The configuration of an instance of the catalogue. Saving a change begins a deployment, or a test of a remote server.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -50,7 +50,7 @@ impl ConfigurationPage {
 /// Returns the page with the fields of `version`, which must be one of the entry of the instance.
 async fn load(console: &Console, at: &InstanceContext, version: &str) -> Result<ConfigurationPage> {
     let instance: &Instance = at.instance();
-    let current = &instance.container()?.catalog_version_id;
+    let current = instance.catalog_version_id().ok_or_else(|| Error::not_found("catalogue version"))?;
     let mut source = VersionSource::find(&at.cx, console, &at.organization_id, current).await?;
     if !version.is_empty() {
         let other = source.entry.versions.iter().find(|other| other.id.as_str() == version).cloned();
@@ -82,7 +82,7 @@ pub(super) async fn show(
     at: InstanceContext,
     Query(query): Query<VersionQuery>,
 ) -> PageResult {
-    if at.is_remote() {
+    if at.has_own_url() {
         return remote::show_configuration(&console, &at).await;
     }
     Ok(view::page(&load(&console, &at, &query.version).await.map_err(|error| at.page_error(error))?))
@@ -93,7 +93,7 @@ pub(super) async fn save(
     at: InstanceContext,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> PageResult {
-    if at.is_remote() {
+    if at.has_own_url() {
         return remote::save_configuration(&console, &at, &pairs).await;
     }
     let input = |name: &str| pairs.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value.as_str());
@@ -107,7 +107,10 @@ pub(super) async fn save(
     };
     match submit(&console, &at, &page).await {
         Ok(true) => {
-            let message = "Saved. The new deployment is in progress.";
+            let message = match at.is_remote() {
+                true => "Saved. The server is tested again.",
+                false => "Saved. The new deployment is in progress.",
+            };
             Ok(view::redirect_with_flash(&at.path(""), message))
         }
         Ok(false) => Ok(view::redirect_with_flash(&at.path("configuration"), "Saved.")),

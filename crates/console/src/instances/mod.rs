@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
-use waypost_core::catalog::{CatalogEntry, CatalogVersion};
+use waypost_core::catalog::{CatalogEntry, CatalogVersion, Source};
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId};
 use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::{Error, Result};
@@ -108,6 +108,11 @@ impl InstanceContext {
     /// Whether the server runs elsewhere.
     fn is_remote(&self) -> bool {
         self.instance().container().is_err()
+    }
+
+    /// Whether the server runs elsewhere, at a URL that an admin has entered.
+    fn has_own_url(&self) -> bool {
+        self.is_remote() && self.instance().catalog_version_id().is_none()
     }
 
     /// Returns the path of a page of the instance.
@@ -215,6 +220,19 @@ impl VersionSource {
         let option =
             |version: &CatalogVersion| (version.id.to_string(), version.version.clone(), version.id == self.version.id);
         self.entry.versions.iter().map(option).collect()
+    }
+
+    /// Whether the server is already running elsewhere.
+    fn is_remote(&self) -> bool {
+        self.version.definition.is_remote()
+    }
+
+    /// Returns the origin of the URL of a remote server.
+    fn origin(&self) -> Option<&str> {
+        match &self.version.definition.source {
+            Source::Remote(remote) => Some(&remote.origin),
+            Source::Image(_) | Source::Package(_) => None,
+        }
     }
 
     /// Whether the entry has other versions.

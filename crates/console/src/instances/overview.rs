@@ -3,9 +3,9 @@
 use askama::Template;
 use axum::extract::State;
 use http::HeaderMap;
-use waypost_core::catalog::SecretDelivery;
+use waypost_core::catalog::{SecretDelivery, Source};
 use waypost_core::deployment::{Deployment, DeploymentState};
-use waypost_core::instance::Backend;
+use waypost_core::instance::{Backend, RemoteServer};
 use waypost_core::toolbox::ToolboxState;
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::calls::ListCalls;
@@ -80,7 +80,16 @@ struct OverviewPage {
 /// Facts about the server of an instance.
 enum About {
     Container(Box<ContainerFacts>),
-    Remote { origin: String, transport: &'static str, headers: Vec<String> },
+    Remote(Box<RemoteFacts>),
+}
+
+struct RemoteFacts {
+    /// The version of the catalogue, if the server is one.
+    source: Option<VersionSource>,
+    origin: String,
+    transport: &'static str,
+    /// The names of the headers.
+    headers: Vec<String>,
 }
 
 struct ContainerFacts {
@@ -192,6 +201,19 @@ async fn load(console: &Console, at: &InstanceContext) -> Result<(Status, Option
     Ok((status, toolbox))
 }
 
+async fn remote_facts(console: &Console, at: &InstanceContext, remote: &RemoteServer) -> Result<RemoteFacts> {
+    let source = match &remote.catalog_version_id {
+        Some(version) => Some(VersionSource::find(&at.cx, console, &at.organization_id, version).await?),
+        None => None,
+    };
+    let mut headers: Vec<_> = at.instance().secrets.iter().map(|used| used.name.clone()).collect();
+    if let Some(Source::Remote(remote)) = source.as_ref().map(|source| &source.version.definition.source) {
+        headers.extend(remote.headers.keys().cloned());
+        headers.sort_unstable();
+    }
+    Ok(RemoteFacts { source, origin: remote.origin.clone(), transport: remote.transport.as_str(), headers })
+}
+
 async fn page(console: &Console, at: &InstanceContext) -> Result<OverviewPage> {
     let (status, toolbox) = load(console, at).await?;
     let instance = at.instance();
@@ -200,7 +222,7 @@ async fn page(console: &Console, at: &InstanceContext) -> Result<OverviewPage> {
             let version = &container.catalog_version_id;
             let source = VersionSource::find(&at.cx, console, &at.organization_id, version).await?;
             let image = match &source.version.definition.source {
-                waypost_core::catalog::Source::Image(image) => Some(image.clone()),
+                Source::Image(image) => Some(image.clone()),
                 _ => None,
             };
             let toolbox_path = at.org.path(&format!("toolboxes/{}", container.toolbox_id));
@@ -211,11 +233,7 @@ async fn page(console: &Console, at: &InstanceContext) -> Result<OverviewPage> {
                 image,
             }))
         }
-        (Backend::Remote(remote), _) => About::Remote {
-            origin: remote.origin.clone(),
-            transport: remote.transport.as_str(),
-            headers: instance.secrets.iter().map(|used| used.name.clone()).collect(),
-        },
+        (Backend::Remote(remote), _) => About::Remote(Box::new(remote_facts(console, at, remote).await?)),
         (Backend::Container(_), None) => return Err(Error::internal("the toolbox of an instance was not read")),
     };
     let query = ListCalls { instance_id: Some(at.id().clone()), ..ListCalls::default() };

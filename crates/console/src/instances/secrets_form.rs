@@ -54,6 +54,7 @@ impl SecretField {
         let delivery = match self.spec.delivery {
             SecretDelivery::File => "Provided as a file.",
             SecretDelivery::Env => "Provided as an environment variable.",
+            SecretDelivery::Header => "Sent as the header with this name.",
         };
         format!("{} {delivery}", self.spec.description).trim().to_owned()
     }

@@ -15,8 +15,8 @@ use waypost_core::{Result, tool_secret};
 use super::destination;
 use super::image::{ImageReference, ImageVersion};
 use super::members::{Members, UniqueValue};
-use super::runtime;
 use super::schema::check_schema;
+use super::{remote, runtime};
 
 /// The maximum size of a file in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
@@ -82,10 +82,19 @@ pub struct EntryFile {
     pub documentation_url: Option<String>,
     /// The version.
     pub version: String,
-    /// How the server of the version runs. Its source is the image as in `image`, with a tag or a digest.
+    /// How the server of the version runs. The source is an image with a tag or a digest, or the origin of a URL.
     pub definition: VersionDefinition,
-    /// The image.
-    pub image: ImageReference,
+    /// The source, complete.
+    pub reference: SourceReference,
+}
+
+/// Where the server of an entry comes from, as its file names it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceReference {
+    /// An image, by tag or by digest.
+    Image(ImageReference),
+    /// The URL of a remote server.
+    Remote(Url),
 }
 
 impl EntryFile {
@@ -116,12 +125,23 @@ impl EntryFile {
         let license = license(&mut members)?;
         let documentation_url = documentation_url(&mut members)?;
         let version = version(&mut members)?;
-        let (image, definition) = definition(&mut members)?;
+        let (reference, definition) = definition(&mut members)?;
         members.finish(|name| {
             let is_isolation = ISOLATION_KEYS.contains(&name);
             is_isolation.then_some("cannot be set: all containers are isolated in the same way. Remove it.")
         })?;
-        Ok(Self { slug, name, description, categories, license, documentation_url, version, definition, image, source })
+        Ok(Self {
+            slug,
+            name,
+            description,
+            categories,
+            license,
+            documentation_url,
+            version,
+            definition,
+            reference,
+            source,
+        })
     }
 }
 
@@ -254,19 +274,55 @@ fn version(members: &mut Members<'_>) -> Result<String> {
     Err(members.reject("version", problem))
 }
 
-fn definition(members: &mut Members<'_>) -> Result<(ImageReference, VersionDefinition)> {
-    let image = image(members)?;
+fn definition(members: &mut Members<'_>) -> Result<(SourceReference, VersionDefinition)> {
+    let source = members.object("source")?.ok_or_else(|| {
+        members.reject("source", "is missing. Add `source: {image: …}` or `source: {remote: {url: …, transport: …}}`.")
+    })?;
+    let mut source = members.nested("source", source);
+    if source.take("package").is_some() {
+        let problem = "is of the kind `package`, which is not supported yet. Build an image from the package, and use \
+                       `source.image`.";
+        return Err(members.reject("source", problem));
+    }
+    let (reference, definition) = match source.object("remote")? {
+        Some(remote) => {
+            let remote = source.nested("remote", remote);
+            if source.take("image").is_some() {
+                return Err(source.reject("image", "is set in addition to `source.remote`. Remove one of them."));
+            }
+            let (url, definition) = remote::definition(members, remote)?;
+            (SourceReference::Remote(url), definition)
+        }
+        None => {
+            let image = image(&mut source)?;
+            (SourceReference::Image(image.clone()), container_definition(members, &image)?)
+        }
+    };
+    source.finish(|_| None)?;
+    let size = serde_json::to_string(&definition).map_or(usize::MAX, |text| text.len());
+    if size > MAX_DEFINITION_BYTES {
+        let problem = format!("has a version of {size} bytes; the maximum is {MAX_DEFINITION_BYTES}. Shorten it.");
+        return Err(members.source.reject("file", problem));
+    }
+    Ok((reference, definition))
+}
+
+fn image(source: &mut Members<'_>) -> Result<ImageReference> {
+    let image = source.required_text("image")?;
+    image.trim().parse().map_err(|problem: String| source.reject("image", problem))
+}
+
+/// Takes the definition of a version whose server runs in containers.
+fn container_definition(members: &mut Members<'_>, image: &ImageReference) -> Result<VersionDefinition> {
     let transport: Option<Transport> = members.name("transport")?;
     let transport = transport
         .ok_or_else(|| members.reject("transport", "is missing. Set it to `stdio`, `streamable_http` or `sse`."))?;
     let command = runtime::command(members)?;
     let (port, path) = runtime::endpoint(members, transport)?;
-    let config_schema = members.object("config_schema")?.unwrap_or_default();
-    check_schema(&config_schema)
-        .map_err(|problem| members.reject(&format!("config_schema{}", problem.path), problem.text))?;
+    let config_schema = config_schema(members)?;
     let args = runtime::args(members, &config_schema)?;
-    let secrets = secrets(members, &config_schema)?;
-    let definition = VersionDefinition {
+    let secrets = secrets(members, |item, name| container_delivery(item, name, &config_schema))?;
+    Ok(VersionDefinition {
         source: Source::Image(image.to_string()),
         image_tag: match image.version() {
             ImageVersion::Tag(tag) => Some(tag.clone()),
@@ -287,35 +343,21 @@ fn definition(members: &mut Members<'_>) -> Result<(ImageReference, VersionDefin
         lazy: members.flag("lazy")?.unwrap_or_default(),
         idle_seconds: members.number("idle_seconds", runtime::IDLE_SECONDS)?,
         max_lifetime_seconds: members.number("max_lifetime_seconds", runtime::MAX_LIFETIME_SECONDS)?,
-    };
-    let size = serde_json::to_string(&definition).map_or(usize::MAX, |text| text.len());
-    if size > MAX_DEFINITION_BYTES {
-        let problem = format!("has a version of {size} bytes; the maximum is {MAX_DEFINITION_BYTES}. Shorten it.");
-        return Err(members.source.reject("file", problem));
-    }
-    Ok((image, definition))
+    })
 }
 
-fn image(members: &mut Members<'_>) -> Result<ImageReference> {
-    let source = members.object("source")?;
-    let source = source.ok_or_else(|| members.reject("source", "is missing. Add `source: {image: …}`."))?;
-    let mut source = members.nested("source", source);
-    for (kind, advice) in [
-        ("package", "Build an image from the package, and use `source.image`."),
-        ("remote", "Use `source.image` for now."),
-    ] {
-        if source.take(kind).is_some() {
-            let problem = format!("is of the kind `{kind}`, which is not supported yet. {advice}");
-            return Err(members.reject("source", problem));
-        }
-    }
-    let image = source.required_text("image")?;
-    let parsed = image.trim().parse().map_err(|problem: String| source.reject("image", problem))?;
-    source.finish(|_| None)?;
-    Ok(parsed)
+/// Takes the JSON Schema of the configuration.
+pub(super) fn config_schema(members: &mut Members<'_>) -> Result<Map<String, Value>> {
+    let schema = members.object("config_schema")?.unwrap_or_default();
+    check_schema(&schema).map_err(|problem| members.reject(&format!("config_schema{}", problem.path), problem.text))?;
+    Ok(schema)
 }
 
-fn secrets(members: &mut Members<'_>, schema: &Map<String, Value>) -> Result<Vec<SecretSpec>> {
+/// Takes the secrets. `delivery` takes how the server receives one, and checks its name.
+pub(super) fn secrets<'a>(
+    members: &mut Members<'a>,
+    mut delivery: impl FnMut(&mut Members<'a>, &str) -> Result<SecretDelivery>,
+) -> Result<Vec<SecretSpec>> {
     let mut secrets: Vec<SecretSpec> = Vec::new();
     for mut item in members.objects("secrets", MAX_SECRETS)? {
         let name = item.required_text("name")?;
@@ -329,18 +371,25 @@ fn secrets(members: &mut Members<'_>, schema: &Map<String, Value>) -> Result<Vec
         let secret = SecretSpec {
             description: multiline(&mut item, "description", MAX_SECRET_DESCRIPTION_CHARS)?,
             required: item.flag("required")?.unwrap_or(true),
-            delivery: item.name("as")?.unwrap_or(SecretDelivery::File),
+            delivery: delivery(&mut item, &name)?,
             name,
         };
-        if secret.delivery == SecretDelivery::Env
-            && let Some(problem) = runtime::find_variable_problem(&secret.name, schema)
-        {
-            return Err(item.reject("name", problem));
-        }
         item.finish(|_| None)?;
         secrets.push(secret);
     }
     Ok(secrets)
+}
+
+fn container_delivery(item: &mut Members<'_>, name: &str, schema: &Map<String, Value>) -> Result<SecretDelivery> {
+    let delivery = item.name("as")?.unwrap_or(SecretDelivery::File);
+    let problem = match delivery {
+        SecretDelivery::File => None,
+        SecretDelivery::Env => runtime::find_variable_problem(name, schema),
+        SecretDelivery::Header => {
+            return Err(item.reject("as", "is `header`, but only a remote server has headers. Use `file` or `env`."));
+        }
+    };
+    problem.map_or(Ok(delivery), |problem| Err(item.reject("name", problem)))
 }
 
 fn registry_secret(members: &mut Members<'_>) -> Result<Option<String>> {

@@ -11,11 +11,12 @@ use waypost_core::{Code, Error, Result};
 use waypost_outbound::Purpose;
 use waypost_store::{Tx, catalog_entry, catalog_version, organization, tool_secret};
 
-use super::file::EntryFile;
-use super::image::ImageVersion;
+use super::file::{EntryFile, SourceReference};
+use super::image::{ImageReference, ImageVersion};
 use super::registry::{RegistryCredentials, resolve_digest};
 use crate::Ops;
 use crate::audit::{Entry, record};
+use crate::remote_endpoint::{find_address_problem, open_version_url, version_location};
 use crate::tool_secrets;
 
 /// The effect of an import.
@@ -62,15 +63,12 @@ pub struct ImportReport {
 /// # Errors
 /// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `conflict` if the
 /// version has other content, or the organisation has too many entries or versions; `image_not_found`, `image_denied` and
-/// `invalid_arguments` if the image cannot be resolved.
+/// `invalid_arguments` if the image cannot be resolved; `invalid_arguments` if the URL of a remote server cannot be used.
 pub async fn import(cx: &Ctx, ops: &Ops, organization: &OrganizationId, file: &EntryFile) -> Result<ImportReport> {
     authorize(&cx.caller, Operation::CatalogWrite, organization)?;
     let known = find_version(ops, organization, file).await?;
-    let definition = match &known {
-        Some(known) if is_same_reference(file, known) => with_source(file, &known.definition),
-        // Before the transaction, which must not wait for a registry.
-        _ => resolve(ops, organization, file).await.map_err(|error| at_image(file, error))?,
-    };
+    // Before the transaction, which must not wait for a registry.
+    let definition = prepare(ops, organization, file, known.as_ref()).await?;
     let mut tx = ops.store.begin().await?;
     if !organization::lock(&mut tx, organization).await? {
         return Err(Error::not_found("organisation"));
@@ -82,10 +80,10 @@ pub async fn import(cx: &Ctx, ops: &Ops, organization: &OrganizationId, file: &E
             // Another request may have imported it meanwhile, and the tag may have moved.
             let is_same = is_same_reference(file, version);
             let definition = if is_same { with_source(file, &version.definition) } else { definition };
-            check_unchanged(file, version, &definition)?;
+            check_unchanged(ops, file, version, &definition)?;
             (version.id.clone(), false)
         }
-        None => (add_version(cx, &mut tx, file, &entry, definition).await?, true),
+        None => (add_version(cx, ops, &mut tx, (file, &entry), definition).await?, true),
     };
     let change = match (&before, is_added) {
         (None, _) => ImportChange::Created,
@@ -126,8 +124,9 @@ async fn find_version(ops: &Ops, organization: &OrganizationId, file: &EntryFile
 /// Whether the file names the image of a known version in the same way, so that its digest is known.
 fn is_same_reference(file: &EntryFile, known: &CatalogVersion) -> bool {
     let Source::Image(image) = &known.definition.source else { return false };
-    let is_same_name = image.parse().is_ok_and(|image: super::ImageReference| {
-        matches!(image.version(), ImageVersion::Digest(digest) if file.image.with_digest(digest) == image)
+    let SourceReference::Image(named) = &file.reference else { return false };
+    let is_same_name = image.parse().is_ok_and(|image: ImageReference| {
+        matches!(image.version(), ImageVersion::Digest(digest) if named.with_digest(digest) == image)
     });
     is_same_name && file.definition.image_tag.is_some() && file.definition.image_tag == known.definition.image_tag
 }
@@ -137,9 +136,34 @@ fn with_source(file: &EntryFile, known: &VersionDefinition) -> VersionDefinition
     VersionDefinition { source: known.source.clone(), ..file.definition.clone() }
 }
 
-/// Returns the definition of the file with the digest of its image.
-async fn resolve(ops: &Ops, organization: &OrganizationId, file: &EntryFile) -> Result<VersionDefinition> {
-    if matches!(file.image.version(), ImageVersion::Digest(_)) {
+/// Returns the definition of the file with the digest of its image. Checks the URL of a remote server that is new.
+async fn prepare(
+    ops: &Ops,
+    organization: &OrganizationId,
+    file: &EntryFile,
+    known: Option<&CatalogVersion>,
+) -> Result<VersionDefinition> {
+    match (&file.reference, known) {
+        (SourceReference::Image(_), Some(known)) if is_same_reference(file, known) => {
+            Ok(with_source(file, &known.definition))
+        }
+        (SourceReference::Image(image), _) => {
+            resolve(ops, organization, (file, image)).await.map_err(|error| at_image(file, error))
+        }
+        (SourceReference::Remote(url), None) => match find_address_problem(ops, organization, url).await? {
+            Some(problem) => Err(file.source.reject("source.remote.url", format!("is rejected. {problem}"))),
+            None => Ok(file.definition.clone()),
+        },
+        (SourceReference::Remote(_), Some(_)) => Ok(file.definition.clone()),
+    }
+}
+
+async fn resolve(
+    ops: &Ops,
+    organization: &OrganizationId,
+    (file, image): (&EntryFile, &ImageReference),
+) -> Result<VersionDefinition> {
+    if matches!(image.version(), ImageVersion::Digest(_)) {
         return Ok(file.definition.clone());
     }
     let credentials = match &file.definition.registry_secret {
@@ -147,8 +171,8 @@ async fn resolve(ops: &Ops, organization: &OrganizationId, file: &EntryFile) -> 
         None => None,
     };
     let route = ops.route(Purpose::Tools, organization).await?;
-    let digest = resolve_digest(&route, &file.image, credentials.as_ref()).await?;
-    let source = Source::Image(file.image.with_digest(&digest).to_string());
+    let digest = resolve_digest(&route, image, credentials.as_ref()).await?;
+    let source = Source::Image(image.with_digest(&digest).to_string());
     Ok(VersionDefinition { source, ..file.definition.clone() })
 }
 
@@ -239,9 +263,9 @@ fn is_full(count: i64, maximum: usize) -> bool {
 
 async fn add_version(
     cx: &Ctx,
+    ops: &Ops,
     tx: &mut Tx,
-    file: &EntryFile,
-    entry: &CatalogEntry,
+    (file, entry): (&EntryFile, &CatalogEntry),
     definition: VersionDefinition,
 ) -> Result<CatalogVersionId> {
     let organization = &entry.organization_id;
@@ -255,8 +279,16 @@ async fn add_version(
     {
         return Err(missing_secret(file, name));
     }
+    let id = CatalogVersionId::new(&*cx.random);
+    let sealed_url = match &file.reference {
+        SourceReference::Image(_) => None,
+        SourceReference::Remote(url) => {
+            Some(ops.keyring()?.seal(&version_location(&id), url.as_str().as_bytes(), &*cx.random))
+        }
+    };
     let version = CatalogVersion {
-        id: CatalogVersionId::new(&*cx.random),
+        id,
+        sealed_url,
         organization_id: organization.clone(),
         catalog_entry_id: entry.id.clone(),
         version: file.version.clone(),
@@ -269,10 +301,14 @@ async fn add_version(
 
 /// Rejects a file whose version exists with other content. The tag is not content: an import by tag and one by the same
 /// digest are equal.
-fn check_unchanged(file: &EntryFile, known: &CatalogVersion, new: &VersionDefinition) -> Result<()> {
+fn check_unchanged(ops: &Ops, file: &EntryFile, known: &CatalogVersion, new: &VersionDefinition) -> Result<()> {
+    let has_same_url = match &file.reference {
+        SourceReference::Remote(url) if known.definition.is_remote() => open_version_url(ops, known)? == *url,
+        _ => true,
+    };
     let old = members(&known.definition)?;
     let new = members(new)?;
-    let is_different = |name: &&String| old.get(*name) != new.get(*name);
+    let is_different = |name: &&String| old.get(*name) != new.get(*name) || (*name == "source" && !has_same_url);
     let names: Vec<_> =
         old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))).filter(is_different).collect();
     let Some(first) = names.first() else { return Ok(()) };
@@ -305,17 +341,17 @@ async fn record_import(
     change: ImportChange,
 ) -> Result<()> {
     let version = entry.versions.iter().find(|version| version.id == *version_id);
-    let image = version.and_then(|version| match &version.definition.source {
-        Source::Image(image) => Some(image.as_str()),
-        _ => None,
-    });
-    let detail = json!({
+    let mut detail = json!({
         "slug": entry.slug,
         "version": file.version,
         "version_id": version_id,
-        "image": image,
         "change": change.as_str(),
     });
+    match version.map(|version| &version.definition.source) {
+        Some(Source::Image(image)) => detail["image"] = json!(image),
+        Some(Source::Remote(remote)) => detail["remote"] = json!(remote.origin),
+        _ => {}
+    }
     let audit = Entry { action: "catalog.import", target: entry.id.as_str(), detail };
     record(cx, tx, &entry.organization_id, audit).await
 }

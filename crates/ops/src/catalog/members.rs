@@ -111,7 +111,7 @@ impl<'a> Members<'a> {
         Members { prefix: format!("{}{name}.", self.prefix), known: Vec::new(), source: self.source, map }
     }
 
-    fn to_text(&self, name: &str, value: Value) -> Result<String> {
+    pub(super) fn to_text(&self, name: &str, value: Value) -> Result<String> {
         match value {
             Value::String(text) => Ok(text),
             Value::Number(_) | Value::Bool(_) => {

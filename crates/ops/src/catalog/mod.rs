@@ -6,6 +6,9 @@ mod image;
 mod import;
 mod members;
 mod registry;
+mod remote;
+#[cfg(test)]
+mod remote_tests;
 mod runtime;
 mod schema;
 #[cfg(test)]
@@ -22,7 +25,7 @@ use waypost_store::{Conn, instance_source, organization};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-pub use file::{EntryFile, MAX_FILE_BYTES};
+pub use file::{EntryFile, MAX_FILE_BYTES, SourceReference};
 pub use image::{ImageReference, ImageVersion};
 pub use import::{ImportChange, ImportReport, import, import_text};
 pub use registry::RegistryCredentials;

@@ -56,7 +56,8 @@ fn words(members: &mut Members<'_>, name: &'static str) -> Result<Option<Vec<Str
     Ok(words)
 }
 
-fn find_placeholder_problem(word: &str, schema: &Map<String, Value>) -> Option<String> {
+/// Returns the problem with a `${config.NAME}` in a text, which must name a member that the schema allows.
+pub(super) fn find_placeholder_problem(word: &str, schema: &Map<String, Value>) -> Option<String> {
     const START: &str = "${config.";
     let is_closed =
         schema.get("additionalProperties") == Some(&Value::Bool(false)) && !schema.contains_key("patternProperties");

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 use waypost_core::catalog::{environment_name, is_reserved_environment_name};
 use waypost_core::{Error, Result};
 
+use crate::config_template::{TemplateError, expand, to_text};
+
 /// The maximum size of a configuration as JSON in bytes.
 const MAX_CONFIG_BYTES: usize = 16 * 1024;
 /// The maximum size of one argument in bytes. Linux accepts at most 128 KiB.
@@ -13,9 +15,16 @@ const MAX_ARGUMENT_BYTES: usize = 64 * 1024;
 /// The maximum size of all arguments in bytes. They are part of the desired state, whose messages are limited.
 const MAX_ARGUMENTS_BYTES: usize = 128 * 1024;
 
-/// Returns a member's value as text: a string as it is, any other value as JSON.
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// Checks the size of a configuration, which bounds the work of its validation.
+///
+/// # Errors
+/// `invalid_arguments` for `config` if it is too large.
+pub fn check_size(config: &Map<String, Value>) -> Result<()> {
+    if Value::Object(config.clone()).to_string().len() > MAX_CONFIG_BYTES {
+        let message = format!("`config` can have at most {MAX_CONFIG_BYTES} bytes as JSON.");
+        return Err(Error::invalid("config", message));
+    }
+    Ok(())
 }
 
 /// Returns the environment variables that a configuration sets, one for each of its top-level members.
@@ -24,13 +33,10 @@ fn text(value: &Value) -> String {
 /// `invalid_arguments` for `config` if it is too large, a variable is reserved, two members have the same variable, or a
 /// value contains a NUL character.
 pub fn environment(config: &Map<String, Value>) -> Result<BTreeMap<String, String>> {
-    if Value::Object(config.clone()).to_string().len() > MAX_CONFIG_BYTES {
-        let message = format!("`config` can have at most {MAX_CONFIG_BYTES} bytes as JSON.");
-        return Err(Error::invalid("config", message));
-    }
+    check_size(config)?;
     let mut environment = BTreeMap::new();
     for (member, value) in config {
-        let (name, value) = (environment_name(member), text(value));
+        let (name, value) = (environment_name(member), to_text(value));
         if name.is_empty() {
             return Err(Error::invalid("config", "`config` has a member without a name."));
         }
@@ -59,7 +65,6 @@ pub fn arguments(templates: &[String], config: &Map<String, Value>) -> Result<Ve
     let mut rest = MAX_ARGUMENTS_BYTES;
     let mut arguments = Vec::with_capacity(templates.len());
     for template in templates {
-        // A small template can refer to a large value many times, so the size is checked before each part is appended.
         let argument = substitute(template, config, rest.min(MAX_ARGUMENT_BYTES))?;
         rest -= argument.len();
         arguments.push(argument);
@@ -68,40 +73,23 @@ pub fn arguments(templates: &[String], config: &Map<String, Value>) -> Result<Ve
 }
 
 fn substitute(template: &str, config: &Map<String, Value>, max_bytes: usize) -> Result<String> {
-    const START: &str = "${config.";
-    let mut result = String::new();
-    let mut append = |part: &str| {
-        if result.len() + part.len() > max_bytes {
+    let argument = expand(template, config, max_bytes).map_err(|error| match error {
+        TemplateError::Missing(member) => {
+            let message = format!("The arguments of this version refer to `config.{member}`. Add it to `config`.");
+            Error::invalid("config", message)
+        }
+        TemplateError::TooLarge => {
             let message = format!(
                 "The arguments of this version have more than {MAX_ARGUMENT_BYTES} bytes each, or {MAX_ARGUMENTS_BYTES} \
                  bytes together, with the values of `config`. Shorten the values."
             );
-            return Err(Error::invalid("config", message));
-        }
-        result.push_str(part);
-        Ok(())
-    };
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once(START) {
-        append(before)?;
-        let Some((member, after)) = after.split_once('}') else {
-            // Not a reference.
-            append(START)?;
-            rest = after;
-            continue;
-        };
-        let value = config.get(member).ok_or_else(|| {
-            let message = format!("The arguments of this version refer to `config.{member}`. Add it to `config`.");
             Error::invalid("config", message)
-        })?;
-        append(&text(value))?;
-        rest = after;
-    }
-    append(rest)?;
-    if result.contains('\0') {
+        }
+    })?;
+    if argument.contains('\0') {
         return Err(Error::invalid("config", "A value in `config` contains a NUL character."));
     }
-    Ok(result)
+    Ok(argument)
 }
 
 #[cfg(test)]

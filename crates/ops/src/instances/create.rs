@@ -40,9 +40,9 @@ pub struct NewInstance {
 /// The server of an instance to create.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NewServer {
-    /// A server of the catalogue.
+    /// A server of the catalogue, in containers or remote.
     Catalog(CatalogServer),
-    /// A server that is already running elsewhere.
+    /// A server that is already running elsewhere, and is not in the catalogue.
     Remote(NewRemoteServer),
 }
 
@@ -51,11 +51,11 @@ pub enum NewServer {
 pub struct CatalogServer {
     /// The version to deploy.
     pub catalog_version_id: CatalogVersionId,
-    /// The toolbox. By default, the online toolbox with the most free memory.
+    /// The toolbox. By default, the online toolbox with the most free memory. `None` if the source of the version is remote.
     pub toolbox_id: Option<ToolboxId>,
     /// The configuration.
     pub config: Map<String, Value>,
-    /// Whether rejected destinations are recorded.
+    /// Whether rejected destinations are recorded. `false` if the source of the version is remote.
     pub learn_egress: bool,
 }
 
@@ -86,7 +86,9 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     let skeleton = slugs::to_skeleton(&new.slug);
     check_slug(&mut tx, organization, &new.slug, &skeleton).await?;
     let planned = match server {
-        Prepared::Catalog(server) => plan_from_catalog(cx, &mut tx, organization, (server, &new.secrets)).await?,
+        Prepared::Catalog(server) => {
+            plan_from_catalog(cx, ops, &mut tx, (organization, &id), (server, &new.secrets)).await?
+        }
         Prepared::Remote(server) => {
             let secrets = remote::find_headers(&mut tx, organization, &new.secrets).await?;
             remote::check_authorization(&server, &secrets)?;
@@ -156,22 +158,44 @@ struct Planned {
 
 async fn plan_from_catalog(
     cx: &Ctx,
+    ops: &Ops,
     tx: &mut Tx,
-    organization: &OrganizationId,
+    (organization, id): (&OrganizationId, &InstanceId),
     (server, secrets): (&CatalogServer, &BTreeMap<String, ToolSecretId>),
 ) -> Result<Planned> {
     let source = spec::find_source(tx, organization, &server.catalog_version_id).await?;
     let definition = &source.version.definition;
+    if definition.is_remote() {
+        check_no_container(server)?;
+    }
     spec::check_config(definition, &server.config)?;
     let secrets = spec::find_secrets(tx, organization, definition, secrets).await?;
-    let toolbox_id = place(cx, tx, organization, server.toolbox_id.as_ref(), definition.resources).await?;
+    let backend = match definition.is_remote() {
+        true => Backend::Remote(remote::from_version(cx, ops, id, &source.version)?),
+        false => {
+            let toolbox_id = place(cx, tx, organization, server.toolbox_id.as_ref(), definition.resources).await?;
+            Backend::Container(Container { catalog_version_id: source.version.id, toolbox_id })
+        }
+    };
     Ok(Planned {
         name: source.entry_name,
-        backend: Backend::Container(Container { catalog_version_id: source.version.id, toolbox_id }),
+        backend,
         secrets,
         config: server.config.clone(),
         learn_egress: server.learn_egress,
     })
+}
+
+/// Rejects what only a container has.
+fn check_no_container(server: &CatalogServer) -> Result<()> {
+    let unused = [("toolbox_id", server.toolbox_id.is_some()), ("learn_egress", server.learn_egress)];
+    match unused.into_iter().find(|(_, is_set)| *is_set) {
+        Some((field, _)) => {
+            let message = format!("This version is a remote server, which has no `{field}`. Remove it.");
+            Err(Error::invalid(field, message))
+        }
+        None => Ok(()),
+    }
 }
 
 async fn check_limit(tx: &mut Tx, ops: &Ops, organization: &OrganizationId) -> Result<()> {

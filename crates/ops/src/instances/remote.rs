@@ -2,41 +2,20 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use http::HeaderName;
-use url::Url;
 use waypost_core::caller::Ctx;
+use waypost_core::catalog::CatalogVersion;
 use waypost_core::id::{InstanceId, OrganizationId, ToolSecretId};
 use waypost_core::instance::{Backend, DesiredRun, Instance, RemoteServer, SecretUse};
 use waypost_core::{Code, Error, Result};
-use waypost_outbound::Purpose;
 use waypost_store::{Tx, instance as store, remote_server};
 use waypost_toolbox_proto::entry::Transport;
 use waypost_toolbox_proto::instance::InstanceState;
 
 use super::spec;
 use crate::Ops;
+use crate::remote_endpoint::{MAX_HEADERS, find_address_problem, find_header_problem, open_version_url, parse_url};
 use crate::remote_servers::url_location;
 use crate::remote_tokens::await_connection;
-
-/// The maximum length of a URL in bytes.
-const MAX_URL: usize = 2_048;
-/// The maximum number of headers.
-const MAX_HEADERS: usize = 20;
-/// The maximum length of the name of a header in bytes.
-const MAX_HEADER_NAME: usize = 100;
-/// Headers that belong to HTTP or to MCP, in addition to those that begin with `mcp-`.
-const RESERVED_HEADERS: [&str; 10] = [
-    "host",
-    "connection",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "accept",
-    "te",
-    "trailer",
-    "upgrade",
-    "last-event-id",
-];
 
 /// A remote server to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,19 +43,30 @@ pub(super) async fn prepare(
     if new.transport == Transport::Stdio {
         return Err(invalid("The transport of a remote server is `streamable_http` or `sse`."));
     }
-    if new.url.len() > MAX_URL {
-        return Err(invalid(&format!("The URL can have at most {MAX_URL} bytes.")));
+    let url = parse_url(&new.url).map_err(|problem| invalid(&problem))?;
+    if let Some(problem) = find_address_problem(ops, organization, &url).await? {
+        return Err(invalid(&problem));
     }
-    let url = Url::parse(new.url.trim()).map_err(|_| invalid("The URL is invalid. It must begin with https://."))?;
-    if url.fragment().is_some() {
-        return Err(invalid("The URL must not have a fragment (`#…`)."));
-    }
-    let route = ops.route(Purpose::Tools, organization).await?;
-    route.check_url(&url).map_err(|error| invalid(&error.to_string()))?;
     Ok(RemoteServer {
+        catalog_version_id: None,
         transport: new.transport,
         origin: url.origin().ascii_serialization(),
         is_oauth: new.is_oauth,
+        sealed_url: ops.keyring()?.seal(&url_location(id), url.as_str().as_bytes(), &*cx.random),
+    })
+}
+
+/// Returns the server of a catalogue version, with its URL sealed to the instance `id`.
+///
+/// # Errors
+/// `internal` if the source of the version is not remote, or its URL cannot be opened.
+pub(super) fn from_version(cx: &Ctx, ops: &Ops, id: &InstanceId, version: &CatalogVersion) -> Result<RemoteServer> {
+    let url = open_version_url(ops, version)?;
+    Ok(RemoteServer {
+        catalog_version_id: Some(version.id.clone()),
+        transport: version.definition.transport,
+        origin: url.origin().ascii_serialization(),
+        is_oauth: false,
         sealed_url: ops.keyring()?.seal(&url_location(id), url.as_str().as_bytes(), &*cx.random),
     })
 }
@@ -97,14 +87,10 @@ pub(super) async fn find_headers(
     }
     let mut names = HashSet::new();
     for name in secrets.keys() {
-        let lower = name.to_ascii_lowercase();
-        if name.len() > MAX_HEADER_NAME || HeaderName::try_from(name).is_err() {
-            return Err(invalid(format!("`{name}` is not the name of a header.")));
+        if let Some(problem) = find_header_problem(name) {
+            return Err(invalid(problem));
         }
-        if RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("mcp-") {
-            return Err(invalid(format!("The header `{name}` cannot be set, because the protocol uses it.")));
-        }
-        if !names.insert(lower) {
+        if !names.insert(name.to_ascii_lowercase()) {
             return Err(invalid(format!("The header `{name}` is set twice.")));
         }
     }

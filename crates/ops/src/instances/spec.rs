@@ -13,11 +13,12 @@ use waypost_toolbox_proto::entry::SecretDelivery;
 
 use super::config;
 use crate::catalog;
+use crate::remote_endpoint::expand_headers;
 
-/// Returns a version that can be deployed on a toolbox.
+/// Returns a version that can be deployed.
 ///
 /// # Errors
-/// `invalid_arguments` for `catalog_version_id` if there is no such version or it is not a container image; `conflict` if
+/// `invalid_arguments` for `catalog_version_id` if there is no such version or its source is a package; `conflict` if
 /// the state of its entry does not allow deployments.
 pub(super) async fn find_source(
     tx: &mut Tx,
@@ -27,11 +28,10 @@ pub(super) async fn find_source(
     let invalid = |message: &str| Error::invalid("catalog_version_id", message);
     let source = store::find(tx, organization, id).await?.ok_or_else(|| invalid("There is no such version."))?;
     match &source.version.definition.source {
-        Source::Image(_) => {}
+        Source::Image(_) | Source::Remote(_) => {}
         Source::Package(_) => {
             return Err(invalid("Versions with a source of the kind `package` cannot be deployed yet."));
         }
-        Source::Remote(_) => return Err(invalid("A version with a remote source needs no toolbox.")),
     }
     match source.entry_state {
         CatalogEntryState::Published | CatalogEntryState::Deprecated => Ok(source),
@@ -42,11 +42,17 @@ pub(super) async fn find_source(
     }
 }
 
-/// Validates a configuration against the JSON Schema of a version, and as environment variables and arguments.
+/// Validates a configuration against the JSON Schema of a version, and as environment variables and arguments, or as
+/// headers of a remote server.
 ///
 /// # Errors
 /// `invalid_arguments` for `config`. The message names the path of the first failing member, and contains no values.
 pub(super) fn check_config(definition: &VersionDefinition, values: &Map<String, Value>) -> Result<()> {
+    if let Source::Remote(remote) = &definition.source {
+        config::check_size(values)?;
+        catalog::check_config(&definition.config_schema, values)?;
+        return expand_headers(&remote.headers, values).map(drop);
+    }
     // This also limits the size, which bounds the work of the validation.
     let environment = config::environment(values)?;
     catalog::check_config(&definition.config_schema, values)?;

@@ -30,12 +30,13 @@ pub struct InstancePatch {
     pub secrets: Option<BTreeMap<String, ToolSecretId>>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: Option<bool>,
-    /// The URL and transport of a remote server.
+    /// The URL and transport of a remote server that is not one of the catalogue.
     pub remote: Option<NewRemoteServer>,
 }
 
 /// Changes an instance. A remote server is checked again after any change except that of the name. An instance in containers
-/// cannot become a remote server or the other way round.
+/// cannot become a remote server or the other way round, and the URL of a remote server of the catalogue changes only with its
+/// version.
 ///
 /// In containers, any change except that of the name begins the deployment of a new generation: the old container
 /// serves calls until the new one is healthy.
@@ -68,15 +69,14 @@ pub async fn update(
     let mut instance = before.clone();
     instance.name = name.unwrap_or(instance.name);
     match &instance.backend {
-        Backend::Container(container) => {
-            let container = container.clone();
-            if remote.is_some() {
-                return Err(Error::invalid("remote", "This instance runs on a toolbox, so it has no URL."));
-            }
-            instance.learn_egress = patch.learn_egress.unwrap_or(instance.learn_egress);
-            apply_source(cx, &mut tx, &mut instance, (container, patch)).await?;
+        Backend::Remote(RemoteServer { catalog_version_id: None, .. }) => {
+            apply_remote(&mut tx, &mut instance, remote, patch).await?;
         }
-        Backend::Remote(_) => apply_remote(&mut tx, &mut instance, remote, patch).await?,
+        _ => {
+            check_source_patch(&instance, patch)?;
+            instance.learn_egress = patch.learn_egress.unwrap_or(instance.learn_egress);
+            apply_source(cx, ops, &mut tx, &mut instance, patch).await?;
+        }
     }
     if instance == before {
         let deployment = deployment::list_current(&mut tx, organization, &[id]).await?.pop();
@@ -96,26 +96,36 @@ pub async fn update(
     Ok(InstanceView { instance, deployment })
 }
 
+/// Rejects changes that an instance of the catalogue cannot have.
+fn check_source_patch(instance: &Instance, patch: &InstancePatch) -> Result<()> {
+    let is_remote = matches!(instance.backend, Backend::Remote(_));
+    if patch.remote.is_some() {
+        let message = match is_remote {
+            true => "The URL of this instance is that of its catalogue version. Set `catalog_version_id` to change it.",
+            false => "This instance runs on a toolbox, so it has no URL.",
+        };
+        return Err(Error::invalid("remote", message));
+    }
+    if is_remote && patch.learn_egress == Some(true) {
+        return Err(Error::invalid("learn_egress", "A remote server has no `learn_egress`."));
+    }
+    Ok(())
+}
+
 /// Applies the changes of version, configuration and secrets. A change of one of them is validated together with the
 /// others.
-async fn apply_source(
-    cx: &Ctx,
-    tx: &mut Tx,
-    instance: &mut Instance,
-    (mut container, patch): (Container, &InstancePatch),
-) -> Result<()> {
+async fn apply_source(cx: &Ctx, ops: &Ops, tx: &mut Tx, instance: &mut Instance, patch: &InstancePatch) -> Result<()> {
     if patch.catalog_version_id.is_none() && patch.config.is_none() && patch.secrets.is_none() {
         return Ok(());
     }
     let organization = instance.organization_id.clone();
-    let current = instance_source::find(tx, &organization, &container.catalog_version_id).await?;
-    let current = current.ok_or_else(|| Error::internal("the version of an instance does not exist"))?;
-    let changed = patch.catalog_version_id.as_ref().filter(|id| **id != container.catalog_version_id);
-    let source = match changed {
+    let missing = || Error::internal("the version of an instance does not exist");
+    let version = instance.catalog_version_id().cloned().ok_or_else(missing)?;
+    let current = instance_source::find(tx, &organization, &version).await?.ok_or_else(missing)?;
+    let source = match patch.catalog_version_id.as_ref().filter(|id| **id != version) {
         Some(id) => {
-            let source = find_upgrade(cx, tx, &organization, (&container, &current, id)).await?;
-            container.catalog_version_id = id.clone();
-            instance.backend = Backend::Container(container);
+            let source = find_upgrade(tx, &organization, (&current, id)).await?;
+            instance.backend = upgrade(cx, ops, tx, instance, (&current, &source)).await?;
             source
         }
         None => current,
@@ -140,7 +150,7 @@ fn assigned(instance: &Instance) -> BTreeMap<String, ToolSecretId> {
     instance.secrets.iter().map(|secret| (secret.name.clone(), secret.secret_id.clone())).collect()
 }
 
-/// Applies the changes of the URL and the headers of a remote server.
+/// Applies the changes of the URL and the headers of a remote server that is not one of the catalogue.
 async fn apply_remote(
     tx: &mut Tx,
     instance: &mut Instance,
@@ -169,22 +179,44 @@ async fn apply_remote(
     Ok(())
 }
 
+/// Returns another version of the same entry, whose server also runs in containers, or is also remote.
 async fn find_upgrade(
-    cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
-    (container, current, id): (&Container, &InstanceSource, &CatalogVersionId),
+    (current, id): (&InstanceSource, &CatalogVersionId),
 ) -> Result<InstanceSource> {
     let source = spec::find_source(tx, organization, id).await?;
+    let invalid = |message: &str| Err(Error::invalid("catalog_version_id", message));
     if source.version.catalog_entry_id != current.version.catalog_entry_id {
-        let message = "This version belongs to another catalogue entry. Create a new instance for it.";
-        return Err(Error::invalid("catalog_version_id", message));
+        return invalid("This version belongs to another catalogue entry. Create a new instance for it.");
     }
+    match (current.version.definition.is_remote(), source.version.definition.is_remote()) {
+        (false, true) => invalid(
+            "This version is a remote server, but the instance runs on a toolbox. Create a new instance for this version.",
+        ),
+        (true, false) => invalid(
+            "This version runs on a toolbox, but the instance is a remote server. Create a new instance for this version.",
+        ),
+        _ => Ok(source),
+    }
+}
+
+/// Returns where the server of an instance runs with another version. Checks that its toolbox has room for the version.
+async fn upgrade(
+    cx: &Ctx,
+    ops: &Ops,
+    tx: &mut Tx,
+    instance: &Instance,
+    (current, source): (&InstanceSource, &InstanceSource),
+) -> Result<Backend> {
+    let Backend::Container(container) = &instance.backend else {
+        return Ok(Backend::Remote(remote::from_version(cx, ops, &instance.id, &source.version)?));
+    };
     let (old, new) = (current.version.definition.resources, source.version.definition.resources);
     if old != new
-        && let Some(toolbox) = toolbox::find(tx, organization, &container.toolbox_id).await?
+        && let Some(toolbox) = toolbox::find(tx, &instance.organization_id, &container.toolbox_id).await?
     {
         check_capacity(cx, tx, toolbox, Some(old), new).await?;
     }
-    Ok(source)
+    Ok(Backend::Container(Container { catalog_version_id: source.version.id.clone(), ..container.clone() }))
 }

@@ -252,7 +252,8 @@ async fn numbers_of_entries_and_versions_are_limited(fixture: Fixture) {
     let versions: Vec<_> = (1..MAX_VERSIONS - 1)
         .map(|n| format!("('ctv_{n}', '{org}', '{}', '1.{n}', '{definition}', 1)", entry.id))
         .collect();
-    fixture.execute(format!("INSERT INTO catalog_versions VALUES {}", versions.join(", "))).await;
+    let columns = "id, organization_id, catalog_entry_id, version, definition, created_at";
+    fixture.execute(format!("INSERT INTO catalog_versions ({columns}) VALUES {}", versions.join(", "))).await;
     catalog::import(cx, ops, org, &entry_file("search", "2", "")).await.unwrap();
     assert_rejected(
         catalog::import(cx, ops, org, &entry_file("search", "3", "")).await,

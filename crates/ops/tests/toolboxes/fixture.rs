@@ -146,7 +146,7 @@ impl Fixture {
         let row = |number: u32, name: &str, definition: String| {
             let id = version(n, number);
             format!(
-                "INSERT INTO catalog_versions VALUES ('{id}', '{org}', 'cat_{name}{n}', '{number}', '{definition}', 1);"
+                "INSERT INTO catalog_versions VALUES ('{id}', '{org}', 'cat_{name}{n}', '{number}', '{definition}', 1, NULL);"
             )
         };
         let package = json!({ "source": { "package": { "registry": "npm", "name": "x", "version": "1" } } });

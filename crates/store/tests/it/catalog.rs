@@ -4,7 +4,7 @@ use serde_json::json;
 use waypost_core::catalog::{CatalogEntry, CatalogEntryState, CatalogVersion};
 use waypost_core::id::{CatalogEntryId, CatalogVersionId, OrganizationId};
 use waypost_store::catalog_entry::{self, CatalogPage};
-use waypost_store::{Error, Tx, catalog_version};
+use waypost_store::{Error, Tx, catalog_version, instance_source, sealed};
 
 use crate::fixture::{Fixture, NOW, execute};
 use crate::open;
@@ -66,8 +66,35 @@ fn version(entry: &CatalogEntry, version: &str, after: i64) -> CatalogVersion {
         catalog_entry_id: entry.id.clone(),
         version: version.to_owned(),
         definition: serde_json::from_value(definition).unwrap(),
+        sealed_url: None,
         created_at: NOW.plus(after),
     }
+}
+
+/// The URL of a version with a remote server is stored in its own column, which is resealed with a new key.
+async fn remote_versions_keep_their_sealed_url(TwoWorlds { mut tx, one, .. }: TwoWorlds) {
+    let org = &one.organization;
+    let entry = add(&mut tx, entry(org, "far"), &["1"]).await;
+    let definition = json!({
+        "source": { "remote": { "origin": "https://far.example", "transport": "sse", "headers": { "X-A": "b" } } },
+        "transport": "sse",
+        "secrets": [{ "name": "Authorization", "description": "", "required": true, "as": "header" }],
+    });
+    let far = CatalogVersion {
+        definition: serde_json::from_value(definition).unwrap(),
+        sealed_url: Some("v1.old.x".to_owned()),
+        ..version(&entry, "2", 1)
+    };
+    catalog_version::insert(&mut tx, &far).await.unwrap();
+    assert_eq!(catalog_version::find(&mut tx, org, &far.id).await.unwrap().as_ref(), Some(&far));
+    let source = instance_source::find(&mut tx, org, &far.id).await.unwrap().unwrap();
+    assert_eq!((&source.version, source.entry_slug.as_str()), (&far, "far"));
+    let column = sealed::COLUMNS.iter().find(|column| column.label == "catalog_versions").unwrap();
+    let outdated = sealed::list_outdated(&mut tx, column, "", "v1.new.", 9).await.unwrap();
+    assert_eq!(outdated, [(far.id.to_string(), "v1.old.x".to_owned())]);
+    assert!(sealed::replace(&mut tx, column, far.id.as_str(), "v1.old.x", "v1.new.y").await.unwrap());
+    let resealed = catalog_version::find(&mut tx, org, &far.id).await.unwrap().unwrap();
+    assert_eq!(resealed.sealed_url.as_deref(), Some("v1.new.y"));
 }
 
 async fn add(tx: &mut Tx, mut entry: CatalogEntry, versions: &[&str]) -> CatalogEntry {
@@ -190,6 +217,7 @@ async fn an_invalid_definition_is_reported(TwoWorlds { mut tx, one, .. }: TwoWor
 
 waypost_testkit::both!(two_worlds =>
     entries_are_stored_with_their_versions,
+    remote_versions_keep_their_sealed_url,
     pages_are_limited_in_number_and_size,
     a_used_entry_cannot_be_deleted,
     names_are_unique,

@@ -2,7 +2,7 @@
 
 use waypost_core::id::{CatalogVersionId, InstanceId};
 use waypost_core::instance::{Backend, DesiredRun, Instance, RemoteServer};
-use waypost_store::{Db, instance, remote_server};
+use waypost_store::{Db, catalog_entry, instance, remote_server};
 use waypost_toolbox_proto::entry::Transport;
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
@@ -20,6 +20,7 @@ async fn remote_servers_are_due_until_they_have_been_checked(db: Db) {
     let container = instance::find(&mut tx, org, &id).await.unwrap().unwrap();
     assert_eq!(container.catalog_version_id(), Some(&CatalogVersionId::from_store("ctv_1".into())));
     let remote = RemoteServer {
+        catalog_version_id: None,
         transport: Transport::Sse,
         origin: "https://far.example".to_owned(),
         sealed_url: "v1.k.x".to_owned(),
@@ -59,6 +60,20 @@ async fn remote_servers_are_due_until_they_have_been_checked(db: Db) {
     let foreign = Instance { organization_id: two.organization.clone(), ..far.clone() };
     remote_server::reset_checks(&mut tx, &two.organization, &far.id).await.unwrap();
     assert_eq!((streak(&mut tx, &foreign, true).await, due(&mut tx, NOW).await.len()), (None, 0));
+    // A server of the catalogue has a version, but no toolbox.
+    let version = Some(CatalogVersionId::from_store("ctv_1".into()));
+    let cataloged = Instance {
+        backend: Backend::Remote(RemoteServer { catalog_version_id: version.clone(), ..remote.clone() }),
+        ..far.clone()
+    };
+    instance::update(&mut tx, &cataloged).await.unwrap();
+    let found = instance::find(&mut tx, org, &far.id).await.unwrap().unwrap();
+    assert_eq!((found.catalog_version_id(), found.toolbox_id()), (version.as_ref(), None));
+    assert_eq!(found, cataloged);
+    let entry = catalog_entry::find_by_slug(&mut tx, org, "search").await.unwrap().unwrap();
+    assert_eq!(entry.deployments, 2);
+    let slugs = catalog_entry::list_instance_slugs(&mut tx, org, &entry.id).await.unwrap();
+    assert_eq!(slugs, ["far", "search"]);
     let changed = Instance {
         generation: far.generation + 1,
         backend: Backend::Remote(RemoteServer { transport: Transport::StreamableHttp, ..remote }),

@@ -58,7 +58,7 @@ INSERT INTO toolboxes VALUES
 INSERT INTO toolbox_links VALUES ('tbx_N', 'replica', 'https://10.0.0.1:8443', 9);
 INSERT INTO catalog_entries VALUES
     ('cat_N', 'org_N', 'search', 'Search', 'Finds things', '["web"]', 'MIT', NULL, 'published', 5, 6);
-INSERT INTO catalog_versions VALUES
+INSERT INTO catalog_versions (id, organization_id, catalog_entry_id, version, definition, created_at) VALUES
     ('ctv_N', 'org_N', 'cat_N', '1.0.0',
      '{"source":{"image":"registry.example/search@sha256:0"},"transport":"stdio","registry_secret":"REGISTRY"}', 5);
 INSERT INTO tool_secrets VALUES ('sec_N', 'org_N', 'TOKEN', 'sealed', 2, 5, 6);

@@ -1,6 +1,7 @@
 //! Remote servers: an HTTP server of a test, connected by the REST API and used through the gateway.
 
 mod announcements;
+mod entries;
 mod faults;
 mod forwarded_headers;
 mod server;

@@ -285,6 +285,12 @@ fn sort_secrets<'a>(
             SecretDelivery::Env => {
                 sorted.environment.insert(mount.name.clone(), value.clone());
             }
+            SecretDelivery::Header => {
+                return Err(errors::invalid(
+                    "A secret of the instance is the header of a remote server",
+                    "Upgrade the toolbox.",
+                ));
+            }
         }
     }
     Ok(sorted)
