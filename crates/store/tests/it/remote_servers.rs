@@ -62,14 +62,14 @@ async fn remote_servers_are_due_until_they_have_been_checked(db: Db) {
     assert_eq!((streak(&mut tx, &foreign, true).await, due(&mut tx, NOW).await.len()), (None, 0));
     // A server of the catalogue has a version, but no toolbox.
     let version = Some(CatalogVersionId::from_store("ctv_1".into()));
-    let cataloged = Instance {
+    let listed = Instance {
         backend: Backend::Remote(RemoteServer { catalog_version_id: version.clone(), ..remote.clone() }),
         ..far.clone()
     };
-    instance::update(&mut tx, &cataloged).await.unwrap();
+    instance::update(&mut tx, &listed).await.unwrap();
     let found = instance::find(&mut tx, org, &far.id).await.unwrap().unwrap();
     assert_eq!((found.catalog_version_id(), found.toolbox_id()), (version.as_ref(), None));
-    assert_eq!(found, cataloged);
+    assert_eq!(found, listed);
     let entry = catalog_entry::find_by_slug(&mut tx, org, "search").await.unwrap().unwrap();
     assert_eq!(entry.deployments, 2);
     let slugs = catalog_entry::list_instance_slugs(&mut tx, org, &entry.id).await.unwrap();

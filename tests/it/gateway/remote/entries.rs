@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 use waypost_core::Code;
-use waypost_ops::instances::{self, CatalogServer, NewInstance, NewServer};
+use waypost_ops::instances::{self, CatalogServer, InitialAccess, NewInstance, NewServer};
 
 use super::Stage;
 use super::server::Server;
@@ -291,7 +291,8 @@ async fn instances_of_a_remote_entry_are_counted_and_keep_it() {
         learn_egress: false,
     };
     let server = NewServer::Catalog(server);
-    let new = NewInstance { slug: "near".to_owned(), name: None, server, secrets: std::collections::BTreeMap::new() };
+    let secrets = std::collections::BTreeMap::new();
+    let new = NewInstance { slug: "near".to_owned(), name: None, server, secrets, access: InitialAccess::default() };
     let limited = instances::create(cx, &ops, org, &new).await.unwrap_err();
     assert_eq!((limited.code, &limited.details["reason"]), (Code::Conflict, &json!("instance_limit")));
     stage.api.call(Method::DELETE, &format!("/instances/{id}"), None).await.assert_status(202);
