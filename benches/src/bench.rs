@@ -14,6 +14,7 @@ mod floor;
 mod gateway;
 mod growth;
 mod harness;
+mod installation;
 mod leg;
 mod listing;
 mod load;

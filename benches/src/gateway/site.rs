@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 
 use super::upstream::LISTED_TOOLS;
 use crate::client::Connection;
+use crate::installation::{self, Control, text};
 use crate::mcp::{Client, Era};
-use crate::toolbox::site::{self, Control, text};
 
 /// The path of the gateway.
 pub const PATH: &str = "/gateway/mcp";
@@ -67,7 +67,7 @@ impl Site {
     async fn create(&self, name: &str, upstream: SocketAddr) -> Result<String> {
         let remote = json!({ "url": format!("http://{upstream}/{name}/mcp"), "transport": "streamable_http" });
         let id = text(&self.post("/instances", json!({ "slug": name, "remote": remote })).await?, "id")?;
-        site::poll("a running remote server", async || {
+        installation::poll("a running remote server", async || {
             let instance = self.control.api(Method::GET, &format!("/instances/{id}"), &Value::Null).await?;
             ensure!(instance["state"] != "failed", "{name} failed: {instance}");
             Ok(instance["state"] == "running")
@@ -123,7 +123,7 @@ impl Site {
 
     /// Sends a request to the API that must succeed. It is repeated while a limit is reached.
     async fn post(&self, path: &str, body: Value) -> Result<Value> {
-        let client = site::client()?;
+        let client = installation::client()?;
         for _ in 0..300 {
             let (status, response) = self.control.send(&client, Method::POST, path, &body).await?;
             match status {

@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Setup;
-use super::site::{Control, Daemon, poll, text};
 use crate::client::Connection;
 use crate::gateway::leg;
 use crate::gateway::load::{Plan, Report};
+use crate::installation::{Control, Daemon, poll, text};
 use crate::mcp::{Client, Era};
 
 /// The path of the gateway.

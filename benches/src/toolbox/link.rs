@@ -25,9 +25,9 @@ use waypost_toolbox_proto::desired::DesiredState;
 use waypost_toolbox_proto::handshake::{Challenge, Hello, JOIN_PATH, JoinRequest, JoinResponse, LINK_PATH, Rejection};
 use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage};
 
+use crate::installation::{Daemon, poll};
 use crate::server_program;
 use crate::toolbox::Setup;
-use crate::toolbox::site::{Daemon, poll};
 
 /// The calls before the measurement.
 const WARM_UP: usize = 50;

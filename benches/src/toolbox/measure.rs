@@ -7,9 +7,9 @@ use futures::future::{join_all, try_join_all};
 use serde::Serialize;
 use serde_json::json;
 
-use super::site::{Control, Daemon, client, poll};
 use super::{Setup, bare_container};
 use crate::engine::Scratch;
+use crate::installation::{Control, Daemon, client, poll};
 use crate::leak::leftovers;
 use crate::{harness::print_progress, process};
 

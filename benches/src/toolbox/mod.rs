@@ -4,7 +4,6 @@
 mod gateway;
 mod link;
 mod measure;
-pub mod site;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -18,13 +17,13 @@ use tempfile::TempDir;
 use crate::engine::Engine;
 use crate::harness::print_progress;
 use crate::image::Image;
+use crate::installation::{Control, Daemon};
 use crate::leg::median;
 use crate::registry::Registry;
 use crate::summary::Target;
 use crate::{process, table};
 use gateway::AgentCalls;
 use measure::{Deployments, Fleet, Leaks};
-use site::{Control, Daemon};
 
 /// The maximum number of daemons: each has its own part of 10.214.0.0 to 10.217.255.255, and one measures calls.
 const MAX_DAEMONS: u8 = 63;

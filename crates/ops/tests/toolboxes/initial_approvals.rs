@@ -59,8 +59,8 @@ impl Fixture {
     }
 
     async fn create_as(&self, cx: &Ctx, slug: &str, access: InitialAccess) -> Instance {
-        let new = self.with_access(slug, access);
-        instances::create(cx, &self.ops, &self.org, &new).await.unwrap().instance
+        let (new, ops) = (self.with_access(slug, access), self.ops.clone().with_instance_limit(20));
+        instances::create(cx, &ops, &self.org, &new).await.unwrap().instance
     }
 
     async fn agent(&self, name: &str) -> Agent {
@@ -93,11 +93,14 @@ impl Fixture {
         observe(&self.cx, &self.ops, instance, listed).await.unwrap()
     }
 
+    /// Returns the definitions of an instance, ordered by their names.
     async fn definitions(&self, instance: &Instance) -> Vec<ToolDefinition> {
         let query =
             ListToolApprovals { instance_id: Some(instance.id.clone()), limit: 100, ..ListToolApprovals::default() };
         let page = tool_approvals::list(&self.cx, &self.ops, &self.org, &query).await.unwrap();
-        page.items.into_iter().map(|approval| approval.definition).collect()
+        let mut definitions: Vec<_> = page.items.into_iter().map(|approval| approval.definition).collect();
+        definitions.sort_by(|one, other| one.name.cmp(&other.name));
+        definitions
     }
 
     /// Returns the names of the usable definitions of an instance.
@@ -129,9 +132,9 @@ async fn the_first_list_is_approved_and_nothing_later(fixture: Fixture) {
     let decisions = fixture.definitions(&instance).await.into_iter().map(|row| (row.name, row.class, row.decided_by));
     let by = || Some(admin.id.to_string());
     let expected = [
-        ("find", Some(Class::Destructive), by()),
         ("ask", Some(Class::Read), by()),
         ("bare", None, None),
+        ("find", Some(Class::Destructive), by()),
         ("twice", None, None),
     ];
     let expected: Vec<_> = expected.map(|(name, class, by)| (name.to_owned(), class, by)).into();

@@ -86,8 +86,9 @@ async fn abandoned_calls_leave_no_tasks() {
         // Dropping the calls is what happens if their agent disconnects.
         let Either::Left(_) = select(arrived, calls).await else { panic!("the server does not answer") };
     }
+    // Of 30 calls. Pooled connections, and the stream that is open while a server is used, have tasks of their own.
     let ended = async {
-        while tasks() > before + CALLS {
+        while tasks() > before + 2 * CALLS {
             tokio::task::yield_now().await;
         }
     };
