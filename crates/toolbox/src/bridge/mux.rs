@@ -258,7 +258,7 @@ impl Mux {
         let calls = self.calls();
         let waiting =
             calls.iter().flat_map(|calls| calls.waiting.values()).filter(|call| !call.original.is_subscription);
-        waiting.fold(false, |told, call| call.notifications.try_send(message.clone()).is_ok() || told)
+        waiting.filter(|call| call.notifications.try_send(message.clone()).is_ok()).count() > 0
     }
 
     /// Removes a call. Returns whether the server may be working on it.
