@@ -9,9 +9,9 @@ use waypost_ops::agents::{self, AgentPatch, AgentView};
 use waypost_ops::calls::{self, CallSummary};
 
 use super::expiry::{Expiry, parse_expiry};
-use super::output;
 use super::session::{Session, not_found_message};
 use super::user::Org;
+use super::{App, output};
 
 /// The number of agents that are read at a time.
 const PAGE_SIZE: u32 = 200;
@@ -126,7 +126,7 @@ impl Command {
 ///
 /// # Errors
 /// If the operation is rejected.
-pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let organization = session.organization(command.organization()).await?.id;
     match command {
@@ -167,7 +167,8 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Delete { at, yes } => {
             let agent = find(session, &organization, &at.agent).await?.agent;
             confirm_deletion(yes, &agent.name)?;
-            agents::delete(cx, ops, &organization, &agent.id).await?;
+            // Revokes the tokens of its connections.
+            agents::delete(cx, &session.connected_ops(app)?, &organization, &agent.id).await?;
             print_deleted(*json, agent.id.as_str(), &agent.name)
         }
     }

@@ -282,7 +282,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Walk(args) => return Ok(walk::run(args).await),
         Command::Walkthrough(command) => walkthrough::run(&app, command).await?,
         Command::Org(command) => Session::run(&app, async |session| org::run(session, command).await).await?,
-        Command::User(command) => Session::run(&app, async |session| user::run(session, command).await).await?,
+        Command::User(command) => Session::run(&app, async |session| user::run(&app, session, command).await).await?,
         Command::Server(command) => Session::run(&app, async |session| server::run(session, command).await).await?,
         Command::OauthConfig(command) => {
             return Session::run(&app, async |session| oauth_config::run(&app, session, command).await).await;
@@ -319,7 +319,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Instance(command) => {
             Session::run(&app, async |session| instance::run(&app, session, command).await).await?;
         }
-        Command::Agent(command) => Session::run(&app, async |session| agent::run(session, command).await).await?,
+        Command::Agent(command) => Session::run(&app, async |session| agent::run(&app, session, command).await).await?,
         Command::Grant(command) => Session::run(&app, async |session| grant::run(session, command).await).await?,
         Command::ToolSet(command) => Session::run(&app, async |session| tool_set::run(session, command).await).await?,
         Command::Call(command) => Session::run(&app, async |session| call::run(session, command).await).await?,

@@ -306,7 +306,7 @@ fn build_router(settings: &Settings, services: &Services, web: Web, stop: &StopT
         console: Console::new(web, options),
         gateway: settings
             .gateway
-            .then(|| Gateway::new(hosting, Ctx::operator(), gateway_options(settings)))
+            .then(|| Gateway::new(hosting, Ctx::operator(), public_url.origin(), gateway_options(settings)))
             .map(|gateway| Arc::new(gateway.with_stop(stop.accept.clone()))),
         toolboxes: toolbox_directory(services),
         random: Arc::new(SystemRandom),

@@ -6,8 +6,8 @@ use waypost_core::organization::{Member, Role};
 use waypost_ops::user_accounts::{self, AccountLink};
 use waypost_ops::users;
 
-use super::output;
 use super::session::{Session, not_found_message, one_of};
+use super::{App, output};
 
 /// Subcommands of `waypost user`.
 #[derive(Debug, clap::Subcommand)]
@@ -75,7 +75,7 @@ pub struct Org {
 ///
 /// # Errors
 /// If the operation is rejected.
-pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let (Command::Create { org, .. }
     | Command::Link { org, .. }
@@ -106,7 +106,8 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let member = find(session, id, &user).await?;
             let slug = &organization.slug;
             confirm_deletion(yes, &member.email, slug)?;
-            users::delete(cx, ops, id, &member.user_id).await?;
+            // Revokes the tokens of the connections of their agent.
+            users::delete(cx, &session.connected_ops(app)?, id, &member.user_id).await?;
             print_deleted(*json, member.user_id.as_str(), &member.email, slug)
         }
     }

@@ -253,7 +253,8 @@ fn remote_servers_are_created_without_showing_their_url() {
     workspace.run_ok(&["org", "create", "acme"]);
     let url = "https://far.example:8443/mcp?key=s3cr3t";
     let created = workspace.run_json(&["instance", "create", "far", "--remote", url, "--org", "acme"]);
-    let expected = json!({ "origin": "https://far.example:8443", "transport": "streamable_http", "oauth": false });
+    let expected = json!({ "origin": "https://far.example:8443", "transport": "streamable_http", "oauth": false,
+        "connection": "shared" });
     assert_eq!(created["remote"], expected);
     assert_eq!((&created["state"], &created["toolbox_id"]), (&json!("deploying"), &Value::Null));
     let piped = workspace.run_with_input(&["instance", "create", "sse", "--remote", "-", "--transport", "sse"], url);
@@ -264,6 +265,16 @@ fn remote_servers_are_created_without_showing_their_url() {
     let page = format!("http://localhost:8080/o/acme/instances/{}", oauth["id"].as_str().unwrap());
     assert_eq!(address, json!({ "url": page }));
     assert!(workspace.run_err(1, &["instance", "connect", "far"]).contains("does not use OAuth"));
+    let arguments = ["instance", "create", "own", "--remote", url, "--oauth", "--connection", "per_agent"];
+    let own = workspace.run_json(&arguments);
+    assert_eq!(own["remote"]["connection"], "per_agent");
+    let address = workspace.run_json(&["instance", "connect", "own"]);
+    let page = format!("http://localhost:8080/o/acme/instances/{}/connections", own["id"].as_str().unwrap());
+    assert_eq!(address, json!({ "url": page, "person_url": "http://localhost:8080/o/acme/connect/own" }));
+    assert_eq!(workspace.run_json(&["instance", "connections", "own"])["items"], json!([]));
+    assert!(workspace.run_err(1, &["instance", "disconnect", "own"]).contains("no such connection"));
+    let unknown = workspace.run_err(1, &["instance", "disconnect", "own", "--agent", "ci"]);
+    assert!(unknown.contains("there is no agent `ci`"), "{unknown}");
     let shown = workspace.run_ok(&["instance", "show", "far"]) + &workspace.run_ok(&["instance", "list", "--json"]);
     assert!(!shown.contains("s3cr3t"), "{shown}");
     assert!(!String::from_utf8_lossy(&workspace.read_data()).contains("s3cr3t"));
@@ -273,6 +284,7 @@ fn remote_servers_are_created_without_showing_their_url() {
         (&["--remote", url, "--transport", "stdio"], "is `streamable_http` or `sse`"),
         (&["--remote", url, "--secret", "Host=TOKEN"], "there is no secret `TOKEN`"),
         (&["--remote", url, "--toolbox", "rack"], "cannot be used with"),
+        (&["--remote", url, "--connection", "per_agent"], "--oauth"),
         (&[], "--entry"),
     ] {
         let failed = workspace.run(&[&["instance", "create", "other", "--org", "acme"], arguments].concat());

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use waypost_core::caller::Ctx;
 use waypost_core::grant::{AccessLevel, GrantedNames};
 use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::instance::ConnectionMode;
 use waypost_core::tool_definition::{ApprovalState, Class};
 use waypost_core::tool_set::ToolSetMember;
 use waypost_ops::agent_tokens::CreateAgentToken;
@@ -28,7 +29,12 @@ pub const PATH: &str = "/gateway/acme/fixtures/mcp";
 pub async fn connect(ops: &Ops, url: &str) -> String {
     let cx = Ctx::operator();
     let organization = organizations::create(&cx, ops, "acme", None).await.unwrap().id;
-    let remote = NewRemoteServer { url: url.to_owned(), transport: Transport::StreamableHttp, is_oauth: false };
+    let remote = NewRemoteServer {
+        url: url.to_owned(),
+        transport: Transport::StreamableHttp,
+        is_oauth: false,
+        connection: ConnectionMode::Shared,
+    };
     let new = NewInstance {
         slug: "fixtures".to_owned(),
         name: None,

@@ -80,7 +80,7 @@ pub async fn with_gateway(url: &str) -> Server {
     let token = gateway::connect(hosting.ops(), url).await;
     let mut authorization: HeaderValue = format!("Bearer {token}").parse().unwrap();
     authorization.set_sensitive(true);
-    let gateway = Gateway::new(&hosting, Ctx::operator(), GatewayOptions::default());
+    let gateway = Gateway::new(&hosting, Ctx::operator(), String::new(), GatewayOptions::default());
     let endpoints = Endpoints {
         path: gateway::PATH.to_owned(),
         gateway: Some(gateway),
@@ -103,7 +103,7 @@ pub async fn with_open_gateway() -> Product {
     let (folder, db) = store().await;
     let (hosting, outbound) = start_hosting(db, &["127.0.0.0/8=tools", "::1/128=tools"]);
     let ops = hosting.ops().clone();
-    let gateway = Gateway::new(&hosting, Ctx::operator(), GatewayOptions::default());
+    let gateway = Gateway::new(&hosting, Ctx::operator(), String::new(), GatewayOptions::default());
     let endpoints = Endpoints { path: String::new(), gateway: Some(gateway), authorization: None, has_discovery: true };
     let server = start(folder, (hosting, outbound), ProductHandlers, SessionMode::Signed, endpoints).await;
     Product { server, ops }

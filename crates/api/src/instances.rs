@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use waypost_core::id::{CatalogVersionId, InstanceId, ToolSecretId, ToolboxId};
-use waypost_core::instance::{self, Backend, DesiredRun, InstanceEventKind};
+use waypost_core::instance::{self, Backend, ConnectionMode, DesiredRun, InstanceEventKind};
 use waypost_core::{Error, Timestamp};
 use waypost_ops::instances::remote::NewRemoteServer;
 use waypost_ops::instances::{self, CatalogServer, InstancePatch, InstanceView, NewInstance, NewServer};
@@ -32,7 +32,6 @@ pub(super) fn routes() -> Routes {
         .routes(routes!(start))
         .routes(routes!(stop))
         .routes(routes!(restart))
-        .routes(routes!(connect))
         .routes(routes!(list_events))
         .routes(routes!(get_egress))
 }
@@ -77,22 +76,11 @@ struct RemoteServer {
     origin: String,
     /// The transport: `streamable_http` or `sse`.
     transport: Transport,
-    /// Whether the server requires OAuth, so that an admin connects the instance.
+    /// Whether the server requires OAuth, so that the instance or its agents must be connected.
     oauth: bool,
-}
-
-/// A connection that was started.
-#[derive(Debug, Serialize, ToSchema)]
-struct StartedConnection {
-    /// The URL at the authorization server. Open it in the browser in which the same user is signed in to the console.
-    #[schema(format = "uri")]
-    authorization_url: String,
-    /// The issuer of the authorization server.
-    #[schema(example = "https://id.example.com")]
-    issuer: String,
-    /// When the URL expires.
-    #[schema(format = DateTime)]
-    expires_at: String,
+    /// Whose OAuth connection authorizes the requests: one of the organisation for all agents (`shared`), or one of each agent
+    /// (`per_agent`).
+    connection: ConnectionMode,
 }
 
 /// The result of the last probe of an instance.
@@ -126,8 +114,12 @@ impl From<InstanceView> for Instance {
         let (toolbox_id, remote) = match instance.backend {
             Backend::Container(container) => (Some(container.toolbox_id.to_string()), None),
             Backend::Remote(remote) => {
-                let server =
-                    RemoteServer { origin: remote.origin, transport: remote.transport, oauth: remote.is_oauth };
+                let server = RemoteServer {
+                    origin: remote.origin,
+                    transport: remote.transport,
+                    oauth: remote.is_oauth,
+                    connection: remote.connection,
+                };
                 (None, Some(server))
             }
         };
@@ -178,7 +170,8 @@ struct InstanceCreate {
     #[serde(default)]
     learn_egress: bool,
     /// Approves everything that the server lists at its first check: once, within an hour, unless the deployment fails or the
-    /// instance is changed before. Definitions that are approved already keep their class.
+    /// instance is changed before. Definitions that are approved already keep their class. Rejected if each agent has its own
+    /// connection to a remote server.
     approve: Option<InitialApproval>,
     /// The agents that are granted access at once.
     #[serde(default)]
@@ -196,9 +189,16 @@ struct RemoteServerInput {
     /// The transport: `streamable_http` (the default) or `sse`.
     #[serde(default = "streamable_http")]
     transport: Transport,
-    /// Whether the server requires OAuth. The instance is then not tested before an admin has connected it.
+    /// Whether the server requires OAuth. The instance is then not tested before it, or one of its agents, is connected.
     #[serde(default)]
     oauth: bool,
+    /// Whose OAuth connection authorizes the requests: `shared` (the default) or `per_agent`, which requires `oauth`.
+    #[serde(default = "shared")]
+    connection: ConnectionMode,
+}
+
+fn shared() -> ConnectionMode {
+    ConnectionMode::Shared
 }
 
 fn streamable_http() -> Transport {
@@ -207,7 +207,8 @@ fn streamable_http() -> Transport {
 
 impl From<RemoteServerInput> for NewRemoteServer {
     fn from(input: RemoteServerInput) -> Self {
-        Self { url: input.url, transport: input.transport, is_oauth: input.oauth }
+        let RemoteServerInput { url, transport, oauth, connection } = input;
+        Self { url, transport, is_oauth: oauth, connection }
     }
 }
 
@@ -226,8 +227,8 @@ struct InstanceUpdate {
     secrets: Option<BTreeMap<String, String>>,
     /// Whether rejected destinations are recorded.
     learn_egress: Option<bool>,
-    /// The new URL and transport of a remote server, and whether it requires OAuth. Its connection ends. Rejected if the server
-    /// is one of the catalogue.
+    /// The new URL and transport of a remote server, whether it requires OAuth, and whose connection is used. Its connections
+    /// end. Rejected if the server is one of the catalogue.
     remote: Option<RemoteServerInput>,
 }
 
@@ -437,29 +438,6 @@ async fn restart(
     Path(text): Path<String>,
 ) -> ApiResult<Json<Instance>> {
     Ok(Json(instances::restart(&cx, web.ops(), &organization_id, &parse_id(&text, "instance")?).await?.into()))
-}
-
-/// Starts the connection of a remote server that requires OAuth.
-///
-/// Discovers the authorization server, and returns the URL at which the user authorizes the connection. It works once,
-/// for ten minutes, and only for the user who has started it, so this operation is not available with an API key (409,
-/// `user_required`). If the server or its authorization server cannot be used, the status is 502, and `reason` says why.
-/// Requires the role `admin`.
-#[utoipa::path(post, path = "/instances/{id}/connect", tag = "instances", operation_id = "connect_instance",
-    params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
-    responses((status = 200, body = StartedConnection), Problems))]
-async fn connect(
-    State(web): State<Web>,
-    Scope { cx, organization_id }: Scope,
-    Path(text): Path<String>,
-) -> ApiResult<Json<StartedConnection>> {
-    let (id, origin): (InstanceId, _) = (parse_id(&text, "instance")?, web.public_url.origin());
-    let started = instances::connect::begin(&cx, web.ops(), &organization_id, &id, &origin).await?;
-    Ok(Json(StartedConnection {
-        authorization_url: started.url.into(),
-        issuer: started.issuer,
-        expires_at: started.expires_at.rfc3339(),
-    }))
 }
 
 /// Lists the events of an instance, newest first.

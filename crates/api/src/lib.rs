@@ -18,6 +18,7 @@ mod follow;
 mod grants;
 mod idempotency;
 mod initial_access;
+mod instance_connections;
 mod instance_tools;
 mod instances;
 mod invitations;
@@ -123,6 +124,7 @@ fn operations() -> Routes {
         deployments::routes,
         end_users::routes,
         grants::routes,
+        instance_connections::routes,
         instance_tools::routes,
         instances::routes,
         invitations::routes,

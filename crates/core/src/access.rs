@@ -83,6 +83,8 @@ names! {
         InstanceLogRead = "instance.log_read",
         /// Deploy, change, start, stop and remove instances.
         InstanceWrite = "instance.write",
+        /// Connect the caller's own agent to a remote server to which it has a grant.
+        InstanceConnect = "instance.connect",
         /// Call the tools of an instance.
         InstanceCall = "instance.call",
         /// View the names of secrets and their use.
@@ -170,6 +172,7 @@ impl Operation {
             | Self::ToolboxRead
             | Self::CatalogRead
             | Self::InstanceRead
+            | Self::InstanceConnect
             | Self::ToolApprovalRead
             | Self::ToolSetRead
             | Self::GatewaySignIn => Some(Role::Member),
@@ -336,6 +339,7 @@ catalog.write          operator owner admin
 instance.read          operator owner admin member
 instance.log_read      operator owner admin
 instance.write         operator owner admin
+instance.connect       operator owner admin member
 instance.call          operator owner admin
 tool_secret.read       operator owner admin
 tool_secret.write      operator owner admin

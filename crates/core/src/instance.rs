@@ -23,6 +23,28 @@ names! {
     }
 }
 
+names! {
+    /// Whose OAuth connection authorizes the requests to a remote server.
+    ConnectionMode {
+        /// One connection of the organisation, for all agents.
+        Shared = "shared",
+        /// Each agent has its own connection.
+        PerAgent = "per_agent",
+    }
+}
+
+names! {
+    /// The state of an OAuth connection to a remote server.
+    ConnectionState {
+        /// Requests are authorized.
+        Connected = "connected",
+        /// The access token has expired. It is refreshed with the next request, if it can be.
+        Expired = "expired",
+        /// The authorization server has rejected a refresh. The agent must be connected again.
+        Failed = "failed",
+    }
+}
+
 /// A secret of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretUse {
@@ -63,8 +85,10 @@ pub struct RemoteServer {
     pub origin: String,
     /// The URL, sealed to the row.
     pub sealed_url: String,
-    /// Whether requests are authorized with an OAuth connection of the organisation.
+    /// Whether requests are authorized with OAuth.
     pub is_oauth: bool,
+    /// Whose connection authorizes them. [`ConnectionMode::Shared`] without OAuth.
+    pub connection: ConnectionMode,
 }
 
 /// An instance.
@@ -122,6 +146,15 @@ impl Instance {
     #[must_use]
     pub fn toolbox_id(&self) -> Option<&ToolboxId> {
         self.container().ok().map(|container| &container.toolbox_id)
+    }
+
+    /// Whether each agent needs its own OAuth connection to the server.
+    #[must_use]
+    pub fn is_connected_per_agent(&self) -> bool {
+        match &self.backend {
+            Backend::Remote(server) => server.is_oauth && server.connection == ConnectionMode::PerAgent,
+            Backend::Container(_) => false,
+        }
     }
 
     /// Returns what is only known of a server in containers.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use axum::response::Response;
 use bytes::Bytes;
 use serde_json::Value;
+use waypost_core::agent::{Agent, AgentKind};
 use waypost_core::grant::allows;
 use waypost_core::id::{InstanceId, random_part};
-use waypost_core::instance::DesiredRun;
+use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::tool_definition::{Class, DefinitionKind, ToolDefinition};
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
@@ -16,6 +17,7 @@ use waypost_mcp_wire::revision::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, MET
 use waypost_mcp_wire::rewrite::{Member, Rewrite, quote};
 use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::{INVALID_PARAMS, JsonRpcError};
+use waypost_ops::instances::connect;
 use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
 use waypost_ops::tool_access::AgentAccess;
 use waypost_ops::visibility::{Found, View};
@@ -85,6 +87,9 @@ impl Gateway {
             let message = "The server is stopped. Ask an admin of the organisation to start it.";
             return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
         }
+        // Before the server is concerned: this says nothing about it.
+        let connected = connect::check_connected(&self.ops, &found.server.instance, &caller.agent.id).await;
+        connected.map_err(|error| self.explain_connection(error, &access, &found.server.instance, &caller.agent))?;
         let mut attempt = self.upstreams.enter(&found.server.instance.id).await?;
         let checked = self.check_definitions(&found.server.instance).await;
         if checked.inspect_err(|error| attempt.record_failure(error))? {
@@ -114,6 +119,7 @@ impl Gateway {
         let message = rewritten(call, &found.original, input);
         let key = self.container_key(call, found.server.sharing);
         let target = ExchangeTarget {
+            agent: Some(&caller.agent.id),
             definition: Some(&found.definition.definition),
             capabilities: call.capabilities,
             log_level: call.log_level,
@@ -133,6 +139,25 @@ impl Gateway {
             count: 0,
             attempt,
         }))
+    }
+
+    /// Adds to the error for an agent that is not connected what its user can do.
+    fn explain_connection(&self, error: Error, access: &AgentAccess, instance: &Instance, agent: &Agent) -> Error {
+        if error.reason() != Some("not_connected") {
+            return error;
+        }
+        let (origin, organization) = (&self.origin, &access.access.organization_slug);
+        let advice = match agent.kind {
+            AgentKind::Person => {
+                let url = format!("{origin}/o/{organization}/connect/{}", instance.slug);
+                format!("Tell the user to connect their account on this page, then call again: {url}")
+            }
+            AgentKind::Service => {
+                let url = format!("{origin}/o/{organization}/instances/{}/connections", instance.id);
+                format!("Tell the user that an admin of the organisation can connect the agent on this page: {url}")
+            }
+        };
+        Error::new(error.code, format!("{} {advice}", error.message)).with("reason", "not_connected")
     }
 
     /// Sends a message to a server. If the server cannot be reached, or the connection breaks before the response, a message

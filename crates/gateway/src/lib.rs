@@ -105,6 +105,8 @@ pub struct Gateway {
     /// The context of what the gateway does itself, such as storing new definitions.
     cx: Ctx,
     options: GatewayOptions,
+    /// The public origin of this installation, for links to the console.
+    origin: String,
     access: Arc<ToolAccessCache>,
     freshness: Freshness,
     sessions: Sessions,
@@ -138,9 +140,9 @@ impl GatewayAddress {
 }
 
 impl Gateway {
-    /// Creates a gateway. `cx` is the context of what it does itself.
+    /// Creates a gateway. `cx` is the context of what it does itself, and `origin` the public origin of this installation.
     #[must_use]
-    pub fn new(hosting: &Hosting, cx: Ctx, options: GatewayOptions) -> Self {
+    pub fn new(hosting: &Hosting, cx: Ctx, origin: String, options: GatewayOptions) -> Self {
         let ops = hosting.ops().clone();
         Self {
             access: Arc::new(ToolAccessCache::new(ops.clone(), options.access_max_age)),
@@ -149,6 +151,7 @@ impl Gateway {
             ops,
             cx,
             options,
+            origin,
             freshness: Freshness::default(),
             sessions: Sessions::default(),
             session_subscriptions: SessionSubscriptions::default(),

@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use waypost_core::id::{InstanceId, OrganizationId};
-use waypost_core::instance::{Backend, Instance};
+use waypost_core::instance::Instance;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, text_of};
-use waypost_ops::instances::remote_stream::{RemoteStream, find_running};
+use waypost_ops::instances::remote_stream::{RemoteStream, can_have_stream, find_running};
 
 use crate::Gateway;
 
@@ -89,9 +89,11 @@ impl ServerStreams {
 
 impl Gateway {
     /// Keeps the stream of a remote server open, and opens it in the background if there is none. Returns what tells it that the
-    /// topics have changed; `None` if the server is in a container, or there are too many streams.
+    /// topics have changed; `None` if the server can have no stream, or there are too many.
     pub(crate) fn keep_stream(self: &Arc<Self>, instance: &Instance) -> Option<Arc<Notify>> {
-        let Backend::Remote(_) = instance.backend else { return None };
+        if !can_have_stream(instance) {
+            return None;
+        }
         let (entry, is_new) = self.server_streams.touch(&instance.id)?;
         let wake = Arc::clone(&entry.wake);
         if is_new {

@@ -120,6 +120,11 @@ impl Gateway {
                            container. Read the resource again instead.";
             return Err(Error::new(Code::Conflict, message).with("reason", "not_supported"));
         }
+        if !remote_stream::can_have_stream(instance) {
+            let message = "Changes of single resources are not announced for a server to which each agent has its own \
+                           connection. Read the resource again instead.";
+            return Err(Error::new(Code::Conflict, message).with("reason", "not_supported"));
+        }
         self.keep_stream(instance).ok_or_else(|| {
             let message = "Too many servers announce changes at present. Try again later.";
             Error::new(Code::RateLimited, message).with("reason", "server_busy")

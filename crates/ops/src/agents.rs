@@ -7,11 +7,13 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{AgentId, OrganizationId, UserId};
 use waypost_core::organization::Member;
 use waypost_core::{Code, Error, Result};
+use waypost_store::remote_connection::{self, RemoteConnection};
 use waypost_store::{Conn, Tx, agent as store, agent_token, organization, user};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::{check_short_name, conflict_if_taken, exceeds};
+use crate::remote_tokens::revoke;
 
 /// The maximum number of characters that make the name of a person's agent unique.
 const SUFFIX: usize = 5;
@@ -120,13 +122,19 @@ pub(crate) async fn is_person_active(tx: &mut Tx, organization: &OrganizationId,
     Ok(user::find_member(tx, organization, &user).await?.is_some())
 }
 
-/// Deletes the agent of a member who leaves, with its grants and tokens. A person who joins again starts without grants.
-pub(crate) async fn delete_for_user(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, user: &UserId) -> Result<()> {
-    if let Some(agent) = store::find_by_user(tx, organization, user).await? {
-        store::delete(tx, organization, &agent.id).await?;
-        record_operation(cx, tx, &agent, "agent.delete").await?;
-    }
-    Ok(())
+/// Deletes the agent of a member who leaves, with its grants, tokens and connections. A person who joins again starts without
+/// grants. Returns the connections, whose tokens the caller revokes after the transaction.
+pub(crate) async fn delete_for_user(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    user: &UserId,
+) -> Result<Vec<RemoteConnection>> {
+    let Some(agent) = store::find_by_user(tx, organization, user).await? else { return Ok(Vec::new()) };
+    let connections = remote_connection::list_of_agent(tx, organization, &agent.id).await?;
+    store::delete(tx, organization, &agent.id).await?;
+    record_operation(cx, tx, &agent, "agent.delete").await?;
+    Ok(connections)
 }
 
 /// Returns at most `limit` agents with their tokens, ordered by name. With `after`, returns only those with a later
@@ -202,7 +210,7 @@ pub async fn update(
     Ok(view)
 }
 
-/// Deletes an agent with its tokens and grants.
+/// Deletes an agent with its tokens, grants and connections, whose tokens are revoked at the authorization server.
 ///
 /// # Errors
 /// `not_found` if the agent does not exist or the caller cannot access the organisation; `forbidden` for members below
@@ -211,9 +219,11 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Age
     authorize(&cx.caller, Operation::AgentWrite, organization)?;
     let mut tx = ops.store.begin().await?;
     let agent = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let connections = remote_connection::list_of_agent(&mut tx, organization, id).await?;
     store::delete(&mut tx, organization, id).await?;
     record_operation(cx, &mut tx, &agent, "agent.delete").await?;
     tx.commit().await?;
+    revoke(ops, connections).await;
     Ok(())
 }
 

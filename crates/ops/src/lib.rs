@@ -121,6 +121,7 @@ pub struct Ops {
     toolboxes: ToolboxSwitch,
     links: Links,
     pub(crate) remote_servers: remote_servers::RemoteServers,
+    pub(crate) connection_limit: limits::ConnectionLimit,
     pub(crate) calls: slots::Slots,
     pub(crate) follows: slots::Slots,
 }
@@ -133,6 +134,7 @@ impl Ops {
     /// identity providers, webhooks, stored responses, secrets of tool servers and imports of images by tag.
     #[must_use]
     pub fn new(store: Db) -> Self {
+        let background = Ctx::operator();
         Self {
             store,
             outbound: None,
@@ -141,7 +143,8 @@ impl Ops {
             passwords: passwords::Passwords::default(),
             sign_in_limits: sign_in_limits::SignInLimits::default(),
             instance_limit: INSTANCE_LIMIT,
-            background: Ctx::operator(),
+            connection_limit: limits::ConnectionLimit::new(Arc::clone(&background.clock)),
+            background,
             toolboxes: ToolboxSwitch::On,
             links: Links::new(),
             remote_servers: remote_servers::RemoteServers::default(),
@@ -184,7 +187,8 @@ impl Ops {
     /// default, it has the clock and the random number generator of the system.
     #[must_use]
     pub fn with_background(self, background: Ctx) -> Self {
-        Self { background, ..self }
+        let connection_limit = limits::ConnectionLimit::new(Arc::clone(&background.clock));
+        Self { background, connection_limit, ..self }
     }
 
     pub(crate) fn background(&self) -> &Ctx {

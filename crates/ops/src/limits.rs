@@ -14,6 +14,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use waypost_core::id::UserId;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Clock, Code, Error, Result};
 
@@ -131,6 +132,38 @@ impl NewUserLimit {
         checked.map_err(|wait| {
             let message = "Too many new users have started from this network within the last hour, so the progress of \
                            another one cannot be stored. Try again later. Users who have already started can continue.";
+            Error::new(Code::RateLimited, message).with("retry_after_seconds", wait.as_secs().max(1))
+        })
+    }
+}
+
+/// The number of connections to remote servers that a person can start per minute.
+const STARTED_CONNECTIONS: u32 = 20;
+
+/// The limit of connections to remote servers that a person starts, because each sends requests to other servers and may
+/// register a client there.
+#[derive(Clone)]
+pub(crate) struct ConnectionLimit(Limiter<UserId>);
+
+impl std::fmt::Debug for ConnectionLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionLimit").finish_non_exhaustive()
+    }
+}
+
+impl ConnectionLimit {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self(Limiter::new(clock))
+    }
+
+    /// Counts a connection that is about to be started.
+    ///
+    /// # Errors
+    /// `rate_limited` if the limit is exceeded.
+    pub(crate) fn check(&self, user: &UserId) -> Result<()> {
+        let rate = Rate::per_minute("started_connections", STARTED_CONNECTIONS);
+        self.0.check(user.clone(), rate).map_err(|wait| {
+            let message = "You have started too many connections. Wait a minute, then try again.";
             Error::new(Code::RateLimited, message).with("retry_after_seconds", wait.as_secs().max(1))
         })
     }

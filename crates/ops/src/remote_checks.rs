@@ -3,6 +3,9 @@
 //! A new or changed instance is `deploying` until its server has answered and has listed its definitions. It is tried three
 //! times; then the instance has failed. Later, a check every 30 seconds decides whether it is healthy: three failures mean
 //! unhealthy, two successes healthy. A failed instance recovers with its first success.
+//!
+//! If each agent has its own connection to the server, one of them is used. That no account is accepted says nothing about
+//! the server: its state then stays as it is.
 
 use std::time::Duration;
 
@@ -11,11 +14,11 @@ use serde_json::json;
 use tokio::time::Instant;
 use waypost_core::access::authorize_operator;
 use waypost_core::caller::Ctx;
-use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::id::{AgentId, InstanceId, OrganizationId};
 use waypost_core::instance::Instance;
 use waypost_core::{Result, Timestamp};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
-use waypost_store::{instance as store, remote_server, toolbox};
+use waypost_store::{Tx, instance as store, remote_server, toolbox};
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
 use crate::Ops;
@@ -23,6 +26,7 @@ use crate::deployments::notify::state_changed;
 use crate::instances::call::{Call, LIST_KEY};
 use crate::instances::requests::within;
 use crate::remote_servers::CONNECT_TIMEOUT;
+use crate::remote_tokens::{definition_agents, is_of_account};
 use crate::tool_definitions::{fetch, observe};
 
 /// The maximum number of servers that are checked in one run.
@@ -68,13 +72,24 @@ async fn connect(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Asks a server for an answer over the connection that calls use.
+/// Asks a server for an answer over the connection that calls use. If each agent has its own, the next one is used if the
+/// server does not accept an account.
 async fn ping(ops: &Ops, instance: &Instance) -> Result<()> {
-    let call = Call { ops, instance, key: LIST_KEY.to_owned() };
-    let is_modern = within(CONNECT_TIMEOUT, ops.remote_servers.connect(ops, instance, ClientCapabilities::default()))
-        .await?
-        .is_modern();
+    let mut agents = definition_agents(ops, instance).await?.into_iter().peekable();
+    while let Some(agent) = agents.next() {
+        match ping_as(ops, instance, agent).await {
+            Err(error) if is_of_account(&error) && agents.peek().is_some() => {}
+            result => return result,
+        }
+    }
+    Ok(())
+}
+
+async fn ping_as(ops: &Ops, instance: &Instance, agent: Option<AgentId>) -> Result<()> {
+    let session = (agent.as_ref(), ClientCapabilities::default());
+    let is_modern = within(CONNECT_TIMEOUT, ops.remote_servers.connect(ops, instance, session)).await?.is_modern();
     let method = if is_modern { "server/discover" } else { "ping" };
+    let call = Call { ops, instance, key: LIST_KEY.to_owned(), agent };
     within(CONNECT_TIMEOUT, call.request(method, &json!({}), 1024 * 1024)).await?;
     Ok(())
 }
@@ -87,8 +102,18 @@ async fn record(
     id: &InstanceId,
     (checked, outcome, elapsed): (&Instance, Result<()>, Duration),
 ) -> Result<()> {
+    let is_new = matches!(checked.state, InstanceState::Deploying | InstanceState::Failed);
+    let is_inconclusive = checked.is_connected_per_agent()
+        && outcome.as_ref().is_err_and(|error| match is_new {
+            // The first connection of a new server has to work.
+            true => error.reason() == Some("not_connected"),
+            false => is_of_account(error),
+        });
     let mut tx = ops.store.begin().await?;
     toolbox::lock_organization(&mut tx, organization).await?;
+    if is_inconclusive {
+        return postpone(cx, tx, checked).await;
+    }
     let Some(streak) = remote_server::count_check(&mut tx, checked, outcome.is_ok()).await? else { return Ok(()) };
     let Some(mut instance) = store::find(&mut tx, organization, id).await? else { return Ok(()) };
     let state = next_state(instance.state, outcome.is_ok(), streak);
@@ -106,6 +131,16 @@ async fn record(
     remote_server::update_health(&mut tx, &instance, next_check(cx.now(), state, streak)).await?;
     if state != previous {
         state_changed(cx, &mut tx, &instance, previous, message.as_deref()).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+/// Postpones the next check of an instance that could not be checked, unless it has been changed meanwhile.
+async fn postpone(cx: &Ctx, mut tx: Tx, checked: &Instance) -> Result<()> {
+    let current = store::find(&mut tx, &checked.organization_id, &checked.id).await?;
+    let same = |current: &Instance| (current.generation, current.restarts) == (checked.generation, checked.restarts);
+    if let Some(current) = current.filter(same) {
+        remote_server::update_health(&mut tx, &current, next_check(cx.now(), InstanceState::Running, 1)).await?;
     }
     Ok(tx.commit().await?)
 }

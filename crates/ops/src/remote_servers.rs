@@ -1,5 +1,6 @@
 //! Connections to remote servers ([`waypost_core::instance::RemoteServer`]): one for each instance in each process, used by all
-//! its callers, and for servers with a handshake, one for each set of capabilities that callers have declared.
+//! its callers, and for servers with a handshake, one for each set of capabilities that callers have declared. If each agent
+//! has its own OAuth connection to the server, each agent has its own of these as well, with a session of its own.
 //!
 //! Invariants:
 //! 1. A new connection uses the URL and the secrets that are stored, whatever its caller has read. A caller that has read a
@@ -8,6 +9,9 @@
 //!    delays a call by at most one attempt.
 //! 3. Neither the URL nor a header is part of an error or of a log line.
 //! 4. A token that the server rejects is replaced once ([`crate::remote_tokens`]), by one of the calls that it has failed.
+//! 5. A connection with the token of an agent is kept under the ID of this agent, and is used only for its calls, and to read
+//!    the definitions of the server. It is used only while the agent is connected: the revision of its token is read before
+//!    each call, in every process.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,7 +23,7 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 use url::Url;
 use waypost_core::catalog::Source;
-use waypost_core::id::InstanceId;
+use waypost_core::id::{AgentId, InstanceId};
 use waypost_core::instance::{Backend, Instance};
 use waypost_core::seal::SealLocation;
 use waypost_core::{Code, Error, Result};
@@ -31,7 +35,7 @@ use waypost_upstream::{Connection, ConnectionOptions, Error as UpstreamError, Id
 
 use crate::Ops;
 use crate::remote_endpoint::expand_headers;
-use crate::remote_tokens::{find_bearer, refresh_rejected};
+use crate::remote_tokens::{find_bearer, find_revision, owner, refresh_rejected};
 
 /// The time of one attempt to connect.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +43,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time for which a failed attempt applies to other calls.
 const FAILURE_AGE: Duration = Duration::from_secs(1);
-/// The maximum number of connections that are kept, and the time after which one that is not used is dropped.
+/// The maximum number of connections of a process that are kept, of all instances and agents, and the time after which one
+/// that is not used is dropped.
 const CONNECTIONS: (u64, Duration) = (1_000, Duration::from_secs(300));
 
 /// The location to which the URL of a remote server is sealed.
@@ -51,8 +56,12 @@ pub(crate) fn url_location(id: &InstanceId) -> SealLocation<'_> {
 #[derive(Clone)]
 pub(crate) struct RemoteServers(Cache<Key, Arc<tokio::sync::Mutex<State>>>);
 
-/// An instance, and what its server may ask callers for.
-type Key = (InstanceId, ClientCapabilities);
+/// An instance, the agent if each has its own connection, and what the server may ask callers for.
+type Key = (InstanceId, Option<AgentId>, ClientCapabilities);
+
+/// Whose connection a call uses, and what the server may ask for on it. The agent is ignored unless each has its own
+/// connection.
+pub(crate) type Session<'a> = (Option<&'a AgentId>, ClientCapabilities);
 
 impl std::fmt::Debug for RemoteServers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,6 +79,9 @@ impl Default for RemoteServers {
 /// The numbers of an instance that increase when its URL or its secrets change, or a new session is wanted.
 type Configuration = (u64, u64);
 
+/// What a connection must at least be as new as: the configuration, and the revision of the agent's token.
+type Wanted = (Configuration, Option<i64>);
+
 fn configuration(instance: &Instance) -> Configuration {
     (instance.generation, instance.restarts)
 }
@@ -78,7 +90,7 @@ fn configuration(instance: &Instance) -> Configuration {
 #[derive(Default)]
 struct State {
     open: Option<OpenConnection>,
-    failed: Option<(Configuration, Instant, Error)>,
+    failed: Option<(Wanted, Instant, Error)>,
 }
 
 /// A connection with the configuration and the revision of the token that it uses.
@@ -89,35 +101,51 @@ struct OpenConnection {
     token: Option<i64>,
 }
 
+impl OpenConnection {
+    fn is_as_new_as(&self, (configuration, revision): Wanted) -> bool {
+        self.configuration >= configuration && (revision.is_none() || self.token >= revision)
+    }
+}
+
 impl State {
     /// Returns the connection, if it is as new as what the caller has read.
-    fn find(&self, wanted: Configuration) -> Option<Connection> {
-        self.open.as_ref().filter(|open| open.configuration >= wanted).map(|open| open.connection.clone())
+    fn find(&self, wanted: Wanted) -> Option<Connection> {
+        self.open.as_ref().filter(|open| open.is_as_new_as(wanted)).map(|open| open.connection.clone())
     }
 
     /// Returns the error of an attempt that applies to a caller that arrived at `arrived`.
-    fn find_failure(&self, wanted: Configuration, arrived: Instant) -> Option<Error> {
-        let (own, at, error) = self.failed.as_ref()?;
-        let applies = *own >= wanted && (*at >= arrived || at.elapsed() < FAILURE_AGE);
+    fn find_failure(&self, wanted: Wanted, arrived: Instant) -> Option<Error> {
+        let ((configuration, revision), at, error) = self.failed.as_ref()?;
+        let is_as_new = *configuration >= wanted.0 && *revision >= wanted.1;
+        let applies = is_as_new && (*at >= arrived || at.elapsed() < FAILURE_AGE);
         applies.then(|| error.without_cause())
     }
 }
 
 impl RemoteServers {
-    /// Returns the connection to the server of an instance on which callers have these capabilities, and connects if there is
-    /// none.
+    fn state(&self, instance: &Instance, (agent, capabilities): Session<'_>) -> Arc<tokio::sync::Mutex<State>> {
+        self.0.get_with((instance.id.clone(), agent.cloned(), capabilities), Arc::default)
+    }
+
+    /// Returns the connection to the server of an instance for these callers, and connects if there is none.
     ///
     /// # Errors
-    /// Those of [`to_error`]; `not_found` if the instance was deleted; `internal` if it is not a remote server, or a secret
-    /// cannot be opened.
+    /// Those of [`to_error`]; `conflict` (`reason` is `not_connected`) if the agent needs an OAuth connection and has none;
+    /// `not_found` if the instance was deleted; `internal` if it is not a remote server, or a secret cannot be opened.
     pub(crate) async fn connect(
         &self,
         ops: &Ops,
         instance: &Instance,
-        capabilities: ClientCapabilities,
+        (agent, capabilities): Session<'_>,
     ) -> Result<Connection> {
-        let (wanted, arrived) = (configuration(instance), Instant::now());
-        let state = self.0.get_with((instance.id.clone(), capabilities), Arc::default);
+        let arrived = Instant::now();
+        let agent = owner(instance, agent)?;
+        let revision = match agent {
+            Some(agent) => Some(find_revision(ops, instance, agent).await?),
+            None => None,
+        };
+        let wanted = (configuration(instance), revision);
+        let state = self.state(instance, (agent, capabilities));
         let mut state = state.lock().await;
         if let Some(connection) = state.find(wanted) {
             return Ok(connection);
@@ -127,14 +155,18 @@ impl RemoteServers {
         }
         // The caller may have read the instance before its last change.
         let current = Box::pin(find_current(ops, instance)).await?;
-        match Box::pin(open(ops, &current, capabilities)).await {
+        if current.is_connected_per_agent() != instance.is_connected_per_agent() {
+            let message = "The connection of the instance was changed meanwhile. Try again.";
+            return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
+        }
+        match Box::pin(open(ops, &current, (agent, capabilities))).await {
             Ok(open) => {
                 let connection = open.connection.clone();
                 *state = State { open: Some(open), failed: None };
                 Ok(connection)
             }
             Err(error) => {
-                let failed = Some((configuration(&current), Instant::now(), error.without_cause()));
+                let failed = Some(((configuration(&current), revision), Instant::now(), error.without_cause()));
                 *state = State { open: None, failed };
                 Err(error)
             }
@@ -150,36 +182,38 @@ impl RemoteServers {
         &self,
         ops: &Ops,
         instance: &Instance,
-        (rejected, capabilities): (&Connection, ClientCapabilities),
+        (agent, capabilities): Session<'_>,
+        rejected: &Connection,
     ) -> Result<Option<Connection>> {
         if !is_oauth(instance) {
             return Ok(None);
         }
-        let state = self.0.get_with((instance.id.clone(), capabilities), Arc::default);
+        let agent = owner(instance, agent)?;
+        let state = self.state(instance, (agent, capabilities));
         {
             let mut state = state.lock().await;
             // Another call may have replaced the connection already.
             let revision =
                 state.open.as_ref().filter(|open| open.connection.is_same(rejected)).and_then(|open| open.token);
             if let Some(revision) = revision {
-                refresh_rejected(ops, instance, revision).await?;
+                refresh_rejected(ops, instance, agent, revision).await?;
                 *state = State::default();
             }
         }
-        self.connect(ops, instance, capabilities).await.map(Some)
+        self.connect(ops, instance, (agent, capabilities)).await.map(Some)
     }
 
-    /// Returns the open connection to the server of an instance on which callers have no capabilities, without connecting. `None`
-    /// if there is none, or somebody is connecting.
+    /// Returns the open connection to the server of an instance that all agents share, on which callers have no capabilities,
+    /// without connecting. `None` if there is none, or somebody is connecting.
     pub(crate) fn find_open(&self, instance: &InstanceId) -> Option<Connection> {
-        let state = self.0.get(&(instance.clone(), ClientCapabilities::default()))?;
+        let state = self.0.get(&(instance.clone(), None, ClientCapabilities::default()))?;
         let state = state.try_lock().ok()?;
         state.open.as_ref().map(|open| open.connection.clone())
     }
 
-    /// Drops the connection of an instance with these capabilities, so that the next call connects again.
-    pub(crate) fn forget(&self, instance: &InstanceId, capabilities: ClientCapabilities) {
-        self.0.invalidate(&(instance.clone(), capabilities));
+    /// Drops a connection to the server of an instance, so that the next call connects again.
+    pub(crate) fn forget(&self, instance: &InstanceId, (agent, capabilities): Session<'_>) {
+        self.0.invalidate(&(instance.clone(), agent.cloned(), capabilities));
     }
 }
 
@@ -193,18 +227,19 @@ fn is_oauth(instance: &Instance) -> bool {
 }
 
 /// Connects to a server. If it requires OAuth and rejects the token, connects once more with a new one.
-async fn open(ops: &Ops, instance: &Instance, capabilities: ClientCapabilities) -> Result<OpenConnection> {
+/// `agent` is the one whose token is used, if each has its own.
+async fn open(ops: &Ops, instance: &Instance, (agent, capabilities): Session<'_>) -> Result<OpenConnection> {
     let configuration = configuration(instance);
     if !is_oauth(instance) {
         let connection = open_with(ops, instance, (capabilities, None)).await?.map_err(|error| to_error(&error))?;
         return Ok(OpenConnection { configuration, connection, token: None });
     }
-    let bearer = find_bearer(ops, instance).await?;
+    let bearer = find_bearer(ops, instance, agent).await?;
     let mut token = bearer.revision;
     let mut opened = open_with(ops, instance, (capabilities, Some(bearer.value))).await?;
     if opened.as_ref().is_err_and(is_unauthorized) {
-        refresh_rejected(ops, instance, token).await?;
-        let bearer = find_bearer(ops, instance).await?;
+        refresh_rejected(ops, instance, agent, token).await?;
+        let bearer = find_bearer(ops, instance, agent).await?;
         token = bearer.revision;
         opened = open_with(ops, instance, (capabilities, Some(bearer.value))).await?;
     }

@@ -10,6 +10,7 @@ use waypost_store::{Conn, organization, system, user as store};
 
 use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
+use crate::remote_tokens::revoke;
 use crate::{Ops, agents, invitations};
 
 /// Makes the user with this verified email a member. If there is none, creates an account that is valid for this
@@ -123,12 +124,13 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     // A removal follows the same rules as a demotion to the lowest role.
     let member = get_changeable(cx, &mut tx, organization, user, Role::Member).await?;
     store::remove_member(&mut tx, organization, user).await?;
-    agents::delete_for_user(cx, &mut tx, organization, user).await?;
+    let connections = agents::delete_for_user(cx, &mut tx, organization, user).await?;
     invitations::revoke_by_inviter(cx, &mut tx, organization, user.as_str(), None).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str() });
     record(cx, &mut tx, organization, Entry { action: "member.delete", target: user.as_str(), detail }).await?;
     tx.commit().await?;
+    revoke(ops, connections).await;
     Ok(())
 }
 

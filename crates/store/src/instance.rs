@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
-use waypost_core::instance::{Backend, Container, Instance, RemoteServer, SecretUse};
+use waypost_core::instance::{Backend, ConnectionMode, Container, Instance, RemoteServer, SecretUse};
 use waypost_toolbox_proto::instance::Health;
 
 use crate::db::{Conn, Dialect};
@@ -27,6 +27,7 @@ struct Row {
     remote_origin: Option<String>,
     remote_url: Option<String>,
     remote_oauth: bool,
+    remote_per_agent: bool,
     desired: String,
     state: String,
     generation: i64,
@@ -52,7 +53,7 @@ fn select(dialect: Dialect, rest: &str) -> AssertSqlSafe<String> {
     };
     AssertSqlSafe(format!(
         "SELECT id, organization_id, slug, name, catalog_version_id, toolbox_id, remote_transport, remote_origin,
-            remote_url, remote_oauth, desired, state, generation, observed_generation, restarts, is_removing, health, config,
+            remote_url, remote_oauth, remote_per_agent, desired, state, generation, observed_generation, restarts, is_removing, health, config,
             learn_egress, rejected_egress, created_at, updated_at, (SELECT {secrets} FROM instance_secrets WHERE instance_id = instances.id) AS secrets
          FROM instances {rest}"
     ))
@@ -76,6 +77,10 @@ impl TryFrom<Row> for Instance {
                 origin: row.remote_origin.unwrap_or_default(),
                 sealed_url,
                 is_oauth: row.remote_oauth,
+                connection: match row.remote_per_agent {
+                    true => ConnectionMode::PerAgent,
+                    false => ConnectionMode::Shared,
+                },
             }),
             _ => return Err(at.corrupt("toolbox_id", "neither a container nor a remote server")),
         };
@@ -107,6 +112,12 @@ fn health(instance: &Instance) -> Result<Option<String>> {
     text.map_err(|error| Error::Database(sqlx::Error::Encode(error.into())))
 }
 
+/// Returns the values of `remote_oauth` and `remote_per_agent`.
+fn oauth_flags(remote: Option<&RemoteServer>) -> (bool, bool) {
+    let is_per_agent = remote.is_some_and(|remote| remote.connection == ConnectionMode::PerAgent);
+    (remote.is_some_and(|remote| remote.is_oauth), is_per_agent)
+}
+
 fn remote(instance: &Instance) -> Option<&RemoteServer> {
     match &instance.backend {
         Backend::Remote(remote) => Some(remote),
@@ -123,10 +134,11 @@ pub async fn insert(conn: &mut Conn, instance: &Instance, skeleton: &str) -> Res
         "INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id,
             desired, state, generation, observed_generation, restarts, is_removing, health, config, learn_egress,
             rejected_egress, created_at, updated_at, remote_transport, remote_origin, remote_url,
-            remote_check_at, remote_oauth)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)";
+            remote_check_at, remote_oauth, remote_per_agent)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)";
     let health = health(instance)?;
     let remote = remote(instance);
+    let (is_oauth, is_per_agent) = oauth_flags(remote);
     on!(conn, c => sqlx::query(SQL)
         .bind(instance.id.as_str()).bind(instance.organization_id.as_str()).bind(&instance.slug).bind(skeleton)
         .bind(&instance.name).bind(instance.catalog_version_id().map(CatalogVersionId::as_str))
@@ -136,7 +148,7 @@ pub async fn insert(conn: &mut Conn, instance: &Instance, skeleton: &str) -> Res
         .bind(to_json(instance.rejected_egress.clone())).bind(instance.created_at.0).bind(instance.updated_at.0)
         .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
         .bind(remote.map(|remote| &remote.sealed_url)).bind(remote.map(|_| 0_i64))
-        .bind(remote.is_some_and(|remote| remote.is_oauth)).execute(c).await?.rows_affected());
+        .bind(is_oauth).bind(is_per_agent).execute(c).await?.rows_affected());
     insert_secrets(conn, instance, &BTreeMap::new()).await
 }
 
@@ -149,10 +161,11 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
         "UPDATE instances SET name = $3, catalog_version_id = $4, desired = $5, state = $6, generation = $7,
             observed_generation = $8, restarts = $9, is_removing = $10, health = $11, config = $12, learn_egress = $13,
             rejected_egress = $14, updated_at = $15, remote_transport = $16, remote_origin = $17, remote_url = $18,
-            remote_oauth = $19
+            remote_oauth = $19, remote_per_agent = $20
         WHERE id = $1 AND organization_id = $2";
     let health = health(instance)?;
     let remote = remote(instance);
+    let (is_oauth, is_per_agent) = oauth_flags(remote);
     on!(conn, c => sqlx::query(SQL)
         .bind(instance.id.as_str()).bind(instance.organization_id.as_str()).bind(&instance.name)
         .bind(instance.catalog_version_id().map(CatalogVersionId::as_str)).bind(instance.desired.as_str()).bind(instance.state.as_str())
@@ -161,7 +174,7 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
         .bind(to_json(instance.config.clone())).bind(instance.learn_egress)
         .bind(to_json(instance.rejected_egress.clone())).bind(instance.updated_at.0)
         .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
-        .bind(remote.map(|remote| &remote.sealed_url)).bind(remote.is_some_and(|remote| remote.is_oauth))
+        .bind(remote.map(|remote| &remote.sealed_url)).bind(is_oauth).bind(is_per_agent)
         .execute(c).await?.rows_affected());
     Ok(())
 }

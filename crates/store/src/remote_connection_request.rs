@@ -2,7 +2,7 @@
 //! else that is secret is sealed.
 
 use waypost_core::Timestamp;
-use waypost_core::id::{InstanceId, OrganizationId, UserId};
+use waypost_core::id::{AgentId, InstanceId, OrganizationId, UserId};
 
 use crate::db::Conn;
 use crate::error::Result;
@@ -17,6 +17,8 @@ pub struct RemoteConnectionRequest {
     pub organization_id: OrganizationId,
     /// The instance.
     pub instance_id: InstanceId,
+    /// The agent that is connected. `None` for the connection of the organisation.
+    pub agent_id: Option<AgentId>,
     /// The user who started it.
     pub user_id: UserId,
     /// The generation of the instance at that time.
@@ -36,14 +38,14 @@ pub struct RemoteConnectionRequest {
 pub async fn replace(conn: &mut Conn, new: &RemoteConnectionRequest) -> Result<()> {
     const DELETE: &str = "DELETE FROM remote_connection_requests WHERE instance_id = $1 AND user_id = $2";
     const INSERT: &str = "INSERT INTO remote_connection_requests (state_hash, organization_id, instance_id, user_id,
-            generation, request, created_at, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+            generation, request, created_at, expires_at, agent_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     on!(conn, c => sqlx::query(DELETE)
         .bind(new.instance_id.as_str()).bind(new.user_id.as_str()).execute(c).await?.rows_affected());
     on!(conn, c => sqlx::query(INSERT)
         .bind(&new.state_hash).bind(new.organization_id.as_str()).bind(new.instance_id.as_str())
         .bind(new.user_id.as_str()).bind(new.generation).bind(&new.request).bind(new.created_at.0)
-        .bind(new.expires_at.0).execute(c).await?.rows_affected());
+        .bind(new.expires_at.0).bind(new.agent_id.as_ref().map(AgentId::as_str)).execute(c).await?.rows_affected());
     Ok(())
 }
 
@@ -78,13 +80,14 @@ pub async fn consume(
 ) -> Result<Option<RemoteConnectionRequest>> {
     const SQL: &str = "DELETE FROM remote_connection_requests
         WHERE state_hash = $1 AND organization_id = $2 AND user_id = $3 AND expires_at > $4
-        RETURNING instance_id, generation, request, created_at, expires_at";
-    let row: Option<(String, i64, String, i64, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        RETURNING instance_id, agent_id, generation, request, created_at, expires_at";
+    let row: Option<(String, Option<String>, i64, String, i64, i64)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(state_hash).bind(organization.as_str()).bind(user.as_str()).bind(now.0).fetch_optional(c).await?);
-    Ok(row.map(|(instance_id, generation, request, created_at, expires_at)| RemoteConnectionRequest {
+    Ok(row.map(|(instance_id, agent_id, generation, request, created_at, expires_at)| RemoteConnectionRequest {
         state_hash: state_hash.to_owned(),
         organization_id: organization.clone(),
         instance_id: InstanceId::from_store(instance_id),
+        agent_id: agent_id.map(AgentId::from_store),
         user_id: user.clone(),
         generation,
         request,

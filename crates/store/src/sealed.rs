@@ -67,7 +67,7 @@ pub const COLUMNS: &[SealedColumn] = &[
     column!("identity_provider_states", "verifier", "state_hash", identity_provider_state::SEAL_LABEL),
     column!("catalog_versions", "remote_url", "id"),
     column!("instances", "remote_url", "id"),
-    column!("remote_connections", "credentials", "instance_id"),
+    column!("remote_connections", "credentials", "id"),
     column!("remote_connection_requests", "request", "state_hash"),
     column!("tool_secrets", "value", "id"),
     column!("webhooks", "secret", "id"),

@@ -10,15 +10,16 @@ mod wait;
 use serde_json::Value;
 use waypost_core::catalog::CatalogVersion;
 use waypost_core::deployment::Deployment;
-use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
+use waypost_core::id::{AgentId, CatalogVersionId, OrganizationId, ToolSecretId};
 use waypost_core::instance::Instance;
 use waypost_core::organization::Organization;
+use waypost_ops::instances::connect;
 use waypost_ops::instances::remote::NewRemoteServer;
 use waypost_ops::instances::{
     self, CatalogServer, InitialAccess, InitialGrant, InstancePatch, InstanceView, NewInstance, NewServer,
 };
 use waypost_ops::tool_overrides::ToolOverridePatch;
-use waypost_ops::{catalog, deployments, tool_overrides, tool_secrets, toolboxes};
+use waypost_ops::{agents, catalog, deployments, tool_overrides, tool_secrets, toolboxes};
 
 use super::session::{Session, not_found_message};
 use super::user::Org;
@@ -28,8 +29,9 @@ pub(super) use options::{
     CreateOptions, GrantArg, OverrideOptions, SecretArg, ToolArguments, UpdateOptions, apply_secrets,
 };
 pub(super) use show::{
-    MEMBERS, OVERRIDE_MEMBERS, confirm_deletion, deployment_to_json, log_line, override_to_json, print, print_connect,
-    print_deleted, print_deployments, print_list, print_logs, print_overrides, print_stats, print_tools, to_json,
+    CONNECTION_MEMBERS, MEMBERS, OVERRIDE_MEMBERS, confirm_deletion, connection_to_json, deployment_to_json, log_line,
+    override_to_json, print, print_connect, print_connections, print_deleted, print_deployments, print_disconnected,
+    print_list, print_logs, print_overrides, print_stats, print_tools, to_json,
 };
 pub(super) use wait::{check_is_served, wait, wait_for_remote};
 
@@ -84,6 +86,19 @@ pub enum Command {
     Connect {
         #[command(flatten)]
         at: At,
+    },
+    /// List the OAuth connections of a remote server: that of the organisation, or those of agents.
+    Connections {
+        #[command(flatten)]
+        at: At,
+    },
+    /// End an OAuth connection of a remote server, and revoke its tokens at the authorization server.
+    Disconnect {
+        #[command(flatten)]
+        at: At,
+        /// Agent whose connection is ended (name or ID) [default: the connection of the organisation].
+        #[arg(long, value_name = "AGENT")]
+        agent: Option<String>,
     },
     /// Print the log of an instance. Requires a running `waypost serve`.
     Logs {
@@ -169,6 +184,8 @@ impl Command {
             | Self::Stop { at }
             | Self::Restart { at }
             | Self::Connect { at }
+            | Self::Connections { at }
+            | Self::Disconnect { at, .. }
             | Self::Logs { at, .. }
             | Self::Tools { at }
             | Self::ToolOverrides { at }
@@ -227,6 +244,31 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let url = app.settings.public_url(app.settings.listen.port());
             print_connect(*json, &found, &url.origin().ascii_serialization(), &slug)
         }
+        Command::Connections { at } => {
+            let id = find(session, &organization, &at).await?.instance.id;
+            let (mut items, mut after) = (Vec::new(), None::<AgentId>);
+            loop {
+                let found = connect::list(cx, ops, &organization, &id, (after.as_ref(), PAGE_SIZE)).await?;
+                after = found.last().and_then(|last| last.agent_id.clone());
+                items.extend(found.iter().map(connection_to_json));
+                if after.is_none() {
+                    return print_connections(*json, items);
+                }
+            }
+        }
+        Command::Disconnect { at, agent } => {
+            let found = find(session, &organization, &at).await?.instance;
+            let agent = match &agent {
+                Some(text) => {
+                    let agent = agents::resolve(cx, ops, &organization, text).await;
+                    Some(agent.map_err(|error| not_found_message(error, "agent", text, "agent"))?.agent.id)
+                }
+                None => None,
+            };
+            let ops = session.connected_ops(app)?;
+            connect::disconnect(cx, &ops, &organization, &found.id, agent.as_ref()).await?;
+            print_disconnected(*json, agent.as_ref().map_or("shared", AgentId::as_str), &found.slug)
+        }
         Command::Deployments { at } => {
             let id = find(session, &organization, &at).await?.instance.id;
             let (mut items, mut before) = (Vec::new(), None::<u64>);
@@ -253,7 +295,12 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         Command::Delete { at, yes } => {
             let found = find(session, &organization, &at).await?.instance;
             confirm_deletion(yes, &found.slug)?;
-            instances::delete(cx, ops, &organization, &found.id).await?;
+            // Revokes the tokens of its connections.
+            let ops = match found.container().is_err() {
+                true => session.connected_ops(app)?,
+                false => ops.clone(),
+            };
+            instances::delete(cx, &ops, &organization, &found.id).await?;
             print_deleted(*json, found.id.as_str(), &found.slug)
         }
         Command::Logs { .. } | Command::Tools { .. } | Command::Call { .. } | Command::Stats { .. } => {
@@ -280,7 +327,12 @@ async fn create(
         secrets.push((argument, find_secret(session, organization, argument).await?));
     }
     let server = match options.read_url()? {
-        Some(url) => NewServer::Remote(NewRemoteServer { url, transport: options.transport, is_oauth: options.oauth }),
+        Some(url) => NewServer::Remote(NewRemoteServer {
+            url,
+            transport: options.transport,
+            is_oauth: options.oauth,
+            connection: options.connection,
+        }),
         None => NewServer::Catalog(find_container(session, organization, &options).await?),
     };
     let name = options.settings.name.clone();

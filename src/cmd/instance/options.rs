@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::ArgAction;
 use serde_json::{Map, Value};
 use waypost_core::grant::AccessLevel;
+use waypost_core::instance::ConnectionMode;
 use waypost_core::tool_definition::Class;
 use waypost_ops::catalog::MAX_CONFIG_BYTES;
 use waypost_toolbox_proto::entry::Transport;
@@ -34,6 +35,9 @@ pub struct CreateOptions {
     /// prints the address).
     #[arg(long, requires = "remote_url")]
     pub(in crate::cmd) oauth: bool,
+    /// Whose OAuth connection is used: `shared` (one for the organisation) or `per_agent` (each agent has its own).
+    #[arg(long, value_name = "MODE", default_value_t = ConnectionMode::Shared, requires = "oauth")]
+    pub(in crate::cmd) connection: ConnectionMode,
     /// Toolbox to run on (name or ID) [default: the online toolbox with the most free memory]. Rejected for a remote server.
     #[arg(long, value_name = "TOOLBOX")]
     pub(in crate::cmd) toolbox: Option<String>,

@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 use waypost_core::Timestamp;
 use waypost_core::deployment::Deployment;
-use waypost_core::instance::Backend;
+use waypost_core::instance::{Backend, ConnectionMode};
 use waypost_core::tool_override::ToolOverride;
 use waypost_ops::instances::InstanceView;
+use waypost_ops::instances::connect::AgentConnection;
 
 use crate::cmd::output;
 
@@ -40,7 +41,12 @@ pub(in crate::cmd) fn to_json(view: &InstanceView) -> Value {
     });
     let remote = match &instance.backend {
         Backend::Remote(remote) => {
-            json!({ "origin": remote.origin, "transport": remote.transport.as_str(), "oauth": remote.is_oauth })
+            json!({
+                "origin": remote.origin,
+                "transport": remote.transport.as_str(),
+                "oauth": remote.is_oauth,
+                "connection": remote.connection.as_str(),
+            })
         }
         Backend::Container(_) => Value::Null,
     };
@@ -75,7 +81,8 @@ pub(in crate::cmd) fn deployment_to_json(deployment: &Deployment) -> Value {
     })
 }
 
-/// Prints the address of the page on which an admin connects a remote server. `origin` is that of the console.
+/// Prints the address of the page on which an admin connects a remote server or, if each agent has its own connection, that of
+/// the page on which people connect themselves. `origin` is that of the console.
 ///
 /// # Errors
 /// If the instance is not a remote server that requires OAuth.
@@ -90,6 +97,17 @@ pub(in crate::cmd) fn print_connect(
     }
     let id = instance["id"].as_str().unwrap_or_default();
     let url = output::clean(&format!("{origin}/o/{organization}/instances/{id}"));
+    if instance["remote"]["connection"] == ConnectionMode::PerAgent.as_str() {
+        let slug = instance["slug"].as_str().unwrap_or_default();
+        let own = output::clean(&format!("{origin}/o/{organization}/connect/{slug}"));
+        let url = format!("{url}/connections");
+        return match json {
+            true => output::json(&json!({ "url": url, "person_url": own })),
+            false => {
+                output::text(&format!("People connect their own account: {own}\nAdmins connect services: {url}\n"))
+            }
+        };
+    }
     match json {
         true => output::json(&json!({ "url": url })),
         false => output::text(&format!("Sign in as an admin, and choose Connect: {url}\n")),
@@ -102,7 +120,12 @@ pub(in crate::cmd) fn print(json: bool, mut instance: Value) -> anyhow::Result<(
         instance["health"] = describe_health(&instance["health"]);
         instance["deployment"] = describe_deployment(&instance["deployment"]);
         if let Some(origin) = instance["remote"]["origin"].as_str() {
-            let oauth = if instance["remote"]["oauth"] == true { ", OAuth" } else { "" };
+            let is_per_agent = instance["remote"]["connection"] == ConnectionMode::PerAgent.as_str();
+            let oauth = match instance["remote"]["oauth"] == true {
+                true if is_per_agent => ", OAuth per agent",
+                true => ", OAuth",
+                false => "",
+            };
             let transport = instance["remote"]["transport"].as_str().unwrap_or_default();
             instance["remote"] = format!("{origin} ({transport}{oauth})").into();
         }
@@ -182,6 +205,34 @@ fn time(value: &Value) -> String {
 /// Prints tools. Text output shows the name and the description.
 pub(in crate::cmd) fn print_tools(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
     output::list(json, &["name", "description"], items)
+}
+
+/// The members of a connection, in the order of [`connection_to_json`].
+pub(in crate::cmd) const CONNECTION_MEMBERS: &[&str] =
+    &["agent_id", "agent_name", "agent_kind", "issuer", "state", "connected_at", "expires_at"];
+
+/// Returns a connection with the same members as in the API.
+pub(in crate::cmd) fn connection_to_json(found: &AgentConnection) -> Value {
+    json!({
+        "agent_id": found.agent_id,
+        "agent_name": found.agent.as_ref().map(|(name, _)| name),
+        "agent_kind": found.agent.as_ref().map(|(_, kind)| kind.as_str()),
+        "issuer": found.issuer,
+        "state": found.state.as_str(),
+        "connected_at": found.connected_at.rfc3339(),
+        "expires_at": found.expires_at.map(Timestamp::rfc3339),
+    })
+}
+
+/// Prints connections. Text output omits the issuer.
+pub(in crate::cmd) fn print_connections(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    let columns = ["agent_name", "agent_kind", "state", "connected_at", "expires_at", "agent_id"];
+    output::list(json, &columns, items)
+}
+
+/// Prints that a connection was ended. `id` is that of the agent, or `shared`.
+pub(in crate::cmd) fn print_disconnected(json: bool, id: &str, slug: &str) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Disconnected {}.", output::clean(slug)))
 }
 
 /// The members of an override, in the order of [`override_to_json`].

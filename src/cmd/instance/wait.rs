@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
-use waypost_ops::instances::connect::NOT_CONNECTED;
+use waypost_ops::instances::connect::{NO_AGENT_CONNECTED, NOT_CONNECTED};
 
 use super::show::describe_error;
 use crate::cmd::{App, output};
@@ -72,6 +72,10 @@ pub(in crate::cmd) async fn wait(
     }
 }
 
+fn is_unconnected(message: &Value) -> bool {
+    message == NOT_CONNECTED || message == NO_AGENT_CONNECTED
+}
+
 /// Waits until a remote server has answered, or three attempts have failed. `fetch` returns the instance.
 ///
 /// # Errors
@@ -83,7 +87,7 @@ pub(in crate::cmd) async fn wait_for_remote(
     let start = Instant::now();
     loop {
         let instance = fetch().await?;
-        if instance["state"] == "deploying" && instance["health"]["message"] == NOT_CONNECTED {
+        if instance["state"] == "deploying" && is_unconnected(&instance["health"]["message"]) {
             bail!("the remote server `{slug}` is not connected yet: run `waypost instance connect {slug}`");
         }
         match instance["state"].as_str().unwrap_or_default() {

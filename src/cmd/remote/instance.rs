@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::{RemoteSession, agent, catalog, find_item, secret, text, toolbox, without_nulls};
 use crate::cmd::instance::{
-    Command, CreateOptions, GrantArg, MEMBERS, OVERRIDE_MEMBERS, SecretArg, ToolArguments, UpdateOptions,
-    apply_secrets, confirm_deletion, log_line, no_entry, no_version, print, print_connect, print_deleted,
-    print_deployments, print_list, print_logs, print_overrides, print_stats, print_tools, wait, wait_for_remote,
+    CONNECTION_MEMBERS, Command, CreateOptions, GrantArg, MEMBERS, OVERRIDE_MEMBERS, SecretArg, ToolArguments,
+    UpdateOptions, apply_secrets, confirm_deletion, log_line, no_entry, no_version, print, print_connect,
+    print_connections, print_deleted, print_deployments, print_disconnected, print_list, print_logs, print_overrides,
+    print_stats, print_tools, wait, wait_for_remote,
 };
 use crate::cmd::output;
 
@@ -34,6 +35,20 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
         Command::Connect { at } => {
             let found = find(remote, &at.instance).await?;
             print_connect(remote.json, &found, client.origin(), text(&remote.organization, "slug"))
+        }
+        Command::Connections { at } => {
+            let items = items_paged(remote, &at.instance, "connections").await?;
+            print_connections(remote.json, remote.select_all(&items, CONNECTION_MEMBERS))
+        }
+        Command::Disconnect { at, agent } => {
+            let found = find(remote, &at.instance).await?;
+            let agent = match &agent {
+                Some(text) => Some(agent::find(remote, text).await?),
+                None => None,
+            };
+            let id = agent.as_ref().map_or("shared", |agent| text(agent, "id"));
+            client.delete(&["instances", text(&found, "id"), "connections", id]).await?;
+            print_disconnected(remote.json, id, text(&found, "slug"))
         }
         Command::Logs { at, follow, tail } => logs(remote, &at.instance, follow, tail).await,
         Command::Tools { at } => print_tools(remote.json, items(remote, &at.instance, "tools").await?),
@@ -135,7 +150,12 @@ async fn create(remote: &RemoteSession, slug: String, options: CreateOptions) ->
         let new = without_nulls(json!({
             "slug": slug,
             "name": options.settings.name,
-            "remote": { "url": url, "transport": options.transport, "oauth": options.oauth },
+            "remote": {
+                "url": url,
+                "transport": options.transport,
+                "oauth": options.oauth,
+                "connection": options.connection,
+            },
             "secrets": apply_secrets(Default::default(), changes),
             "approve": approve,
             "grants": grants,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use url::Url;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::instance::ConnectionMode;
 use waypost_core::organization::Role;
 use waypost_core::tool_definition::{ApprovalState, Class};
 use waypost_core::tool_set::ToolSetMember;
@@ -93,12 +94,18 @@ impl<'a> Stage<'a> {
             Caller::Member { organization_id: organization.clone(), role: Role::Admin, actor: user.to_string() };
         let admin = cx.with_caller(admin);
         let is_oauth = scenario.name.starts_with("auth/");
-        let remote = NewRemoteServer { url: scenario.url.clone(), transport: Transport::StreamableHttp, is_oauth };
+        let remote = NewRemoteServer {
+            url: scenario.url.clone(),
+            transport: Transport::StreamableHttp,
+            is_oauth,
+            connection: ConnectionMode::Shared,
+        };
         let new = NewInstance {
             slug: "far".to_owned(),
             name: None,
             server: NewServer::Remote(remote),
             secrets: BTreeMap::new(),
+            access: Default::default(),
         };
         let instance = instances::create(&admin, ops, &organization, &new).await.unwrap().instance.id;
         let members = vec![ToolSetMember { instance_id: instance.clone(), tools: None }];
@@ -114,7 +121,7 @@ impl<'a> Stage<'a> {
             "auth/basic-cimd" => HTTPS_ORIGIN,
             _ => &self.installation.origin,
         };
-        let started = connect::begin(&self.admin, ops, &self.organization, &self.instance, origin).await;
+        let started = connect::begin(&self.admin, ops, &self.organization, &self.instance, (None, origin)).await;
         let started = started.map_err(|error| error.to_string())?;
         let browser = unguarded_client().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let response = browser.get(started.url).send().await.map_err(|error| format!("{error:?}"))?;
@@ -137,7 +144,7 @@ impl<'a> Stage<'a> {
         let (admin, ops, organization) = (&self.admin, &self.installation.ops, &self.organization);
         let instance = instances::get(admin, ops, organization, &self.instance).await?.instance;
         let listed = fetch(ops, &instance).await?;
-        observe(admin, ops, &instance, &listed).await?;
+        observe(admin, ops, &instance, &listed.definitions).await?;
         let pending = ListToolApprovals { state: Some(ApprovalState::Pending), limit: 100, ..Default::default() };
         for approval in tool_approvals::list(admin, ops, organization, &pending).await?.items {
             let decision = (approval.definition.digest.as_str(), Class::Write);

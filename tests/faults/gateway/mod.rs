@@ -13,6 +13,7 @@ use tokio::process::Command;
 use waypost_core::caller::Ctx;
 use waypost_core::grant::{AccessLevel, GrantedNames};
 use waypost_core::id::InstanceId;
+use waypost_core::instance::ConnectionMode;
 use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::tool_definition::{ApprovalState, Class};
@@ -62,9 +63,19 @@ async fn connect(installation: &Installation, servers: &[(&str, &str)], agent_co
 }
 
 async fn create_instance(cx: &Ctx, ops: &Ops, installation: &Installation, slug: &str, url: &str) -> InstanceId {
-    let remote = NewRemoteServer { url: url.to_owned(), transport: Transport::StreamableHttp, is_oauth: false };
-    let new =
-        NewInstance { slug: slug.to_owned(), name: None, server: NewServer::Remote(remote), secrets: BTreeMap::new() };
+    let remote = NewRemoteServer {
+        url: url.to_owned(),
+        transport: Transport::StreamableHttp,
+        is_oauth: false,
+        connection: ConnectionMode::Shared,
+    };
+    let new = NewInstance {
+        slug: slug.to_owned(),
+        name: None,
+        server: NewServer::Remote(remote),
+        secrets: BTreeMap::new(),
+        access: Default::default(),
+    };
     instances::create(cx, ops, &installation.organization, &new).await.unwrap().instance.id
 }
 

@@ -242,6 +242,7 @@ impl App {
             random: Arc::clone(&random),
             request_id: "gateway".into(),
         };
+        let origin = PublicUrl::new(setup.public_url.parse().unwrap()).origin();
         let routes = RouterState {
             trusted_proxies: setup.trusted_proxies,
             hosting: hosting.clone(),
@@ -250,7 +251,7 @@ impl App {
             console,
             gateway: setup
                 .gateway
-                .map(|options| Arc::new(Gateway::new(&hosting, gateway_cx, options).with_stop(setup.stop))),
+                .map(|options| Arc::new(Gateway::new(&hosting, gateway_cx, origin, options).with_stop(setup.stop))),
             toolboxes: toolboxes.clone(),
             random: Arc::clone(&random),
         };

@@ -9,7 +9,9 @@ use url::Url;
 use waypost_core::instance::Backend;
 use waypost_core::{Error, Result};
 use waypost_http_kit::status;
-use waypost_ops::instances::connect::{self, AuthorizationResponse, ConnectionView};
+use waypost_ops::instances::connect::{
+    self, AuthorizationResponse, ConnectionOwner, ConnectionView, StartedConnection,
+};
 use waypost_ops::user_sessions::member_caller;
 
 use super::InstanceContext;
@@ -22,8 +24,10 @@ use crate::view::{self, PageResult};
 
 /// The connection of an instance that uses OAuth.
 pub(super) struct Connection {
-    /// `None` if it is not connected.
+    /// `None` if it is not connected, or each agent has its own connection.
     pub current: Option<ConnectionView>,
+    /// The path of the page on which people connect themselves, if each agent has its own connection.
+    pub own: Option<String>,
 }
 
 impl Connection {
@@ -32,7 +36,9 @@ impl Connection {
         match &at.instance().backend {
             Backend::Remote(server) if server.is_oauth => {
                 let current = connect::find(&at.cx, console.ops(), &at.organization_id, at.id()).await?;
-                Ok(Some(Self { current }))
+                let is_per_agent = at.instance().is_connected_per_agent();
+                let own = is_per_agent.then(|| at.org.path(&format!("connect/{}", at.instance().slug)));
+                Ok(Some(Self { current, own }))
             }
             _ => Ok(None),
         }
@@ -43,26 +49,44 @@ impl Connection {
 #[template(path = "instances/authorize.html")]
 struct AuthorizePage {
     layout: Layout,
-    /// The path of the instance.
+    /// The path of the page to which the user can go back.
     base: String,
     name: String,
     issuer: String,
     url: Url,
+    /// Who then uses the account, as a sentence.
+    effect: String,
+}
+
+/// Returns the page that leads to the authorization server.
+pub(super) fn authorize_page(
+    layout: Layout,
+    started: StartedConnection,
+    (base, name, effect): (String, String, String),
+) -> Response {
+    view::page(&AuthorizePage { layout, base, name, issuer: started.issuer, url: started.url, effect })
 }
 
 /// Starts the connection. The page that follows has a link instead of a redirect, so that the user sees which server will
 /// ask for a sign-in; also, browsers do not follow redirects of forms to other sites (`form-action`).
 pub(super) async fn authorize(State(console): State<Console>, at: InstanceContext) -> PageResult {
     let origin = console.public_url.origin();
-    match connect::begin(&at.cx, console.ops(), &at.organization_id, at.id(), &origin).await {
-        Ok(started) => Ok(view::page(&AuthorizePage {
-            layout: at.layout.clone(),
-            base: at.path(""),
-            name: at.instance().name.clone(),
-            issuer: started.issuer,
-            url: started.url,
-        })),
+    match connect::begin(&at.cx, console.ops(), &at.organization_id, at.id(), (None, &origin)).await {
+        Ok(started) => {
+            let effect = "All agents of the organisation that are granted this instance then use the account with which you \
+                          sign in.";
+            let texts = (at.path(""), at.instance().name.clone(), effect.to_owned());
+            Ok(authorize_page(at.layout.clone(), started, texts))
+        }
         Err(error) => render_with_error(&console, at, error).await,
+    }
+}
+
+/// Ends the connection of the organisation.
+pub(super) async fn disconnect(State(console): State<Console>, at: InstanceContext) -> PageResult {
+    match connect::disconnect(&at.cx, console.ops(), &at.organization_id, at.id(), None).await {
+        Ok(()) => Ok(view::redirect_with_flash(&at.path(""), "Disconnected.")),
+        Err(error) => Err(at.page_error(error)),
     }
 }
 
@@ -83,7 +107,7 @@ pub(super) async fn callback(
     Query(query): Query<CallbackQuery>,
 ) -> Response {
     match finish(&console, &user, query).await {
-        Ok(path) => view::redirect_with_flash(&path, "Connected. The server is being tested."),
+        Ok((path, message)) => view::redirect_with_flash(&path, message),
         Err(error) => {
             status::log(&error);
             let message = match error.code {
@@ -98,16 +122,21 @@ pub(super) async fn callback(
     }
 }
 
-/// Returns the path of the connected instance.
-async fn finish(console: &Console, user: &CurrentUser, query: CallbackQuery) -> Result<String> {
+/// Returns the path of the page from which the connection was started, and what to show there.
+async fn finish(console: &Console, user: &CurrentUser, query: CallbackQuery) -> Result<(String, &'static str)> {
     let organization = connect::find_organization(&user.cx, console.ops(), &query.state).await?;
     let membership = user.memberships.iter().find(|membership| membership.organization.id == organization);
     let membership = membership.ok_or_else(|| Error::not_found("connection"))?;
     let cx = user.cx.with_caller(member_caller(&user.session.user_id, membership));
     let CallbackQuery { state, code, iss, error } = query;
     let response = AuthorizationResponse { state, code, iss, error };
-    let view = connect::finish(&cx, console.ops(), &organization, &response).await?;
-    Ok(format!("/o/{}/instances/{}", membership.organization.slug, view.instance.id))
+    let finished = connect::finish(&cx, console.ops(), &organization, &response).await?;
+    let (base, id) = (format!("/o/{}", membership.organization.slug), &finished.instance_id);
+    Ok(match finished.owner {
+        ConnectionOwner::Organization => (format!("{base}/instances/{id}"), "Connected. The server is being tested."),
+        ConnectionOwner::Service => (format!("{base}/instances/{id}/connections"), "Connected."),
+        ConnectionOwner::Person => (format!("{base}/connect/{}", finished.slug), "Connected."),
+    })
 }
 
 /// Returns Waypost's metadata document, which authorization servers fetch.

@@ -5,11 +5,13 @@ mod actions;
 mod config_form;
 mod configuration;
 mod connection;
+mod connections;
 mod history;
 mod list;
 mod logs;
 mod new;
 mod overview;
+mod own_connection;
 mod records;
 mod remote;
 mod secrets_form;
@@ -40,6 +42,7 @@ use crate::view::PageError;
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::InstanceRead);
     const WRITE: Access = Access::Member(Operation::InstanceWrite);
+    const OWN: Access = Access::Member(Operation::InstanceConnect);
     const LOGS: Access = Access::Member(Operation::InstanceLogRead);
     Routes::new()
         .get("/o/{org}/instances", READ, list::show)
@@ -60,6 +63,13 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/instances/{instance}/events", READ, records::events)
         .get("/o/{org}/instances/{instance}/deployments", READ, records::deployments)
         .post("/o/{org}/instances/{instance}/authorize", WRITE, connection::authorize)
+        .get("/o/{org}/instances/{instance}/connections", WRITE, connections::show)
+        .post("/o/{org}/instances/{instance}/connections", WRITE, connections::connect)
+        .post("/o/{org}/instances/{instance}/connections/{agent}/disconnect", WRITE, connections::disconnect)
+        .post("/o/{org}/instances/{instance}/disconnect", WRITE, connection::disconnect)
+        .get("/o/{org}/connect/{instance}", OWN, own_connection::show)
+        .post("/o/{org}/connect/{instance}", OWN, own_connection::connect)
+        .post("/o/{org}/connect/{instance}/disconnect", OWN, own_connection::disconnect)
         .get(CALLBACK_PATH, Access::User, connection::callback)
         .get(CLIENT_DOCUMENT_PATH, Access::Public, connection::client_document)
         .post("/o/{org}/instances/{instance}/start", WRITE, actions::start)
@@ -133,6 +143,7 @@ impl InstanceContext {
             tab,
             is_admin: self.org.is_admin(),
             is_remote: self.is_remote(),
+            has_connections: instance.is_connected_per_agent(),
             is_stopped: instance.desired == DesiredRun::Stopped,
             is_removing: instance.is_removing,
         }
@@ -170,6 +181,8 @@ pub(super) struct InstanceHeader {
     is_admin: bool,
     /// Whether the server runs elsewhere, so that there is no container to show.
     is_remote: bool,
+    /// Whether each agent has its own connection.
+    has_connections: bool,
     is_stopped: bool,
     is_removing: bool,
 }
@@ -180,6 +193,7 @@ impl InstanceHeader {
         [
             ("", "Overview"),
             ("configuration", "Configuration"),
+            ("connections", "Connections"),
             ("tools", "Tools"),
             ("logs", "Logs"),
             ("history", "History"),
@@ -188,6 +202,7 @@ impl InstanceHeader {
         ]
         .into_iter()
         .filter(|(rest, _)| *rest != "logs" || self.is_admin)
+        .filter(|(rest, _)| *rest != "connections" || (self.is_admin && self.has_connections))
         .filter(|(rest, _)| !self.is_remote || !matches!(*rest, "logs" | "history" | "deployments"))
         .map(|(rest, label)| {
             let href = if rest.is_empty() { self.base.clone() } else { format!("{}/{rest}", self.base) };

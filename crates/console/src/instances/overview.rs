@@ -131,6 +131,10 @@ fn explain(state: InstanceState) -> &'static str {
 /// The text for a server that requires OAuth and is not connected.
 const UNCONNECTED: &str = "The server serves calls when an admin has connected it, and it has listed its tools.";
 
+/// The text for a new server to which each agent has its own connection.
+const NO_AGENT_CONNECTED: &str =
+    "The server serves calls when an agent has been connected, and it has listed its tools.";
+
 /// Returns what a state of a remote server means.
 fn explain_remote(state: InstanceState) -> &'static str {
     match state {
@@ -184,7 +188,14 @@ async fn load(console: &Console, at: &InstanceContext) -> Result<(Status, Option
         is_admin: at.org.is_admin(),
         state: Badge::new(instance.state),
         text: match &connection {
-            Some(connection) if connection.current.is_none() && instance.state != InstanceState::Stopped => UNCONNECTED,
+            Some(connection)
+                if connection.own.is_none()
+                    && connection.current.is_none()
+                    && instance.state != InstanceState::Stopped =>
+            {
+                UNCONNECTED
+            }
+            Some(Connection { own: Some(_), .. }) if instance.state == InstanceState::Deploying => NO_AGENT_CONNECTED,
             _ if is_remote => explain_remote(instance.state),
             _ => explain(instance.state),
         },

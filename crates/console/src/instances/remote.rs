@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::extract::State;
-use waypost_core::instance::{Backend, RemoteServer};
+use waypost_core::instance::{Backend, ConnectionMode, RemoteServer};
 use waypost_core::{Error, Result};
 use waypost_ops::instances::remote::NewRemoteServer;
 use waypost_ops::instances::{self, InstancePatch, NewInstance, NewServer};
@@ -41,6 +41,8 @@ struct RemoteFields {
     transport: String,
     /// Whether the server requires OAuth.
     oauth: bool,
+    /// Whose OAuth connection is used.
+    connection: String,
     headers: Vec<HeaderRow>,
 }
 
@@ -54,6 +56,7 @@ impl RemoteFields {
                 "url" => value.trim().clone_into(&mut fields.url),
                 "transport" => fields.transport.clone_from(value),
                 "oauth" => fields.oauth = true,
+                "connection" => fields.connection.clone_from(value),
                 "header" => fields.headers.push(HeaderRow { name: value.trim().to_owned(), ..HeaderRow::default() }),
                 "secret" => {
                     if let Some(row) = fields.headers.last_mut() {
@@ -85,11 +88,15 @@ impl RemoteFields {
     }
 
     /// # Errors
-    /// `invalid_arguments` for `transport`.
+    /// `invalid_arguments` for `transport` or `connection`.
     fn server(&self) -> Result<NewRemoteServer> {
         let transport = self.transport.parse::<Transport>();
         let transport = transport.map_err(|_| Error::invalid("transport", "Select one of the transports."))?;
-        Ok(NewRemoteServer { url: self.url.clone(), transport, is_oauth: self.oauth })
+        let connection = match self.connection.as_str() {
+            "" => ConnectionMode::Shared,
+            text => text.parse().map_err(|_| Error::invalid("connection", "Select one of the connections."))?,
+        };
+        Ok(NewRemoteServer { url: self.url.clone(), transport, is_oauth: self.oauth, connection })
     }
 }
 
@@ -123,6 +130,13 @@ fn transports() -> Vec<(String, &'static str)> {
     ]
 }
 
+fn connections() -> Vec<(String, &'static str)> {
+    vec![
+        (ConnectionMode::Shared.to_string(), "One for the whole organisation"),
+        (ConnectionMode::PerAgent.to_string(), "One for each agent"),
+    ]
+}
+
 /// Returns the rows of the form: those that are filled, and some empty ones.
 fn rows(headers: &[HeaderRow]) -> Vec<(usize, HeaderRow)> {
     let empty = std::iter::repeat_n(HeaderRow::default(), EMPTY_ROWS);
@@ -137,6 +151,10 @@ impl ConnectPage {
     fn transports(&self) -> Vec<(String, &'static str)> {
         transports()
     }
+
+    fn connections(&self) -> Vec<(String, &'static str)> {
+        connections()
+    }
 }
 
 impl RemoteConfigurationPage {
@@ -146,6 +164,10 @@ impl RemoteConfigurationPage {
 
     fn transports(&self) -> Vec<(String, &'static str)> {
         transports()
+    }
+
+    fn connections(&self) -> Vec<(String, &'static str)> {
+        connections()
     }
 
     fn can_edit(&self) -> bool {
@@ -221,6 +243,7 @@ async fn configuration_page(
         url: String::new(),
         transport: remote.transport.to_string(),
         oauth: remote.is_oauth,
+        connection: remote.connection.to_string(),
         headers: instance.secrets.iter().map(header).collect(),
     });
     // Members below admin cannot list secrets; they see the names of the headers.
@@ -261,8 +284,10 @@ pub(super) async fn save_configuration(
         let remote = remote_of(at)?;
         let is_moved = !fields.url.is_empty();
         let server = fields.server()?;
-        if !is_moved && (server.transport != remote.transport || server.is_oauth != remote.is_oauth) {
-            let message = "Enter the URL again to change the transport, or whether the server requires OAuth.";
+        let is_same = server.transport == remote.transport
+            && (server.is_oauth, server.connection) == (remote.is_oauth, remote.connection);
+        if !is_moved && !is_same {
+            let message = "Enter the URL again to change the transport, or how the server is connected with OAuth.";
             return Err(Error::invalid("url", message));
         }
         let patch = InstancePatch {

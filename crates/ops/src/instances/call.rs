@@ -11,14 +11,14 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use waypost_core::access::Operation;
-use waypost_core::caller::Ctx;
-use waypost_core::id::{InstanceId, OrganizationId, base32};
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::{AgentId, InstanceId, OrganizationId, UserId, base32};
 use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::INVALID_PARAMS;
 use waypost_mcp_wire::definition::{DefinitionKind, split_list};
 use waypost_mcp_wire::strict::{ErrorMembers, OwnedMessage, ResultMembers, text_of};
-use waypost_store::instance_source;
+use waypost_store::{agent, instance_source};
 use waypost_toolbox_proto::entry::Sharing;
 
 use super::exchange::{Exchange, ExchangeTarget};
@@ -27,6 +27,7 @@ use super::requests::{find, within};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::deployments::notify::clean;
+use crate::remote_tokens::definition_agents;
 use crate::slots::SlotLimits;
 
 /// The time for the response of the server, including the start of its container.
@@ -66,7 +67,8 @@ pub async fn list_tools(
     ops.authorize_toolbox_use(cx, Operation::InstanceRead, organization).await?;
     let instance = find_running(ops, organization, id).await?;
     let _slot = ops.calls.acquire(organization, BUSY).await?;
-    let call = Call { ops, instance: &instance, key: LIST_KEY.to_owned() };
+    let agent = definition_agents(ops, &instance).await?.swap_remove(0);
+    let call = Call { ops, instance: &instance, key: LIST_KEY.to_owned(), agent };
     within(TIMEOUT + REPORT_TIME, call.list_tools()).await
 }
 
@@ -75,7 +77,8 @@ pub async fn list_tools(
 ///
 /// # Errors
 /// Those of [`list_tools`]; `forbidden` for members below admin; `invalid_arguments` if the server rejects the tool's
-/// name or its arguments.
+/// name or its arguments; `conflict` (`reason` is `not_connected`) if each agent has its own connection to the server, and the
+/// caller is not a user whose agent is connected.
 pub async fn call_tool(
     cx: &Ctx,
     ops: &Ops,
@@ -92,6 +95,7 @@ pub async fn call_tool(
         Sharing::PerSession => session_key(cx),
         Sharing::Shared | Sharing::PerAgent => caller_key(cx),
     };
+    let agent = find_own_agent(cx, ops, &instance).await?;
     let _slot = ops.calls.acquire(organization, BUSY).await?;
     // Recorded before it is sent, so that every call that may have had an effect is in the audit log.
     let mut tx = ops.store.begin().await?;
@@ -99,7 +103,7 @@ pub async fn call_tool(
     record(cx, &mut tx, organization, Entry { action: "instance.call", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     let params = json!({ "name": tool, "arguments": arguments });
-    let call = Call { ops, instance: &instance, key };
+    let call = Call { ops, instance: &instance, key, agent };
     let start = Instant::now();
     let result = within(TIMEOUT + REPORT_TIME, call.request("tools/call", &params, MAX_RESPONSE_BYTES)).await;
     count_call(&result, start);
@@ -133,6 +137,21 @@ async fn find_sharing(ops: &Ops, instance: &Instance) -> Result<Sharing> {
     Ok(source.version.definition.sharing)
 }
 
+/// Returns the caller's own agent, if each agent has its own connection to the server: nobody calls it with the connection of
+/// another agent.
+async fn find_own_agent(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<Option<AgentId>> {
+    if !instance.is_connected_per_agent() {
+        return Ok(None);
+    }
+    let user = match &cx.caller {
+        Caller::Member { actor, .. } => actor.parse::<UserId>().ok(),
+        _ => None,
+    };
+    let Some(user) = user else { return Ok(None) };
+    let found = agent::find_by_user(&mut ops.store.read().await?, &instance.organization_id, &user).await?;
+    Ok(found.map(|agent| agent.id))
+}
+
 /// Returns the key of the caller's own container. Shared instances ignore it. The prefix distinguishes it from the keys
 /// of agents.
 fn caller_key(cx: &Ctx) -> String {
@@ -152,6 +171,8 @@ pub(crate) struct Call<'a> {
     pub(crate) instance: &'a Instance,
     /// The key of the caller's container, if the instance has several.
     pub(crate) key: String,
+    /// The agent whose connection is used, if each has its own.
+    pub(crate) agent: Option<AgentId>,
 }
 
 impl Call<'_> {
@@ -217,7 +238,7 @@ impl Call<'_> {
     pub(crate) async fn request(&self, method: &str, params: &impl Serialize, limit: usize) -> Result<Box<RawValue>> {
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let message = serde_json::to_vec(&message).map_err(Error::internal)?;
-        let target = ExchangeTarget::new(self.instance, &self.key);
+        let target = ExchangeTarget { agent: self.agent.as_ref(), ..ExchangeTarget::new(self.instance, &self.key) };
         let exchange = Exchange::open(self.ops, target, message.into(), (TIMEOUT, limit)).await?;
         parse_response(&read_response(exchange).await?)
     }

@@ -7,7 +7,7 @@ use waypost_content::name;
 use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
-use waypost_core::instance::{Backend, Container, DesiredRun, Instance, RemoteServer, SecretUse};
+use waypost_core::instance::{Backend, ConnectionMode, Container, DesiredRun, Instance, RemoteServer, SecretUse};
 use waypost_core::toolbox::{MAX_TOOLBOXES, Toolbox};
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, instance as store, toolbox};
@@ -77,6 +77,9 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
         NewServer::Remote(server) => Prepared::Remote(remote::prepare(cx, ops, organization, &id, server).await?),
         NewServer::Catalog(server) => Prepared::Catalog(server),
     };
+    if let Prepared::Remote(server) = &server {
+        check_approval(server, &new.access)?;
+    }
     let mut tx = ops.store.begin().await?;
     // Limit, slug and placement are checked under this lock.
     if !toolbox::lock_organization(&mut tx, organization).await? {
@@ -138,6 +141,17 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     tx.commit().await?;
     notify_desired(ops, &instance);
     Ok(InstanceView { instance, deployment })
+}
+
+/// Rejects the approval of what the first account sees: if each agent has its own connection, the account can be that of a
+/// member below admin, who must not decide what other agents see.
+fn check_approval(server: &RemoteServer, access: &InitialAccess) -> Result<()> {
+    if access.approve.is_some() && server.connection == ConnectionMode::PerAgent {
+        let message = "What a server lists cannot be approved in advance if each agent has its own connection to it. Approve it \
+                       after an agent has been connected.";
+        return Err(Error::invalid("approve", message));
+    }
+    Ok(())
 }
 
 /// The server of an instance to create, with the URL of a remote one sealed.

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use http::request::Builder;
 use http::{HeaderMap, Request, header};
-use waypost_core::id::{InstanceId, ToolboxId};
+use waypost_core::id::{AgentId, InstanceId, ToolboxId};
 use waypost_core::instance::{Backend, Instance};
 use waypost_core::{Code, Error, Result};
 use waypost_link::Body;
@@ -39,6 +39,8 @@ pub struct ExchangeTarget<'a> {
     pub instance: &'a Instance,
     /// The key of the caller's container, if the instance has several. Shared instances and remote servers ignore it.
     pub key: &'a str,
+    /// The agent that calls, whose connection is used if each agent has its own. Others ignore it.
+    pub agent: Option<&'a AgentId>,
     /// The definition of the tool that is called, whose arguments a server of 2026-07-28 may require in headers.
     pub definition: Option<&'a str>,
     /// What a server with a handshake may ask the caller for during the call. Others are told in `_meta` of each request.
@@ -51,11 +53,18 @@ pub struct ExchangeTarget<'a> {
 }
 
 impl<'a> ExchangeTarget<'a> {
-    /// Returns the target of a caller who answers no requests.
+    /// Returns the target of a caller who is no agent and answers no requests.
     #[must_use]
     pub fn new(instance: &'a Instance, key: &'a str) -> Self {
-        let capabilities = ClientCapabilities::default();
-        Self { instance, key, definition: None, capabilities, log_level: None, headers: None }
+        Self {
+            instance,
+            key,
+            agent: None,
+            definition: None,
+            capabilities: ClientCapabilities::default(),
+            log_level: None,
+            headers: None,
+        }
     }
 }
 
@@ -125,8 +134,9 @@ impl Exchange {
     ///
     /// # Errors
     /// `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the server cannot be started;
-    /// `conflict` if the instance is not running; `rate_limited` if too many calls wait; `tool_server_error` if the server
-    /// cannot be reached, or does not answer with MCP or in time.
+    /// `conflict` if the instance is not running, or the agent needs a connection and has none (`not_connected`);
+    /// `rate_limited` if too many calls wait; `tool_server_error` if the server cannot be reached, or does not answer with MCP
+    /// or in time.
     pub async fn open(
         ops: &Ops,
         target: ExchangeTarget<'_>,

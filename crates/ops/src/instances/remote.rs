@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use waypost_core::caller::Ctx;
 use waypost_core::catalog::CatalogVersion;
 use waypost_core::id::{InstanceId, OrganizationId, ToolSecretId};
-use waypost_core::instance::{Backend, DesiredRun, Instance, RemoteServer, SecretUse};
+use waypost_core::instance::{Backend, ConnectionMode, DesiredRun, Instance, RemoteServer, SecretUse};
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, instance as store, remote_server};
 use waypost_toolbox_proto::entry::Transport;
@@ -24,8 +24,10 @@ pub struct NewRemoteServer {
     pub url: String,
     /// The transport.
     pub transport: Transport,
-    /// Whether an admin connects to it with OAuth.
+    /// Whether it requires OAuth.
     pub is_oauth: bool,
+    /// Whose OAuth connection authorizes the requests.
+    pub connection: ConnectionMode,
 }
 
 /// Validates a remote server, and seals its URL to the instance `id`.
@@ -43,6 +45,9 @@ pub(super) async fn prepare(
     if new.transport == Transport::Stdio {
         return Err(invalid("The transport of a remote server is `streamable_http` or `sse`."));
     }
+    if new.connection == ConnectionMode::PerAgent && !new.is_oauth {
+        return Err(invalid("Only a server that requires OAuth can have a connection for each agent."));
+    }
     let url = parse_url(&new.url).map_err(|problem| invalid(&problem))?;
     if let Some(problem) = find_address_problem(ops, organization, &url).await? {
         return Err(invalid(&problem));
@@ -52,6 +57,7 @@ pub(super) async fn prepare(
         transport: new.transport,
         origin: url.origin().ascii_serialization(),
         is_oauth: new.is_oauth,
+        connection: new.connection,
         sealed_url: ops.keyring()?.seal(&url_location(id), url.as_str().as_bytes(), &*cx.random),
     })
 }
@@ -67,6 +73,7 @@ pub(super) fn from_version(cx: &Ctx, ops: &Ops, id: &InstanceId, version: &Catal
         transport: version.definition.transport,
         origin: url.origin().ascii_serialization(),
         is_oauth: false,
+        connection: ConnectionMode::Shared,
         sealed_url: ops.keyring()?.seal(&url_location(id), url.as_str().as_bytes(), &*cx.random),
     })
 }

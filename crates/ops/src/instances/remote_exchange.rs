@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use waypost_core::id::InstanceId;
+use waypost_core::id::{AgentId, InstanceId};
 use waypost_core::instance::Backend;
 use waypost_core::{Error, Result};
 use waypost_mcp_wire::METHOD_NOT_FOUND;
@@ -19,11 +19,14 @@ use super::call::too_large;
 use super::exchange::{ExchangeTarget, INPUT_TIME, TOO_LARGE, read_message};
 use crate::Ops;
 use crate::remote_servers::{is_lost, is_unauthorized, to_error};
+use crate::remote_tokens::owner;
 
 /// The messages of the response to one message. Dropping it cancels the call.
 pub(super) struct RemoteExchange {
     ops: Ops,
     instance: InstanceId,
+    /// The agent whose connection is used, if each has its own.
+    agent: Option<AgentId>,
     /// What the server may ask the caller for.
     capabilities: ClientCapabilities,
     connection: Connection,
@@ -58,6 +61,7 @@ impl RemoteExchange {
         (timeout, limit): (Duration, usize),
     ) -> Result<Self> {
         let instance = target.instance;
+        let agent = owner(instance, target.agent)?;
         let message = Message::read(message).map_err(|error| Error::internal(error.message))?;
         let raw_id = message.raw_id.unwrap_or("null").to_owned();
         let (mut connection, capabilities) = connect(ops, target).await?;
@@ -80,7 +84,7 @@ impl RemoteExchange {
             let mut opened = connection.call(call(&connection)).await;
             if opened.as_ref().is_err_and(is_unauthorized)
                 && let Some(renewed) =
-                    Box::pin(ops.remote_servers.reconnect(ops, instance, (&connection, capabilities))).await?
+                    Box::pin(ops.remote_servers.reconnect(ops, instance, (agent, capabilities), &connection)).await?
             {
                 opened = Box::pin(renewed.call(call(&renewed))).await;
                 connection = renewed;
@@ -89,13 +93,22 @@ impl RemoteExchange {
                 Ok(exchange) => Source::Open(exchange),
                 Err(error) => {
                     if is_lost(&error) {
-                        ops.remote_servers.forget(&instance.id, capabilities);
+                        ops.remote_servers.forget(&instance.id, (agent, capabilities));
                     }
                     return Err(to_error(&error));
                 }
             }
         };
-        Ok(Self { ops: ops.clone(), instance: instance.id.clone(), capabilities, connection, source, raw_id, limit })
+        Ok(Self {
+            ops: ops.clone(),
+            instance: instance.id.clone(),
+            agent: agent.cloned(),
+            capabilities,
+            connection,
+            source,
+            raw_id,
+            limit,
+        })
     }
 
     /// Returns the connection, on which requests of the server are answered; `None` if it may ask for nothing.
@@ -125,7 +138,7 @@ impl RemoteExchange {
             Ok(incoming) => incoming,
             Err(error) => {
                 if is_lost(&error) {
-                    self.ops.remote_servers.forget(&self.instance, self.capabilities);
+                    self.ops.remote_servers.forget(&self.instance, (self.agent.as_ref(), self.capabilities));
                 }
                 return Err(to_error(&error));
             }
@@ -141,13 +154,13 @@ impl RemoteExchange {
 /// of its own for each set of capabilities, because these are declared once; on the single stream of HTTP+SSE, a request of the
 /// server belongs to no call.
 async fn connect(ops: &Ops, target: ExchangeTarget<'_>) -> Result<(Connection, ClientCapabilities)> {
-    let ExchangeTarget { instance, capabilities, .. } = target;
+    let ExchangeTarget { instance, agent, capabilities, .. } = target;
     let none = ClientCapabilities::default();
-    let mut found = (ops.remote_servers.connect(ops, instance, none).await?, none);
+    let mut found = (ops.remote_servers.connect(ops, instance, (agent, none)).await?, none);
     let has_stream_per_call =
         matches!(&instance.backend, Backend::Remote(server) if server.transport != Transport::Sse);
     if !found.0.is_modern() && has_stream_per_call && !capabilities.is_empty() {
-        found = (ops.remote_servers.connect(ops, instance, capabilities).await?, capabilities);
+        found = (ops.remote_servers.connect(ops, instance, (agent, capabilities)).await?, capabilities);
     }
     if let Some(level) = target.log_level {
         Box::pin(found.0.request_logs(level)).await.map_err(|error| to_error(&error))?;

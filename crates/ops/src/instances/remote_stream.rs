@@ -50,14 +50,19 @@ pub async fn find_running(ops: &Ops, organization: &OrganizationId, id: &Instanc
     Ok(found.filter(|instance| instance.desired == DesiredRun::Running))
 }
 
+/// Whether the server of an instance can have a stream: a remote one, unless each agent has its own connection to it, because
+/// what one account is told reaches no other agent.
+#[must_use]
+pub fn can_have_stream(instance: &Instance) -> bool {
+    matches!(instance.backend, Backend::Remote(_)) && !instance.is_connected_per_agent()
+}
+
 /// Whether a server announces changes of single resources; `None` if this process has no connection to it.
 #[must_use]
 pub fn can_subscribe(ops: &Ops, instance: &Instance) -> Option<bool> {
-    match &instance.backend {
-        Backend::Remote(_) => {
-            ops.remote_servers.find_open(&instance.id).map(|connection| has_subscriptions(&connection))
-        }
-        Backend::Container(_) => Some(false),
+    match can_have_stream(instance) {
+        true => ops.remote_servers.find_open(&instance.id).map(|connection| has_subscriptions(&connection)),
+        false => Some(false),
     }
 }
 
@@ -68,11 +73,14 @@ impl RemoteStream {
     /// # Errors
     /// Those of [`to_error`].
     pub async fn open(ops: &Ops, instance: &Instance, uris: &BTreeSet<String>) -> Result<Option<Self>> {
-        let none = ClientCapabilities::default();
+        if !can_have_stream(instance) {
+            return Ok(None);
+        }
+        let none = (None, ClientCapabilities::default());
         let mut connection = ops.remote_servers.connect(ops, instance, none).await?;
         let mut opened = listen(&connection, uris).await;
         if opened.as_ref().is_err_and(is_unauthorized)
-            && let Some(renewed) = Box::pin(ops.remote_servers.reconnect(ops, instance, (&connection, none))).await?
+            && let Some(renewed) = Box::pin(ops.remote_servers.reconnect(ops, instance, none, &connection)).await?
         {
             opened = listen(&renewed, uris).await;
             connection = renewed;

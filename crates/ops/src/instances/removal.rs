@@ -6,15 +6,17 @@ use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::instance::Backend;
 use waypost_core::toolbox::ToolboxState;
 use waypost_core::{Error, Result};
-use waypost_store::{instance as store, toolbox};
+use waypost_store::{instance as store, remote_connection, toolbox};
 use waypost_toolbox_proto::instance::InstanceState;
 
 use super::{not_found, record_operation};
 use crate::Ops;
 use crate::deployments;
+use crate::remote_tokens::revoke;
 
 /// Removes an instance. Its row is deleted when the toolbox has removed all its containers, networks, volumes and files,
-/// or at once if there is no machine or the toolbox is revoked. Succeeds if the instance is already being removed.
+/// or at once if there is no machine or the toolbox is revoked. That of a remote server is deleted at once, and the tokens of its
+/// connections are revoked. Succeeds if the instance is already being removed.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin.
@@ -24,11 +26,14 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ins
     let found = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let Backend::Container(container) = &found.backend else {
         toolbox::lock_organization(&mut tx, organization).await?;
+        let connections = remote_connection::delete_all(&mut tx, organization, id).await?;
         if !store::delete(&mut tx, organization, id).await? {
             return Err(not_found());
         }
         record_operation(cx, &mut tx, &found, "instance.delete").await?;
-        return Ok(tx.commit().await?);
+        tx.commit().await?;
+        revoke(ops, connections).await;
+        return Ok(());
     };
     let toolbox_id = container.toolbox_id.clone();
     let toolbox = toolbox::lock(&mut tx, organization, &toolbox_id).await?;

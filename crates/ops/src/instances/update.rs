@@ -10,12 +10,14 @@ use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretI
 use waypost_core::instance::{Backend, Container, Instance, RemoteServer};
 use waypost_core::{Error, Result};
 use waypost_store::instance_source::{self, InstanceSource};
-use waypost_store::{Tx, deployment, instance as store, remote_connection, toolbox};
+use waypost_store::remote_connection::{self, RemoteConnection};
+use waypost_store::{Tx, deployment, instance as store, toolbox};
 
 use super::create::check_capacity;
 use super::remote::{self, NewRemoteServer};
 use super::{InstanceView, deploy, lock, notify_desired, record_operation, spec};
 use crate::Ops;
+use crate::remote_tokens::revoke;
 
 /// Changes to an instance. Fields that are `None` stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,7 +32,7 @@ pub struct InstancePatch {
     pub secrets: Option<BTreeMap<String, ToolSecretId>>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: Option<bool>,
-    /// The URL and transport of a remote server that is not one of the catalogue.
+    /// The URL, transport and connection mode of a remote server that is not one of the catalogue. Its connections end.
     pub remote: Option<NewRemoteServer>,
 }
 
@@ -66,11 +68,11 @@ pub async fn update(
     // The capacity of the toolbox is checked under this lock.
     toolbox::lock_organization(&mut tx, organization).await?;
     let before = lock(&mut tx, organization, id).await?;
-    let mut instance = before.clone();
+    let (mut instance, mut ended) = (before.clone(), Vec::new());
     instance.name = name.unwrap_or(instance.name);
     match &instance.backend {
         Backend::Remote(RemoteServer { catalog_version_id: None, .. }) => {
-            apply_remote(&mut tx, &mut instance, remote, patch).await?;
+            ended = apply_remote(&mut tx, &mut instance, remote, patch).await?;
         }
         _ => {
             check_source_patch(&instance, patch)?;
@@ -93,6 +95,7 @@ pub async fn update(
     record_operation(cx, &mut tx, &instance, "instance.update").await?;
     tx.commit().await?;
     notify_desired(ops, &instance);
+    revoke(ops, ended).await;
     Ok(InstanceView { instance, deployment })
 }
 
@@ -150,13 +153,15 @@ fn assigned(instance: &Instance) -> BTreeMap<String, ToolSecretId> {
     instance.secrets.iter().map(|secret| (secret.name.clone(), secret.secret_id.clone())).collect()
 }
 
-/// Applies the changes of the URL and the headers of a remote server that is not one of the catalogue.
+/// Applies the changes of the URL and the headers of a remote server that is not one of the catalogue. Returns the connections
+/// that end because of them.
 async fn apply_remote(
     tx: &mut Tx,
     instance: &mut Instance,
     remote: Option<RemoteServer>,
     patch: &InstancePatch,
-) -> Result<()> {
+) -> Result<Vec<RemoteConnection>> {
+    let mut ended = Vec::new();
     let unused = [
         ("catalog_version_id", patch.catalog_version_id.is_some()),
         ("config", patch.config.as_ref().is_some_and(|config| !config.is_empty())),
@@ -166,8 +171,8 @@ async fn apply_remote(
         return Err(Error::invalid(field, format!("A remote server has no `{field}`.")));
     }
     if let Some(remote) = remote {
-        // The tokens are for the former URL.
-        remote_connection::delete(tx, &instance.organization_id, &instance.id).await?;
+        // The tokens are for the former URL, or for other agents.
+        ended = remote_connection::delete_all(tx, &instance.organization_id, &instance.id).await?;
         instance.backend = Backend::Remote(remote);
     }
     if let Some(secrets) = patch.secrets.as_ref().filter(|secrets| **secrets != assigned(instance)) {
@@ -176,7 +181,7 @@ async fn apply_remote(
     if let Backend::Remote(server) = &instance.backend {
         remote::check_authorization(server, &instance.secrets)?;
     }
-    Ok(())
+    Ok(ended)
 }
 
 /// Returns another version of the same entry, whose server also runs in containers, or is also remote.

@@ -1,4 +1,5 @@
-//! Requests to the token endpoint of an authorization server (RFC 6749, sections 4.1.3, 5 and 6).
+//! Requests to the token endpoint of an authorization server (RFC 6749, sections 4.1.3, 5 and 6), and to its revocation
+//! endpoint (RFC 7009).
 
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ const MAX_LIFETIME: u64 = 10 * 365 * 24 * 60 * 60;
 pub(crate) struct OauthClient {
     /// The token endpoint.
     pub token_endpoint: String,
+    /// The revocation endpoint, if the authorization server has one.
+    #[serde(default)]
+    pub revocation_endpoint: Option<String>,
     /// The ID: that of a registration, or the URL of Waypost's metadata document.
     pub client_id: String,
     /// The method by which the client authenticates.
@@ -122,8 +126,49 @@ fn build(client: &OauthClient, grant: &Grant<'_>, resource: &str) -> http::Resul
         Grant::Refresh(token) => form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", token),
     };
     form.append_pair("resource", resource);
+    authenticated(client, &client.token_endpoint, form)
+}
+
+/// Revokes a token, given with its type: `access_token` or `refresh_token`.
+///
+/// # Errors
+/// [`TokenError::Failed`]. RFC 7009, section 2.2: a token that is not valid any more is a success.
+pub(crate) async fn revoke_token(
+    route: &Route,
+    client: &OauthClient,
+    endpoint: &str,
+    token: (&str, &str),
+) -> Result<(), TokenError> {
+    let request = build_revocation(client, endpoint, token);
+    let request = request.map_err(|_| TokenError::Failed("its revocation endpoint is not a valid URL".to_owned()))?;
+    let response = route.send(request, LIMITS).await.map_err(|error| TokenError::Failed(error.to_string()))?;
+    match response.status() {
+        StatusCode::OK => Ok(()),
+        status => {
+            let message = format!("its revocation endpoint returned the HTTP status {}", status.as_u16());
+            Err(TokenError::Failed(message))
+        }
+    }
+}
+
+fn build_revocation(
+    client: &OauthClient,
+    endpoint: &str,
+    (token, hint): (&str, &str),
+) -> http::Result<Request<Vec<u8>>> {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("token", token).append_pair("token_type_hint", hint);
+    authenticated(client, endpoint, form)
+}
+
+/// Returns a request with this form, with which the client authenticates by its method.
+fn authenticated(
+    client: &OauthClient,
+    endpoint: &str,
+    mut form: form_urlencoded::Serializer<'_, String>,
+) -> http::Result<Request<Vec<u8>>> {
     let secret = client.client_secret.as_deref().unwrap_or_default();
-    let mut request = Request::post(&client.token_endpoint)
+    let mut request = Request::post(endpoint)
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(header::ACCEPT, "application/json");
     match client.auth_method {
@@ -152,6 +197,7 @@ mod tests {
         let sent = |auth_method| {
             let client = OauthClient {
                 token_endpoint: "https://id.example/token".to_owned(),
+                revocation_endpoint: None,
                 client_id: "a:b".to_owned(),
                 auth_method,
                 client_secret: Some("s&t".to_owned()),

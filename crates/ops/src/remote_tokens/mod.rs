@@ -5,28 +5,32 @@
 //!    discovered with it. A connection ends when the URL of its instance changes.
 //! 2. Tokens are stored sealed, and are part of no error, log line, audit entry or response.
 //! 3. A refresh token is sent only under a lease ([`waypost_store::remote_connection`]).
+//! 4. If each agent has its own connection, a token is found only with the ID of its agent, and an instance with one
+//!    connection has no tokens of agents: [`find_bearer`] rejects anything else.
 //!
 //! The requests are made here and not by the `auth` feature of rmcp, which keeps tokens and states in stores of its own
 //! and creates its own random values, falls back to guessed endpoints if a server has no metadata, and knows no leases.
 
 mod client;
 mod refresh;
+mod revoke;
 
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use waypost_core::caller::Ctx;
-use waypost_core::id::InstanceId;
+use waypost_core::id::AgentId;
 use waypost_core::instance::Instance;
 use waypost_core::seal::SealLocation;
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_store::remote_connection::{self as store, RemoteConnection};
+use waypost_store::remote_connection::{self as store, ConnectionKey, RemoteConnection, row_id};
 use waypost_store::{Tx, instance, remote_server, toolbox};
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
 pub(crate) use self::client::{Grant, OauthClient, TokenError, Tokens, request_tokens};
 pub(crate) use self::refresh::refresh_rejected;
 pub use self::refresh::{JOB, RefreshSummary, refresh_due};
+pub(crate) use self::revoke::revoke;
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::deployments::notify::state_changed;
@@ -34,6 +38,14 @@ use crate::deployments::notify::state_changed;
 /// The text of an instance that has not been connected yet.
 pub const NOT_CONNECTED: &str =
     "The server requires OAuth, and is not connected yet. An admin connects it on the page of the instance.";
+/// The text of an instance whose agents each need a connection, while none has one.
+pub const NO_AGENT_CONNECTED: &str = "The server requires OAuth, and no agent is connected to it yet. An admin connects an agent on the page Connections of the instance, and people connect their own accounts.";
+/// The text for a call without an agent.
+const NO_AGENT: &str = "Each agent has its own connection to this server, so it can be called only as an agent.";
+/// The text for an agent that is not connected. The gateway adds where to connect it.
+pub const AGENT_NOT_CONNECTED: &str = "The server requires OAuth, and this agent is not connected to it.";
+/// The maximum number of connections with which the definitions of an instance are tried to read.
+const DEFINITION_AGENTS: u32 = 3;
 /// The text of an instance whose connection has ended.
 const ENDED: &str = "The authorization server no longer accepts the connection. An admin connects it again on the page of the instance.";
 /// The time before the expiry of a token at which it is refreshed, in milliseconds.
@@ -58,21 +70,21 @@ pub(crate) struct Bearer {
     pub revision: i64,
 }
 
-fn place(instance: &InstanceId) -> SealLocation<'_> {
-    SealLocation { table: "remote_connections", column: "credentials", row: instance.as_str() }
+fn place(row: &str) -> SealLocation<'_> {
+    SealLocation { table: "remote_connections", column: "credentials", row }
 }
 
 fn open(ops: &Ops, connection: &RemoteConnection) -> Result<Credentials> {
     let broken =
-        || Error::internal(format!("the connection of the instance {} cannot be opened", connection.instance_id));
-    let text = ops.keyring()?.open_text(&place(&connection.instance_id), &connection.credentials);
+        || Error::internal(format!("a connection of the instance {} cannot be opened", connection.instance_id));
+    let text = ops.keyring()?.open_text(&place(&row_id(connection.key())), &connection.credentials);
     // The error of the parser could contain a part of the text.
     serde_json::from_str(text.map_err(|_| broken())?.expose()).map_err(|_| broken())
 }
 
-pub(crate) fn seal(cx: &Ctx, ops: &Ops, instance: &InstanceId, credentials: &Credentials) -> Result<String> {
+pub(crate) fn seal(cx: &Ctx, ops: &Ops, key: ConnectionKey<'_>, credentials: &Credentials) -> Result<String> {
     let text = serde_json::to_string(credentials).map_err(|_| Error::internal("tokens cannot be written as JSON"))?;
-    Ok(ops.keyring()?.seal(&place(instance), text.as_bytes(), &*cx.random))
+    Ok(ops.keyring()?.seal(&place(&row_id(key)), text.as_bytes(), &*cx.random))
 }
 
 /// Returns the time at which tokens are refreshed: five minutes before they expire, or after half of a shorter lifetime.
@@ -81,14 +93,72 @@ pub(crate) fn refresh_time(now: Timestamp, tokens: &Tokens) -> Option<Timestamp>
     Some(expires_at.plus(-AHEAD_MS).max(now.plus(expires_at.since(now) / 2)))
 }
 
-/// Returns the header `Authorization` for requests to the server of an instance.
+/// Returns the error for a connection that does not exist.
+pub(crate) fn not_connected(message: &str) -> Error {
+    Error::new(Code::Conflict, message).with("reason", "not_connected")
+}
+
+/// Whether an error is about the account of a connection, so that it says nothing about the server.
+pub(crate) fn is_of_account(error: &Error) -> bool {
+    matches!(error.reason(), Some("not_connected" | "unauthorized"))
+}
+
+/// Returns the agent whose connection authorizes a request of `agent`: `agent`, or `None` if the instance has one connection
+/// for all agents, or needs none.
 ///
 /// # Errors
-/// `conflict` (`reason` is `not_connected`) if the instance is not connected; `internal` if its tokens cannot be opened.
-pub(crate) async fn find_bearer(ops: &Ops, instance: &Instance) -> Result<Bearer> {
+/// `conflict` (`reason` is `not_connected`) if each agent needs a connection and the request has no agent.
+pub(crate) fn owner<'a>(instance: &Instance, agent: Option<&'a AgentId>) -> Result<Option<&'a AgentId>> {
+    match (instance.is_connected_per_agent(), agent) {
+        (false, _) => Ok(None),
+        (true, Some(agent)) => Ok(Some(agent)),
+        (true, None) => Err(not_connected(NO_AGENT)),
+    }
+}
+
+/// Returns the agents with whose connections the definitions of an instance can be read, the first choice first; `[None]` if
+/// the instance has one connection for all agents, or needs none.
+///
+/// # Errors
+/// `conflict` (`reason` is `not_connected`) if no agent is connected.
+pub(crate) async fn definition_agents(ops: &Ops, instance: &Instance) -> Result<Vec<Option<AgentId>>> {
+    if !instance.is_connected_per_agent() {
+        return Ok(vec![None]);
+    }
     let mut conn = ops.store.read().await?;
-    let found = store::find(&mut conn, &instance.organization_id, &instance.id).await?;
-    let connection = found.ok_or_else(|| Error::new(Code::Conflict, NOT_CONNECTED).with("reason", "not_connected"))?;
+    let agents =
+        store::list_definition_agents(&mut conn, &instance.organization_id, &instance.id, DEFINITION_AGENTS).await?;
+    if agents.is_empty() {
+        return Err(not_connected(NO_AGENT_CONNECTED));
+    }
+    Ok(agents.into_iter().map(Some).collect())
+}
+
+/// Returns the revision of the tokens of an agent.
+///
+/// # Errors
+/// `conflict` (`reason` is `not_connected`) if the agent is not connected.
+pub(crate) async fn find_revision(ops: &Ops, instance: &Instance, agent: &AgentId) -> Result<i64> {
+    let mut conn = ops.store.read().await?;
+    let found = store::find_revision(&mut conn, &instance.organization_id, (&instance.id, Some(agent))).await?;
+    found.ok_or_else(|| not_connected(AGENT_NOT_CONNECTED))
+}
+
+/// Returns the header `Authorization` for requests to the server of an instance: that of the connection of `agent`, or of
+/// the organisation's connection if `agent` is `None`.
+///
+/// # Errors
+/// `conflict` (`reason` is `not_connected`) if there is no such connection; `internal` if its tokens cannot be opened, or the
+/// instance has no such connections.
+pub(crate) async fn find_bearer(ops: &Ops, instance: &Instance, agent: Option<&AgentId>) -> Result<Bearer> {
+    if instance.is_connected_per_agent() != agent.is_some() {
+        return Err(Error::internal("the token of another kind of connection was requested"));
+    }
+    let mut conn = ops.store.read().await?;
+    let found = store::find(&mut conn, &instance.organization_id, (&instance.id, agent)).await?;
+    let found = found.filter(|connection| connection.failed_at.is_none());
+    let missing = if agent.is_some() { AGENT_NOT_CONNECTED } else { NOT_CONNECTED };
+    let connection = found.ok_or_else(|| not_connected(missing))?;
     let credentials = open(ops, &connection)?;
     let value = HeaderValue::try_from(format!("Bearer {}", credentials.access_token));
     let mut value = value.map_err(|_| Error::internal("a token cannot be the value of a header"))?;
@@ -102,18 +172,24 @@ pub(crate) async fn find_bearer(ops: &Ops, instance: &Instance) -> Result<Bearer
 /// # Errors
 /// Any error of the store.
 pub(crate) async fn await_connection(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<bool> {
-    if store::find(tx, &instance.organization_id, &instance.id).await?.is_some() {
-        return Ok(false);
+    let (organization, id) = (&instance.organization_id, &instance.id);
+    let is_per_agent = instance.is_connected_per_agent();
+    let is_connected = match is_per_agent {
+        true => !store::list_definition_agents(tx, organization, id, 1).await?.is_empty(),
+        false => store::find(tx, organization, (id, None)).await?.is_some(),
+    };
+    if !is_connected {
+        instance.health = Some(unhealthy(cx, if is_per_agent { NO_AGENT_CONNECTED } else { NOT_CONNECTED }));
     }
-    instance.health = Some(unhealthy(cx, NOT_CONNECTED));
-    Ok(true)
+    Ok(!is_connected)
 }
 
 fn unhealthy(cx: &Ctx, message: &str) -> Health {
     Health { ok: false, checked_at: cx.now().0, latency_ms: None, message: Some(message.to_owned()) }
 }
 
-/// Deletes a connection that the authorization server has rejected. The instance has failed until it is connected again.
+/// Ends a connection that the authorization server has rejected. That of an agent is marked as failed, which concerns no
+/// other agent. Without that of the organisation, the instance has failed until it is connected again.
 ///
 /// # Errors
 /// Any error of the store.
@@ -121,24 +197,30 @@ async fn end(cx: &Ctx, ops: &Ops, rejected: &RemoteConnection) -> Result<()> {
     let (organization, id) = (&rejected.organization_id, &rejected.instance_id);
     let mut tx = ops.store.begin().await?;
     toolbox::lock_organization(&mut tx, organization).await?;
-    if !store::delete_rejected(&mut tx, rejected).await? {
+    let is_ended = match &rejected.agent_id {
+        Some(_) => store::fail_rejected(&mut tx, rejected, cx.now()).await?,
+        None => store::delete_rejected(&mut tx, rejected).await?,
+    };
+    if !is_ended {
         return Ok(());
     }
     let Some(mut current) = instance::find(&mut tx, organization, id).await? else { return Ok(tx.commit().await?) };
-    let previous = current.state;
-    if previous != InstanceState::Stopped {
-        current.state = InstanceState::Failed;
+    if rejected.agent_id.is_none() {
+        let previous = current.state;
+        if previous != InstanceState::Stopped {
+            current.state = InstanceState::Failed;
+        }
+        current.health = Some(unhealthy(cx, ENDED));
+        current.restarts += 1;
+        instance::update(&mut tx, &current).await?;
+        remote_server::suspend_checks(&mut tx, organization, id).await?;
+        if current.state != previous {
+            state_changed(cx, &mut tx, &current, previous, Some(ENDED)).await?;
+        }
+        tx.bump_config_version(organization).await?;
     }
-    current.health = Some(unhealthy(cx, ENDED));
-    current.restarts += 1;
-    instance::update(&mut tx, &current).await?;
-    remote_server::suspend_checks(&mut tx, organization, id).await?;
-    if current.state != previous {
-        state_changed(cx, &mut tx, &current, previous, Some(ENDED)).await?;
-    }
-    let detail = json!({ "slug": current.slug, "issuer": rejected.issuer });
+    let detail = json!({ "slug": current.slug, "issuer": rejected.issuer, "agent_id": rejected.agent_id });
     record(cx, &mut tx, organization, Entry { action: "instance.connection_end", target: id.as_str(), detail }).await?;
-    tx.bump_config_version(organization).await?;
     Ok(tx.commit().await?)
 }
 

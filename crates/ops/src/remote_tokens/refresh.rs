@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use waypost_core::access::authorize_operator;
 use waypost_core::caller::Ctx;
+use waypost_core::id::AgentId;
 use waypost_core::instance::Instance;
 use waypost_core::{Code, Error, Result};
 use waypost_outbound::Purpose;
@@ -70,15 +71,20 @@ pub async fn refresh_due(cx: &Ctx, ops: &Ops) -> Result<RefreshSummary> {
     Ok(summary)
 }
 
-/// Replaces the token with this revision, which the server of an instance has rejected. Does nothing if it has been
-/// replaced already.
+/// Replaces the token with this revision of the connection of `agent`, or of the organisation, which the server of an instance
+/// has rejected. Does nothing if it has been replaced already.
 ///
 /// # Errors
 /// `tool_server_error` (`reason` is `unauthorized`) if there is no other token: it is new, another process is refreshing
 /// it, or the refresh failed.
-pub(crate) async fn refresh_rejected(ops: &Ops, instance: &Instance, revision: i64) -> Result<()> {
+pub(crate) async fn refresh_rejected(
+    ops: &Ops,
+    instance: &Instance,
+    agent: Option<&AgentId>,
+    revision: i64,
+) -> Result<()> {
     let cx = ops.background();
-    let (now, key) = (cx.now(), (&instance.organization_id, &instance.id));
+    let (now, key) = (cx.now(), (&instance.organization_id, (&instance.id, agent)));
     let mut tx = ops.store.begin().await?;
     let current = store::find(&mut tx, key.0, key.1).await?;
     let Some(current) = current.filter(|current| current.revision == revision) else { return Ok(()) };
@@ -110,7 +116,7 @@ async fn refresh_leased(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Resul
         Ok(new) => write(ops, &new).await,
         Err(TokenError::Refused) => {
             end(cx, ops, leased).await?;
-            Err(rejected("The authorization server no longer accepts the connection. Connect the instance again."))
+            Err(rejected("The authorization server no longer accepts the connection. Connect again."))
         }
         Err(TokenError::Failed(reason)) => Err(rejected(format!("The token cannot be refreshed: {reason}."))),
     }
@@ -129,7 +135,7 @@ async fn exchange(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Result<Remo
     let refresh_at = refresh_time(now, &tokens);
     let credentials = Credentials { access_token: tokens.access_token, refresh_token: tokens.refresh_token, ..old };
     Ok(RemoteConnection {
-        credentials: seal(cx, ops, &leased.instance_id, &credentials).map_err(failed)?,
+        credentials: seal(cx, ops, leased.key(), &credentials).map_err(failed)?,
         expires_at: tokens.expires_at,
         refresh_at,
         updated_at: now,
@@ -137,7 +143,8 @@ async fn exchange(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Result<Remo
     })
 }
 
-/// Stores new tokens. The instance counts as restarted, so that every process connects with them.
+/// Stores new tokens. With those of the organisation, the instance counts as restarted, so that every process connects with
+/// them. The revision of an agent's tokens is read before each of its calls.
 async fn write(ops: &Ops, new: &RemoteConnection) -> Result<()> {
     let organization = &new.organization_id;
     let mut tx = ops.store.begin().await?;
@@ -145,7 +152,9 @@ async fn write(ops: &Ops, new: &RemoteConnection) -> Result<()> {
     if !store::complete_refresh(&mut tx, new).await? {
         return Ok(());
     }
-    if let Some(mut current) = instance::find(&mut tx, organization, &new.instance_id).await? {
+    if new.agent_id.is_none()
+        && let Some(mut current) = instance::find(&mut tx, organization, &new.instance_id).await?
+    {
         current.restarts += 1;
         instance::update(&mut tx, &current).await?;
         tx.bump_config_version(organization).await?;

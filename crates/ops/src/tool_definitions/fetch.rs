@@ -17,6 +17,7 @@ use super::Listed;
 use crate::Ops;
 use crate::instances::call::{Call, LIST_KEY, MAX_RESPONSE_BYTES, TIMEOUT, not_mcp, shorter, time_to_live};
 use crate::instances::requests::within;
+use crate::remote_tokens::{definition_agents, is_of_account};
 
 /// The capabilities of a server that stand for lists.
 #[derive(Default, Deserialize)]
@@ -50,13 +51,27 @@ pub struct Listing {
 /// Returns everything that the server of an instance lists, without duplicates. Starts the server if it is stopped until its
 /// next call. The caller has been authorized.
 ///
+/// If each agent has its own connection to the server, the list is that which one of their accounts sees
+/// ([`definition_agents`]). It is what admins approve: other accounts may see other lists, which reach nobody.
+///
 /// # Errors
 /// `unavailable` if there is no link to the toolbox or the server cannot be started; `conflict` if the instance is not
-/// running; `tool_server_error` if the server reports an error, its answer is not a list, it lists too much, or does not
-/// answer within 30 seconds in total.
+/// running, or no agent is connected to it (`reason` is `not_connected`); `tool_server_error` if the server reports an error,
+/// its answer is not a list, it lists too much, or does not answer within 30 seconds in total.
 pub async fn fetch(ops: &Ops, instance: &Instance) -> Result<Listing> {
-    let call = Call { ops, instance, key: LIST_KEY.to_owned() };
-    within(TIMEOUT, fetch_all(&call)).await
+    within(TIMEOUT, async {
+        let mut agents = definition_agents(ops, instance).await?.into_iter().peekable();
+        while let Some(agent) = agents.next() {
+            let call = Call { ops, instance, key: LIST_KEY.to_owned(), agent };
+            match fetch_all(&call).await {
+                // The server does not accept this account, but perhaps the next one.
+                Err(error) if is_of_account(&error) && agents.peek().is_some() => {}
+                result => return result,
+            }
+        }
+        Err(Error::internal("there is no connection to read definitions with"))
+    })
+    .await
 }
 
 async fn fetch_all(call: &Call<'_>) -> Result<Listing> {

@@ -13,6 +13,7 @@ use super::password::wrong_password;
 use super::{UserAccounts, set_password};
 use crate::audit::{Entry, record};
 use crate::passwords::ChosenPassword;
+use crate::remote_tokens::revoke;
 use crate::sign_in_limits::AttemptKind;
 use crate::user_sessions::Browser;
 use crate::{Ops, agents, invitations};
@@ -61,12 +62,13 @@ pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &Organization
         return Err(Error::new(Code::Conflict, message));
     }
     store::remove_member(&mut tx, organization, user).await?;
-    agents::delete_for_user(cx, &mut tx, organization, user).await?;
+    let connections = agents::delete_for_user(cx, &mut tx, organization, user).await?;
     invitations::revoke_by_inviter(cx, &mut tx, organization, user.as_str(), None).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str(), "left": true });
     record(cx, &mut tx, organization, Entry { action: "member.delete", target: user.as_str(), detail }).await?;
     tx.commit().await?;
+    revoke(ops, connections).await;
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! Connections to remote servers: leases, refreshes, and requests that work once.
 
-use waypost_core::id::InstanceId;
+use waypost_core::agent::AgentKind;
+use waypost_core::id::{AgentId, InstanceId};
 use waypost_store::remote_connection::{self, RemoteConnection};
 use waypost_store::remote_connection_request::{self, RemoteConnectionRequest};
-use waypost_store::{Db, expired, instance};
+use waypost_store::{Db, agent, expired, instance};
 
 use crate::fixture::{Fixture, NOW};
 use crate::open;
@@ -22,7 +23,7 @@ async fn seeded(url: &str) -> (Db, Fixture, Fixture) {
     two.seed_with_activity(&db).await;
     let mut tx = db.begin().await.unwrap();
     for (fixture, number) in [(&one, 1), (&two, 2)] {
-        remote_connection::delete(&mut tx, &fixture.organization, &instance_of(number)).await.unwrap();
+        remote_connection::delete_all(&mut tx, &fixture.organization, &instance_of(number)).await.unwrap();
     }
     tx.commit().await.unwrap();
     (db, one, two)
@@ -32,11 +33,14 @@ fn connection(fixture: &Fixture) -> RemoteConnection {
     RemoteConnection {
         instance_id: instance_of(1),
         organization_id: fixture.organization.clone(),
+        agent_id: None,
         issuer: "https://id.example".to_owned(),
         credentials: "sealed one".to_owned(),
         revision: 7,
         expires_at: Some(NOW.plus(300_000)),
         refresh_at: Some(NOW),
+        failed_at: None,
+        is_by_admin: true,
         connected_by: fixture.user.to_string(),
         connected_at: NOW,
         updated_at: NOW,
@@ -57,7 +61,7 @@ async fn a_connection_is_leased_by_one_of_many_processes((db, one, _): (Db, Fixt
             let leased = match number % 2 {
                 0 => remote_connection::lease_due(&mut tx, NOW, NOW.plus(LEASE), 9).await.unwrap().len(),
                 _ => {
-                    let key = (&own.organization_id, &own.instance_id);
+                    let key = (&own.organization_id, own.key());
                     let found = remote_connection::lease(&mut tx, key, 7, (NOW, NOW.plus(LEASE))).await.unwrap();
                     usize::from(found.is_some())
                 }
@@ -80,12 +84,12 @@ async fn a_connection_is_leased_by_one_of_many_processes((db, one, _): (Db, Fixt
 
 async fn only_the_leased_revision_is_replaced((db, one, two): (Db, Fixture, Fixture)) {
     let (own, org) = (connection(&one), &one.organization);
-    let key = (org, &own.instance_id);
+    let key = (org, own.key());
     let mut tx = db.begin().await.unwrap();
     remote_connection::upsert(&mut tx, &own).await.unwrap();
-    assert_eq!(remote_connection::find(&mut tx, &two.organization, &own.instance_id).await.unwrap(), None);
+    assert_eq!(remote_connection::find(&mut tx, &two.organization, own.key()).await.unwrap(), None);
     let until = NOW.plus(LEASE);
-    let foreign = (&two.organization, &own.instance_id);
+    let foreign = (&two.organization, own.key());
     assert_eq!(remote_connection::lease(&mut tx, foreign, 7, (NOW, until)).await.unwrap(), None);
     assert_eq!(remote_connection::lease(&mut tx, key, 6, (NOW, until)).await.unwrap(), None, "another revision");
     assert_eq!(remote_connection::lease(&mut tx, key, 7, (NOW, until)).await.unwrap(), Some(own.clone()));
@@ -100,7 +104,7 @@ async fn only_the_leased_revision_is_replaced((db, one, two): (Db, Fixture, Fixt
     assert!(!remote_connection::complete_refresh(&mut tx, &stranger).await.unwrap());
     assert!(remote_connection::complete_refresh(&mut tx, &new).await.unwrap());
     let stored = RemoteConnection { revision: 8, ..new.clone() };
-    assert_eq!(remote_connection::find(&mut tx, org, &own.instance_id).await.unwrap(), Some(stored.clone()));
+    assert_eq!(remote_connection::find(&mut tx, org, own.key()).await.unwrap(), Some(stored.clone()));
     assert!(!remote_connection::complete_refresh(&mut tx, &new).await.unwrap(), "the revision was replaced");
     assert!(!remote_connection::delete_rejected(&mut tx, &own).await.unwrap());
     assert_eq!(remote_connection::lease_due(&mut tx, until, until.plus(1), 9).await.unwrap(), [], "nothing to refresh");
@@ -108,11 +112,11 @@ async fn only_the_leased_revision_is_replaced((db, one, two): (Db, Fixture, Fixt
     assert!(remote_connection::lease(&mut tx, key, 8, (NOW, until)).await.unwrap().is_some());
     remote_connection::upsert(&mut tx, &own).await.unwrap();
     assert!(!remote_connection::complete_refresh(&mut tx, &stored).await.unwrap());
-    let found = remote_connection::find(&mut tx, org, &own.instance_id).await.unwrap().unwrap();
+    let found = remote_connection::find(&mut tx, org, own.key()).await.unwrap().unwrap();
     assert_eq!(found, RemoteConnection { revision: 9, ..own.clone() });
     assert!(remote_connection::lease(&mut tx, key, 9, (NOW, until)).await.unwrap().is_some(), "without a lease");
     assert!(remote_connection::delete_rejected(&mut tx, &found).await.unwrap());
-    assert_eq!(remote_connection::find(&mut tx, org, &own.instance_id).await.unwrap(), None);
+    assert_eq!(remote_connection::find(&mut tx, org, own.key()).await.unwrap(), None);
 }
 
 async fn a_request_works_once_and_for_its_user((db, one, two): (Db, Fixture, Fixture)) {
@@ -120,6 +124,7 @@ async fn a_request_works_once_and_for_its_user((db, one, two): (Db, Fixture, Fix
         state_hash: "state".to_owned(),
         organization_id: one.organization.clone(),
         instance_id: instance_of(1),
+        agent_id: Some(AgentId::from_store("agt_1".to_owned())),
         user_id: one.user.clone(),
         generation: 3,
         request: "sealed".to_owned(),
@@ -151,9 +156,95 @@ async fn a_request_works_once_and_for_its_user((db, one, two): (Db, Fixture, Fix
     remote_connection_request::replace(&mut tx, &second).await.unwrap();
     remote_connection::upsert(&mut tx, &connection(&one)).await.unwrap();
     instance::delete(&mut tx, org, &instance_of(1)).await.unwrap();
-    assert_eq!(remote_connection::find(&mut tx, org, &instance_of(1)).await.unwrap(), None);
+    assert_eq!(remote_connection::find(&mut tx, org, (&instance_of(1), None)).await.unwrap(), None);
     assert_eq!(consume(&mut tx, org, user, "second", 0).await, None);
 }
 
+/// The services and the person of organisation 1.
+const AGENTS: [&str; 2] = ["agt_1", "agt_person1"];
+
+fn of_agent(fixture: &Fixture, id: &str) -> RemoteConnection {
+    let agent_id = Some(AgentId::from_store(id.to_owned()));
+    RemoteConnection { agent_id, credentials: format!("sealed for {id}"), ..connection(fixture) }
+}
+
+async fn connections_of_agents_are_separate((db, one, two): (Db, Fixture, Fixture)) {
+    let (org, instance) = (&one.organization, instance_of(1));
+    let [service, person] = AGENTS.map(|id| of_agent(&one, id));
+    let mut tx = db.begin().await.unwrap();
+    for own in [&service, &person] {
+        remote_connection::upsert(&mut tx, own).await.unwrap();
+    }
+    let found = remote_connection::find(&mut tx, org, service.key()).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&service));
+    assert_eq!(remote_connection::find(&mut tx, org, (&instance, None)).await.unwrap(), None, "not that of all");
+    assert_eq!(remote_connection::find_revision(&mut tx, org, person.key()).await.unwrap(), Some(7));
+    assert_eq!(remote_connection::find_revision(&mut tx, &two.organization, person.key()).await.unwrap(), None);
+    // A refresh concerns one of them.
+    let due = remote_connection::lease_due(&mut tx, NOW, NOW.plus(LEASE), 1).await.unwrap();
+    let (leased, other) = if due[0] == service { (&service, &person) } else { (&person, &service) };
+    let new = RemoteConnection { credentials: "new".to_owned(), refresh_at: None, ..leased.clone() };
+    assert!(remote_connection::complete_refresh(&mut tx, &new).await.unwrap());
+    assert_eq!(remote_connection::find(&mut tx, org, other.key()).await.unwrap().as_ref(), Some(other));
+    // One that has failed is neither used nor refreshed, and can be connected again.
+    assert!(remote_connection::fail_rejected(&mut tx, other, NOW.plus(1)).await.unwrap());
+    assert!(!remote_connection::fail_rejected(&mut tx, other, NOW.plus(1)).await.unwrap());
+    let failed = remote_connection::find(&mut tx, org, other.key()).await.unwrap().unwrap();
+    assert_eq!((failed.failed_at, failed.refresh_at, failed.revision), (Some(NOW.plus(1)), None, 8));
+    assert_eq!(remote_connection::find_revision(&mut tx, org, other.key()).await.unwrap(), None);
+    let late = NOW.plus(9 * LEASE);
+    assert_eq!(remote_connection::lease_due(&mut tx, late, late.plus(1), 9).await.unwrap(), []);
+    assert_eq!(remote_connection::lease(&mut tx, (org, other.key()), 8, (late, late.plus(1))).await.unwrap(), None);
+    remote_connection::upsert(&mut tx, other).await.unwrap();
+    assert_eq!(remote_connection::find_revision(&mut tx, org, other.key()).await.unwrap(), Some(9));
+    // Each is deleted alone, and with its agent.
+    assert_eq!(
+        remote_connection::list_of_agent(&mut tx, org, service.agent_id.as_ref().unwrap()).await.unwrap().len(),
+        1
+    );
+    agent::delete(&mut tx, org, service.agent_id.as_ref().unwrap()).await.unwrap();
+    assert_eq!(remote_connection::find(&mut tx, org, service.key()).await.unwrap(), None);
+    assert_eq!(remote_connection::delete(&mut tx, &two.organization, person.key()).await.unwrap(), None);
+    let deleted = remote_connection::delete(&mut tx, org, person.key()).await.unwrap();
+    assert_eq!(deleted.unwrap().agent_id, person.agent_id);
+    assert_eq!(remote_connection::delete_all(&mut tx, org, &instance).await.unwrap(), []);
+    assert!(remote_connection::upsert(&mut tx, &service).await.is_err(), "the agent does not exist");
+}
+
+async fn connections_are_listed_and_ordered_for_definitions((db, one, two): (Db, Fixture, Fixture)) {
+    let (org, instance) = (&one.organization, instance_of(1));
+    let [service, person] = AGENTS.map(|id| of_agent(&one, id));
+    let person = RemoteConnection { connected_at: NOW.plus(-5), is_by_admin: false, ..person };
+    let mut tx = db.begin().await.unwrap();
+    for own in [&person, &service] {
+        remote_connection::upsert(&mut tx, own).await.unwrap();
+    }
+    let listed = remote_connection::list(&mut tx, org, &instance, None, 9).await.unwrap();
+    let agents: Vec<_> = listed.iter().map(|one| one.agent.clone().unwrap()).collect();
+    assert_eq!(agents, [("Crawler".to_owned(), AgentKind::Service), ("a@x.de".to_owned(), AgentKind::Person)]);
+    assert_eq!(listed[1].connection, person);
+    let after = listed[0].connection.agent_id.as_ref();
+    let next = remote_connection::list(&mut tx, org, &instance, after, 9).await.unwrap();
+    assert_eq!(next, listed[1..]);
+    assert_eq!(remote_connection::list(&mut tx, org, &instance, None, 1).await.unwrap(), listed[..1]);
+    assert_eq!(remote_connection::list(&mut tx, &two.organization, &instance, None, 9).await.unwrap(), []);
+    let definitions = async |tx: &mut waypost_store::Tx, limit| {
+        let found = remote_connection::list_definition_agents(tx, org, &instance, limit).await.unwrap();
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(definitions(&mut tx, 9).await, AGENTS, "that of an admin, although it is newer");
+    assert_eq!(definitions(&mut tx, 1).await, AGENTS[..1]);
+    remote_connection::fail_rejected(&mut tx, &service, NOW).await.unwrap();
+    assert_eq!(definitions(&mut tx, 9).await, AGENTS[1..]);
+    let deleted = remote_connection::delete_all(&mut tx, org, &instance).await.unwrap();
+    assert_eq!((deleted.len(), definitions(&mut tx, 9).await.len()), (2, 0));
+    // The connection of the organisation is none of an agent.
+    remote_connection::upsert(&mut tx, &connection(&one)).await.unwrap();
+    assert_eq!(definitions(&mut tx, 9).await.len(), 0);
+    let listed = remote_connection::list(&mut tx, org, &instance, None, 9).await.unwrap();
+    assert_eq!((listed.len(), &listed[0].agent), (1, &None));
+}
+
 waypost_testkit::both!(seeded => a_connection_is_leased_by_one_of_many_processes, only_the_leased_revision_is_replaced,
-    a_request_works_once_and_for_its_user,);
+    a_request_works_once_and_for_its_user, connections_of_agents_are_separate,
+    connections_are_listed_and_ordered_for_definitions,);

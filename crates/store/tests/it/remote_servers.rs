@@ -1,7 +1,7 @@
 //! Remote servers and their checks.
 
 use waypost_core::id::{CatalogVersionId, InstanceId};
-use waypost_core::instance::{Backend, DesiredRun, Instance, RemoteServer};
+use waypost_core::instance::{Backend, ConnectionMode, DesiredRun, Instance, RemoteServer};
 use waypost_store::{Db, catalog_entry, instance, remote_server};
 use waypost_toolbox_proto::entry::Transport;
 use waypost_toolbox_proto::instance::{Health, InstanceState};
@@ -25,6 +25,7 @@ async fn remote_servers_are_due_until_they_have_been_checked(db: Db) {
         origin: "https://far.example".to_owned(),
         sealed_url: "v1.k.x".to_owned(),
         is_oauth: true,
+        connection: ConnectionMode::PerAgent,
     };
     let mut far = Instance {
         id: InstanceId::from_store("ins_far".into()),

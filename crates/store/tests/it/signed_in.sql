@@ -67,8 +67,6 @@ INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_v
         updated_at) VALUES
     ('ins_N', 'org_N', 'search', 'search', 'Search', 'ctv_N', 'tbx_N', 'running', 'running', 1, 1, 0, FALSE, NULL, '{}',
      FALSE, '[]', 5, 6);
-INSERT INTO remote_connections VALUES ('ins_N', 'org_N', 'https://id.example', 'sealed', 1, 27, 20, NULL, 'usr_N', 5, 6);
-INSERT INTO remote_connection_requests VALUES ('connect-N', 'org_N', 'ins_N', 'usr_N', 1, 'sealed', 5, 6);
 INSERT INTO initial_approvals VALUES ('ins_N', 'org_N', 'write', 'usr_N', 0, 0, 5, 6);
 INSERT INTO instance_secrets VALUES ('ins_N', 'API_KEY', 'org_N', 'sec_N', 1, 0);
 INSERT INTO tool_definitions (id, organization_id, instance_id, catalog_version_id, kind, name, digest, definition, problem,
@@ -80,6 +78,12 @@ INSERT INTO deployments VALUES
 INSERT INTO instance_events VALUES ('iev_N', 'org_N', 'ins_N', 'state', 'running', 6);
 INSERT INTO agents VALUES ('agt_N', 'org_N', 'Crawler', 'service', NULL, 'active', 5, 'usr_N', 6);
 INSERT INTO agents VALUES ('agt_personN', 'org_N', 'a@x.de', 'person', 'usr_N', 'active', 5, 'usr_N', NULL);
+INSERT INTO remote_connections VALUES
+    ('ins_N', 'org_N', 'ins_N', NULL, 'https://id.example', 'sealed', 1, 27, 20, NULL, NULL, TRUE, 'usr_N', 5, 6),
+    ('ins_N:agt_N', 'org_N', 'ins_N', 'agt_N', 'https://id.example', 'sealed', 1, 27, 20, NULL, NULL, TRUE, 'usr_N', 5, 6);
+INSERT INTO remote_connection_requests VALUES
+    ('connect-N', 'org_N', 'ins_N', 'usr_N', 1, 'sealed', 5, 6, NULL),
+    ('connect-agent-N', 'org_N', 'ins_N', 'usr_N', 1, 'sealed', 5, 6, 'agt_N');
 INSERT INTO agent_tokens VALUES ('agk_N', 'org_N', 'agt_N', 'laptop', 'agent-N', 5, 9, 7, 7, 6);
 INSERT INTO authorization_requests VALUES
     ('arq_gatewayN', NULL, NULL, 'browser', 'https://way.example/gateway', 'client', 'Client', 'http://127.0.0.1/cb', NULL,

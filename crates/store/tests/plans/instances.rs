@@ -1,7 +1,7 @@
 //! The statements of toolboxes, instances and deployments.
 
 use waypost_core::deployment::Deployment;
-use waypost_core::id::{CatalogVersionId, DeploymentId, InstanceEventId, InstanceId, ToolSecretId, ToolboxId};
+use waypost_core::id::{AgentId, CatalogVersionId, DeploymentId, InstanceEventId, InstanceId, ToolSecretId, ToolboxId};
 use waypost_core::instance::{Instance, InstanceEvent, InstanceEventKind};
 use waypost_core::toolbox::Toolbox;
 use waypost_store::remote_connection_request::RemoteConnectionRequest;
@@ -65,17 +65,26 @@ pub(super) async fn use_instances(tx: &mut Tx, one: &Fixture) {
 
 async fn use_connections(tx: &mut Tx, one: &Fixture, id: &InstanceId) {
     let org = &one.organization;
-    let connection = remote_connection::find(tx, org, id).await.unwrap().unwrap();
+    let (shared, agent) = ((id, None), AgentId::from_store("agt_1".into()));
+    let connection = remote_connection::find(tx, org, shared).await.unwrap().unwrap();
+    remote_connection::find_revision(tx, org, (id, Some(&agent))).await.unwrap().unwrap();
+    remote_connection::list(tx, org, id, None, 9).await.unwrap();
+    remote_connection::list(tx, org, id, Some(&agent), 9).await.unwrap();
+    remote_connection::list_definition_agents(tx, org, id, 3).await.unwrap();
+    let of_agent = remote_connection::list_of_agent(tx, org, &agent).await.unwrap();
     remote_connection::upsert(tx, &connection).await.unwrap();
     remote_connection::lease_due(tx, NOW, NOW.plus(9), 9).await.unwrap();
-    remote_connection::lease(tx, (org, id), connection.revision, (NOW, NOW.plus(9))).await.unwrap();
+    remote_connection::lease(tx, (org, shared), connection.revision, (NOW, NOW.plus(9))).await.unwrap();
     remote_connection::complete_refresh(tx, &connection).await.unwrap();
+    remote_connection::fail_rejected(tx, &of_agent[0], NOW).await.unwrap();
     remote_connection::delete_rejected(tx, &connection).await.unwrap();
-    remote_connection::delete(tx, org, id).await.unwrap();
+    remote_connection::delete(tx, org, shared).await.unwrap();
+    remote_connection::delete_all(tx, org, id).await.unwrap();
     let request = RemoteConnectionRequest {
         state_hash: "connect-new".to_owned(),
         organization_id: org.clone(),
         instance_id: id.clone(),
+        agent_id: Some(agent),
         user_id: one.user.clone(),
         generation: 1,
         request: "sealed".to_owned(),

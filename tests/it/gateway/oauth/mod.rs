@@ -1,5 +1,7 @@
-//! Remote servers that require OAuth: connected by an admin, used through the gateway, with tokens that are refreshed.
+//! Remote servers that require OAuth: connected by an admin or by each agent, used through the gateway, with tokens that are
+//! refreshed.
 
+mod per_agent;
 mod server;
 
 use http::Method;

@@ -20,6 +20,24 @@ pub struct ServerState {
     base: String,
     /// The access token and the refresh token that are valid.
     pub tokens: Option<(String, String)>,
+    /// Whether each connection is an account of its own: its tokens stay valid when others are issued, each handshake begins
+    /// a session, and a tool returns the token of its call.
+    pub has_accounts: bool,
+    /// Whether accounts see a resource, and the server declares that it announces its changes.
+    pub has_resources: bool,
+    /// The tokens of the other accounts that are valid.
+    others: Vec<(String, String)>,
+    /// The access token of each session.
+    sessions: Vec<String>,
+    /// The number of requests whose token is not that of their session.
+    pub mixed: usize,
+    /// The tokens of the calls of tools.
+    pub calls: Vec<String>,
+    /// What the account of an access token lists, if not the tool `find`.
+    pub lists: BTreeMap<String, Vec<Value>>,
+    /// The tokens that were revoked, with their types, and the status of the responses.
+    pub revocations: Vec<(String, String)>,
+    pub revocation_status: u16,
     /// The number of tokens that were issued.
     pub issued: usize,
     /// The refresh tokens that were sent, also those that are not valid.
@@ -38,6 +56,23 @@ pub struct ServerState {
     /// The paths of all requests, and the header `Authorization` of those to the MCP endpoint.
     pub paths: Vec<String>,
     pub authorizations: Vec<Option<String>>,
+}
+
+impl ServerState {
+    /// Replaces an access token, so that it is rejected and must be refreshed.
+    pub fn expire(&mut self, access: &str) {
+        let pairs = self.tokens.iter_mut().chain(&mut self.others);
+        pairs.filter(|pair| pair.0 == access).for_each(|pair| "expired".clone_into(&mut pair.0));
+    }
+
+    fn remove(&mut self, matches: impl Fn(&(String, String)) -> bool) {
+        self.others.retain(|pair| !matches(pair));
+        self.tokens.take_if(|pair| matches(pair));
+    }
+
+    fn find(&self, matches: impl Fn(&(String, String)) -> bool) -> Option<&(String, String)> {
+        self.tokens.iter().chain(&self.others).find(|pair| matches(pair))
+    }
 }
 
 #[derive(Clone)]
@@ -63,6 +98,18 @@ impl Server {
 
     pub fn state(&self) -> MutexGuard<'_, ServerState> {
         self.state.lock().unwrap()
+    }
+
+    /// Makes an account of each connection, and supports revocation.
+    pub fn add_accounts(&self) {
+        let revocation = json!({ "revocation_endpoint": format!("{}/revoke", self.base) });
+        let mut state = self.state();
+        (state.has_accounts, state.revocation_status, state.server_metadata) = (true, 200, revocation);
+    }
+
+    /// Ends the tokens of an account at the authorization server.
+    pub fn end(&self, access: &str) {
+        self.state().remove(|pair| pair.0 == access);
     }
 
     pub fn url(&self) -> String {
@@ -144,6 +191,7 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
             json_response(201, &json!({ "client_id": "client-1", "token_endpoint_auth_method": "none" }))
         }
         ("POST", "/token") => exchange(state, body),
+        ("POST", "/revoke") => revoke(state, body),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -154,10 +202,11 @@ fn exchange(state: &mut ServerState, body: &[u8]) -> Response {
     assert_eq!((&form["resource"], &*form["client_id"]), (&format!("{}/mcp", state.base), "client-1"));
     if form["grant_type"] == "refresh_token" {
         state.refreshes.push(form["refresh_token"].clone());
-        let is_valid = state.tokens.as_ref().is_some_and(|(_, refresh)| *refresh == form["refresh_token"]);
-        if !is_valid || state.refuses {
+        let is_own = |pair: &(String, String)| pair.1 == form["refresh_token"];
+        if state.find(is_own).is_none() || state.refuses {
             return refused;
         }
+        state.remove(is_own);
     } else {
         let Some(allowed) = state.allowed.take() else { return refused };
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(form["code_verifier"].as_bytes()));
@@ -169,21 +218,37 @@ fn exchange(state: &mut ServerState, body: &[u8]) -> Response {
     let tokens = json!({
         "access_token": access, "token_type": "Bearer", "expires_in": 3_600, "refresh_token": refresh
     });
-    state.tokens = Some((access, refresh));
+    let former = state.tokens.replace((access, refresh));
+    if state.has_accounts {
+        state.others.extend(former);
+    }
     json_response(200, &tokens)
+}
+
+/// Revokes a token (RFC 7009).
+fn revoke(state: &mut ServerState, body: &[u8]) -> Response {
+    let form: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
+    assert_eq!(form["client_id"], "client-1");
+    let token = form["token"].clone();
+    state.remove(|pair| pair.0 == token || pair.1 == token);
+    state.revocations.push((form["token_type_hint"].clone(), token));
+    StatusCode::from_u16(state.revocation_status).unwrap().into_response()
 }
 
 /// Answers MCP (2025-11-25, without sessions) with a valid token, otherwise with a challenge.
 fn answer(state: &mut ServerState, headers: &HeaderMap, body: &[u8]) -> Response {
     let sent = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     state.authorizations.push(sent.clone());
-    let expected = state.tokens.as_ref().map(|(access, _)| format!("Bearer {access}"));
+    let token = sent.as_deref().and_then(|sent| sent.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
     let message: Value = serde_json::from_slice(body).unwrap();
     let is_open = state.is_handshake_open && message["method"] == "initialize";
-    if !is_open && (expected.is_none() || sent != expected) {
+    if !is_open && state.find(|pair| pair.0 == token).is_none() {
         let metadata = format!("{}/.well-known/oauth-protected-resource/mcp", state.base);
         let challenge = format!(r#"Bearer resource_metadata="{metadata}", scope="use""#);
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
+    }
+    if state.has_accounts {
+        return answer_account(state, headers, &message, &token);
     }
     if message["id"].is_null() {
         return StatusCode::ACCEPTED.into_response();
@@ -200,4 +265,47 @@ fn answer(state: &mut ServerState, headers: &HeaderMap, body: &[u8]) -> Response
         }
     };
     json_response(200, &json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }))
+}
+
+/// Answers MCP (2025-11-25, with sessions) for the account of an access token.
+fn answer_account(state: &mut ServerState, headers: &HeaderMap, message: &Value, token: &str) -> Response {
+    const SESSION: &str = "mcp-session-id";
+    let method = message["method"].as_str().unwrap_or_default();
+    let mut session = headers.get(SESSION).map(|value| value.to_str().unwrap().to_owned());
+    if method == "initialize" {
+        session = Some(format!("session-{}", state.sessions.len()));
+        state.sessions.push(token.to_owned());
+    }
+    let owner = session.as_deref().and_then(|session| session.strip_prefix("session-")?.parse::<usize>().ok());
+    if owner.and_then(|owner| state.sessions.get(owner)).is_none_or(|owner| owner != token) {
+        state.mixed += 1;
+    }
+    if message["id"].is_null() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let result = match method {
+        "initialize" => {
+            let mut capabilities = json!({ "tools": {} });
+            if state.has_resources {
+                capabilities["resources"] = json!({ "subscribe": true });
+            }
+            let server = json!({ "name": "s", "version": "1" });
+            json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": server })
+        }
+        "resources/list" => json!({ "resources": [{ "uri": "file:///a", "name": "a" }] }),
+        "resources/templates/list" => json!({ "resourceTemplates": [] }),
+        "resources/read" => json!({ "contents": [{ "uri": "file:///a", "text": token }] }),
+        "tools/list" => match state.lists.get(token) {
+            Some(tools) => json!({ "tools": tools }),
+            None => json!({ "tools": [tool("find", "Finds.")] }),
+        },
+        "tools/call" => {
+            state.calls.push(token.to_owned());
+            json!({ "content": [{ "type": "text", "text": token }] })
+        }
+        _ => json!({}),
+    };
+    let mut response = json_response(200, &json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }));
+    response.headers_mut().insert(SESSION, session.unwrap_or_default().parse().unwrap());
+    response
 }

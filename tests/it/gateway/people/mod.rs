@@ -20,7 +20,7 @@ use crate::console::{ConsoleBrowser, ConsoleResponse};
 use crate::sign_in::{CALLBACK, SignInResponse, Tokens, VERIFIER, encode_form, post_form, post_json, send};
 
 /// The resource of the organisation `acme`.
-const ACME: &str = "http://localhost:8080/gateway/acme/mcp";
+pub(super) const ACME: &str = "http://localhost:8080/gateway/acme/mcp";
 
 /// Returns the path of a resource.
 fn path_of(resource: &str) -> &str {
@@ -28,13 +28,13 @@ fn path_of(resource: &str) -> &str {
 }
 
 /// A member of an organisation, signed in to the console.
-struct PersonBrowser {
-    browser: ConsoleBrowser,
-    user: UserId,
+pub(super) struct PersonBrowser {
+    pub(super) browser: ConsoleBrowser,
+    pub(super) user: UserId,
 }
 
 impl PersonBrowser {
-    async fn new(org: &Org, email: &str) -> Self {
+    pub(super) async fn new(org: &Org, email: &str) -> Self {
         let app = &org.app;
         let user = users::create(app.cx(), &app.ops(), &org.id, email, Role::Member).await.unwrap().user_id;
         Self { browser: ConsoleBrowser::of_user(app, &user).await, user }
@@ -42,7 +42,7 @@ impl PersonBrowser {
 }
 
 /// Returns the agent of a person.
-async fn agent_of(org: &Org, user: &UserId) -> Option<AgentId> {
+pub(super) async fn agent_of(org: &Org, user: &UserId) -> Option<AgentId> {
     let app = &org.app;
     let agents = agents::list(app.cx(), &app.ops(), &org.id, None, 100).await.unwrap();
     let mut own = agents.into_iter().filter(|view| view.agent.user_id.as_ref() == Some(user));
@@ -50,13 +50,13 @@ async fn agent_of(org: &Org, user: &UserId) -> Option<AgentId> {
 }
 
 /// A public client registered at the gateway.
-struct GatewayClient {
+pub(super) struct GatewayClient {
     app: App,
     id: String,
 }
 
 impl GatewayClient {
-    async fn register(app: &App) -> Self {
+    pub(super) async fn register(app: &App) -> Self {
         let metadata = json!({
             "client_name": "Test client",
             "redirect_uris": [CALLBACK],
@@ -115,7 +115,7 @@ impl GatewayClient {
         self.post_token("/gateway/oauth/token", &form).await
     }
 
-    async fn get_tokens(&self, browser: &ConsoleBrowser, resource: &str) -> Tokens {
+    pub(super) async fn get_tokens(&self, browser: &ConsoleBrowser, resource: &str) -> Tokens {
         let code = self.get_code(browser, resource).await;
         Tokens::from_response(&self.exchange(&code, resource).await)
     }

@@ -144,7 +144,10 @@ async fn a_remote_server_is_tested_and_used_in_both_eras() {
         let instance = stage.instance(&id).await;
         assert_eq!((&instance["state"], &instance["health"]["ok"]), (&json!("running"), &json!(true)));
         let origin = server.url.trim_end_matches("/mcp?key=s3cr3t");
-        assert_eq!(instance["remote"], json!({ "origin": origin, "transport": "streamable_http", "oauth": false }));
+        assert_eq!(
+            instance["remote"],
+            json!({ "origin": origin, "transport": "streamable_http", "oauth": false, "connection": "shared" })
+        );
         assert_eq!((&instance["toolbox_id"], &instance["catalog_version_id"]), (&Value::Null, &Value::Null));
         assert!(server.state.lock().unwrap().paths.iter().all(|path| path == "/mcp?key=s3cr3t"));
         let grant = json!({ "agent_id": stage.agent, "instance_id": id, "access": "full_access" });

@@ -30,6 +30,8 @@ pub(super) struct AuthorizationServer {
     pub authorization_endpoint: Url,
     pub token_endpoint: String,
     pub registration_endpoint: Option<String>,
+    /// The revocation endpoint (RFC 7009), if it may be reached.
+    pub revocation_endpoint: Option<String>,
     /// Whether the URL of a metadata document is accepted as the ID of a client.
     pub has_client_documents: bool,
     /// The authentication methods of the token endpoint. `None` if the metadata does not list them.
@@ -56,6 +58,7 @@ struct ServerMetadata {
     authorization_endpoint: String,
     token_endpoint: String,
     registration_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
     #[serde(default)]
     code_challenge_methods_supported: Vec<String>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
@@ -103,6 +106,11 @@ pub(super) async fn discover(route: &Route, url: &Url, headers: HeaderMap) -> Re
             Some(text) => Some(check_endpoint(route, text)?.into()),
             None => None,
         },
+        // Only used to clean up, so it does not keep the server from being connected.
+        revocation_endpoint: server
+            .revocation_endpoint
+            .and_then(|text| check_endpoint(route, &text).ok())
+            .map(String::from),
         issuer: server.issuer,
         has_client_documents: server.client_id_metadata_document_supported,
         auth_methods: server.token_endpoint_auth_methods_supported,

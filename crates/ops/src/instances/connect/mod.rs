@@ -1,8 +1,8 @@
 //! Connections of instances to remote servers that require OAuth (MCP 2025-11-25 and 2026-07-28, "Authorization"). There
-//! is one connection per instance, which all agents of the organisation share.
+//! is one connection per instance, which all agents of the organisation share, or one per agent.
 //!
-//! 1. An admin starts a connection ([`begin`]): metadata of the resource and of its authorization server are discovered,
-//!    Waypost becomes a client, and the admin's browser is sent to the authorization server.
+//! 1. A user starts a connection ([`begin`], [`begin_own`]): metadata of the resource and of its authorization server are
+//!    discovered, Waypost becomes a client, and the user's browser is sent to the authorization server.
 //! 2. The authorization server sends the browser back to [`CALLBACK_PATH`], where [`finish`] exchanges the code for
 //!    tokens. Then the server is tested like any other.
 //!
@@ -11,20 +11,26 @@
 //! 2. Nothing that the server or its authorization server states is used before it has been compared: the resource covers
 //!    the URL of the instance (RFC 9728, 3.3), the metadata is that of the issuer (RFC 8414, 3.3), S256 is supported, and
 //!    the response is from the issuer (RFC 9207).
-//! 3. Every request goes through the guarded client, without redirects, and with limits on size and time.
+//! 3. A connection is made for the agent for which it was started: by its person, or by an admin for a service ([`owner`]). This
+//!    is checked when it is started and again when it is finished.
+//! 4. Every request goes through the guarded client, without redirects, and with limits on size and time.
 
 mod discovery;
+mod list;
+mod own;
+mod owner;
 mod registration;
 
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use url::Url;
-use waypost_core::access::{Operation, authorize_user};
+use waypost_core::access::{Operation, authorize, authorize_user};
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::id::{InstanceId, OrganizationId, UserId};
+use waypost_core::id::{AgentId, InstanceId, OrganizationId, UserId};
 use waypost_core::instance::{Backend, Instance};
 use waypost_core::seal::SealLocation;
 use waypost_core::secret::hash;
@@ -33,13 +39,19 @@ use waypost_outbound::Purpose;
 use waypost_store::instance as store;
 use waypost_store::remote_connection::{self, RemoteConnection};
 use waypost_store::remote_connection_request::{self as request_store, RemoteConnectionRequest};
+use waypost_store::remote_server;
 
+pub use self::list::{AgentConnection, disconnect, list};
+pub use self::own::{OwnConnection, begin_own, disconnect_own, find_own};
+use self::owner::{Owner, authorize_owner, check_owner};
 pub use self::registration::{CALLBACK_PATH, CLIENT_DOCUMENT_PATH, client_document};
-use super::{InstanceView, lock, not_found, record_operation, remote};
+use super::{lock, not_found, remote};
 use crate::Ops;
+use crate::audit::{Entry, record};
 use crate::remote_servers::{read_headers, read_url};
-pub use crate::remote_tokens::NOT_CONNECTED;
+pub use crate::remote_tokens::{AGENT_NOT_CONNECTED, NO_AGENT_CONNECTED, NOT_CONNECTED};
 use crate::remote_tokens::{Credentials, Grant, OauthClient, TokenError, refresh_time, request_tokens, seal};
+use crate::remote_tokens::{find_revision, revoke};
 
 /// The time that a user has to authorize a connection, in milliseconds.
 pub const LIFETIME_MS: i64 = 10 * 60 * 1_000;
@@ -59,6 +71,28 @@ pub struct StartedConnection {
     pub issuer: String,
     /// When the state expires.
     pub expires_at: Timestamp,
+}
+
+/// A connection that was finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedConnection {
+    /// The ID of the instance.
+    pub instance_id: InstanceId,
+    /// The slug of the instance.
+    pub slug: String,
+    /// Who is connected.
+    pub owner: ConnectionOwner,
+}
+
+/// Whose connection was finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionOwner {
+    /// The organisation.
+    Organization,
+    /// A service.
+    Service,
+    /// The person who has finished it.
+    Person,
 }
 
 /// The connection of an instance.
@@ -128,7 +162,7 @@ fn check_oauth(instance: &Instance) -> Result<()> {
     }
 }
 
-/// Returns the connection of an instance; `None` if it is not connected.
+/// Returns the connection of the organisation; `None` if the instance is not connected, or each agent has its own connection.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it.
@@ -143,7 +177,7 @@ pub async fn find(
     if store::find(&mut conn, organization, id).await?.is_none() {
         return Err(not_found());
     }
-    let found = remote_connection::find(&mut conn, organization, id).await?;
+    let found = remote_connection::find(&mut conn, organization, (id, None)).await?;
     Ok(found.map(|connection| ConnectionView {
         issuer: connection.issuer,
         connected_at: connection.connected_at,
@@ -152,11 +186,25 @@ pub async fn find(
     }))
 }
 
-/// Starts the connection of an instance by the user who calls. `origin` is the public origin of this installation.
+/// Checks that an agent is connected to the server of an instance, if each agent needs its own connection. The caller has been
+/// authorized.
 ///
 /// # Errors
-/// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin;
-/// `conflict` if the caller is not a user (`reason` is `user_required`) or the instance does not use OAuth (`not_oauth`);
+/// `conflict` (`reason` is `not_connected`) if it is not.
+pub async fn check_connected(ops: &Ops, instance: &Instance, agent: &AgentId) -> Result<()> {
+    match instance.is_connected_per_agent() {
+        true => find_revision(ops, instance, agent).await.map(drop),
+        false => Ok(()),
+    }
+}
+
+/// Starts the connection of an instance by the user who calls: that of the organisation, or of the service `agent` if each
+/// agent has its own. `origin` is the public origin of this installation.
+///
+/// # Errors
+/// `not_found` if the instance or the agent does not exist or the caller cannot access it; `forbidden` for members below admin;
+/// `conflict` if the caller is not a user (`reason` is `user_required`), the instance does not use OAuth (`not_oauth`), or
+/// `agent` is missing (`agent_required`), is not possible (`not_per_agent`) or belongs to a person (`person_required`);
 /// `tool_server_error` if the server or its authorization server cannot be used: `reason` is `unreachable`, `redirect`,
 /// `no_metadata`, `invalid_metadata`, `resource_mismatch`, `issuer_mismatch`, `no_pkce`, `no_registration` or
 /// `registration_failed`.
@@ -165,15 +213,23 @@ pub async fn begin(
     ops: &Ops,
     organization: &OrganizationId,
     id: &InstanceId,
-    origin: &str,
+    (agent, origin): (Option<&AgentId>, &str),
 ) -> Result<StartedConnection> {
     ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
-    let found = store::find(&mut ops.store.read().await?, organization, id).await?;
+    let mut conn = ops.store.read().await?;
+    let found = store::find(&mut conn, organization, id).await?;
     let instance = found.filter(|instance| !instance.is_removing).ok_or_else(not_found)?;
     check_oauth(&instance)?;
-    let user_id = user_of(cx)?;
+    let owner = owner::find_owner(&mut conn, &instance, agent).await?;
+    drop(conn);
+    start(cx, ops, (&instance, &owner), origin).await
+}
+
+/// Discovers the authorization server, and stores the state of a connection. The caller may connect `owner`.
+async fn start(cx: &Ctx, ops: &Ops, (instance, owner): (&Instance, &Owner), origin: &str) -> Result<StartedConnection> {
+    let (organization, user_id) = (&instance.organization_id, user_of(cx)?);
     let route = ops.route(Purpose::Tools, organization).await?;
-    let (url, headers) = (read_url(ops, &instance)?, read_headers(ops, &instance).await?);
+    let (url, headers) = (read_url(ops, instance)?, read_headers(ops, instance).await?);
     let discover = async {
         let server = discovery::discover(&route, &url, headers).await?;
         let client = registration::find_client(&route, &server, origin).await?;
@@ -200,14 +256,15 @@ pub async fn begin(
         request: ops.keyring()?.seal(&place(&state_hash), text.as_bytes(), &*cx.random),
         state_hash,
         organization_id: organization.clone(),
-        instance_id: id.clone(),
+        instance_id: instance.id.clone(),
+        agent_id: owner.agent_id().cloned(),
         user_id,
         generation: instance.generation.cast_signed(),
         created_at: now,
         expires_at: now.plus(LIFETIME_MS),
     };
     let mut tx = ops.store.begin().await?;
-    lock(&mut tx, organization, id).await?;
+    lock(&mut tx, organization, &instance.id).await?;
     request_store::replace(&mut tx, &row).await?;
     tx.commit().await?;
     Ok(StartedConnection { url: target, issuer: server.issuer, expires_at: row.expires_at })
@@ -259,22 +316,23 @@ fn unknown_state() -> Error {
 /// Finishes a connection with the response of the authorization server. The state is used up, whatever the result.
 ///
 /// # Errors
-/// `not_found` if the state is unknown, used, expired or another user's, or the instance does not exist any more;
-/// `forbidden` for members below admin; `conflict` if the user has denied the request (`reason` is `denied`) or the
-/// instance has been changed since (`changed`); `tool_server_error` if the response is from another issuer
-/// (`issuer_mismatch`), or there are no tokens (`no_tokens`).
+/// `not_found` if the state is unknown, used, expired or another user's, or the instance or the agent does not exist any more;
+/// `forbidden` for members below admin, except for the connection of their own agent; `conflict` if the user has denied the
+/// request (`reason` is `denied`) or the instance has been changed since (`changed`); `tool_server_error` if the response is
+/// from another issuer (`issuer_mismatch`), or there are no tokens (`no_tokens`).
 pub async fn finish(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     response: &AuthorizationResponse,
-) -> Result<InstanceView> {
-    ops.authorize_toolbox_use(cx, Operation::InstanceWrite, organization).await?;
+) -> Result<FinishedConnection> {
+    ops.authorize_toolbox_use(cx, Operation::InstanceConnect, organization).await?;
     let (user, state_hash) = (user_of(cx)?, hash(&response.state));
     let mut tx = ops.store.begin().await?;
     let row = request_store::consume(&mut tx, organization, &user, &state_hash, cx.now()).await?;
     tx.commit().await?;
     let row = row.ok_or_else(unknown_state)?;
+    authorize_owner(cx, ops, organization, row.agent_id.as_ref()).await?;
     let text = ops.keyring()?.open_text(&place(&state_hash), &row.request).map_err(Error::internal)?;
     let pending: PendingConnection =
         serde_json::from_str(text.expose()).map_err(|_| Error::internal("a started connection cannot be read"))?;
@@ -292,18 +350,26 @@ pub async fn finish(
         refresh_token: tokens.refresh_token,
     };
     let connection = RemoteConnection {
-        credentials: seal(cx, ops, &row.instance_id, &credentials)?,
+        credentials: seal(cx, ops, (&row.instance_id, row.agent_id.as_ref()), &credentials)?,
         instance_id: row.instance_id,
+        agent_id: row.agent_id,
         organization_id: organization.clone(),
         issuer: pending.issuer,
         revision: now.0,
         expires_at: tokens.expires_at,
         refresh_at,
+        failed_at: None,
+        is_by_admin: authorize(&cx.caller, Operation::InstanceWrite, organization).is_ok(),
         connected_by: user.to_string(),
         connected_at: now,
         updated_at: now,
     };
-    store_connection(cx, ops, &connection, row.generation).await
+    let stored = store_connection(cx, ops, &connection, row.generation).await;
+    if stored.is_err() {
+        // Nobody would use these tokens.
+        revoke(ops, vec![connection]).await;
+    }
+    stored
 }
 
 fn no_tokens(error: &TokenError) -> Error {
@@ -332,20 +398,46 @@ fn check_response<'a>(pending: &PendingConnection, response: &'a AuthorizationRe
     code.ok_or_else(|| discovery::failure("no_tokens", "The authorization server sent no code. Connect again."))
 }
 
-/// Stores a connection, so that the server is tested with it.
-async fn store_connection(cx: &Ctx, ops: &Ops, connection: &RemoteConnection, generation: i64) -> Result<InstanceView> {
+/// Stores a connection. With that of the organisation, or the first one of an agent, the server is tested.
+async fn store_connection(
+    cx: &Ctx,
+    ops: &Ops,
+    connection: &RemoteConnection,
+    generation: i64,
+) -> Result<FinishedConnection> {
+    let (organization, id) = (&connection.organization_id, &connection.instance_id);
     let mut tx = ops.store.begin().await?;
-    let mut instance = lock(&mut tx, &connection.organization_id, &connection.instance_id).await?;
+    let mut instance = lock(&mut tx, organization, id).await?;
     if check_oauth(&instance).is_err() || instance.generation.cast_signed() != generation {
         let message = "The instance has been changed since the connection was started. Connect again.";
         return Err(Error::new(Code::Conflict, message).with("reason", "changed"));
     }
+    // The grant or the agent may have been deleted while the tokens were requested.
+    let owner = check_owner(cx, &mut tx, &instance, connection.agent_id.as_ref()).await?;
     remote_connection::upsert(&mut tx, connection).await?;
-    // A new session is needed, because the one of every process uses the former token.
-    instance.restarts += 1;
-    instance.updated_at = cx.now();
-    remote::restart_checks(cx, &mut tx, &mut instance).await?;
-    record_operation(cx, &mut tx, &instance, "instance.connect").await?;
+    match connection.agent_id {
+        // The others are not disturbed. The next check of the server, which is due at once, can use the connection.
+        Some(_) => remote_server::reset_checks(&mut tx, organization, id).await?,
+        None => {
+            // A new session is needed, because the one of every process uses the former token.
+            instance.restarts += 1;
+            instance.updated_at = cx.now();
+            remote::restart_checks(cx, &mut tx, &mut instance).await?;
+        }
+    }
+    record_connection(cx, &mut tx, &instance, ("instance.connect", connection)).await?;
+    tx.bump_config_version(organization).await?;
     tx.commit().await?;
-    Ok(InstanceView { instance, deployment: None })
+    Ok(FinishedConnection { instance_id: instance.id, slug: instance.slug, owner: owner.kind() })
+}
+
+/// Records that a connection was made or ended.
+async fn record_connection(
+    cx: &Ctx,
+    tx: &mut waypost_store::Tx,
+    instance: &Instance,
+    (action, connection): (&'static str, &RemoteConnection),
+) -> Result<()> {
+    let detail = json!({ "slug": instance.slug, "issuer": connection.issuer, "agent_id": connection.agent_id });
+    record(cx, tx, &instance.organization_id, Entry { action, target: instance.id.as_str(), detail }).await
 }

@@ -60,6 +60,7 @@ pub(super) async fn find_client(route: &Route, server: &AuthorizationServer, ori
     if server.has_client_documents && origin.starts_with("https://") {
         return Ok(OauthClient {
             token_endpoint: server.token_endpoint.clone(),
+            revocation_endpoint: server.revocation_endpoint.clone(),
             client_id: format!("{origin}{CLIENT_DOCUMENT_PATH}"),
             auth_method: ClientAuthMethod::None,
             client_secret: None,
@@ -116,6 +117,7 @@ fn accept(found: Registration, requested: ClientAuthMethod, server: &Authorizati
     let is_valid = has_secret && is_value(&found.client_id) && found.client_secret.iter().all(is_value);
     is_valid.then(|| OauthClient {
         token_endpoint: server.token_endpoint.clone(),
+        revocation_endpoint: server.revocation_endpoint.clone(),
         client_id: found.client_id,
         auth_method,
         client_secret: found.client_secret.filter(|_| auth_method != ClientAuthMethod::None),

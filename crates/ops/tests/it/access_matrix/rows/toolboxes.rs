@@ -77,9 +77,14 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
         Member instances::list_events(cx, ops, org, instance, None, 1);
         Admin instances::update(cx, ops, org, instance, &InstancePatch::default());
         Member instances::connect::find(cx, ops, org, instance);
-        Admin instances::connect::begin(cx, ops, org, instance, "https://way.example");
+        Admin instances::connect::begin(cx, ops, org, instance, (None, "https://way.example"));
+        Member instances::connect::find_own(cx, ops, org, "a");
+        Member instances::connect::begin_own(cx, ops, org, ("a", "https://way.example"));
+        Member instances::connect::disconnect_own(cx, ops, org, "a");
+        Admin instances::connect::list(cx, ops, org, instance, (None, 1));
+        Admin instances::connect::disconnect(cx, ops, org, instance, None);
         User instances::connect::find_organization(cx, ops, "state");
-        Admin instances::connect::finish(cx, ops, org, &AuthorizationResponse::default());
+        Member instances::connect::finish(cx, ops, org, &AuthorizationResponse::default());
         Admin instances::start(cx, ops, org, instance);
         Admin instances::stop(cx, ops, org, instance);
         Admin instances::restart(cx, ops, org, instance);
