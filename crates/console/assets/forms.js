@@ -23,9 +23,9 @@ export function fieldsOf(form) {
   return kept;
 }
 
-/** Whether a field contains a confirmation, a password or a one-time code. */
+/** Whether a field contains a confirmation, a password, another secret or a one-time code. */
 function isPrivate(field) {
-  return "typed" in field.dataset || /one-time-code|password/.test(field.getAttribute("autocomplete") ?? "");
+  return "typed" in field.dataset || "secret" in field.dataset || /one-time-code|password/.test(field.getAttribute("autocomplete") ?? "");
 }
 
 /** Fills stored values into `form`. Returns the values whose field no longer exists. */
