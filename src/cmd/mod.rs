@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod agent;
+mod agent_secret;
 mod approval;
 mod assignment;
 mod audit;

@@ -220,6 +220,7 @@ fn start_services(
         .with_new_users_per_address(settings.new_users_per_address)
         .with_ticket_limits(ticket_limits)
         .with_instance_limit(settings.instance_limit)
+        .with_console_origin(public_url.origin())
         .with_toolboxes(settings.toolbox_switch());
     if let Some(replica) = &replica {
         hosting = hosting.with_forward(replica.forward());

@@ -36,7 +36,9 @@ impl Session {
         let db = app.open().await?.db;
         let public_url = PublicUrl::new(app.settings.public_url(app.settings.listen.port()));
         let session = Self {
-            ops: Ops::new(db.clone()).with_toolboxes(app.settings.toolbox_switch()),
+            ops: Ops::new(db.clone())
+                .with_toolboxes(app.settings.toolbox_switch())
+                .with_console_origin(public_url.origin()),
             cx: Ctx::operator(),
             json: app.json,
             public_url,

@@ -72,6 +72,7 @@ async fn new_instance(cx: &Ctx, ops: &Ops, installation: &Installation, toolbox_
             catalog_version_id: imported.await.unwrap().version_id,
             toolbox_id: Some(toolbox_id),
             config: serde_json::Map::new(),
+            personal_secrets: Default::default(),
             learn_egress: false,
         }),
         secrets: Default::default(),

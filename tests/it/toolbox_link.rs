@@ -14,15 +14,21 @@ use waypost::config::Settings;
 use waypost::connections::{ConnectionLimits, Connections, Shutdown};
 use waypost::replicas::relay;
 use waypost_core::id::{OrganizationId, ToolboxId};
+use waypost_core::seal::SecretText;
 use waypost_core::toolbox::JOIN_TOKEN_MS;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_link::Directory;
+use waypost_ops::agent_secrets::{self, AgentSecretRef};
+use waypost_ops::instances::{self, CatalogServer, NewInstance, NewServer};
 use waypost_ops::link_leases::LinkLeases;
 use waypost_ops::toolbox_directory::KnownRevisions;
-use waypost_ops::{ToolboxSwitch, toolboxes};
+use waypost_ops::{ToolboxSwitch, agents, catalog, toolboxes};
 use waypost_testkit::TempDir;
+use waypost_toolbox::control::Control;
 use waypost_toolbox::join::{Join, join};
 use waypost_toolbox::link::{Link, Status};
+use waypost_toolbox_proto::http::agent_key;
+use waypost_toolbox_proto::message::{Engine, Heartbeat};
 
 use crate::app::{App, Setup};
 use crate::link_client::{self, TIMEOUT};
@@ -130,7 +136,14 @@ impl Connected {
         let (organization, id, token) = create(&app).await;
         let folder = waypost_testkit::folder();
         let request = Join { url: origin, token, data_dir: folder.path().to_owned(), ca_pem: None };
-        let link = link_client::open(join(request).await.unwrap(), folder.path(), link_client::heartbeat()).await;
+        let engine = Engine {
+            version: "20.10".to_owned(),
+            runtime: "1.1".to_owned(),
+            os: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+        };
+        let heartbeat = Heartbeat { engine: Some(engine), ..link_client::heartbeat() };
+        let link = link_client::open(join(request).await.unwrap(), folder.path(), heartbeat).await;
         Self { app, organization, id, link, shutdown, serving, _folder: folder }
     }
 
@@ -200,6 +213,62 @@ async fn requests_of_other_replicas_are_relayed() {
     for unknown in ["tbx_0000000000000000", "x"] {
         let (status, error, _) = send(unknown).await;
         assert_eq!((status, error.as_deref()), (StatusCode::SERVICE_UNAVAILABLE, Some("toolbox_offline")), "{unknown}");
+    }
+    connected.finish().await;
+}
+
+/// The daemon's side of the link asks for the secrets of a container by its key, and gets those of this agent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_gets_the_personal_secrets_of_the_agent_of_a_container() {
+    let connected = Connected::new().await;
+    let Connected { app, organization, id, link, .. } = &connected;
+    let (cx, ops) = (app.cx(), app.running_ops());
+    let entry = json!({
+        "slug": "search", "name": "Search", "version": "1", "transport": "stdio", "sharing": "per_agent",
+        "source": { "image": format!("registry.example/search@sha256:{}", "ab".repeat(32)) },
+        "secrets": [{ "name": "API_KEY" }],
+    });
+    let entry = catalog::import_text(cx, &ops, organization, "entry.json", &entry.to_string()).await.unwrap();
+    let new = NewInstance {
+        slug: "search".to_owned(),
+        name: None,
+        server: NewServer::Catalog(CatalogServer {
+            catalog_version_id: entry.version_id,
+            toolbox_id: Some(id.clone()),
+            config: serde_json::Map::new(),
+            personal_secrets: ["API_KEY".to_owned()].into(),
+            learn_egress: false,
+        }),
+        secrets: Default::default(),
+        access: Default::default(),
+    };
+    // Placement needs a heartbeat with an engine.
+    let until_placed = async {
+        loop {
+            match instances::create(cx, &ops, organization, &new).await {
+                Ok(view) => return view.instance.id,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let instance = timeout(TIMEOUT, until_placed).await.expect("the heartbeat arrives");
+    let mut keys = Vec::new();
+    for name in ["one", "two"] {
+        let agent = agents::create(cx, &ops, organization, name).await.unwrap().agent.id;
+        let at = AgentSecretRef { instance: &instance, agent: &agent, name: "API_KEY" };
+        agent_secrets::set(cx, &ops, organization, at, &SecretText::new(name.to_owned())).await.unwrap();
+        keys.push((name, agent_key(agent.as_str())));
+    }
+    let request = async |key: Option<&str>| {
+        let secrets = timeout(TIMEOUT, link.secrets(instance.as_str(), 1, key)).await.expect("an answer").unwrap();
+        (secrets.values.get("API_KEY").cloned(), secrets.personal_version)
+    };
+    for (version, (name, key)) in (1..).zip(&keys) {
+        assert_eq!(request(Some(key)).await, (Some((*name).to_owned()), version));
+    }
+    // An earlier version of the daemon sends no key.
+    for key in [None, Some("deployment"), Some("agent:agt_0000000000000000")] {
+        assert_eq!(request(key).await, (None, 0));
     }
     connected.finish().await;
 }

@@ -1,6 +1,6 @@
 //! `/instances`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::response::Response;
@@ -64,6 +64,8 @@ struct Instance {
     config: Map<String, Value>,
     /// The IDs of the secrets, by the names that the version declares, or by the headers of a remote server.
     secrets: BTreeMap<String, String>,
+    /// The names of the secrets of which each agent supplies its own value, sorted.
+    personal_secrets: Vec<String>,
     /// The deployment of the current generation. Null for a remote server.
     deployment: Option<Deployment>,
 }
@@ -137,6 +139,7 @@ impl From<InstanceView> for Instance {
             health: instance.health.map(InstanceHealth::from),
             config: instance.config,
             secrets: instance.secrets.into_iter().map(|used| (used.name, used.secret_id.to_string())).collect(),
+            personal_secrets: instance.personal_secrets.into_iter().map(|secret| secret.name).collect(),
             deployment: deployment.map(Deployment::from),
         }
     }
@@ -166,6 +169,10 @@ struct InstanceCreate {
     /// header with this name, such as `Authorization`.
     #[serde(default)]
     secrets: BTreeMap<String, String>,
+    /// The names of declared secrets of which each agent supplies its own value. Only for versions with `sharing: per_agent`
+    /// and without volumes; not for names in `secrets`.
+    #[serde(default)]
+    personal_secrets: BTreeSet<String>,
     /// Whether rejected destinations are recorded, so that an allowlist can be proposed.
     #[serde(default)]
     learn_egress: bool,
@@ -225,6 +232,9 @@ struct InstanceUpdate {
     config: Option<Map<String, Value>>,
     /// All secrets. Replaces the current assignment.
     secrets: Option<BTreeMap<String, String>>,
+    /// The names of all secrets of which each agent supplies its own value. Replaces the current ones. Values of agents for
+    /// other names are deleted when the deployment is complete.
+    personal_secrets: Option<BTreeSet<String>>,
     /// Whether rejected destinations are recorded.
     learn_egress: Option<bool>,
     /// The new URL and transport of a remote server, whether it requires OAuth, and whose connection is used. Its connections
@@ -279,6 +289,7 @@ impl TryFrom<InstanceCreate> for NewInstance {
                 catalog_version_id: parse_field("catalog_version_id", &version)?,
                 toolbox_id,
                 config: new.config,
+                personal_secrets: new.personal_secrets,
                 learn_egress: new.learn_egress,
             }),
             (None, Some(remote)) => {
@@ -286,6 +297,7 @@ impl TryFrom<InstanceCreate> for NewInstance {
                     ("toolbox_id", toolbox_id.is_some()),
                     ("config", !new.config.is_empty()),
                     ("learn_egress", new.learn_egress),
+                    ("personal_secrets", !new.personal_secrets.is_empty()),
                 ];
                 if let Some((field, _)) = unused.into_iter().find(|(_, is_set)| *is_set) {
                     return Err(Error::invalid(field, format!("A remote server has no `{field}`.")));
@@ -311,6 +323,7 @@ impl TryFrom<InstanceUpdate> for InstancePatch {
         Ok(Self {
             catalog_version_id: version.transpose()?,
             secrets: change.secrets.map(parse_secrets).transpose()?,
+            personal_secrets: change.personal_secrets,
             name: change.name,
             config: change.config,
             learn_egress: change.learn_egress,

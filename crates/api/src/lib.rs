@@ -3,6 +3,7 @@
 
 mod activity;
 mod agent_connections;
+mod agent_secrets;
 mod agents;
 mod analytics;
 mod api_keys;
@@ -114,6 +115,7 @@ fn operations() -> Routes {
     let all = [
         activity::routes,
         agent_connections::routes,
+        agent_secrets::routes,
         agents::routes,
         analytics::routes,
         api_keys::routes,

@@ -27,6 +27,7 @@ const ENTRIES: u32 = 50;
 /// The action prefixes offered in the filter.
 const ACTION_PREFIXES: &[&str] = &[
     "account.",
+    "agent_secret.",
     "assignment.",
     "audit.",
     "catalog.",

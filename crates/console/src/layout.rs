@@ -76,6 +76,7 @@ const NAV: [&[(&str, &str, &str)]; 5] = [
         ("tool-sets", "tool-sets", "Tool sets"),
         ("calls", "calls", "Calls"),
         ("connections", "connections", "Connections"),
+        ("personal-secrets", "personal-secrets", "Personal secrets"),
     ],
     &[("members", "members", "Members")],
     &[
@@ -89,7 +90,8 @@ const NAV: [&[(&str, &str, &str)]; 5] = [
 ];
 
 /// The sections of the gateway.
-const GATEWAY: [&str; 6] = ["agents", "grants", "tool-approvals", "tool-sets", "calls", "connections"];
+const GATEWAY: [&str; 7] =
+    ["agents", "grants", "tool-approvals", "tool-sets", "calls", "connections", "personal-secrets"];
 /// The sections for admins in groups that members also see.
 const FOR_ADMINS: [&str; 4] = ["agents", "grants", "calls", "connections"];
 

@@ -29,6 +29,7 @@ mod members;
 mod oauth_configs;
 mod organizations;
 mod overview;
+mod personal_secrets;
 mod plain_text;
 mod provider;
 pub mod providers;
@@ -146,7 +147,14 @@ pub fn router(console: Console, not_found: MethodRouter) -> Router {
 /// Returns the routes of all pages with their required access.
 #[must_use]
 pub fn routes() -> Routes {
-    let gateway = [agents::routes, calls::routes, grants::routes, tool_approvals::routes, tool_sets::routes];
+    let gateway = [
+        agents::routes,
+        calls::routes,
+        grants::routes,
+        personal_secrets::routes,
+        tool_approvals::routes,
+        tool_sets::routes,
+    ];
     gateway.into_iter().fold(routes_without_gateway(), |routes, module| routes.merge(module()))
 }
 

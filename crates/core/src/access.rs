@@ -99,6 +99,12 @@ names! {
         AgentRead = "agent.read",
         /// Create, change and delete agents and their tokens.
         AgentWrite = "agent.write",
+        /// View for which personal secrets agents have supplied values, never the values.
+        AgentSecretRead = "agent_secret.read",
+        /// Set and remove the values of agents for personal secrets.
+        AgentSecretWrite = "agent_secret.write",
+        /// View, set and remove one's own values for personal secrets.
+        OwnSecretWrite = "own_secret.write",
         /// View grants.
         GrantRead = "grant.read",
         /// Create, change and delete grants.
@@ -154,6 +160,8 @@ impl Operation {
             | Self::ToolApprovalWrite
             | Self::AgentRead
             | Self::AgentWrite
+            | Self::AgentSecretRead
+            | Self::AgentSecretWrite
             | Self::GrantRead
             | Self::GrantWrite
             | Self::CallRead
@@ -175,6 +183,7 @@ impl Operation {
             | Self::InstanceConnect
             | Self::ToolApprovalRead
             | Self::ToolSetRead
+            | Self::OwnSecretWrite
             | Self::GatewaySignIn => Some(Role::Member),
         }
     }
@@ -347,6 +356,9 @@ tool_approval.read     operator owner admin member
 tool_approval.write    operator owner admin
 agent.read             operator owner admin
 agent.write            operator owner admin
+agent_secret.read      operator owner admin
+agent_secret.write     operator owner admin
+own_secret.write       operator owner admin member
 grant.read             operator owner admin
 grant.write            operator owner admin
 call.read              operator owner admin

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep};
 
+use crate::agent_secret::PersonalSecret;
 use crate::clock::Timestamp;
 use crate::id::{CatalogVersionId, DeploymentId, InstanceId, OrganizationId};
 use crate::instance::SecretUse;
@@ -39,6 +40,8 @@ pub struct Deployment {
     pub config: Map<String, Value>,
     /// The secrets to deploy, ordered by name.
     pub secrets: Vec<SecretUse>,
+    /// The secrets of which each agent supplies its own value, ordered by name.
+    pub personal_secrets: Vec<PersonalSecret>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: bool,
     /// The state.

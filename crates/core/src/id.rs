@@ -197,6 +197,8 @@ id!(/// An agent: an AI client of an organisation.
     AgentId, "agt_", random);
 id!(/// A token of an agent.
     AgentTokenId, "agk_", ordered);
+id!(/// The value of an agent for a personal secret.
+    AgentSecretId, "ags_", random);
 id!(/// A grant: what an agent may use of an instance.
     GrantId, "grt_", ordered);
 id!(/// A call through the gateway.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use waypost_toolbox_proto::entry::Transport;
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
+use crate::agent_secret::PersonalSecret;
 use crate::clock::Timestamp;
 use crate::error::{Code, Error};
 use crate::id::{CatalogVersionId, InstanceEventId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
@@ -122,6 +123,8 @@ pub struct Instance {
     pub config: Map<String, Value>,
     /// The secrets, ordered by name.
     pub secrets: Vec<SecretUse>,
+    /// The secrets of which each agent supplies its own value, ordered by name. Their names are not in `secrets`.
+    pub personal_secrets: Vec<PersonalSecret>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: bool,
     /// The rejected destinations, as `host:port`, in the order in which they were first seen.

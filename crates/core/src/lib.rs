@@ -4,6 +4,7 @@
 pub mod access;
 pub mod account;
 pub mod agent;
+pub mod agent_secret;
 pub mod analytics;
 pub mod argument_rule;
 pub mod assignment;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use http::HeaderMap;
-use waypost_core::id::InstanceId;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::JsonRpcError;
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
@@ -16,7 +15,7 @@ use waypost_ops::instances::exchange::Responder;
 use crate::GatewayAddress;
 use crate::record::TIMEOUT_REASON;
 use crate::session::Session;
-use crate::upstreams::Attempt;
+use crate::upstreams::{Attempt, ServerKey};
 
 /// The time for the response of a server, including the start of its container.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,7 +61,7 @@ pub(crate) enum Opened {
 
 /// A call that a server is processing.
 pub(crate) struct OpenCall {
-    pub(crate) instance: InstanceId,
+    pub(crate) server: ServerKey,
     pub(crate) messages: Messages,
     pub(crate) responder: Option<Responder>,
     /// The ID of the call in the messages of the server, as JSON text.

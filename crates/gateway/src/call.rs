@@ -18,6 +18,7 @@ use waypost_mcp_wire::rewrite::{Member, Rewrite, quote};
 use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::{INVALID_PARAMS, JsonRpcError};
 use waypost_ops::instances::connect;
+use waypost_ops::instances::containers::{self, ContainerKey};
 use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
 use waypost_ops::tool_access::AgentAccess;
 use waypost_ops::visibility::{Found, View};
@@ -31,7 +32,7 @@ use crate::parked::ParkedCall;
 use crate::record::CallRecord;
 use crate::relay::Relay;
 use crate::trace::set_trace_context;
-use crate::upstreams::Attempt;
+use crate::upstreams::{Attempt, ServerKey};
 use crate::{Gateway, input_state, reply};
 
 /// The pause before a message is sent once more.
@@ -87,11 +88,13 @@ impl Gateway {
             let message = "The server is stopped. Ask an admin of the organisation to start it.";
             return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
         }
-        // Before the server is concerned: this says nothing about it.
+        // A missing connection or personal secret says nothing about the server.
         let connected = connect::check_connected(&self.ops, &found.server.instance, &caller.agent.id).await;
         connected.map_err(|error| self.explain_connection(error, &access, &found.server.instance, &caller.agent))?;
-        let mut attempt = self.upstreams.enter(&found.server.instance.id).await?;
-        let checked = self.check_definitions(&found.server.instance).await;
+        let container = self.container(call, &found).await?;
+        let server = ServerKey::new(&found.server.instance, &caller.agent.id);
+        let mut attempt = self.upstreams.enter(&server).await?;
+        let checked = self.check_definitions(&found.server.instance, (&server, &container)).await;
         if checked.inspect_err(|error| attempt.record_failure(error))? {
             access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         }
@@ -106,7 +109,7 @@ impl Gateway {
         let instance = &found.server.instance;
         let state = match self.input_state(call, &instance.id) {
             Ok(Some(InputState::Parked(key))) => {
-                return Box::pin(self.continue_parked(call, &instance.id, &key, attempt)).await;
+                return Box::pin(self.continue_parked(call, server, &key, attempt)).await;
             }
             Ok(Some(InputState::OfServer(state))) => Some(state),
             Ok(None) => None,
@@ -117,14 +120,13 @@ impl Gateway {
             None => (request.params.input_responses.filter(|_| request.is_modern()), state.as_deref()),
         };
         let message = rewritten(call, &found.original, input);
-        let key = self.container_key(call, found.server.sharing);
         let target = ExchangeTarget {
             agent: Some(&caller.agent.id),
             definition: Some(&found.definition.definition),
             capabilities: call.capabilities,
             log_level: call.log_level,
             headers: Some(&forwarded),
-            ..ExchangeTarget::new(instance, &key)
+            ..ExchangeTarget::new(instance, &container)
         };
         self.keep_stream(instance);
         record.begin_upstream();
@@ -132,7 +134,7 @@ impl Gateway {
         let exchange = exchange.await.unwrap_or_else(|_| Err(late()));
         let exchange = exchange.inspect_err(|error| attempt.record_failure(error))?;
         Ok(Opened::Called(OpenCall {
-            instance: instance.id.clone(),
+            server,
             responder: exchange.responder(),
             call_id: exchange.call_id().unwrap_or_else(|| request.raw_id.unwrap_or("null").to_owned()),
             messages: exchange.into_stream(),
@@ -177,7 +179,7 @@ impl Gateway {
     async fn continue_parked(
         &self,
         call: AgentCall<'_>,
-        instance: &InstanceId,
+        server: ServerKey,
         key: &str,
         attempt: Attempt,
     ) -> Result<Opened> {
@@ -185,7 +187,7 @@ impl Gateway {
         let Some(response) = parked.response(call.request.params.input_responses) else {
             let binding = InputBinding {
                 agent: call.caller.agent.id.clone(),
-                instance: instance.clone(),
+                instance: server.instance().clone(),
                 text: Bytes::copy_from_slice(call.request.text.as_bytes()),
             };
             return self.park(&binding, parked).map(Opened::InputRequired);
@@ -193,7 +195,7 @@ impl Gateway {
         parked.responder.respond(&response).await?;
         let ParkedCall { messages, responder, call_id, count, .. } = parked;
         let responder = Some(responder);
-        Ok(Opened::Called(OpenCall { instance: instance.clone(), messages, responder, call_id, count, attempt }))
+        Ok(Opened::Called(OpenCall { server, messages, responder, call_id, count, attempt }))
     }
 
     /// Parks a call until its agent has answered, and returns the result for the agent as JSON text.
@@ -255,14 +257,20 @@ impl Gateway {
         allows(found.grants, now, found.target(), arguments.as_ref()).then_some(found)
     }
 
-    /// Returns the key of the container that a call uses. A request without a session is a session of its own.
-    fn container_key(&self, call: AgentCall<'_>, sharing: Sharing) -> String {
+    /// Returns the container that a call uses. A request without a session is a session of its own.
+    ///
+    /// # Errors
+    /// Those of [`containers::find_of_agent`].
+    async fn container(&self, call: AgentCall<'_>, found: &Found<'_>) -> Result<ContainerKey> {
         let agent = &call.caller.agent.id;
-        match (sharing, call.session) {
-            (Sharing::Shared | Sharing::PerAgent, _) => format!("agent:{agent}"),
-            (Sharing::PerSession, Some(session)) => format!("agent:{agent}:{}", session.key),
-            (Sharing::PerSession, None) => format!("agent:{agent}:{}", random_part(&*self.cx.random)),
-        }
+        let session = match (found.server.sharing, call.session) {
+            (Sharing::Shared | Sharing::PerAgent, _) => {
+                return containers::find_of_agent(&self.ops, &found.server.instance, agent).await;
+            }
+            (Sharing::PerSession, Some(session)) => session.key.clone(),
+            (Sharing::PerSession, None) => random_part(&*self.cx.random),
+        };
+        Ok(ContainerKey::new(format!("agent:{agent}:{session}")))
     }
 }
 

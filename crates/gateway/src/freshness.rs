@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use hashlink::LruCache;
 use tokio::time::Instant;
-use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::id::OrganizationId;
 use waypost_core::instance::Instance;
 use waypost_core::{Error, Result};
+use waypost_ops::instances::containers::{self, ContainerKey};
 use waypost_ops::instances::remote_stream::find_running;
 use waypost_ops::tool_definitions::{fetch, observe};
 
 use crate::Gateway;
+use crate::upstreams::ServerKey;
 
 /// The time for which the failure of a check applies to other calls: they do not wait for a dead server one after another.
 const FAILURE_AGE: Duration = Duration::from_secs(1);
@@ -30,7 +32,7 @@ const SERVERS: usize = 10_000;
 /// The last check of each server.
 #[derive(Debug)]
 pub(crate) struct Freshness {
-    servers: Mutex<LruCache<InstanceId, Arc<Server>>>,
+    servers: Mutex<LruCache<ServerKey, Arc<Server>>>,
 }
 
 impl Default for Freshness {
@@ -63,13 +65,13 @@ struct Announced {
 }
 
 impl Freshness {
-    fn server(&self, instance: &InstanceId) -> Arc<Server> {
+    fn server(&self, key: &ServerKey) -> Arc<Server> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = servers.get(instance) {
+        if let Some(server) = servers.get(key) {
             return Arc::clone(server);
         }
         let server = Arc::default();
-        servers.insert(instance.clone(), Arc::clone(&server));
+        servers.insert(key.clone(), Arc::clone(&server));
         server
     }
 }
@@ -102,20 +104,27 @@ fn max_age(setting: Duration, ttl: Option<Duration>) -> Duration {
 
 impl Gateway {
     /// Reads what the server of an instance lists, unless it was read within the maximum age. Returns whether something has
-    /// changed, so that access must be read again.
+    /// changed, so that access must be read again. A server with personal secrets is read in the container of the calling agent, and for
+    /// each agent anew: an agent whose secrets are wrong keeps no other waiting.
     ///
     /// # Errors
     /// Those of [`fetch`].
-    pub(crate) async fn check_definitions(&self, instance: &Instance) -> Result<bool> {
-        self.check_older(instance, self.options.definition_max_age).await
+    pub(crate) async fn check_definitions(
+        &self,
+        instance: &Instance,
+        (key, container): (&ServerKey, &ContainerKey),
+    ) -> Result<bool> {
+        let container = Some(container).filter(|_| key.agent().is_some());
+        self.check_older(instance, (key, container), self.options.definition_max_age).await
     }
 
-    /// Checks the definitions of a server soon, because it has announced that a list has changed.
-    pub(crate) fn announce_change(self: &Arc<Self>, organization: &OrganizationId, instance: &InstanceId) {
-        let server = self.freshness.server(instance);
+    /// Checks the definitions of a server soon, because it has announced that a list has changed. The container of an agent is
+    /// read with the secrets of this agent, which it has already; what other agents use is checked before their next calls.
+    pub(crate) fn announce_change(self: &Arc<Self>, organization: &OrganizationId, key: &ServerKey) {
+        let server = self.freshness.server(key);
         let Some(delay) = server.announced().schedule() else { return };
         let (gateway, stop) = (Arc::downgrade(self), self.stop.clone());
-        let (organization, instance) = (organization.clone(), instance.clone());
+        let (organization, key) = (organization.clone(), key.clone());
         waypost_jobs::spawn("gateway-announced-check", async move {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -123,16 +132,25 @@ impl Gateway {
             }
             server.announced().begin();
             let Some(gateway) = gateway.upgrade() else { return };
-            if let Err(error) = gateway.check_announced(&organization, &instance).await {
+            if let Err(error) = gateway.check_announced(&organization, &key).await {
+                let instance = key.instance();
                 tracing::debug!(%instance, %error, "failed to check definitions after a change was announced");
             }
         });
     }
 
-    async fn check_announced(&self, organization: &OrganizationId, instance: &InstanceId) -> Result<()> {
-        let Some(instance) = find_running(&self.ops, organization, instance).await? else { return Ok(()) };
-        let mut attempt = self.upstreams.enter(&instance.id).await?;
-        match self.check_older(&instance, Duration::ZERO).await {
+    async fn check_announced(&self, organization: &OrganizationId, key: &ServerKey) -> Result<()> {
+        let Some(instance) = find_running(&self.ops, organization, key.instance()).await? else { return Ok(()) };
+        let container = match key.agent() {
+            // The secrets of the agent may have been removed, or those of the instance changed, since it was announced.
+            Some(agent) if ServerKey::new(&instance, agent) == *key => {
+                Some(containers::find_of_agent(&self.ops, &instance, agent).await?)
+            }
+            None if instance.personal_secrets.is_empty() => None,
+            _ => return Ok(()),
+        };
+        let mut attempt = self.upstreams.enter(key).await?;
+        match self.check_older(&instance, (key, container.as_ref()), Duration::ZERO).await {
             Ok(_) => {
                 attempt.record_success();
                 Ok(())
@@ -144,9 +162,15 @@ impl Gateway {
         }
     }
 
-    async fn check_older(&self, instance: &Instance, setting: Duration) -> Result<bool> {
+    /// Reads what a server lists, unless it was read within `setting`. `container` is that of an agent with its own secrets.
+    async fn check_older(
+        &self,
+        instance: &Instance,
+        (key, container): (&ServerKey, Option<&ContainerKey>),
+        setting: Duration,
+    ) -> Result<bool> {
         let arrived = Instant::now();
-        let server = self.freshness.server(&instance.id);
+        let server = self.freshness.server(key);
         let mut last = server.last.lock().await;
         // With a maximum age of zero, a check that began after this call arrived is sufficient.
         let is_fresh = |(at, ttl): (Instant, _)| at >= arrived || at.elapsed() < max_age(setting, ttl);
@@ -159,7 +183,7 @@ impl Gateway {
         }
         let begun = Instant::now();
         // Most calls come no further, so the rest is not part of their futures.
-        let listing = match Box::pin(fetch(&self.ops, instance)).await {
+        let listing = match Box::pin(fetch(&self.ops, instance, container)).await {
             Ok(listing) => listing,
             Err(error) => {
                 // The next call checks again, also if the announced change was not read.

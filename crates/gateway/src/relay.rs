@@ -25,7 +25,7 @@ use futures::future::select_all;
 use futures::stream;
 use http::StatusCode;
 use tokio::time::Instant;
-use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::input_requests::InputRequest;
@@ -41,7 +41,7 @@ use crate::input_state::InputState;
 use crate::parked::ParkedCall;
 use crate::record::CallRecord;
 use crate::slots::Slot;
-use crate::upstreams::Attempt;
+use crate::upstreams::{Attempt, ServerKey};
 use crate::{Gateway, reply};
 
 /// The maximum number of requests to an agent that wait at a time in one call.
@@ -55,7 +55,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) struct Relay {
     gateway: Arc<Gateway>,
     organization: OrganizationId,
-    instance: InstanceId,
+    server: ServerKey,
     messages: Messages,
     responder: Option<Responder>,
     /// The ID of the call in the messages of the server, as JSON text.
@@ -113,12 +113,12 @@ impl Relay {
         open: OpenCall,
         (slot, record): (Slot, CallRecord),
     ) -> Self {
-        let OpenCall { instance, messages, responder, call_id, count, attempt } = open;
-        let asking = Asking::new((call, text), &instance);
+        let OpenCall { server, messages, responder, call_id, count, attempt } = open;
+        let asking = Asking::new((call, text), server.instance());
         Self {
             gateway: Arc::clone(gateway),
             organization: call.caller.organization_id.clone(),
-            instance,
+            server,
             responder,
             messages,
             call_id,
@@ -280,7 +280,7 @@ impl Relay {
 
     fn relay_notification(&mut self, notification: &Message<'_>, text: &Bytes) -> Option<Bytes> {
         // Agents are told on their own streams, and only about what they see.
-        if self.gateway.receive_announcement(&self.organization, &self.instance, notification) {
+        if self.gateway.receive_announcement(&self.organization, &self.server, notification) {
             return None;
         }
         if notification.method.as_deref() != Some("notifications/cancelled") {
@@ -437,7 +437,7 @@ impl Relay {
                     responder.respond(&text).await?;
                 }
                 if conversation.waiting.is_empty() {
-                    self.attempt = Some(self.gateway.upstreams.enter(&self.instance).await?);
+                    self.attempt = Some(self.gateway.upstreams.enter(&self.server).await?);
                 }
                 self.continue_server();
                 Ok(None)

@@ -21,6 +21,7 @@ use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, text_of};
 use waypost_ops::instances::remote_stream::{RemoteStream, can_have_stream, find_running};
 
 use crate::Gateway;
+use crate::upstreams::ServerKey;
 
 /// The maximum number of streams of this process. Each is a connection and little memory.
 const MAX_STREAMS: usize = 200;
@@ -113,7 +114,7 @@ impl Gateway {
     pub(crate) fn receive_announcement(
         self: &Arc<Self>,
         organization: &OrganizationId,
-        instance: &InstanceId,
+        server: &ServerKey,
         message: &Message<'_>,
     ) -> bool {
         match message.method.as_deref().filter(|_| message.kind == MessageKind::Notification) {
@@ -121,10 +122,10 @@ impl Gateway {
                 "notifications/tools/list_changed"
                 | "notifications/prompts/list_changed"
                 | "notifications/resources/list_changed",
-            ) => self.announce_change(organization, instance),
+            ) => self.announce_change(organization, server),
             Some("notifications/resources/updated") => {
                 if let Some(uri) = text_of(message.params.uri) {
-                    self.subscriptions.publish(instance, &uri);
+                    self.subscriptions.publish(server.instance(), &uri);
                 }
             }
             _ => return false,
@@ -245,16 +246,21 @@ impl StreamTask {
         }
     }
 
+    /// Returns the server, which all agents share: a remote server has no personal secrets.
+    fn key(&self) -> ServerKey {
+        ServerKey::shared(self.instance.clone())
+    }
+
     /// Checks what the server lists, because it may have announced a change while there was no stream.
     fn check_definitions(&self) {
         if let Some(gateway) = self.gateway.upgrade() {
-            gateway.announce_change(&self.organization, &self.instance);
+            gateway.announce_change(&self.organization, &self.key());
         }
     }
 
     fn receive(&self, received: &OwnedMessage) -> Option<End> {
         let Some(gateway) = self.gateway.upgrade() else { return Some(End::Unneeded) };
-        gateway.receive_announcement(&self.organization, &self.instance, received.message());
+        gateway.receive_announcement(&self.organization, &self.key(), received.message());
         None
     }
 

@@ -15,7 +15,8 @@ use std::time::Duration;
 use hashlink::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use waypost_core::id::InstanceId;
+use waypost_core::id::{AgentId, InstanceId};
+use waypost_core::instance::Instance;
 use waypost_core::{Code, Error, Result};
 
 /// The maximum number of calls of a server that are running.
@@ -31,9 +32,37 @@ const OPEN_TIME: Duration = Duration::from_secs(60);
 /// The maximum number of servers that are remembered. One that is called again starts with a closed circuit.
 const SERVERS: usize = 10_000;
 
+/// A server: an instance, or, if agents have their own secrets, the container of one agent. An agent with wrong secrets then
+/// makes only its own calls fail.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ServerKey(InstanceId, Option<AgentId>);
+
+impl ServerKey {
+    /// Returns the server that an agent calls.
+    pub(crate) fn new(instance: &Instance, agent: &AgentId) -> Self {
+        let is_personal = !instance.personal_secrets.is_empty();
+        Self(instance.id.clone(), is_personal.then(|| agent.clone()))
+    }
+
+    /// Returns the server of an instance that all agents share.
+    pub(crate) fn shared(instance: InstanceId) -> Self {
+        Self(instance, None)
+    }
+
+    /// Returns the instance.
+    pub(crate) fn instance(&self) -> &InstanceId {
+        &self.0
+    }
+
+    /// Returns the agent to whom the server belongs; `None` if it does not belong to one agent.
+    pub(crate) fn agent(&self) -> Option<&AgentId> {
+        self.1.as_ref()
+    }
+}
+
 /// The servers that have been called.
 #[derive(Debug)]
-pub(crate) struct Upstreams(Mutex<LruCache<InstanceId, Arc<Upstream>>>);
+pub(crate) struct Upstreams(Mutex<LruCache<ServerKey, Arc<Upstream>>>);
 
 impl Default for Upstreams {
     fn default() -> Self {
@@ -64,7 +93,7 @@ impl Upstreams {
     /// # Errors
     /// `unavailable` (`reason` is `circuit_open`) if it has failed repeatedly; `rate_limited` (`server_busy`) if too many calls
     /// wait, or this one has waited too long.
-    pub(crate) async fn enter(&self, server: &InstanceId) -> Result<Attempt> {
+    pub(crate) async fn enter(&self, server: &ServerKey) -> Result<Attempt> {
         let upstream = self.upstream(server);
         // Before it waits, so that an open circuit is reported at once; and again afterwards.
         upstream.circuit().check()?;
@@ -73,7 +102,7 @@ impl Upstreams {
         Ok(Attempt { upstream, is_trial, has_succeeded: None, _permit: permit })
     }
 
-    fn upstream(&self, server: &InstanceId) -> Arc<Upstream> {
+    fn upstream(&self, server: &ServerKey) -> Arc<Upstream> {
         let mut upstreams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(upstream) = upstreams.get(server) {
             return Arc::clone(upstream);
@@ -199,8 +228,8 @@ mod tests {
 
     use super::*;
 
-    fn server() -> InstanceId {
-        InstanceId::from_store("ins_1".to_owned())
+    fn server() -> ServerKey {
+        ServerKey(InstanceId::from_store("ins_1".to_owned()), None)
     }
 
     fn failure(reason: &str) -> Error {
@@ -230,8 +259,10 @@ mod tests {
         call(&upstreams, None).await.unwrap();
         call(&upstreams, Some(false)).await.unwrap();
         assert!(is_open(&call(&upstreams, Some(true)).await));
-        let other = InstanceId::from_store("ins_2".to_owned());
+        let other = ServerKey(InstanceId::from_store("ins_2".to_owned()), None);
         assert!(upstreams.enter(&other).await.is_ok(), "another server is not concerned");
+        let personal = ServerKey(server().0, Some(AgentId::from_store("agt_1".to_owned())));
+        assert!(upstreams.enter(&personal).await.is_ok(), "nor is the container of an agent");
         tokio::time::advance(OPEN_TIME - Duration::from_millis(1)).await;
         assert!(is_open(&call(&upstreams, Some(true)).await));
         tokio::time::advance(Duration::from_millis(1)).await;

@@ -141,6 +141,12 @@ impl Hosting {
         Self { ops: self.ops.with_instance_limit(count), ..self }
     }
 
+    /// Sets the origin of the console, which is part of URLs in messages.
+    #[must_use]
+    pub fn with_console_origin(self, origin: String) -> Self {
+        Self { ops: self.ops.with_console_origin(origin), ..self }
+    }
+
     /// Switches toolboxes and instances on or off for the whole installation.
     #[must_use]
     pub fn with_toolboxes(self, switch: ToolboxSwitch) -> Self {

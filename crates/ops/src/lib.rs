@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod activity;
+pub mod agent_secrets;
 pub mod agent_tokens;
 pub mod agents;
 pub mod analytics;
@@ -120,6 +121,8 @@ pub struct Ops {
     background: Ctx,
     toolboxes: ToolboxSwitch,
     links: Links,
+    /// The origin of the console, for URLs of pages in messages.
+    console_origin: String,
     pub(crate) remote_servers: remote_servers::RemoteServers,
     pub(crate) connection_limit: limits::ConnectionLimit,
     pub(crate) calls: slots::Slots,
@@ -147,6 +150,7 @@ impl Ops {
             background,
             toolboxes: ToolboxSwitch::On,
             links: Links::new(),
+            console_origin: String::new(),
             remote_servers: remote_servers::RemoteServers::default(),
             calls: slots::Slots::new(instances::call::MAX_CALLS),
             follows: slots::Slots::new(follows::MAX_FOLLOWS),
@@ -169,6 +173,17 @@ impl Ops {
     #[must_use]
     pub fn with_keyring(self, keyring: Keyring) -> Self {
         Self { keyring: Some(keyring), ..self }
+    }
+
+    /// Sets the origin of the console. Without it, messages contain only the paths of pages.
+    #[must_use]
+    pub fn with_console_origin(self, console_origin: String) -> Self {
+        Self { console_origin, ..self }
+    }
+
+    /// Returns the URL of a page of the console.
+    pub(crate) fn console_url(&self, path: &str) -> String {
+        format!("{}{path}", self.console_origin)
     }
 
     /// Sets the notifier, which sends emails.

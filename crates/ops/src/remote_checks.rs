@@ -24,6 +24,7 @@ use waypost_toolbox_proto::instance::{Health, InstanceState};
 use crate::Ops;
 use crate::deployments::notify::state_changed;
 use crate::instances::call::{Call, LIST_KEY};
+use crate::instances::containers::ContainerKey;
 use crate::instances::requests::within;
 use crate::remote_servers::CONNECT_TIMEOUT;
 use crate::remote_tokens::{definition_agents, is_of_account};
@@ -67,7 +68,7 @@ async fn check(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Instance
 
 /// Connects to a server, and stores what it lists.
 async fn connect(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<()> {
-    let listed = within(CONNECT_TIMEOUT, fetch(ops, instance)).await?;
+    let listed = within(CONNECT_TIMEOUT, fetch(ops, instance, None)).await?;
     observe(cx, ops, instance, &listed.definitions).await?;
     Ok(())
 }
@@ -89,7 +90,7 @@ async fn ping_as(ops: &Ops, instance: &Instance, agent: Option<AgentId>) -> Resu
     let session = (agent.as_ref(), ClientCapabilities::default());
     let is_modern = within(CONNECT_TIMEOUT, ops.remote_servers.connect(ops, instance, session)).await?.is_modern();
     let method = if is_modern { "server/discover" } else { "ping" };
-    let call = Call { ops, instance, key: LIST_KEY.to_owned(), agent };
+    let call = Call { ops, instance, container: ContainerKey::new(LIST_KEY.to_owned()), agent };
     within(CONNECT_TIMEOUT, call.request(method, &json!({}), 1024 * 1024)).await?;
     Ok(())
 }

@@ -178,7 +178,7 @@ pub async fn refresh(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &In
     let found = instance::find(&mut ops.store.read().await?, organization, id).await?;
     let instance = found.ok_or_else(|| Error::not_found("instance"))?;
     check_answered(&instance)?;
-    let listed = fetch(ops, &instance).await?;
+    let listed = fetch(ops, &instance, None).await?;
     observe(cx, ops, &instance, &listed.definitions).await
 }
 

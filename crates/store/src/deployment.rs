@@ -14,7 +14,7 @@ use crate::row::{RowRef, in_list, to_json};
 /// The columns of a [`Row`].
 macro_rules! columns {
     () => {
-        "d.id, d.organization_id, d.instance_id, d.generation, d.catalog_version_id, d.config, d.secrets, d.learn_egress,
+        "d.id, d.organization_id, d.instance_id, d.generation, d.catalog_version_id, d.config, d.secrets, d.personal_secrets, d.learn_egress,
             d.state, d.step, d.error, d.started_at, d.ended_at"
     };
 }
@@ -28,6 +28,7 @@ struct Row {
     catalog_version_id: String,
     config: String,
     secrets: String,
+    personal_secrets: String,
     learn_egress: bool,
     state: String,
     step: String,
@@ -45,6 +46,7 @@ impl TryFrom<Row> for Deployment {
             generation: at.to_u64("generation", row.generation)?,
             config: at.parse_json("config", &row.config)?,
             secrets: at.parse_json("secrets", &row.secrets)?,
+            personal_secrets: at.parse_json("personal_secrets", &row.personal_secrets)?,
             state: at.parse("state", &row.state)?,
             step: at.parse("step", &row.step)?,
             error: row.error.as_deref().map(|text| at.parse_json::<DeploymentError>("error", text)).transpose()?,
@@ -70,15 +72,16 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 pub async fn insert(conn: &mut Conn, deployment: &Deployment) -> Result<()> {
     const SQL: &str =
         "INSERT INTO deployments (id, organization_id, instance_id, generation, catalog_version_id, config,
-            secrets, learn_egress, state, step, error, started_at, ended_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+            secrets, learn_egress, state, step, error, started_at, ended_at, personal_secrets)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    let personal = json(&deployment.personal_secrets)?;
     let (secrets, error) = (json(&deployment.secrets)?, deployment.error.as_ref().map(json).transpose()?);
     on!(conn, c => sqlx::query(SQL)
         .bind(deployment.id.as_str()).bind(deployment.organization_id.as_str()).bind(deployment.instance_id.as_str())
         .bind(deployment.generation.cast_signed()).bind(deployment.catalog_version_id.as_str())
         .bind(to_json(deployment.config.clone())).bind(secrets).bind(deployment.learn_egress)
         .bind(deployment.state.as_str()).bind(deployment.step.as_str()).bind(error).bind(deployment.started_at.0)
-        .bind(deployment.ended_at.map(|at| at.0)).execute(c).await?.rows_affected());
+        .bind(deployment.ended_at.map(|at| at.0)).bind(personal).execute(c).await?.rows_affected());
     Ok(())
 }
 

@@ -36,6 +36,7 @@ struct Row {
     is_removing: bool,
     health: Option<String>,
     config: String,
+    personal_secrets: String,
     learn_egress: bool,
     rejected_egress: String,
     created_at: i64,
@@ -54,7 +55,7 @@ fn select(dialect: Dialect, rest: &str) -> AssertSqlSafe<String> {
     AssertSqlSafe(format!(
         "SELECT id, organization_id, slug, name, catalog_version_id, toolbox_id, remote_transport, remote_origin,
             remote_url, remote_oauth, remote_per_agent, desired, state, generation, observed_generation, restarts, is_removing, health, config,
-            learn_egress, rejected_egress, created_at, updated_at, (SELECT {secrets} FROM instance_secrets WHERE instance_id = instances.id) AS secrets
+            personal_secrets, learn_egress, rejected_egress, created_at, updated_at, (SELECT {secrets} FROM instance_secrets WHERE instance_id = instances.id) AS secrets
          FROM instances {rest}"
     ))
 }
@@ -92,6 +93,7 @@ impl TryFrom<Row> for Instance {
             restarts: at.to_u64("restarts", row.restarts)?,
             health: row.health.as_deref().map(|text| at.parse_json::<Health>("health", text)).transpose()?,
             config: at.parse_json("config", &row.config)?,
+            personal_secrets: at.parse_json("personal_secrets", &row.personal_secrets)?,
             rejected_egress: at.parse_json("rejected_egress", &row.rejected_egress)?,
             secrets,
             id: InstanceId::from_store(row.id),
@@ -118,6 +120,11 @@ fn oauth_flags(remote: Option<&RemoteServer>) -> (bool, bool) {
     (remote.is_some_and(|remote| remote.is_oauth), is_per_agent)
 }
 
+fn personal_secrets(instance: &Instance) -> Result<String> {
+    serde_json::to_string(&instance.personal_secrets)
+        .map_err(|error| Error::Database(sqlx::Error::Encode(error.into())))
+}
+
 fn remote(instance: &Instance) -> Option<&RemoteServer> {
     match &instance.backend {
         Backend::Remote(remote) => Some(remote),
@@ -134,8 +141,10 @@ pub async fn insert(conn: &mut Conn, instance: &Instance, skeleton: &str) -> Res
         "INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id,
             desired, state, generation, observed_generation, restarts, is_removing, health, config, learn_egress,
             rejected_egress, created_at, updated_at, remote_transport, remote_origin, remote_url,
-            remote_check_at, remote_oauth, remote_per_agent)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)";
+            remote_check_at, remote_oauth, remote_per_agent, personal_secrets)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+            $25, $26)";
+    let personal = personal_secrets(instance)?;
     let health = health(instance)?;
     let remote = remote(instance);
     let (is_oauth, is_per_agent) = oauth_flags(remote);
@@ -148,7 +157,7 @@ pub async fn insert(conn: &mut Conn, instance: &Instance, skeleton: &str) -> Res
         .bind(to_json(instance.rejected_egress.clone())).bind(instance.created_at.0).bind(instance.updated_at.0)
         .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
         .bind(remote.map(|remote| &remote.sealed_url)).bind(remote.map(|_| 0_i64))
-        .bind(is_oauth).bind(is_per_agent).execute(c).await?.rows_affected());
+        .bind(is_oauth).bind(is_per_agent).bind(personal).execute(c).await?.rows_affected());
     insert_secrets(conn, instance, &BTreeMap::new()).await
 }
 
@@ -161,8 +170,9 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
         "UPDATE instances SET name = $3, catalog_version_id = $4, desired = $5, state = $6, generation = $7,
             observed_generation = $8, restarts = $9, is_removing = $10, health = $11, config = $12, learn_egress = $13,
             rejected_egress = $14, updated_at = $15, remote_transport = $16, remote_origin = $17, remote_url = $18,
-            remote_oauth = $19, remote_per_agent = $20
+            remote_oauth = $19, remote_per_agent = $20, personal_secrets = $21
         WHERE id = $1 AND organization_id = $2";
+    let personal = personal_secrets(instance)?;
     let health = health(instance)?;
     let remote = remote(instance);
     let (is_oauth, is_per_agent) = oauth_flags(remote);
@@ -174,7 +184,7 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
         .bind(to_json(instance.config.clone())).bind(instance.learn_egress)
         .bind(to_json(instance.rejected_egress.clone())).bind(instance.updated_at.0)
         .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
-        .bind(remote.map(|remote| &remote.sealed_url)).bind(is_oauth).bind(is_per_agent)
+        .bind(remote.map(|remote| &remote.sealed_url)).bind(is_oauth).bind(is_per_agent).bind(personal)
         .execute(c).await?.rows_affected());
     Ok(())
 }

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod activity;
 pub mod agent;
+pub mod agent_secret;
 pub mod agent_token;
 pub mod analytics;
 pub mod api_key;

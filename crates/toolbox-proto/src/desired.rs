@@ -99,6 +99,25 @@ pub struct SecretMount {
     /// How the server receives it.
     #[serde(rename = "as")]
     pub delivery: SecretDelivery,
-    /// A number that increases when the secret's value changes. A change restarts the container.
+    /// A number that increases when the secret's value changes. A change restarts the container. 0 for a personal secret.
     pub version: u64,
+    /// Whether each agent has its own value, so that only containers of agents (see [`crate::http::agent_key`]) have one. A
+    /// daemon that does not know this member requests the secret without the key of the container, gets no value, and so does
+    /// not start a container.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub personal: bool,
+    /// Whether the container starts without a value. Only personal secrets can be optional here.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl InstanceSpec {
+    /// Returns the names of the personal secrets without which no container starts.
+    pub fn required_personal_secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().filter(|secret| secret.personal && !secret.optional).map(|secret| secret.name.as_str())
+    }
 }

@@ -23,6 +23,9 @@ pub const CONTROL: &str = "/v1/control";
 /// The header with the key of the container that a call uses, for instances with sharing `per_agent` and `per_session`.
 /// Absent for shared instances.
 pub const CONTAINER_KEY_HEADER: &str = "waypost-container-key";
+/// The header with a number that increases with every change of the personal secrets of the calling agent. A container that
+/// was started with an earlier one is replaced before it is called. Absent if the instance has no personal secrets.
+pub const SECRETS_VERSION_HEADER: &str = "waypost-secrets-version";
 /// The header with the time in milliseconds after which a call fails. It does not include the time in which the caller is asked.
 pub const TIMEOUT_HEADER: &str = "waypost-timeout-ms";
 /// The header with what the server may ask the caller for during a call: the JSON text of `capabilities` of a client. Absent if
@@ -31,9 +34,25 @@ pub const CAPABILITIES_HEADER: &str = "waypost-client-capabilities";
 /// The header with the lowest level of the log messages that the caller wants. Absent if it has not asked for any.
 pub const LOG_LEVEL_HEADER: &str = "waypost-log-level";
 /// The headers of a call that the daemon reads. Replicas forward them.
-pub const CALL_HEADERS: [&str; 4] = [CONTAINER_KEY_HEADER, TIMEOUT_HEADER, CAPABILITIES_HEADER, LOG_LEVEL_HEADER];
+pub const CALL_HEADERS: [&str; 5] =
+    [CONTAINER_KEY_HEADER, SECRETS_VERSION_HEADER, TIMEOUT_HEADER, CAPABILITIES_HEADER, LOG_LEVEL_HEADER];
 /// The maximum size of a message to or from a server in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The prefix of the key of a container that belongs to one agent.
+const AGENT_PREFIX: &str = "agent:";
+
+/// Returns the key of the container of an agent, for instances with sharing `per_agent`.
+#[must_use]
+pub fn agent_key(agent_id: &str) -> String {
+    format!("{AGENT_PREFIX}{agent_id}")
+}
+
+/// Returns the agent of a container, if `key` has the form of [`agent_key`]. The ID may not exist.
+#[must_use]
+pub fn agent_of_key(key: &str) -> Option<&str> {
+    key.strip_prefix(AGENT_PREFIX).filter(|id| !id.is_empty() && !id.contains(':'))
+}
 
 /// Returns the path of calls to an instance.
 #[must_use]

@@ -51,6 +51,9 @@ pub struct InstanceSecrets {
     /// The credentials of the registry.
     #[serde(default)]
     pub registry: Option<RegistryCredentials>,
+    /// A number that increases with every change of the personal secrets of the container's agent. 0 for other containers.
+    #[serde(default)]
+    pub personal_version: u64,
 }
 
 /// The credentials of a registry.
@@ -68,6 +71,7 @@ impl std::fmt::Debug for InstanceSecrets {
         f.debug_struct("InstanceSecrets")
             .field("values", &self.values.keys())
             .field("registry", &self.registry.is_some())
+            .field("personal_version", &self.personal_version)
             .finish()
     }
 }
@@ -117,6 +121,10 @@ pub enum DaemonMessage {
         instance_id: String,
         /// The generation that the secrets are for.
         generation: u64,
+        /// The key of the container that starts, if the instance has one container per agent or session. Only the answer
+        /// for the container of an agent (see [`crate::http::agent_key`]) contains personal secrets, those of this agent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
     },
 }
 
@@ -259,10 +267,35 @@ pub enum DeploymentOutcome {
 mod tests {
     use super::*;
 
+    /// Older control planes and daemons do not know the key and the personal secrets.
+    #[test]
+    fn earlier_forms_of_messages_are_read_and_written() {
+        let request = |key: Option<&str>| DaemonMessage::SecretRequest {
+            request: 1,
+            instance_id: "ins_1".to_owned(),
+            generation: 2,
+            key: key.map(str::to_owned),
+        };
+        let earlier = r#"{"type":"secret_request","request":1,"instance_id":"ins_1","generation":2}"#;
+        assert_eq!(serde_json::from_str::<DaemonMessage>(earlier).unwrap(), request(None));
+        assert_eq!(serde_json::to_string(&request(None)).unwrap(), earlier);
+        let text = serde_json::to_string(&request(Some("agent:agt_1"))).unwrap();
+        assert_eq!(serde_json::from_str::<DaemonMessage>(&text).unwrap(), request(Some("agent:agt_1")));
+        let secrets: InstanceSecrets = serde_json::from_str(r#"{"values":{}}"#).unwrap();
+        assert_eq!(secrets, InstanceSecrets::default());
+        let mount = r#"{"name":"TOKEN","as":"file","version":1}"#;
+        let read: crate::desired::SecretMount = serde_json::from_str(mount).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), mount, "the digest of a specification does not change");
+    }
+
     #[test]
     fn secrets_are_not_shown_by_debug() {
         let registry = Some(RegistryCredentials { username: "u".into(), password: "hunter2".into() });
-        let secrets = InstanceSecrets { values: [("TOKEN".to_owned(), "hunter2".to_owned())].into(), registry };
+        let secrets = InstanceSecrets {
+            values: [("TOKEN".to_owned(), "hunter2".to_owned())].into(),
+            registry,
+            personal_version: 0,
+        };
         let text = format!("{:?}", ControlMessage::Secrets { request: 1, secrets: Some(secrets) });
         assert!(text.contains("TOKEN") && !text.contains("hunter2"), "{text}");
     }

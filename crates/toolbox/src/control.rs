@@ -9,11 +9,13 @@ pub trait Control: Send + Sync + 'static {
     /// Reports an event. It is stored on disk and sent as soon as the link is up, in order.
     fn report(&self, event: ToolboxEvent);
 
-    /// Requests the secrets of an instance. Waits while the link is down, for at most as long as the caller waits.
-    /// Returns `None` if the control plane does not know the instance, or if the value of a secret is missing.
+    /// Requests the secrets for a container of an instance; `key` is that of the container. Waits while the link is down, for
+    /// at most as long as the caller waits. Returns `None` if the control plane does not know the instance, or if the value of
+    /// a secret of the organisation is missing. Personal secrets without a value are absent.
     fn secrets(
         &self,
         instance_id: &str,
         generation: u64,
+        key: Option<&str>,
     ) -> Pin<Box<dyn Future<Output = Option<InstanceSecrets>> + Send + '_>>;
 }

@@ -21,12 +21,13 @@ use waypost_ops::instances::{
 use waypost_ops::tool_overrides::ToolOverridePatch;
 use waypost_ops::{agents, catalog, deployments, tool_overrides, tool_secrets, toolboxes};
 
+use super::agent_secret;
 use super::session::{Session, not_found_message};
 use super::user::Org;
 use super::{App, agent, output};
 use options::parse_arguments;
 pub(super) use options::{
-    CreateOptions, GrantArg, OverrideOptions, SecretArg, ToolArguments, UpdateOptions, apply_secrets,
+    CreateOptions, GrantArg, OverrideOptions, SecretArg, ToolArguments, UpdateOptions, apply_all_secrets, apply_secrets,
 };
 pub(super) use show::{
     CONNECTION_MEMBERS, MEMBERS, OVERRIDE_MEMBERS, confirm_deletion, connection_to_json, deployment_to_json, log_line,
@@ -131,6 +132,11 @@ pub enum Command {
         #[command(flatten)]
         options: OverrideOptions,
     },
+    /// Values of agents for personal secrets.
+    AgentSecret {
+        #[command(subcommand)]
+        command: agent_secret::Command,
+    },
     /// Call a tool of an instance and print the MCP result, also if it is an error of the tool. Requires a running
     /// `waypost serve`.
     Call {
@@ -177,6 +183,7 @@ impl Command {
     /// Returns the organisation given by `--org`.
     pub(super) fn organization(&self) -> Option<&str> {
         let org = match self {
+            Self::AgentSecret { command } => return command.organization(),
             Self::Create { org, .. } | Self::List { org } | Self::Call { org, .. } => org,
             Self::Show { at }
             | Self::Update { at, .. }
@@ -292,6 +299,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let updated = tool_overrides::update(cx, ops, &organization, &id, &change).await?;
             output::object(*json, &override_to_json(&updated))
         }
+        Command::AgentSecret { command } => agent_secret::run(app, session, &organization, command).await,
         Command::Delete { at, yes } => {
             let found = find(session, &organization, &at).await?.instance;
             confirm_deletion(yes, &found.slug)?;
@@ -368,6 +376,7 @@ async fn find_container(
         catalog_version_id: find_version(&entry.versions, options.settings.version.as_deref(), &entry.slug)?,
         toolbox_id,
         config,
+        personal_secrets: options.settings.personal_secrets.iter().cloned().collect(),
         learn_egress: options.learn_egress,
     })
 }
@@ -395,11 +404,17 @@ async fn update(
         changes.push((argument, find_secret(session, organization, argument).await?));
     }
     let current = instance.secrets.into_iter().map(|used| (used.name, used.secret_id)).collect();
+    let personal = instance.personal_secrets.into_iter().map(|secret| secret.name).collect();
+    let names = &options.settings.personal_secrets;
+    let secrets = (!changes.is_empty() || !names.is_empty())
+        .then(|| apply_all_secrets((current, personal), changes, names))
+        .unzip();
     let patch = InstancePatch {
         name: options.settings.name.clone(),
         catalog_version_id,
         config,
-        secrets: (!changes.is_empty()).then(|| apply_secrets(current, changes)),
+        secrets: secrets.0,
+        personal_secrets: secrets.1,
         learn_egress: options.learn_egress,
         remote: None,
     };

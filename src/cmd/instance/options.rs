@@ -1,6 +1,6 @@
 //! The options of `waypost instance create` and `update`, and the arguments of `call`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub struct CreateOptions {
     pub(in crate::cmd) entry: Option<String>,
     /// URL of a server that is already running elsewhere; `-` reads it from standard input. Each `--secret NAME=SECRET` is
     /// then the value of the header NAME, such as `Authorization`.
-    #[arg(id = "remote_url", long = "remote", value_name = "URL", conflicts_with_all = ["entry", "toolbox", "learn_egress", "version", "instance_config"])]
+    #[arg(id = "remote_url", long = "remote", value_name = "URL", conflicts_with_all = ["entry", "toolbox", "learn_egress", "version", "instance_config", "personal_secrets"])]
     pub(in crate::cmd) remote: Option<String>,
     /// Transport of the remote server: `streamable_http` or `sse`.
     #[arg(long, value_name = "TRANSPORT", default_value_t = Transport::StreamableHttp, value_parser = parse_transport)]
@@ -96,6 +96,10 @@ pub struct InstanceSettings {
     /// repeated. When an instance is updated, its other secrets stay unchanged, and `NAME=` removes one.
     #[arg(long = "secret", value_name = "NAME=SECRET", value_parser = parse_secret)]
     pub(in crate::cmd) secrets: Vec<SecretArg>,
+    /// Name of a declared secret of which each agent supplies its own value; can be repeated. Requires an entry with `sharing:
+    /// per_agent`. When an instance is updated, its other secrets stay unchanged, and `NAME=` removes one.
+    #[arg(long = "personal-secret", value_name = "NAME")]
+    pub(in crate::cmd) personal_secrets: Vec<String>,
     /// Display name [default: for a new instance, the name of the catalogue entry, or the slug of a remote server].
     #[arg(long)]
     pub(in crate::cmd) name: Option<String>,
@@ -158,6 +162,36 @@ pub(in crate::cmd) fn apply_secrets<T>(
         }
     }
     secrets
+}
+
+/// Returns the assignment and the names of personal secrets after the changes. A name has one source: an option that gives it another
+/// one removes the earlier.
+pub(in crate::cmd) fn apply_all_secrets<T>(
+    (secrets, mut personal): (BTreeMap<String, T>, BTreeSet<String>),
+    changes: Vec<(&SecretArg, Option<T>)>,
+    names: &[String],
+) -> (BTreeMap<String, T>, BTreeSet<String>) {
+    for (change, secret) in &changes {
+        if secret.is_some() {
+            personal.remove(&change.name);
+        }
+    }
+    let assigned: BTreeSet<String> =
+        changes.iter().filter(|(_, secret)| secret.is_some()).map(|(change, _)| change.name.clone()).collect();
+    let mut secrets = apply_secrets(secrets, changes);
+    for name in names {
+        match name.strip_suffix('=') {
+            Some(name) => drop(personal.remove(name)),
+            None => {
+                // Both options for one name contradict each other, which the operation reports.
+                if !assigned.contains(name) {
+                    secrets.remove(name);
+                }
+                personal.insert(name.clone());
+            }
+        }
+    }
+    (secrets, personal)
 }
 
 impl InstanceSettings {

@@ -25,6 +25,7 @@ pub(in crate::cmd) const MEMBERS: &[&str] = &[
     "health",
     "config",
     "secrets",
+    "personal_secrets",
     "deployment",
 ];
 
@@ -65,6 +66,7 @@ pub(in crate::cmd) fn to_json(view: &InstanceView) -> Value {
         "health": health,
         "config": instance.config,
         "secrets": secrets.collect::<Map<_, _>>(),
+        "personal_secrets": instance.personal_secrets.iter().map(|secret| &secret.name).collect::<Vec<_>>(),
         "deployment": deployment.as_ref().map(deployment_to_json),
     })
 }

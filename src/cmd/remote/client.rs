@@ -176,6 +176,14 @@ impl Client {
         self.send(Method::PATCH, path, &[], Body::Json(body)).await
     }
 
+    /// Sends a PUT request.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn put(&self, path: &[&str], body: Value) -> anyhow::Result<Value> {
+        self.send(Method::PUT, path, &[], Body::Json(body)).await
+    }
+
     /// Sends a DELETE request.
     ///
     /// # Errors

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{RemoteSession, agent, catalog, find_item, secret, text, toolbox, without_nulls};
+use super::{RemoteSession, agent, agent_secret, catalog, find_item, secret, text, toolbox, without_nulls};
 use crate::cmd::instance::{
     CONNECTION_MEMBERS, Command, CreateOptions, GrantArg, MEMBERS, OVERRIDE_MEMBERS, SecretArg, ToolArguments,
-    UpdateOptions, apply_secrets, confirm_deletion, log_line, no_entry, no_version, print, print_connect,
-    print_connections, print_deleted, print_deployments, print_disconnected, print_list, print_logs, print_overrides,
-    print_stats, print_tools, wait, wait_for_remote,
+    UpdateOptions, apply_all_secrets, apply_secrets, confirm_deletion, log_line, no_entry, no_version, print,
+    print_connect, print_connections, print_deleted, print_deployments, print_disconnected, print_list, print_logs,
+    print_overrides, print_stats, print_tools, wait, wait_for_remote,
 };
 use crate::cmd::output;
 
@@ -78,6 +78,7 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
             let items = items_paged(remote, &at.instance, "deployments").await?;
             print_deployments(remote.json, remote.select_all(&items, DEPLOYMENT_MEMBERS))
         }
+        Command::AgentSecret { command } => agent_secret::run(remote, command).await,
         Command::Delete { at, yes } => {
             let found = find(remote, &at.instance).await?;
             let (id, slug) = (text(&found, "id"), text(&found, "slug"));
@@ -176,6 +177,7 @@ async fn create(remote: &RemoteSession, slug: String, options: CreateOptions) ->
         "toolbox_id": toolbox_id,
         "config": config,
         "secrets": apply_secrets(Default::default(), changes),
+        "personal_secrets": Some(&options.settings.personal_secrets).filter(|names| !names.is_empty()),
         "learn_egress": options.learn_egress,
         "approve": approve,
         "grants": grants,
@@ -193,11 +195,18 @@ async fn update(remote: &RemoteSession, instance: &str, options: UpdateOptions) 
     };
     let changes = find_secrets(remote, &options.settings.secrets).await?;
     let current = found["secrets"].as_object().cloned().unwrap_or_default().into_iter().collect();
+    let names = &options.settings.personal_secrets;
+    let personal = found["personal_secrets"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let personal = personal.map(str::to_owned).collect();
+    let secrets = (!changes.is_empty() || !names.is_empty())
+        .then(|| apply_all_secrets((current, personal), changes, names))
+        .unzip();
     let patch = without_nulls(json!({
         "name": options.settings.name,
         "catalog_version_id": version_id,
         "config": config,
-        "secrets": (!changes.is_empty()).then(|| apply_secrets(current, changes)),
+        "secrets": secrets.0,
+        "personal_secrets": secrets.1.filter(|_| found["personal_secrets"].is_array()),
         "learn_egress": options.learn_egress,
     }));
     let updated = remote.client.patch(&["instances", text(&found, "id")], patch).await?;

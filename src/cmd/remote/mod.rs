@@ -2,6 +2,7 @@
 //! the same as for commands on the database.
 
 mod agent;
+mod agent_secret;
 pub(super) mod approval;
 mod assignment;
 mod call;

@@ -143,7 +143,7 @@ impl<'a> Stage<'a> {
     async fn check(&self) -> waypost_core::Result<()> {
         let (admin, ops, organization) = (&self.admin, &self.installation.ops, &self.organization);
         let instance = instances::get(admin, ops, organization, &self.instance).await?.instance;
-        let listed = fetch(ops, &instance).await?;
+        let listed = fetch(ops, &instance, None).await?;
         observe(admin, ops, &instance, &listed.definitions).await?;
         let pending = ListToolApprovals { state: Some(ApprovalState::Pending), limit: 100, ..Default::default() };
         for approval in tool_approvals::list(admin, ops, organization, &pending).await?.items {

@@ -197,6 +197,7 @@ impl App {
             None => hosting,
         };
         let hosting = hosting.with_ticket_limits(setup.ticket_limits).with_toolboxes(setup.toolboxes);
+        let hosting = hosting.with_console_origin(PublicUrl::new(setup.public_url.parse().unwrap()).origin());
         let endpoint = Endpoint::new(
             ProductHandlers,
             hosting.clone(),

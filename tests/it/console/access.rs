@@ -121,6 +121,7 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     keep("oauth-configs", &json!("oac_0123456789abcdef"));
     keep("secrets", &create(app, owner, "/secrets", json!({ "name": "TOKEN", "value": "hunter2" })).await["id"]);
     let entry = json!({ "slug": "search-tool", "name": "Search", "version": "1", "transport": "stdio",
+        "sharing": "per_agent", "secrets": [{ "name": "API_KEY", "required": false }],
         "source": { "image": format!("registry.example/search@sha256:{}", "ab".repeat(32)) } });
     let entry = create(app, owner, "/catalog/import", entry).await;
     keep("catalog", &entry["id"]);
@@ -131,7 +132,8 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let toolbox = create(app, owner, "/toolboxes", json!({ "name": "rack" })).await;
     keep("toolboxes", &toolbox["id"]);
     let instance = json!({
-        "slug": "own", "catalog_version_id": entry["versions"][0]["id"], "toolbox_id": toolbox["id"]
+        "slug": "own", "catalog_version_id": entry["versions"][0]["id"], "toolbox_id": toolbox["id"],
+        "personal_secrets": ["API_KEY"]
     });
     let instance = create(app, owner, "/instances", instance).await;
     keep("instances", &instance["id"]);
@@ -145,6 +147,10 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     keep("tool-approvals", &json!("apr_0123456789abcdef01234567"));
     let agent = create(app, owner, "/agents", json!({ "name": "Crawler" })).await;
     keep("agents", &agent["id"]);
+    let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/instances/{}/agents/{}/personal-secrets/API_KEY", id(&instance), id(&agent));
+    call(app, Some(owner), "PUT", &path, Some(&json!({ "value": "hunter2" }))).await.assert_status(204);
+    keep("personal-secrets", &json!("API_KEY"));
     let tokens = format!("/agents/{}/tokens", agent["id"].as_str().unwrap());
     keep("tokens", &create(app, owner, &tokens, json!({})).await["id"]);
     let grant = json!({ "agent_id": agent["id"], "instance_id": instance["id"], "access": "full_access" });

@@ -19,6 +19,7 @@ mod joins;
 mod members;
 mod organizations;
 mod pages;
+mod personal_pages;
 mod providers;
 mod remote_entry_pages;
 mod secret_pages;

@@ -8,6 +8,7 @@ mod listen;
 mod oauth;
 mod overrides;
 mod people;
+mod personal;
 mod questions;
 mod relay;
 mod remote;
@@ -15,6 +16,7 @@ mod smuggling;
 mod trace;
 
 pub use self::calls::wait_for_calls;
+pub use self::personal::personal_stage;
 
 use std::sync::{Arc, Mutex};
 
@@ -31,6 +33,7 @@ use waypost_core::id::AgentId;
 use waypost_ops::agent_tokens::CreateAgentToken;
 use waypost_ops::grants::{GrantPatch, NewGrant};
 use waypost_ops::{agent_tokens, agents, grants};
+use waypost_toolbox_proto::http::CONTAINER_KEY_HEADER;
 
 use self::questions::container::Container;
 use crate::app::Setup;
@@ -62,6 +65,8 @@ pub struct ServerState {
     status: Option<u16>,
     /// The headers of the calls.
     headers: Vec<HeaderMap>,
+    /// The keys of the containers for which messages were received.
+    keys: Vec<String>,
     /// Answers all messages, if set.
     container: Option<Arc<Container>>,
 }
@@ -80,6 +85,11 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+fn merged(mut object: Value, more: Value) -> Value {
+    object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    object
 }
 
 pub fn tool(name: &str, description: &str) -> Value {
@@ -106,14 +116,22 @@ impl Stage {
     }
 
     async fn create(setup: Setup, sharing: &str) -> Self {
+        Self::create_with(setup, json!({ "sharing": sharing }), json!({})).await
+    }
+
+    /// Returns a stage with additional members of the catalogue entry and of the instance.
+    pub async fn create_with(setup: Setup, entry: Value, instance: Value) -> Self {
         let api = Api::with(setup).await;
-        let entry = json!({ "slug": "search-tool", "name": "Search", "version": "1", "transport": "stdio", "sharing": sharing,
-            "source": { "image": format!("registry.example/search@sha256:{}", "ab".repeat(32)) } });
+        let entry = merged(
+            json!({ "slug": "search-tool", "name": "Search", "version": "1", "transport": "stdio",
+                "source": { "image": format!("registry.example/search@sha256:{}", "ab".repeat(32)) } }),
+            entry,
+        );
         let entry = api.post("/catalog/import", entry).await.json();
         let created = api.post("/toolboxes", json!({ "name": "rack" })).await.json();
         let toolbox = api.join(created["join"]["token"].as_str().unwrap()).await;
         let daemon = Daemon::connect(&api.app, &toolbox).await;
-        let new = json!({ "slug": "search", "catalog_version_id": entry["versions"][0]["id"] });
+        let new = merged(json!({ "slug": "search", "catalog_version_id": entry["versions"][0]["id"] }), instance);
         let instance = api.post("/instances", new).await.assert_status(202).json();
         let instance = instance["id"].as_str().unwrap().to_owned();
         let server = Arc::new(Mutex::new(ServerState {
@@ -298,6 +316,7 @@ async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
     let lines: Vec<Vec<u8>> = {
         let mut server = server.lock().unwrap();
         server.messages += 1;
+        server.keys.push(call.headers()[CONTAINER_KEY_HEADER].to_str().unwrap().to_owned());
         let capabilities = json!({ "tools": {}, "prompts": {}, "resources": {} });
         match message["method"].as_str().unwrap() {
             _ if server.is_broken => vec![b"Good morning.".to_vec()],

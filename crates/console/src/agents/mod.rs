@@ -2,6 +2,7 @@
 
 mod connect;
 mod list;
+mod secrets;
 mod show;
 mod tokens;
 mod visible;
@@ -28,6 +29,8 @@ use crate::view::PageError;
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::AgentRead);
     const WRITE: Access = Access::Member(Operation::AgentWrite);
+    const READ_SECRETS: Access = Access::Member(Operation::AgentSecretRead);
+    const WRITE_SECRETS: Access = Access::Member(Operation::AgentSecretWrite);
     Routes::new()
         .get("/o/{org}/agents", READ, list::show)
         .post("/o/{org}/agents", WRITE, list::create)
@@ -39,6 +42,9 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/agents/{agent}/tokens", WRITE, tokens::create)
         .post("/o/{org}/agents/{agent}/tokens/{token}/revoke", WRITE, tokens::revoke)
         .get("/o/{org}/agents/{agent}/visible", READ, visible::show)
+        .get("/o/{org}/agents/{agent}/secrets", READ_SECRETS, secrets::show)
+        .post("/o/{org}/agents/{agent}/secrets/{instance}", WRITE_SECRETS, secrets::set)
+        .post("/o/{org}/agents/{agent}/secrets/{instance}/delete", WRITE_SECRETS, secrets::delete)
         .get("/o/{org}/agents/{agent}/connect", READ, connect::show)
         .get("/o/{org}/agents/{agent}/connect/status", READ, connect::status)
 }
@@ -115,7 +121,7 @@ struct AgentHeader {
 impl AgentHeader {
     /// Returns the path and label of each tab, and whether it is the current one.
     fn tabs(&self) -> Vec<(String, &'static str, bool)> {
-        let tabs = [("", "Overview"), ("visible", "What it sees"), ("connect", "Connect")];
+        let tabs = [("", "Overview"), ("visible", "What it sees"), ("secrets", "Secrets"), ("connect", "Connect")];
         let tab = |(rest, label): (&str, &'static str)| {
             let href = if rest.is_empty() { self.base.clone() } else { format!("{}/{rest}", self.base) };
             (href, label, rest == self.tab)

@@ -71,7 +71,7 @@ async fn load(console: &Console, at: &InstanceContext, version: &str) -> Result<
         learn_egress: instance.learn_egress,
         is_other_version: source.version.id != *current,
         config: ConfigForm::new(&definition.config_schema, Some(&instance.config)),
-        secrets: SecretsForm::new(definition, Some(&instance.secrets), options),
+        secrets: SecretsForm::new(definition, Some(instance), options),
         json: serde_json::to_string_pretty(&instance.config).unwrap_or_default(),
         source,
     })
@@ -130,6 +130,7 @@ async fn submit(console: &Console, at: &InstanceContext, page: &ConfigurationPag
         catalog_version_id: Some(version),
         config: Some(page.config.parse()?),
         secrets: Some(page.secrets.parse()?),
+        personal_secrets: Some(page.secrets.personal()),
         learn_egress: Some(page.learn_egress),
         remote: None,
     };

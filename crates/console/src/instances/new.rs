@@ -220,6 +220,7 @@ async fn submit(console: &Console, member: &Member, page: &NewPage) -> Result<St
             catalog_version_id: page.source.version.id.clone(),
             toolbox_id: toolbox_id.map_err(|_| Error::invalid("toolbox_id", "Select one of the toolboxes."))?,
             config: page.config.parse()?,
+            personal_secrets: page.secrets.personal(),
             learn_egress: fields.learn_egress,
         }),
         secrets: page.secrets.parse()?,

@@ -1,13 +1,14 @@
 //! The assignment of secrets as form fields: one for each secret that a version declares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use waypost_core::caller::Ctx;
 use waypost_core::catalog::{SecretDelivery, SecretSpec, VersionDefinition};
 use waypost_core::id::{OrganizationId, ToolSecretId};
-use waypost_core::instance::SecretUse;
+use waypost_core::instance::Instance;
 use waypost_core::{Error, Result};
 use waypost_ops::tool_secrets;
+use waypost_toolbox_proto::entry::Sharing;
 
 use crate::Console;
 
@@ -35,16 +36,24 @@ pub(super) async fn options(
     }
 }
 
+/// The choice of a personal secret. No ID has this form.
+const PERSONAL: &str = "personal";
+
 /// The field of a secret.
 pub(super) struct SecretField {
     /// The name in the form.
     pub(super) name: String,
     pub(super) spec: SecretSpec,
-    /// The ID of the assigned secret, or empty.
+    /// The ID of the assigned secret, `personal`, or empty.
     pub(super) value: String,
 }
 
 impl SecretField {
+    /// Whether each agent supplies its own value.
+    pub(super) fn is_personal(&self) -> bool {
+        self.value == PERSONAL
+    }
+
     pub(super) fn label(&self) -> String {
         let name = &self.spec.name;
         if self.spec.required { format!("{name} (required)") } else { name.clone() }
@@ -63,20 +72,27 @@ impl SecretField {
 /// The fields of all secrets of a version.
 pub(super) struct SecretsForm {
     pub(super) fields: Vec<SecretField>,
-    /// The ID and the name of each secret of the organisation, after the choice of none.
+    /// The ID and the name of each secret of the organisation, after the choice of none, and that of a personal secret if each agent
+    /// has its own container.
     choices: Vec<(String, String)>,
 }
 
 impl SecretsForm {
-    /// Creates the fields with the current assignment. For a new instance, it is empty: secrets with the name that the
-    /// version declares are preselected.
+    /// Creates the fields with the current assignment: that of `instance`. For a new instance, it is empty: secrets with the name that
+    /// the version declares are preselected.
     pub(super) fn new(
         definition: &VersionDefinition,
-        used: Option<&[SecretUse]>,
+        instance: Option<&Instance>,
         options: Vec<(String, String)>,
     ) -> Self {
-        let value = |spec: &SecretSpec| match used {
-            Some(used) => used.iter().find(|used| used.name == spec.name).map(|used| used.secret_id.to_string()),
+        let is_personal = |instance: &Instance, spec: &SecretSpec| {
+            instance.personal_secrets.iter().any(|secret| secret.name == spec.name)
+        };
+        let value = |spec: &SecretSpec| match instance {
+            Some(instance) if is_personal(instance, spec) => Some(PERSONAL.to_owned()),
+            Some(Instance { secrets, .. }) => {
+                secrets.iter().find(|used| used.name == spec.name).map(|used| used.secret_id.to_string())
+            }
             None => options.iter().find(|(_, name)| *name == spec.name).map(|(id, _)| id.clone()),
         };
         let field = |(position, spec): (usize, &SecretSpec)| SecretField {
@@ -86,7 +102,9 @@ impl SecretsForm {
         };
         let fields = definition.secrets.iter().enumerate().map(field).collect();
         let none = (String::new(), "None".to_owned());
-        Self { fields, choices: std::iter::once(none).chain(options).collect() }
+        let can_be_personal = definition.sharing == Sharing::PerAgent && definition.volumes.is_empty();
+        let personal = can_be_personal.then(|| (PERSONAL.to_owned(), "Each agent supplies its own value".to_owned()));
+        Self { fields, choices: std::iter::once(none).chain(personal).chain(options).collect() }
     }
 
     /// Replaces the assignment with that of a submitted form.
@@ -112,11 +130,17 @@ impl SecretsForm {
     /// # Errors
     /// `invalid_arguments` with the name of the form field.
     pub(super) fn parse(&self) -> Result<BTreeMap<String, ToolSecretId>> {
-        let assigned = self.fields.iter().filter(|field| !field.value.is_empty());
+        let assigned = self.fields.iter().filter(|field| !field.value.is_empty() && field.value != PERSONAL);
         let parse = |field: &SecretField| {
             let id = field.value.parse().map_err(|_| Error::invalid(&field.name, "Select one of the secrets."))?;
             Ok((field.spec.name.clone(), id))
         };
         assigned.map(parse).collect()
+    }
+
+    /// Returns the names of the personal secrets.
+    pub(super) fn personal(&self) -> BTreeSet<String> {
+        let personal = self.fields.iter().filter(|field| field.value == PERSONAL);
+        personal.map(|field| field.spec.name.clone()).collect()
     }
 }

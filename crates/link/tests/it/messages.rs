@@ -42,7 +42,7 @@ async fn messages_are_stored_and_answered_in_order() {
     let control = Control::new();
     let (mut daemon, _) = control.link().await;
     daemon.receive().await;
-    let request = DaemonMessage::SecretRequest { request: 7, instance_id: "ins_1".into(), generation: 1 };
+    let request = DaemonMessage::SecretRequest { request: 7, instance_id: "ins_1".into(), generation: 1, key: None };
     let messages = [heartbeat(), event(1), request, event(2)];
     for message in &messages {
         daemon.send(message).await;

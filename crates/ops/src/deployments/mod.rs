@@ -75,6 +75,7 @@ pub(crate) async fn begin(cx: &Ctx, tx: &mut Tx, instance: &Instance) -> Result<
         catalog_version_id: instance.container()?.catalog_version_id.clone(),
         config: instance.config.clone(),
         secrets: instance.secrets.clone(),
+        personal_secrets: instance.personal_secrets.clone(),
         learn_egress: instance.learn_egress,
         state: DeploymentState::Running,
         step: DeploymentStep::Validating,

@@ -21,6 +21,7 @@ use waypost_mcp_wire::strict::{ErrorMembers, OwnedMessage, ResultMembers, text_o
 use waypost_store::{agent, instance_source};
 use waypost_toolbox_proto::entry::Sharing;
 
+use super::containers::{self, ContainerKey};
 use super::exchange::{Exchange, ExchangeTarget};
 use super::remote;
 use super::requests::{find, within};
@@ -68,17 +69,19 @@ pub async fn list_tools(
     let instance = find_running(ops, organization, id).await?;
     let _slot = ops.calls.acquire(organization, BUSY).await?;
     let agent = definition_agents(ops, &instance).await?.swap_remove(0);
-    let call = Call { ops, instance: &instance, key: LIST_KEY.to_owned(), agent };
+    let container = containers::find_for_lists(ops, &instance, LIST_KEY).await?;
+    let call = Call { ops, instance: &instance, container, agent };
     within(TIMEOUT + REPORT_TIME, call.list_tools()).await
 }
 
 /// Calls a tool of an instance, and returns the result of the server, which may describe an error of the tool. If the
-/// instance has one container per agent, the caller's own is used; if it has one per session, a new one.
+/// instance has one container per agent, the caller's own is used; if it has one per session, a new one. If it has personal
+/// secrets, the container of the caller's own agent is used.
 ///
 /// # Errors
 /// Those of [`list_tools`]; `forbidden` for members below admin; `invalid_arguments` if the server rejects the tool's
-/// name or its arguments; `conflict` (`reason` is `not_connected`) if each agent has its own connection to the server, and the
-/// caller is not a user whose agent is connected.
+/// name or its arguments; `conflict` if a required personal secret has no value (`reason` is `secret_missing`), or each agent
+/// has its own connection to the server, and the caller is not a user whose agent is connected (`not_connected`).
 pub async fn call_tool(
     cx: &Ctx,
     ops: &Ops,
@@ -96,6 +99,7 @@ pub async fn call_tool(
         Sharing::Shared | Sharing::PerAgent => caller_key(cx),
     };
     let agent = find_own_agent(cx, ops, &instance).await?;
+    let container = containers::find_of_caller(cx, ops, &instance, key).await?;
     let _slot = ops.calls.acquire(organization, BUSY).await?;
     // Recorded before it is sent, so that every call that may have had an effect is in the audit log.
     let mut tx = ops.store.begin().await?;
@@ -103,7 +107,7 @@ pub async fn call_tool(
     record(cx, &mut tx, organization, Entry { action: "instance.call", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     let params = json!({ "name": tool, "arguments": arguments });
-    let call = Call { ops, instance: &instance, key, agent };
+    let call = Call { ops, instance: &instance, container, agent };
     let start = Instant::now();
     let result = within(TIMEOUT + REPORT_TIME, call.request("tools/call", &params, MAX_RESPONSE_BYTES)).await;
     count_call(&result, start);
@@ -169,8 +173,8 @@ fn session_key(cx: &Ctx) -> String {
 pub(crate) struct Call<'a> {
     pub(crate) ops: &'a Ops,
     pub(crate) instance: &'a Instance,
-    /// The key of the caller's container, if the instance has several.
-    pub(crate) key: String,
+    /// The caller's container.
+    pub(crate) container: ContainerKey,
     /// The agent whose connection is used, if each has its own.
     pub(crate) agent: Option<AgentId>,
 }
@@ -238,7 +242,8 @@ impl Call<'_> {
     pub(crate) async fn request(&self, method: &str, params: &impl Serialize, limit: usize) -> Result<Box<RawValue>> {
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let message = serde_json::to_vec(&message).map_err(Error::internal)?;
-        let target = ExchangeTarget { agent: self.agent.as_ref(), ..ExchangeTarget::new(self.instance, &self.key) };
+        let target =
+            ExchangeTarget { agent: self.agent.as_ref(), ..ExchangeTarget::new(self.instance, &self.container) };
         let exchange = Exchange::open(self.ops, target, message.into(), (TIMEOUT, limit)).await?;
         parse_response(&read_response(exchange).await?)
     }

@@ -1,10 +1,11 @@
 //! Creation and placement of instances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 use waypost_content::name;
 use waypost_core::access::Operation;
+use waypost_core::agent_secret::PersonalSecret;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
 use waypost_core::instance::{Backend, ConnectionMode, Container, DesiredRun, Instance, RemoteServer, SecretUse};
@@ -55,6 +56,8 @@ pub struct CatalogServer {
     pub toolbox_id: Option<ToolboxId>,
     /// The configuration.
     pub config: Map<String, Value>,
+    /// The names of the secrets of which each agent supplies its own value. Empty if the source of the version is remote.
+    pub personal_secrets: BTreeSet<String>,
     /// Whether rejected destinations are recorded. `false` if the source of the version is remote.
     pub learn_egress: bool,
 }
@@ -99,6 +102,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
                 name: new.slug.clone(),
                 backend: Backend::Remote(server),
                 secrets,
+                personal_secrets: Vec::new(),
                 config: Map::new(),
                 learn_egress: false,
             }
@@ -120,6 +124,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
         health: None,
         config: planned.config,
         secrets: planned.secrets,
+        personal_secrets: planned.personal_secrets,
         learn_egress: planned.learn_egress,
         rejected_egress: Vec::new(),
         created_at: now,
@@ -166,6 +171,7 @@ struct Planned {
     name: String,
     backend: Backend,
     secrets: Vec<SecretUse>,
+    personal_secrets: Vec<PersonalSecret>,
     config: Map<String, Value>,
     learn_egress: bool,
 }
@@ -183,7 +189,8 @@ async fn plan_from_catalog(
         check_no_container(server)?;
     }
     spec::check_config(definition, &server.config)?;
-    let secrets = spec::find_secrets(tx, organization, definition, secrets).await?;
+    let personal_secrets = spec::find_personal(definition, &server.personal_secrets, secrets)?;
+    let secrets = spec::find_secrets(tx, organization, definition, (secrets, &personal_secrets)).await?;
     let backend = match definition.is_remote() {
         true => Backend::Remote(remote::from_version(cx, ops, id, &source.version)?),
         false => {
@@ -195,6 +202,7 @@ async fn plan_from_catalog(
         name: source.entry_name,
         backend,
         secrets,
+        personal_secrets,
         config: server.config.clone(),
         learn_egress: server.learn_egress,
     })
@@ -202,7 +210,11 @@ async fn plan_from_catalog(
 
 /// Rejects what only a container has.
 fn check_no_container(server: &CatalogServer) -> Result<()> {
-    let unused = [("toolbox_id", server.toolbox_id.is_some()), ("learn_egress", server.learn_egress)];
+    let unused = [
+        ("toolbox_id", server.toolbox_id.is_some()),
+        ("learn_egress", server.learn_egress),
+        ("personal_secrets", !server.personal_secrets.is_empty()),
+    ];
     match unused.into_iter().find(|(_, is_set)| *is_set) {
         Some((field, _)) => {
             let message = format!("This version is a remote server, which has no `{field}`. Remove it.");

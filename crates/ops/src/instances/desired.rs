@@ -75,8 +75,12 @@ fn spec(instance: &Instance, definition: &VersionDefinition) -> Result<InstanceS
         return Err(Error::internal("the version is not a container image"));
     };
     let mount = |secret: &waypost_toolbox_proto::entry::SecretSpec| {
-        let used = instance.secrets.iter().find(|used| used.name == secret.name)?;
-        Some(SecretMount { name: secret.name.clone(), delivery: secret.delivery, version: used.version })
+        let (name, delivery) = (secret.name.clone(), secret.delivery);
+        if instance.personal_secrets.iter().any(|personal| personal.name == name) {
+            return Some(SecretMount { name, delivery, version: 0, personal: true, optional: !secret.required });
+        }
+        let used = instance.secrets.iter().find(|used| used.name == name)?;
+        Some(SecretMount { name, delivery, version: used.version, personal: false, optional: false })
     };
     let args = definition.args.as_ref().map(|args| config::arguments(args, &instance.config)).transpose()?;
     Ok(InstanceSpec {

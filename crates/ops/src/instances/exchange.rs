@@ -15,12 +15,14 @@ use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::strict::OwnedMessage;
 use waypost_toolbox_proto::http::{
-    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, LOG_LEVEL_HEADER, TIMEOUT_HEADER, mcp_path, responses_path,
+    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, LOG_LEVEL_HEADER, SECRETS_VERSION_HEADER, TIMEOUT_HEADER, mcp_path,
+    responses_path,
 };
 
 use waypost_upstream::Connection;
 
 use super::call::{not_mcp, too_large};
+use super::containers::ContainerKey;
 use super::remote_exchange::RemoteExchange;
 use super::requests::{TIMEOUT, interrupted, send, send_to, within};
 use crate::Ops;
@@ -37,8 +39,8 @@ const RESPONSE_TIME: Duration = Duration::from_secs(20);
 pub struct ExchangeTarget<'a> {
     /// The instance.
     pub instance: &'a Instance,
-    /// The key of the caller's container, if the instance has several. Shared instances and remote servers ignore it.
-    pub key: &'a str,
+    /// The caller's container.
+    pub container: &'a ContainerKey,
     /// The agent that calls, whose connection is used if each agent has its own. Others ignore it.
     pub agent: Option<&'a AgentId>,
     /// The definition of the tool that is called, whose arguments a server of 2026-07-28 may require in headers.
@@ -55,10 +57,10 @@ pub struct ExchangeTarget<'a> {
 impl<'a> ExchangeTarget<'a> {
     /// Returns the target of a caller who is no agent and answers no requests.
     #[must_use]
-    pub fn new(instance: &'a Instance, key: &'a str) -> Self {
+    pub fn new(instance: &'a Instance, container: &'a ContainerKey) -> Self {
         Self {
             instance,
-            key,
+            container,
             agent: None,
             definition: None,
             capabilities: ClientCapabilities::default(),
@@ -147,10 +149,14 @@ impl Exchange {
             let exchange = RemoteExchange::open(ops, target, &message, (timeout, limit)).await?;
             return Ok(Self(Source::Remote(Box::new(exchange))));
         }
-        let request = Request::post(mcp_path(target.instance.id.as_str()))
+        let ContainerKey { key, personal_version } = target.container;
+        let mut request = Request::post(mcp_path(target.instance.id.as_str()))
             .header(header::CONTENT_TYPE, "application/json")
-            .header(CONTAINER_KEY_HEADER, target.key)
+            .header(CONTAINER_KEY_HEADER, key)
             .header(TIMEOUT_HEADER, timeout.as_millis().to_string());
+        if *personal_version > 0 {
+            request = request.header(SECRETS_VERSION_HEADER, *personal_version);
+        }
         let (request, responder) = announce(ops, target, request)?;
         let body = send(ops, target.instance, request.body(message).map_err(Error::internal)?).await?;
         Ok(Self(Source::Link(LinkExchange { body, responder, buffer: BytesMut::new(), searched: 0, limit })))

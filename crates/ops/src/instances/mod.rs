@@ -7,6 +7,7 @@
 pub mod call;
 pub mod config;
 pub mod connect;
+pub mod containers;
 mod create;
 mod desired;
 pub mod exchange;
@@ -231,6 +232,7 @@ fn audit_detail(instance: &Instance) -> Value {
         "toolbox_id": instance.toolbox_id(),
         "generation": instance.generation,
         "secrets": secrets,
+        "personal_secrets": instance.personal_secrets.iter().map(|secret| &secret.name).collect::<Vec<_>>(),
     })
 }
 

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
+use waypost_core::agent_secret::PersonalSecret;
 use waypost_core::catalog::{CatalogEntryState, Source, VersionDefinition};
 use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
 use waypost_core::instance::SecretUse;
 use waypost_core::{Code, Error, Result};
 use waypost_store::Tx;
 use waypost_store::instance_source::{self as store, InstanceSource};
-use waypost_toolbox_proto::entry::SecretDelivery;
+use waypost_toolbox_proto::entry::{SecretDelivery, Sharing};
 
 use super::config;
 use crate::catalog;
@@ -72,7 +73,7 @@ fn is_variable(delivery: SecretDelivery) -> bool {
     delivery == SecretDelivery::Env
 }
 
-/// Returns the uses of secrets with the current versions of their values.
+/// Returns the uses of secrets with the current versions of their values. `personal` are the personal secrets.
 ///
 /// # Errors
 /// `invalid_arguments` for `secrets` if the version does not declare a name, requires another one, or a secret does not
@@ -81,14 +82,16 @@ pub(super) async fn find_secrets(
     tx: &mut Tx,
     organization: &OrganizationId,
     definition: &VersionDefinition,
-    secrets: &BTreeMap<String, ToolSecretId>,
+    (secrets, personal): (&BTreeMap<String, ToolSecretId>, &[PersonalSecret]),
 ) -> Result<Vec<SecretUse>> {
     let declared: BTreeSet<&str> = definition.secrets.iter().map(|secret| secret.name.as_str()).collect();
     let invalid = |message: String| Error::invalid("secrets", message);
     if let Some(name) = secrets.keys().find(|name| !declared.contains(name.as_str())) {
         return Err(invalid(format!("This version has no secret named `{name}`.")));
     }
-    let missing = definition.secrets.iter().find(|secret| secret.required && !secrets.contains_key(&secret.name));
+    let is_personal = |name: &str| personal.iter().any(|secret| secret.name == name);
+    let is_provided = |name: &String| secrets.contains_key(name) || is_personal(name);
+    let missing = definition.secrets.iter().find(|secret| secret.required && !is_provided(&secret.name));
     if let Some(missing) = missing {
         let message = format!("This version requires the secret `{}`. Create it, and assign it here.", missing.name);
         return Err(invalid(message).with("reason", "secret_missing"));
@@ -96,6 +99,43 @@ pub(super) async fn find_secrets(
     let uses = find_uses(tx, organization, secrets).await?;
     check_registry_secret(tx, organization, definition).await?;
     Ok(uses)
+}
+
+/// Returns the personal secrets with these names. `secrets` are the names to which secrets of the organisation are assigned.
+///
+/// # Errors
+/// `invalid_arguments` for `personal_secrets` if agents do not have their own containers or share volumes, the version does not
+/// declare a name, or a secret of the organisation is assigned to it.
+pub(super) fn find_personal(
+    definition: &VersionDefinition,
+    names: &BTreeSet<String>,
+    secrets: &BTreeMap<String, ToolSecretId>,
+) -> Result<Vec<PersonalSecret>> {
+    let invalid = |message: String| Error::invalid("personal_secrets", message);
+    if !names.is_empty() && definition.sharing != Sharing::PerAgent {
+        let message = format!(
+            "Only versions with `sharing: per_agent` can have personal secrets; that of this version is `{}`.",
+            definition.sharing
+        );
+        return Err(invalid(message));
+    }
+    if !names.is_empty() && !definition.volumes.is_empty() {
+        // A server could store the value of one agent where it uses it for another.
+        return Err(invalid(
+            "The agents of this version share its volumes, so it cannot have personal secrets.".to_owned(),
+        ));
+    }
+    let find = |name: &String| {
+        let declared = definition.secrets.iter().find(|secret| secret.name == *name);
+        let declared = declared.ok_or_else(|| invalid(format!("This version has no secret named `{name}`.")))?;
+        if secrets.contains_key(name) {
+            let message =
+                format!("`{name}` is assigned to a secret of the organisation. It cannot be personal as well.");
+            return Err(invalid(message));
+        }
+        Ok(PersonalSecret { name: name.clone(), is_required: declared.required })
+    };
+    names.iter().map(find).collect()
 }
 
 /// Returns the uses of secrets with the current versions of their values.

@@ -1,6 +1,6 @@
 //! Changes of instances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 use waypost_content::name;
@@ -30,6 +30,8 @@ pub struct InstancePatch {
     pub config: Option<Map<String, Value>>,
     /// All secrets by the names that the version declares.
     pub secrets: Option<BTreeMap<String, ToolSecretId>>,
+    /// The names of all secrets of which each agent supplies its own value.
+    pub personal_secrets: Option<BTreeSet<String>>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: Option<bool>,
     /// The URL, transport and connection mode of a remote server that is not one of the catalogue. Its connections end.
@@ -112,13 +114,17 @@ fn check_source_patch(instance: &Instance, patch: &InstancePatch) -> Result<()> 
     if is_remote && patch.learn_egress == Some(true) {
         return Err(Error::invalid("learn_egress", "A remote server has no `learn_egress`."));
     }
+    if is_remote && patch.personal_secrets.as_ref().is_some_and(|names| !names.is_empty()) {
+        return Err(Error::invalid("personal_secrets", "A remote server has no `personal_secrets`."));
+    }
     Ok(())
 }
 
 /// Applies the changes of version, configuration and secrets. A change of one of them is validated together with the
 /// others.
 async fn apply_source(cx: &Ctx, ops: &Ops, tx: &mut Tx, instance: &mut Instance, patch: &InstancePatch) -> Result<()> {
-    if patch.catalog_version_id.is_none() && patch.config.is_none() && patch.secrets.is_none() {
+    let has_secrets = patch.secrets.is_some() || patch.personal_secrets.is_some();
+    if patch.catalog_version_id.is_none() && patch.config.is_none() && !has_secrets {
         return Ok(());
     }
     let organization = instance.organization_id.clone();
@@ -140,7 +146,12 @@ async fn apply_source(cx: &Ctx, ops: &Ops, tx: &mut Tx, instance: &mut Instance,
     spec::check_config(definition, &instance.config)?;
     let old = assigned(instance);
     let secrets = patch.secrets.as_ref().unwrap_or(&old);
-    let uses = spec::find_secrets(tx, &organization, definition, secrets).await?;
+    let names = match &patch.personal_secrets {
+        Some(names) => names.clone(),
+        None => instance.personal_secrets.iter().map(|secret| secret.name.clone()).collect(),
+    };
+    instance.personal_secrets = spec::find_personal(definition, &names, secrets)?;
+    let uses = spec::find_secrets(tx, &organization, definition, (secrets, &instance.personal_secrets)).await?;
     // A rotated value is not a change by the user.
     if *secrets != old {
         instance.secrets = uses;
@@ -166,6 +177,7 @@ async fn apply_remote(
         ("catalog_version_id", patch.catalog_version_id.is_some()),
         ("config", patch.config.as_ref().is_some_and(|config| !config.is_empty())),
         ("learn_egress", patch.learn_egress == Some(true)),
+        ("personal_secrets", patch.personal_secrets.as_ref().is_some_and(|names| !names.is_empty())),
     ];
     if let Some((field, _)) = unused.into_iter().find(|(_, is_set)| *is_set) {
         return Err(Error::invalid(field, format!("A remote server has no `{field}`.")));

@@ -16,6 +16,7 @@ use waypost_mcp_wire::strict::ResultMembers;
 use super::Listed;
 use crate::Ops;
 use crate::instances::call::{Call, LIST_KEY, MAX_RESPONSE_BYTES, TIMEOUT, not_mcp, shorter, time_to_live};
+use crate::instances::containers::{ContainerKey, find_for_lists};
 use crate::instances::requests::within;
 use crate::remote_tokens::{definition_agents, is_of_account};
 
@@ -49,20 +50,26 @@ pub struct Listing {
 }
 
 /// Returns everything that the server of an instance lists, without duplicates. Starts the server if it is stopped until its
-/// next call. The caller has been authorized.
+/// next call. The caller has been authorized. `container` is that of the agent on whose behalf the server is read; by default,
+/// it is that of an agent that has supplied every required personal secret, if there are some.
 ///
 /// If each agent has its own connection to the server, the list is that which one of their accounts sees
 /// ([`definition_agents`]). It is what admins approve: other accounts may see other lists, which reach nobody.
 ///
 /// # Errors
 /// `unavailable` if there is no link to the toolbox or the server cannot be started; `conflict` if the instance is not
-/// running, or no agent is connected to it (`reason` is `not_connected`); `tool_server_error` if the server reports an error,
-/// its answer is not a list, it lists too much, or does not answer within 30 seconds in total.
-pub async fn fetch(ops: &Ops, instance: &Instance) -> Result<Listing> {
+/// running, no agent is connected to it (`reason` is `not_connected`), or none has all personal secrets (`secret_missing`);
+/// `tool_server_error` if the server reports an error, its answer is not a list, it lists too much, or does not answer within
+/// 30 seconds in total.
+pub async fn fetch(ops: &Ops, instance: &Instance, container: Option<&ContainerKey>) -> Result<Listing> {
+    let container = match container {
+        Some(container) => container.clone(),
+        None => find_for_lists(ops, instance, LIST_KEY).await?,
+    };
     within(TIMEOUT, async {
         let mut agents = definition_agents(ops, instance).await?.into_iter().peekable();
         while let Some(agent) = agents.next() {
-            let call = Call { ops, instance, key: LIST_KEY.to_owned(), agent };
+            let call = Call { ops, instance, container: container.clone(), agent };
             match fetch_all(&call).await {
                 // The server does not accept this account, but perhaps the next one.
                 Err(error) if is_of_account(&error) && agents.peek().is_some() => {}

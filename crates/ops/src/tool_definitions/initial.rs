@@ -132,7 +132,7 @@ pub async fn check_new(cx: &Ctx, ops: &Ops) -> Result<()> {
 async fn check_one(cx: &Ctx, ops: &Ops, due: &DueCheck) -> Result<()> {
     let (organization, id) = (&due.organization_id, &due.instance_id);
     let Some(instance) = instances::find(&mut ops.store.read().await?, organization, id).await? else { return Ok(()) };
-    match within(CHECK_TIMEOUT, fetch(ops, &instance)).await {
+    match within(CHECK_TIMEOUT, fetch(ops, &instance, None)).await {
         Ok(listed) => observe(cx, ops, &instance, &listed.definitions).await.map(drop),
         Err(error) => {
             tracing::debug!(instance = %id, %error, "failed to check a new server");

@@ -5,6 +5,8 @@
 //!    arrives. Everything that an event or a heartbeat changes is changed under the lock of its toolbox.
 //! 2. A toolbox changes and reads only its own instances.
 //! 3. A report about an earlier generation never overwrites the state of a later one.
+//! 4. The personal secrets of an agent are sent only for the container with the key of this agent. A request without a key,
+//!    or with any other, gets none.
 
 mod events;
 mod heartbeat;
@@ -231,8 +233,8 @@ impl Directory for ToolboxDirectory {
                 DaemonMessage::Event { sequence, at, event } => {
                     self.receive_event(toolbox, events::Numbered { sequence, at, event }).await
                 }
-                DaemonMessage::SecretRequest { request, instance_id, generation } => {
-                    let secrets = self.open_secrets(toolbox, &instance_id, generation).await?;
+                DaemonMessage::SecretRequest { request, instance_id, generation, key } => {
+                    let secrets = self.open_secrets(toolbox, &instance_id, (generation, key.as_deref())).await?;
                     Ok(Some(ControlMessage::Secrets { request, secrets }))
                 }
             }

@@ -11,6 +11,7 @@ use waypost_toolbox_proto::instance::InstanceState;
 use waypost_toolbox_proto::message::DeploymentOutcome;
 
 use crate::deployments::{count_end, is_final, notify};
+use crate::instances::containers;
 
 async fn find(tx: &mut Tx, own: &Instance, id: &str) -> Result<Option<Deployment>> {
     match id.parse::<DeploymentId>() {
@@ -94,6 +95,10 @@ async fn complete(cx: &Ctx, tx: &mut Tx, own: &mut Instance, deployment: &Deploy
         };
     }
     instance::update(tx, own).await?;
+    if is_current {
+        // The values of the previous generation were kept for a rollback.
+        containers::delete_undeclared(tx, own).await?;
+    }
     if is_changed {
         notify::state_changed(cx, tx, own, previous, None).await?;
     }
@@ -126,8 +131,10 @@ async fn restore(tx: &mut Tx, own: &mut Instance) -> Result<()> {
     let existing = instance_source::list_secrets(tx, &own.organization_id, &ids).await?;
     let is_there = |used: &SecretUse| existing.iter().any(|secret| secret.id == used.secret_id.as_str());
     own.secrets = served.secrets.iter().filter(|used| is_there(used)).cloned().collect();
+    own.personal_secrets = served.personal_secrets;
     own.learn_egress = served.learn_egress;
     instance::update(tx, own).await?;
+    containers::delete_undeclared(tx, own).await?;
     instance::replace_secrets(tx, own).await?;
     Ok(toolbox::increment_revision(tx, &own.organization_id, &toolbox_id).await?)
 }

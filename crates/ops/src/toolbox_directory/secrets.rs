@@ -3,39 +3,59 @@
 use std::collections::BTreeMap;
 
 use waypost_core::Result;
+use waypost_core::agent_secret::{self as agent_secrets, AgentSecret, PersonalSecret};
 use waypost_core::catalog::VersionDefinition;
-use waypost_core::id::{CatalogVersionId, OrganizationId, ToolboxId};
+use waypost_core::id::{AgentId, CatalogVersionId, OrganizationId, ToolboxId};
 use waypost_core::instance::{Instance, SecretUse};
 use waypost_core::seal::{SealLocation, SecretText};
 use waypost_store::instance_source::{self, SealedSecret};
-use waypost_store::{Tx, deployment};
+use waypost_store::{Tx, agent_secret, deployment};
+use waypost_toolbox_proto::entry::Sharing;
+use waypost_toolbox_proto::http::agent_of_key;
 use waypost_toolbox_proto::message::{InstanceSecrets, RegistryCredentials};
 
 use super::ToolboxDirectory;
+use crate::agent_secrets::location as agent_secrets_location;
 
 impl ToolboxDirectory {
-    /// Returns the secrets of a generation of an instance. Returns `None` if the toolbox has no such instance, or a value
-    /// is missing or cannot be opened.
+    /// Returns the secrets of a generation of an instance for the container with a key. Returns `None` if the toolbox has no such
+    /// instance, or a value is missing or cannot be opened. Personal secrets without a value are left out.
     pub(super) async fn open_secrets(
         &self,
         toolbox: &ToolboxId,
         instance: &str,
-        generation: u64,
+        (generation, key): (u64, Option<&str>),
     ) -> Result<Option<InstanceSecrets>> {
         let Some(toolbox) = self.find(toolbox).await? else { return Ok(None) };
         let mut tx = self.ops.store.snapshot().await?;
         let Some(own) = Self::find_instance(&mut tx, &toolbox, instance).await? else { return Ok(None) };
         let organization = &toolbox.organization_id;
-        let Some((version, uses)) = find_uses(&mut tx, &own, generation).await? else { return Ok(None) };
+        let Some(Uses { version, secrets, personal }) = find_uses(&mut tx, &own, generation).await? else {
+            return Ok(None);
+        };
         let source = instance_source::find(&mut tx, organization, &version).await?;
         let Some(definition) = source.map(|source| source.version.definition) else { return Ok(None) };
-        let Some(values) = self.open_values(&mut tx, organization, &uses).await? else { return Ok(None) };
+        let Some(mut values) = self.open_values(&mut tx, organization, &secrets).await? else { return Ok(None) };
+        // Only containers of agents have personal secrets, whatever the daemon claims.
+        let agent = key.filter(|_| definition.sharing == Sharing::PerAgent && !personal.is_empty());
+        let agent = agent.and_then(agent_of_key).and_then(|id| id.parse::<AgentId>().ok());
+        let mut personal_version = 0;
+        if let Some(agent) = agent {
+            let found = agent_secret::list(&mut tx, organization, &agent, Some(&own.id)).await?;
+            personal_version = agent_secrets::version(&found);
+            let names = |name: &str| personal.iter().any(|secret| secret.name == name);
+            let wanted: Vec<_> = found.iter().filter(|secret| secret.is_set && names(&secret.name)).collect();
+            match self.open_personal(&mut tx, &own, (&agent, &wanted)).await? {
+                Some(opened) => values.extend(opened),
+                None => return Ok(None),
+            }
+        }
         let registry = match self.open_registry(&mut tx, organization, &definition).await? {
             Some(registry) => Some(registry),
             None if definition.registry_secret.is_some() => return Ok(None),
             None => None,
         };
-        Ok(Some(InstanceSecrets { values, registry }))
+        Ok(Some(InstanceSecrets { values, registry, personal_version }))
     }
 
     async fn open_values(
@@ -51,6 +71,22 @@ impl ToolboxDirectory {
             Some((used.name.clone(), self.open(sealed)?.expose().to_owned()))
         };
         Ok(uses.iter().map(open).collect())
+    }
+
+    /// Returns the values of an agent for an instance. Returns `None` if one cannot be opened.
+    async fn open_personal(
+        &self,
+        tx: &mut Tx,
+        own: &Instance,
+        (agent, secrets): (&AgentId, &[&AgentSecret]),
+    ) -> Result<Option<BTreeMap<String, String>>> {
+        let sealed = agent_secret::list_values(tx, &own.organization_id, agent, &own.id).await?;
+        let open = |secret: &&AgentSecret| {
+            let (_, sealed) = sealed.iter().find(|(id, _)| *id == secret.id)?;
+            let opened = self.open_at(&agent_secrets_location(&secret.id), sealed)?;
+            Some((secret.name.clone(), opened.expose().to_owned()))
+        };
+        Ok(secrets.iter().map(open).collect())
     }
 
     async fn open_registry(
@@ -72,14 +108,24 @@ impl ToolboxDirectory {
 
     /// Returns a value, or `None` if neither key of the installation opens it.
     fn open(&self, sealed: &SealedSecret) -> Option<SecretText> {
-        let location = SealLocation { table: "tool_secrets", column: "value", row: &sealed.id };
-        let opened = self.ops.keyring().ok()?.open_text(&location, &sealed.value);
-        opened.inspect_err(|error| tracing::error!(secret = sealed.id, %error, "failed to open a secret")).ok()
+        self.open_at(&SealLocation { table: "tool_secrets", column: "value", row: &sealed.id }, &sealed.value)
+    }
+
+    fn open_at(&self, location: &SealLocation<'_>, sealed: &str) -> Option<SecretText> {
+        let opened = self.ops.keyring().ok()?.open_text(location, sealed);
+        opened.inspect_err(|error| tracing::error!(secret = location.row, %error, "failed to open a secret")).ok()
     }
 }
 
-/// Returns the version and the uses of secrets of a generation of an instance.
-async fn find_uses(tx: &mut Tx, own: &Instance, generation: u64) -> Result<Option<(CatalogVersionId, Vec<SecretUse>)>> {
+/// What a generation of an instance uses.
+struct Uses {
+    version: CatalogVersionId,
+    secrets: Vec<SecretUse>,
+    personal: Vec<PersonalSecret>,
+}
+
+/// Returns what a generation of an instance uses.
+async fn find_uses(tx: &mut Tx, own: &Instance, generation: u64) -> Result<Option<Uses>> {
     if own.is_removing {
         return Ok(None);
     }
@@ -89,10 +135,14 @@ async fn find_uses(tx: &mut Tx, own: &Instance, generation: u64) -> Result<Optio
         false => deployment::find_by_generation(tx, &own.organization_id, &own.id, generation).await?,
     };
     Ok(match found {
-        Some(found) => Some((found.catalog_version_id, found.secrets)),
-        None if generation == own.generation => {
-            Some((own.container()?.catalog_version_id.clone(), own.secrets.clone()))
+        Some(found) => {
+            Some(Uses { version: found.catalog_version_id, secrets: found.secrets, personal: found.personal_secrets })
         }
+        None if generation == own.generation => Some(Uses {
+            version: own.container()?.catalog_version_id.clone(),
+            secrets: own.secrets.clone(),
+            personal: own.personal_secrets.clone(),
+        }),
         None => None,
     })
 }

@@ -75,7 +75,7 @@ async fn a_restored_installation_accepts_its_daemons(fixture: Fixture) {
     assert_eq!(directory.authenticate(&challenge, &unjoined).await, Err(Rejection::Unauthorized));
     let desired = directory.desired_state(&daemon.id).await.unwrap().unwrap();
     assert_eq!((desired.instances[0].id.as_str(), desired.instances[0].run), (id.as_str(), true));
-    let request = DaemonMessage::SecretRequest { request: 1, instance_id: id.to_string(), generation: 1 };
+    let request = DaemonMessage::SecretRequest { request: 1, instance_id: id.to_string(), generation: 1, key: None };
     let answer = directory.receive(&daemon.id, request).await.unwrap();
     let Some(ControlMessage::Secrets { secrets: Some(answered), .. }) = answer else { panic!("no secrets") };
     assert_eq!(answered.values, secrets);

@@ -183,7 +183,8 @@ async fn secrets_are_opened_for_the_own_toolbox(fixture: Fixture) {
     let private = instances::create(cx, ops, org, &new).await.unwrap().instance.id;
     assert_eq!(daemon.secrets(&private, 1).await, None, "the credentials are malformed");
     fixture.rotate_secret(&secret(1, "SPARE"), "robot:pass:word\n").await;
-    let request = DaemonMessage::SecretRequest { request: 1, instance_id: private.to_string(), generation: 1 };
+    let request =
+        DaemonMessage::SecretRequest { request: 1, instance_id: private.to_string(), generation: 1, key: None };
     let Some(waypost_toolbox_proto::message::ControlMessage::Secrets { secrets: Some(secrets), .. }) =
         daemon.receive(request).await
     else {

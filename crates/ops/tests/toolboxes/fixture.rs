@@ -27,7 +27,8 @@ use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep, ErrorCo
 use waypost_toolbox_proto::handshake::{Challenge, Hello, JoinRequest, Rejection, Versions, signed_text};
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 use waypost_toolbox_proto::message::{
-    Capacity, ControlMessage, DaemonMessage, DeploymentOutcome, Engine, Heartbeat, InstanceReport, ToolboxEvent,
+    Capacity, ControlMessage, DaemonMessage, DeploymentOutcome, Engine, Heartbeat, InstanceReport, InstanceSecrets,
+    ToolboxEvent,
 };
 
 pub const MIB: u64 = 1024 * 1024;
@@ -79,7 +80,8 @@ pub fn code<T: std::fmt::Debug>(result: Result<T>) -> Code {
     result.unwrap_err().code
 }
 
-/// Returns the ID of a version: `version` 1 and 2 can be deployed and need the secret `TOKEN`.
+/// Returns the ID of a version: `version` 1 and 2 can be deployed and need the secret `TOKEN`. Of 5 and 6, each agent has its own
+/// container; 6 has a volume.
 pub fn version(n: u32, version: u32) -> CatalogVersionId {
     CatalogVersionId::from_store(format!("ctv_{n:0>10}v{version:0>5}"))
 }
@@ -155,6 +157,9 @@ impl Fixture {
         sql += &row(2, "search", definition("heavy", json!({ "registry_secret": "REGISTRY" })));
         sql += &row(3, "search", definition("light", package));
         sql += &row(4, "old", definition("light", json!({})));
+        sql += &row(5, "search", definition("light", json!({ "sharing": "per_agent" })));
+        let volumes = json!([{ "name": "data", "path": "/data" }]);
+        sql += &row(6, "search", definition("light", json!({ "sharing": "per_agent", "volumes": volumes })));
         for (name, value) in [("TOKEN", "hunter2"), ("SPARE", "correct horse")] {
             let id = secret(n, name);
             let sealed = seal(&id, value);
@@ -205,6 +210,7 @@ impl Fixture {
                 catalog_version_id: version(1, 1),
                 toolbox_id: None,
                 config: map(json!({ "root": "/data" })),
+                personal_secrets: Default::default(),
                 learn_egress: false,
             }),
             secrets: BTreeMap::from([("TOKEN".to_owned(), secret(1, "TOKEN"))]),
@@ -273,9 +279,15 @@ impl Daemon<'_> {
 
     /// Requests the values of an instance's secrets, by name.
     pub async fn secrets(&self, id: &InstanceId, generation: u64) -> Option<BTreeMap<String, String>> {
-        let message = DaemonMessage::SecretRequest { request: 3, instance_id: id.to_string(), generation };
+        self.secrets_for(id, generation, None).await.map(|secrets| secrets.values)
+    }
+
+    /// Requests the secrets for the container of an instance with a key.
+    pub async fn secrets_for(&self, id: &InstanceId, generation: u64, key: Option<&str>) -> Option<InstanceSecrets> {
+        let (instance_id, key) = (id.to_string(), key.map(str::to_owned));
+        let message = DaemonMessage::SecretRequest { request: 3, instance_id, generation, key };
         match self.receive(message).await {
-            Some(ControlMessage::Secrets { request: 3, secrets }) => secrets.map(|secrets| secrets.values),
+            Some(ControlMessage::Secrets { request: 3, secrets }) => secrets,
             answer => panic!("{answer:?}"),
         }
     }

@@ -238,6 +238,7 @@ async fn only_changes_of_the_specification_are_deployed(fixture: Fixture) {
         config: Some(map(json!({ "root": "/data" }))),
         catalog_version_id: Some(version(1, 1)),
         secrets: Some(fixture.new_instance("x").secrets),
+        personal_secrets: Some(Default::default()),
         learn_egress: Some(false),
         name: Some("Other".into()),
         remote: None,

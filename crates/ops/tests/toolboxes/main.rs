@@ -11,6 +11,7 @@ mod initial_approvals;
 mod instances;
 mod leases;
 mod off;
+mod personal;
 mod rotation;
 mod sequences;
 mod tool_definitions;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 
+mod agent_secrets;
 mod agents;
 mod analytics;
 mod backup;

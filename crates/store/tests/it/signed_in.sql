@@ -74,7 +74,7 @@ INSERT INTO tool_definitions (id, organization_id, instance_id, catalog_version_
     ('apr_N', 'org_N', 'ins_N', 'ctv_N', 'tool', 'find', 'd0', '{"name":"find"}', NULL, TRUE, 'pending', NULL, NULL, NULL,
      NULL, 5);
 INSERT INTO deployments VALUES
-    ('dep_N', 'org_N', 'ins_N', 1, 'ctv_N', '{}', '[]', FALSE, 'complete', 'complete', NULL, 5, 6);
+    ('dep_N', 'org_N', 'ins_N', 1, 'ctv_N', '{}', '[]', FALSE, 'complete', 'complete', NULL, 5, 6, '[]');
 INSERT INTO instance_events VALUES ('iev_N', 'org_N', 'ins_N', 'state', 'running', 6);
 INSERT INTO agents VALUES ('agt_N', 'org_N', 'Crawler', 'service', NULL, 'active', 5, 'usr_N', 6);
 INSERT INTO agents VALUES ('agt_personN', 'org_N', 'a@x.de', 'person', 'usr_N', 'active', 5, 'usr_N', NULL);
@@ -84,6 +84,7 @@ INSERT INTO remote_connections VALUES
 INSERT INTO remote_connection_requests VALUES
     ('connect-N', 'org_N', 'ins_N', 'usr_N', 1, 'sealed', 5, 6, NULL),
     ('connect-agent-N', 'org_N', 'ins_N', 'usr_N', 1, 'sealed', 5, 6, 'agt_N');
+INSERT INTO agent_secrets VALUES ('ags_N', 'org_N', 'ins_N', 'agt_N', 'TOKEN', 'sealed', 1, 6);
 INSERT INTO agent_tokens VALUES ('agk_N', 'org_N', 'agt_N', 'laptop', 'agent-N', 5, 9, 7, 7, 6);
 INSERT INTO authorization_requests VALUES
     ('arq_gatewayN', NULL, NULL, 'browser', 'https://way.example/gateway', 'client', 'Client', 'http://127.0.0.1/cb', NULL,

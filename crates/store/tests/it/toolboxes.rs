@@ -1,6 +1,7 @@
 //! Toolboxes, instances and deployments.
 
 use waypost_core::Timestamp;
+use waypost_core::agent_secret::PersonalSecret;
 use waypost_core::deployment::{Deployment, DeploymentState};
 use waypost_core::id::{DeploymentId, InstanceEventId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
 use waypost_core::instance::{Backend, Container, DesiredRun, Instance, InstanceEvent, InstanceEventKind, SecretUse};
@@ -72,6 +73,7 @@ fn new_instance(organization: &OrganizationId, slug: &str) -> Instance {
         health: None,
         config: serde_json::Map::from_iter([("a".to_owned(), 1.into())]),
         secrets: Vec::new(),
+        personal_secrets: vec![PersonalSecret { name: "OWN".to_owned(), is_required: true }],
         learn_egress: true,
         rejected_egress: Vec::new(),
         created_at: NOW,
@@ -88,6 +90,7 @@ fn new_deployment(instance: &Instance, generation: u64) -> Deployment {
         catalog_version_id: instance.catalog_version_id().unwrap().clone(),
         config: instance.config.clone(),
         secrets: instance.secrets.clone(),
+        personal_secrets: instance.personal_secrets.clone(),
         learn_egress: true,
         state: DeploymentState::Running,
         step: DeploymentStep::Validating,

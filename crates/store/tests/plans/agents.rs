@@ -2,15 +2,16 @@
 
 use waypost_core::Timestamp;
 use waypost_core::agent::{Agent, AgentToken};
+use waypost_core::agent_secret::AgentSecret;
 use waypost_core::call::{Call, CallOutcome};
 use waypost_core::grant::Grant;
-use waypost_core::id::{AgentId, AgentTokenId, CallId, GrantId, InstanceId, ToolSetId};
+use waypost_core::id::{AgentId, AgentSecretId, AgentTokenId, CallId, GrantId, InstanceId, ToolSetId};
 use waypost_core::tool_override::ToolOverride;
 use waypost_core::tool_set::ToolSet;
 use waypost_store::agent_token::TokenUse;
 use waypost_store::call::CallFilter;
 use waypost_store::grant::GrantFilter;
-use waypost_store::{Tx, agent, agent_token, call, grant, instance, system, tool_override, tool_set};
+use waypost_store::{Tx, agent, agent_secret, agent_token, call, grant, instance, system, tool_override, tool_set};
 
 use crate::fixture::{Fixture, NOW};
 
@@ -28,6 +29,7 @@ pub(super) async fn use_agents(tx: &mut Tx, one: &Fixture) {
     use_grants(tx, one, &id).await;
     use_tool_sets(tx, one).await;
     use_tool_overrides(tx, one).await;
+    use_agent_secrets(tx, one, &id).await;
     use_calls(tx, one, &id).await;
 }
 
@@ -82,6 +84,19 @@ async fn use_tool_overrides(tx: &mut Tx, one: &Fixture) {
     let found = tool_override::list(tx, org, Some(&instance)).await.unwrap().remove(0);
     tool_override::replace(tx, &ToolOverride { tool: "new".into(), name: None, ..found }).await.unwrap();
     tool_override::delete(tx, org, &instance, "new").await.unwrap();
+}
+
+async fn use_agent_secrets(tx: &mut Tx, one: &Fixture, agent: &AgentId) {
+    let (org, instance) = (&one.organization, InstanceId::from_store("ins_1".into()));
+    agent_secret::next_version(tx, org, &instance).await.unwrap().unwrap();
+    agent_secret::list(tx, org, agent, None).await.unwrap();
+    let found = agent_secret::list(tx, org, agent, Some(&instance)).await.unwrap().remove(0);
+    agent_secret::list_by_instance(tx, org, &instance).await.unwrap();
+    agent_secret::list_agents(tx, org, &instance).await.unwrap();
+    agent_secret::list_values(tx, org, agent, &instance).await.unwrap();
+    let id = AgentSecretId::from_store("ags_new".into());
+    agent_secret::replace(tx, &AgentSecret { id, name: "NEW".into(), ..found }, None).await.unwrap();
+    agent_secret::delete_others(tx, org, &instance, &["TOKEN"]).await.unwrap();
 }
 
 async fn use_calls(tx: &mut Tx, one: &Fixture, agent: &AgentId) {

@@ -122,6 +122,9 @@ pub struct ContainerRequest {
     /// Digest of everything that requires a new container if it changes, including the versions of secrets. It is a
     /// label, so that the state can be rebuilt from labels.
     pub digest: String,
+    /// The number of the personal secrets of the container's agent (see
+    /// [`waypost_toolbox_proto::message::InstanceSecrets::personal_version`]). It is a label for the same reason.
+    pub personal_version: u64,
     /// What to run.
     pub spec: InstanceSpec,
 }
@@ -139,6 +142,8 @@ pub struct ObservedContainer {
     pub key: Option<String>,
     /// The digest from its request.
     pub digest: String,
+    /// The number of the personal secrets from its request.
+    pub personal_version: u64,
     /// The resource class.
     pub resources: ResourceClass,
     /// Whether the container runs.

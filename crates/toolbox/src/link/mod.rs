@@ -149,9 +149,10 @@ impl Control for Link {
         &self,
         instance_id: &str,
         generation: u64,
+        key: Option<&str>,
     ) -> Pin<Box<dyn Future<Output = Option<InstanceSecrets>> + Send + '_>> {
-        let instance_id = instance_id.to_owned();
-        Box::pin(async move { self.shared.secrets.request(&instance_id, generation).await })
+        let (instance_id, key) = (instance_id.to_owned(), key.map(str::to_owned));
+        Box::pin(async move { self.shared.secrets.request(&instance_id, generation, key.as_deref()).await })
     }
 }
 

@@ -26,6 +26,7 @@ struct State {
 struct Waiting {
     instance_id: String,
     generation: u64,
+    key: Option<String>,
     answer: oneshot::Sender<Option<InstanceSecrets>>,
 }
 
@@ -37,15 +38,21 @@ impl SecretRequests {
         Self { state: Mutex::default(), newest: watch::channel(0).0, turns: Semaphore::new(MAX_REQUESTS) }
     }
 
-    /// Requests the secrets of an instance, and waits for the answer.
-    pub(super) async fn request(&self, instance_id: &str, generation: u64) -> Option<InstanceSecrets> {
+    /// Requests the secrets for a container of an instance, and waits for the answer.
+    pub(super) async fn request(
+        &self,
+        instance_id: &str,
+        generation: u64,
+        key: Option<&str>,
+    ) -> Option<InstanceSecrets> {
         let _turn = self.turns.acquire().await.ok()?;
         let (answer, received) = oneshot::channel();
         let number = {
             let mut state = self.state();
             state.last += 1;
             let number = state.last;
-            state.waiting.insert(number, Waiting { instance_id: instance_id.to_owned(), generation, answer });
+            let (instance_id, key) = (instance_id.to_owned(), key.map(str::to_owned));
+            state.waiting.insert(number, Waiting { instance_id, generation, key, answer });
             number
         };
         let _guard = Guard(self, number);
@@ -70,6 +77,7 @@ impl SecretRequests {
             request: *number,
             instance_id: waiting.instance_id.clone(),
             generation: waiting.generation,
+            key: waiting.key.clone(),
         });
         (state.last, messages.collect())
     }
@@ -95,7 +103,7 @@ mod tests {
     use super::*;
 
     fn secrets(value: &str) -> InstanceSecrets {
-        InstanceSecrets { values: [("TOKEN".to_owned(), value.to_owned())].into(), registry: None }
+        InstanceSecrets { values: [("TOKEN".to_owned(), value.to_owned())].into(), ..InstanceSecrets::default() }
     }
 
     #[tokio::test]
@@ -103,14 +111,19 @@ mod tests {
         let requests = SecretRequests::new();
         let answers = async {
             let (last, messages) = requests.messages(0);
-            let DaemonMessage::SecretRequest { request, instance_id, generation } = &messages[1] else { panic!() };
+            let DaemonMessage::SecretRequest { request, instance_id, generation, key } = &messages[1] else { panic!() };
             assert_eq!((*request, instance_id.as_str(), *generation, last), (2, "ins_b", 3, 2));
+            assert_eq!(key.as_deref(), Some("agent:agt_1"));
             requests.answer(9, Some(secrets("nobody's")));
             requests.answer(2, Some(secrets("b")));
             requests.answer(1, None);
             requests.answer(1, Some(secrets("a second answer")));
         };
-        let (a, b, ()) = tokio::join!(requests.request("ins_a", 1), requests.request("ins_b", 3), answers);
+        let (a, b, ()) = tokio::join!(
+            requests.request("ins_a", 1, None),
+            requests.request("ins_b", 3, Some("agent:agt_1")),
+            answers
+        );
         assert_eq!((a, b), (None, Some(secrets("b"))));
         assert_eq!(requests.messages(0), (2, vec![]));
     }
@@ -118,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_withdrawn_when_its_caller_stops_waiting() {
         let requests = SecretRequests::new();
-        assert!(futures::poll!(std::pin::pin!(requests.request("ins_a", 1))).is_pending());
+        assert!(futures::poll!(std::pin::pin!(requests.request("ins_a", 1, None))).is_pending());
         assert_eq!(requests.messages(0), (1, vec![]));
     }
 }

@@ -24,6 +24,13 @@ pub(super) fn plan(situation: &Situation<'_>) -> Plan {
     planner.plan
 }
 
+/// Whether a deployment can be checked: a container without an agent lacks required personal secrets. Such a specification
+/// is accepted like that of a stopped instance. The values of an agent are not used for it, because one agent with wrong
+/// values would then prevent every deployment.
+fn is_checkable(spec: &InstanceSpec) -> bool {
+    spec.required_personal_secrets().next().is_none()
+}
+
 struct Planner<'a> {
     s: &'a Situation<'a>,
     plan: Plan,
@@ -132,6 +139,9 @@ impl<'a> Planner<'a> {
 
     /// Brings the container of a deployment to the point where it serves calls.
     fn candidate(&mut self, desired: &DesiredInstance, deployment: &Deployment) {
+        if !is_checkable(&desired.spec) {
+            return self.push(Act::Complete(deployment.clone()));
+        }
         let mut candidates =
             self.s.containers.iter().filter(|container| deployment.owns(container, &desired.spec)).collect::<Vec<_>>();
         candidates.sort_by_key(|container| (container.phase == Phase::Ready, container.started));

@@ -57,6 +57,8 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(60);
 const SECRETS_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause before an operation of the engine is repeated that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How often a call has a container replaced for newer personal secrets.
+const MAX_REFRESHES: usize = 3;
 /// The maximum length of a container's key in bytes.
 const MAX_KEY: usize = 128;
 
@@ -178,6 +180,8 @@ impl<E, S> Shared<E, S> {
 /// A call that waits for a container.
 struct Need {
     key: Key,
+    /// The number of the personal secrets that the container must have at least.
+    personal_version: u64,
     answer: oneshot::Sender<Result<(), CallFailure>>,
 }
 
@@ -225,7 +229,8 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
 
     /// Sends a message to the server of an instance, and returns the messages that answer it. Starts a container first
     /// if the instance is stopped until its next call. The caller in `options` selects the container of an instance with one
-    /// container per agent or session. Dropping the stream cancels the call.
+    /// container per agent or session; one that was started with personal secrets before `personal_version` is replaced first.
+    /// Dropping the stream cancels the call.
     ///
     /// # Errors
     /// Fails with one of the statuses that [`waypost_toolbox_proto::http`] documents.
@@ -241,13 +246,20 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
         };
         let deadline = Instant::now() + options.timeout;
         let key = calls.key(options.caller.as_deref())?;
+        let mut personal_version = options.personal_version;
         let call = async {
             let slot = CallSlot::new(calls.enter().await?);
+            let mut waits = 0;
             let (session, guard) = loop {
-                if let Some(route) = calls.routes.begin(&key) {
+                if let Some(route) = calls.routes.begin(&key, personal_version) {
                     break route;
                 }
-                wait_for_container(&needs, key.clone()).await?;
+                wait_for_container(&needs, key.clone(), personal_version).await?;
+                waits += 1;
+                if waits == MAX_REFRESHES {
+                    // The control plane answers with an earlier number, for example because it was restored meanwhile.
+                    personal_version = 0;
+                }
             };
             options.timeout = deadline.duration_since(Instant::now());
             options.slot = slot.clone();
@@ -267,10 +279,10 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
     }
 }
 
-async fn wait_for_container(needs: &mpsc::Sender<Need>, key: Key) -> Result<(), CallFailure> {
+async fn wait_for_container(needs: &mpsc::Sender<Need>, key: Key, personal_version: u64) -> Result<(), CallFailure> {
     let unavailable = || CallFailure::new(503, "The instance is not available at the moment. Try again.");
     let (answer, answered) = oneshot::channel();
-    needs.send(Need { key, answer }).await.map_err(|_| unavailable())?;
+    needs.send(Need { key, personal_version, answer }).await.map_err(|_| unavailable())?;
     answered.await.map_err(|_| unavailable())?
 }
 

@@ -24,13 +24,15 @@ pub(super) struct Route {
     pub(super) container: String,
     pub(super) session: Arc<dyn ServerSession>,
     pub(super) usage: Arc<Usage>,
+    /// The number of the personal secrets that the container has.
+    pub(super) personal_version: u64,
 }
 
 impl Routes {
-    /// Begins a call. Returns `None` if there is no session.
-    pub(super) fn begin(&self, key: &Key) -> Option<(Arc<dyn ServerSession>, CallGuard)> {
+    /// Begins a call. Returns `None` if there is no session with a container whose personal secrets have at least this number.
+    pub(super) fn begin(&self, key: &Key, personal_version: u64) -> Option<(Arc<dyn ServerSession>, CallGuard)> {
         let routes = self.lock();
-        let route = routes.get(key)?;
+        let route = routes.get(key).filter(|route| route.personal_version >= personal_version)?;
         Some((Arc::clone(&route.session), route.usage.begin()))
     }
 
@@ -145,13 +147,19 @@ mod tests {
     #[test]
     fn a_container_that_a_call_uses_is_not_closed_as_idle() {
         let (routes, usage) = (Routes::default(), Usage::new());
-        let route = Route { container: "con1".to_owned(), session: Arc::new(Silent), usage: Arc::clone(&usage) };
+        let route = Route {
+            container: "con1".to_owned(),
+            session: Arc::new(Silent),
+            usage: Arc::clone(&usage),
+            personal_version: 2,
+        };
         routes.replace([(None, route)].into());
-        let call = routes.begin(&None).unwrap();
+        assert!(routes.begin(&None, 3).is_none());
+        let call = routes.begin(&None, 2).unwrap();
         assert!(!routes.close_if_idle("con1", &usage));
         assert_eq!(usage.calls(), 1);
         drop(call);
         assert!(routes.close_if_idle("con1", &usage));
-        assert!(routes.begin(&None).is_none());
+        assert!(routes.begin(&None, 0).is_none());
     }
 }

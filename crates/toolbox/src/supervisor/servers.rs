@@ -15,7 +15,7 @@ use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::rewrite::quote;
 use waypost_toolbox_proto::Transport;
 use waypost_toolbox_proto::http::{
-    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, LOG_LEVEL_HEADER, LogStream, TIMEOUT_HEADER,
+    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, LOG_LEVEL_HEADER, LogStream, SECRETS_VERSION_HEADER, TIMEOUT_HEADER,
 };
 
 use crate::engine::{Attached, NetworkNamespace};
@@ -103,6 +103,8 @@ pub struct CallOptions {
     pub timeout: Duration,
     /// The key that identifies the caller, whose container the call uses if the instance has several. `None` if it is unknown.
     pub caller: Option<Arc<str>>,
+    /// The number of the personal secrets that the container must have at least. 0 accepts any.
+    pub personal_version: u64,
     /// What a server with a handshake may ask the caller for during the call.
     pub capabilities: ClientCapabilities,
     /// The lowest level of the log messages that the caller wants.
@@ -120,6 +122,7 @@ impl CallOptions {
         let timeout = header(TIMEOUT_HEADER).and_then(|text| text.parse().ok()).map(Duration::from_millis);
         Self {
             caller: header(CONTAINER_KEY_HEADER).map(Arc::from),
+            personal_version: header(SECRETS_VERSION_HEADER).and_then(|text| text.parse().ok()).unwrap_or_default(),
             capabilities: ClientCapabilities::parse(header(CAPABILITIES_HEADER)),
             log_level: header(LOG_LEVEL_HEADER).and_then(|level| LogLevel::parse(Some(&quote(level)))),
             ..timeout.unwrap_or(TIMEOUT).min(MAX_TIMEOUT).into()
@@ -131,7 +134,7 @@ impl From<Duration> for CallOptions {
     /// The options of a caller who answers no requests.
     fn from(timeout: Duration) -> Self {
         let (capabilities, slot) = (ClientCapabilities::default(), CallSlot::default());
-        Self { timeout, caller: None, capabilities, log_level: None, slot }
+        Self { timeout, caller: None, personal_version: 0, capabilities, log_level: None, slot }
     }
 }
 
@@ -212,18 +215,20 @@ mod tests {
         let all = headers(&[
             (TIMEOUT_HEADER, "1500"),
             (CONTAINER_KEY_HEADER, "agent:1"),
+            (SECRETS_VERSION_HEADER, "7"),
             (CAPABILITIES_HEADER, r#"{"elicitation":{}}"#),
             (LOG_LEVEL_HEADER, "error"),
         ]);
         assert_eq!((all.timeout.as_millis(), all.caller.as_deref()), (1_500, Some("agent:1")));
+        assert_eq!(all.personal_version, 7);
         assert_eq!(
             (all.capabilities.to_json(), all.log_level),
             (r#"{"elicitation":{}}"#.into(), Some(LogLevel::Error))
         );
-        // An earlier control plane sends only the first two.
+        // An earlier control plane sends only the time and the key.
         let none = headers(&[(TIMEOUT_HEADER, "x"), (CAPABILITIES_HEADER, "x"), (LOG_LEVEL_HEADER, "loud\"")]);
         assert_eq!((none.timeout, none.caller, none.log_level), (TIMEOUT, None, None));
-        assert!(none.capabilities.is_empty());
+        assert!(none.capabilities.is_empty() && none.personal_version == 0);
         assert_eq!(headers(&[(TIMEOUT_HEADER, "9999999")]).timeout, MAX_TIMEOUT);
     }
 }

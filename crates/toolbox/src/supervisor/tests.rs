@@ -4,6 +4,7 @@ mod engine;
 mod fakes;
 mod faults;
 mod health;
+mod personal;
 mod random;
 
 pub(super) use self::fakes::FakeSink;

@@ -157,6 +157,7 @@ impl Bed {
             generation: 1,
             key: None,
             digest: "digest".into(),
+            personal_version: 0,
             spec,
         }
     }
@@ -332,8 +333,20 @@ pub fn spec(image: &str, transport: Transport, args: &[&str]) -> InstanceSpec {
 /// Adds secrets as a file and as an environment variable, and a volume.
 pub fn with_everything(mut spec: InstanceSpec) -> InstanceSpec {
     spec.secrets = vec![
-        SecretMount { name: "TOKEN".into(), delivery: SecretDelivery::File, version: 1 },
-        SecretMount { name: "API_KEY".into(), delivery: SecretDelivery::Env, version: 1 },
+        SecretMount {
+            name: "TOKEN".into(),
+            delivery: SecretDelivery::File,
+            version: 1,
+            personal: false,
+            optional: false,
+        },
+        SecretMount {
+            name: "API_KEY".into(),
+            delivery: SecretDelivery::Env,
+            version: 1,
+            personal: false,
+            optional: false,
+        },
     ];
     spec.volumes = vec![Volume { name: "data".into(), path: "/data".into() }];
     spec

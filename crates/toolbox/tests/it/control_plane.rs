@@ -175,9 +175,10 @@ impl Store {
                 }
                 Some(ControlMessage::Acknowledge { sequence: sequence.max(last) })
             }
-            DaemonMessage::SecretRequest { request, instance_id, generation } => {
+            DaemonMessage::SecretRequest { request, instance_id, generation, .. } => {
                 let values = [("TOKEN".to_owned(), format!("{instance_id}/{generation}"))].into();
-                let secrets = (instance_id != "ins_unknown").then_some(InstanceSecrets { values, registry: None });
+                let secrets =
+                    (instance_id != "ins_unknown").then_some(InstanceSecrets { values, ..InstanceSecrets::default() });
                 Some(ControlMessage::Secrets { request, secrets })
             }
         }

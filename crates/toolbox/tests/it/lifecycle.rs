@@ -100,7 +100,7 @@ async fn the_desired_state_is_stored_and_older_ones_are_ignored() {
     desired.wait_for(|current| *current == Some(state(5))).await.unwrap();
     change(4);
     // The answer arrives after the older state.
-    machine.link.secrets("ins_1", 1).await;
+    machine.link.secrets("ins_1", 1, None).await;
     assert_eq!(*desired.borrow(), Some(state(5)));
     let machine = machine.restart().await;
     assert_eq!(*machine.link.desired().borrow(), Some(state(5)), "known without a link");
@@ -153,12 +153,12 @@ async fn secrets_reach_the_requests_that_asked_for_them() {
     let control = ControlPlane::new();
     let machine = Machine::new(&control);
     let waiting =
-        futures::future::join_all((0..100).map(|i| machine.link.secrets(["ins_a", "ins_b"][i % 2], i as u64)));
+        futures::future::join_all((0..100).map(|i| machine.link.secrets(["ins_a", "ins_b"][i % 2], i as u64, None)));
     machine.start(&control);
     for (i, secrets) in waiting.await.into_iter().enumerate() {
         assert_eq!(secrets.unwrap().values["TOKEN"], format!("{}/{i}", ["ins_a", "ins_b"][i % 2]));
     }
-    assert_eq!(machine.link.secrets("ins_unknown", 1).await, None);
+    assert_eq!(machine.link.secrets("ins_unknown", 1, None).await, None);
     machine.link.stop().await;
 }
 
@@ -169,7 +169,7 @@ async fn secrets_are_requested_again_after_the_link_was_lost() {
     // The handshake needs about 900 bytes.
     control.cut((0..8).map(|i| Cut::FromDaemon(800 + 50 * i)).collect());
     machine.start(&control);
-    assert!(machine.link.secrets("ins_a", 1).await.is_some());
+    assert!(machine.link.secrets("ins_a", 1, None).await.is_some());
     machine.link.stop().await;
 }
 

@@ -104,7 +104,7 @@ async fn the_time_to_live_of_the_lists_is_read() {
         let id = stage.connect(&server.url).await.parse().unwrap();
         let ops = stage.api.app.running_ops();
         let instance = find_running(&ops, &stage.api.org.id, &id).await.unwrap().unwrap();
-        let listing = fetch(&ops, &instance).await.unwrap();
+        let listing = fetch(&ops, &instance, None).await.unwrap();
         assert_eq!(listing.ttl, expected.map(Duration::from_secs));
         assert_eq!(listing.definitions.iter().filter(|listed| listed.name == "find").count(), 1);
         stage.api.app.clone().finish().await;

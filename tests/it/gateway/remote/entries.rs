@@ -1,5 +1,7 @@
 //! Catalogue entries whose source is a remote server, and their instances.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use http::Method;
 use serde_json::{Value, json};
 use waypost_core::Code;
@@ -80,6 +82,7 @@ async fn a_remote_entry_is_deployed_without_a_toolbox_and_used() {
     for (changes, field, words) in [
         (json!({ "toolbox_id": "tbx_0123456789abcdef" }), "toolbox_id", "This version is a remote server"),
         (json!({ "learn_egress": true }), "learn_egress", "This version is a remote server"),
+        (json!({ "personal_secrets": ["X-Extra"] }), "personal_secrets", "This version is a remote server"),
         (json!({ "secrets": {} }), "secrets", "requires the secret `Authorization`"),
         (json!({ "secrets": { "Authorization": secret, "X-Other": secret } }), "secrets", "no secret named `X-Other`"),
         (json!({ "config": {} }), "config", "region"),
@@ -190,6 +193,7 @@ async fn another_version_moves_an_instance_to_its_url_and_headers() {
     for (body, field) in [
         (json!({ "remote": { "url": second.url } }), "remote"),
         (json!({ "learn_egress": true }), "learn_egress"),
+        (json!({ "personal_secrets": ["Authorization"] }), "personal_secrets"),
         (json!({ "catalog_version_id": "ctv_0123456789abcdef" }), "catalog_version_id"),
         (json!({ "catalog_version_id": new, "config": { "region": "eu" } }), "secrets"),
         (json!({ "catalog_version_id": new, "secrets": {} }), "config"),
@@ -288,11 +292,17 @@ async fn instances_of_a_remote_entry_are_counted_and_keep_it() {
         catalog_version_id: version.parse().unwrap(),
         toolbox_id: None,
         config: serde_json::Map::new(),
+        personal_secrets: BTreeSet::new(),
         learn_egress: false,
     };
     let server = NewServer::Catalog(server);
-    let secrets = std::collections::BTreeMap::new();
-    let new = NewInstance { slug: "near".to_owned(), name: None, server, secrets, access: InitialAccess::default() };
+    let new = NewInstance {
+        slug: "near".to_owned(),
+        name: None,
+        server,
+        secrets: BTreeMap::new(),
+        access: InitialAccess::default(),
+    };
     let limited = instances::create(cx, &ops, org, &new).await.unwrap_err();
     assert_eq!((limited.code, &limited.details["reason"]), (Code::Conflict, &json!("instance_limit")));
     stage.api.call(Method::DELETE, &format!("/instances/{id}"), None).await.assert_status(202);

@@ -16,6 +16,7 @@ use axum::response::IntoResponse;
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use waypost_gateway::GatewayOptions;
+use waypost_ops::instances::containers::ContainerKey;
 use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
 use waypost_ops::instances::{self, advance_rotations};
 use waypost_ops::remote_checks;
@@ -333,8 +334,9 @@ async fn a_caller_that_has_read_an_earlier_version_connects_to_the_current_url()
     assert_eq!(stage.instance(&id).await["state"], "running");
     // The connection is lost, and the next caller does not know the change yet.
     current.set(|state| state.forgets = true);
+    let container = ContainerKey::new(String::new());
     let send = async || {
-        let target = ExchangeTarget::new(&old, "");
+        let target = ExchangeTarget::new(&old, &container);
         let message = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
         let limits = (Duration::from_secs(20), 1024 * 1024);
         Exchange::open(&ops, target, message.into(), limits).await?.next().await

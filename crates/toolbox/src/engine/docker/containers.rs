@@ -279,7 +279,11 @@ fn sort_secrets<'a>(
     let mut sorted = SortedSecrets { files: Vec::new(), environment: BTreeMap::new() };
     for mount in &request.spec.secrets {
         secrets::check_name(&mount.name)?;
-        let value = values.get(&mount.name).ok_or_else(|| secrets::missing(&mount.name))?;
+        let value = match values.get(&mount.name) {
+            Some(value) => value,
+            None if mount.personal && mount.optional => continue,
+            None => return Err(secrets::missing(&mount.name)),
+        };
         match mount.delivery {
             SecretDelivery::File => sorted.files.push((&mount.name, value)),
             SecretDelivery::Env => {
@@ -309,6 +313,7 @@ fn observe(toolbox_id: &str, response: ContainerInspectResponse) -> Option<OwnCo
         generation: labels.generation,
         key: labels.key,
         digest: labels.digest,
+        personal_version: labels.personal_version,
         resources: labels.resources,
         running,
         started_at,

@@ -16,6 +16,8 @@ pub const GENERATION: &str = "dev.waypost.generation";
 pub const KEY: &str = "dev.waypost.key";
 /// The digest of everything that requires a new container if it changes.
 pub const DIGEST: &str = "dev.waypost.digest";
+/// The number of the personal secrets of the agent that a container is for.
+pub const PERSONAL_VERSION: &str = "dev.waypost.personal-version";
 /// The resource class.
 pub const RESOURCES: &str = "dev.waypost.resources";
 /// Set on containers that are never started, from which files of an image are read.
@@ -35,6 +37,8 @@ pub struct ContainerLabels {
     pub key: Option<String>,
     /// The digest from its request.
     pub digest: String,
+    /// The number of the personal secrets.
+    pub personal_version: u64,
     /// The resource class.
     pub resources: ResourceClass,
 }
@@ -47,6 +51,7 @@ pub fn of_container(toolbox_id: &str, request: &ContainerRequest) -> Labels {
         (GENERATION, request.generation.to_string()),
         (KEY, request.key.clone().unwrap_or_default()),
         (DIGEST, request.digest.clone()),
+        (PERSONAL_VERSION, request.personal_version.to_string()),
         (RESOURCES, request.spec.resources.to_string()),
         (PROBE, String::new()),
     ];
@@ -88,6 +93,8 @@ pub fn parse(toolbox_id: &str, labels: &Labels) -> Option<ContainerLabels> {
         generation: get(GENERATION)?.parse().ok()?,
         key: get(KEY).filter(|key| !key.is_empty()).map(str::to_owned),
         digest: get(DIGEST)?.to_owned(),
+        // Containers of earlier versions of the daemon do not have it.
+        personal_version: get(PERSONAL_VERSION).and_then(|text| text.parse().ok()).unwrap_or_default(),
         resources: get(RESOURCES)?.parse().ok()?,
     })
 }

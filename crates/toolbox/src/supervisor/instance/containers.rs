@@ -61,6 +61,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             generation,
             key,
             digest,
+            // Known once the secrets have arrived.
+            personal_version: 0,
             spec,
         };
         self.starts += 1;
@@ -122,6 +124,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             generation: container.generation,
             key: container.key.clone(),
             digest: container.digest.clone(),
+            personal_version: container.personal_version,
             spec,
         };
         let reservation = self.shared.budget.adopt(container.resources);
@@ -167,11 +170,15 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             return unit.log.set_masks([].iter());
         }
         let (shared, log, gone) = (Arc::clone(&self.shared), Arc::clone(&unit.log), unit.gone.clone());
-        let (id, generation) = (self.id.clone(), unit.generation);
+        let (id, generation, key, version) =
+            (self.id.clone(), unit.generation, unit.key.clone(), unit.personal_version());
         self.work(async move {
             let find = async {
                 loop {
-                    if let Some(secrets) = shared.parts.control.secrets(&id, generation).await {
+                    // If the personal secrets have changed since the container was started, the values to mask are unknown, and
+                    // the log stays withheld. The next call replaces the container.
+                    let secrets = shared.parts.control.secrets(&id, generation, key.as_deref()).await;
+                    if let Some(secrets) = secrets.filter(|secrets| secrets.personal_version <= version) {
                         return log.set_masks(secrets.values.values());
                     }
                     sleep(RETRY_PAUSE * 12).await;

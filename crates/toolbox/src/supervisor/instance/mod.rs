@@ -35,7 +35,7 @@ use self::work::Done;
 use super::servers::{BoxFuture, CallFailure, Servers};
 use super::{Calls, Need, Shared, files};
 use crate::engine::{ContainerExit, Engine, ObservedContainer};
-use crate::reconcile::{Attempts, Key, Memory};
+use crate::reconcile::{Attempts, Key, Memory, Removal};
 
 /// The maximum number of exits that are kept of containers whose start is in progress.
 const MAX_EARLY_EXITS: usize = 16;
@@ -74,6 +74,8 @@ pub(super) struct Instance<E, S> {
     /// Whether `memory` is not yet on disk because writing failed.
     is_unsaved: bool,
     attempts: BTreeMap<Key, Attempts>,
+    /// The newest number of the personal secrets with which a call has come, by key.
+    personal_versions: BTreeMap<Key, u64>,
     units: Vec<Unit>,
     waiters: BTreeMap<Key, Vec<oneshot::Sender<Result<(), CallFailure>>>>,
     works: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -121,6 +123,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             memory,
             is_unsaved: false,
             attempts: BTreeMap::new(),
+            personal_versions: BTreeMap::new(),
             units: Vec::new(),
             waiters: BTreeMap::new(),
             works: FuturesUnordered::new(),
@@ -172,16 +175,35 @@ impl<E: Engine, S: Servers> Instance<E, S> {
                 Some(exit) = self.channels.exits.recv() => self.container_exited(exit),
                 Ok(()) = self.channels.resync.changed() => self.needs_observe = true,
                 Some(done) = self.works.next() => self.done(done).await,
-                Some(need) = self.channels.needs.recv() => self.needed(need),
+                Some(need) = self.channels.needs.recv() => self.needed(need).await,
                 () = timer => {}
             }
         }
     }
 
-    fn needed(&mut self, need: Need) {
+    async fn needed(&mut self, need: Need) {
+        self.refresh_personal(&need.key, need.personal_version).await;
         let waiters = self.waiters.entry(need.key).or_default();
         waiters.retain(|waiter| !waiter.is_closed());
         waiters.push(need.answer);
+    }
+
+    /// Begins to replace the container of a key if it was started with earlier personal secrets. If the number is new, failed
+    /// attempts to start it do not count any longer: the values may have been their cause.
+    async fn refresh_personal(&mut self, key: &Key, version: u64) {
+        let known = self.personal_versions.get(key).copied().unwrap_or_default();
+        if version > known {
+            self.attempts.remove(key);
+            self.personal_versions.insert(key.clone(), version);
+            while self.personal_versions.len() > MAX_ATTEMPTS {
+                self.personal_versions.pop_first();
+            }
+        }
+        let is_outdated = |unit: &&Unit| unit.key == *key && unit.is_ready() && unit.personal_version() < version;
+        let outdated: Vec<String> = self.units.iter().filter(is_outdated).map(|unit| unit.id.clone()).collect();
+        for id in outdated {
+            self.remove(&id, Removal::Drain).await;
+        }
     }
 
     fn work(&self, work: impl Future<Output = Done> + Send + 'static) {

@@ -55,6 +55,18 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             let message = Some(attempts.message().to_owned());
             self.last_health = Some(Health { ok: false, checked_at: at, latency_ms: None, message });
         }
-        self.last_health.clone()
+        self.last_health.clone().or_else(|| self.unchecked())
+    }
+
+    /// Returns the health of a server that was never checked, because containers need the personal secrets of an agent.
+    fn unchecked(&self) -> Option<Health> {
+        let serving = self.memory.serving.as_ref()?;
+        let names: Vec<&str> = serving.spec.required_personal_secrets().collect();
+        let message = format!(
+            "Not checked yet. The server starts with the first call of an agent that has supplied its own values of: {}.",
+            names.join(", ")
+        );
+        let checked_at = (self.shared.parts.clock)();
+        (!names.is_empty()).then_some(Health { ok: false, checked_at, latency_ms: None, message: Some(message) })
     }
 }

@@ -29,12 +29,14 @@ pub(super) struct Start {
 
 impl Start {
     /// Starts the container. Operations that create something are not cancelled in the middle.
-    pub(super) async fn run<E: Engine, S: Servers>(self, shared: &Shared<E, S>) -> Result<StartedContainer, Failure> {
+    pub(super) async fn run<E: Engine, S: Servers>(
+        mut self,
+        shared: &Shared<E, S>,
+    ) -> Result<StartedContainer, Failure> {
         let engine = &shared.parts.engine;
-        let spec = &self.request.spec;
         let mut step = DeploymentStep::Validating;
         let failed = |step| move |failure: EngineError| from_engine(step, failure);
-        validate(spec)?;
+        validate(&self.request.spec)?;
         let machine = self.or_cancel(engine.info()).await?.map_err(failed(step))?;
         let disk_free = machine.capacity.disk_free_bytes;
         shared.set_machine(Some(machine));
@@ -42,6 +44,7 @@ impl Start {
         step = DeploymentStep::Preparing;
         self.steps.report(shared, step);
         let secrets = self.or_cancel(self.secrets(shared)).await??;
+        self.request.personal_version = secrets.personal_version;
         self.log.set_masks(secrets.values.values().chain(secrets.registry.iter().map(|registry| &registry.password)));
         self.touched.store(true, Ordering::Release);
         engine.prepare(&self.request).await.map_err(failed(step))?;
@@ -54,7 +57,7 @@ impl Start {
         {
             tracing::warn!(%error, "failed to remove unused images");
         }
-        let pull = engine.pull(&spec.image, secrets.registry.as_ref());
+        let pull = engine.pull(&self.request.spec.image, secrets.registry.as_ref());
         self.or_cancel(pull).await?.map_err(failed(step))?;
 
         step = DeploymentStep::Starting;
@@ -79,17 +82,26 @@ impl Start {
             let next_action = "Create the secret, assign it to the instance, and deploy again.";
             Failure::Error(error(step, ErrorCode::SecretMissing, cause, next_action))
         };
-        let request = shared.parts.control.secrets(&self.request.instance_id, self.generation);
+        let request =
+            shared.parts.control.secrets(&self.request.instance_id, self.generation, self.request.key.as_deref());
         let secrets = timeout(SECRETS_TIMEOUT, request).await.map_err(|_| {
             let cause = "The control plane did not send the secrets within a minute.";
             let next_action = "Check that the toolbox is online, and deploy again.";
             Failure::Error(error(step, ErrorCode::ToolboxOffline, cause, next_action))
         })?;
         let secrets = secrets.ok_or_else(|| missing("A secret of the instance has no value.".to_owned()))?;
-        let absent: Vec<&str> = {
-            let names = spec.secrets.iter().map(|secret| secret.name.as_str());
-            names.filter(|name| !secrets.values.contains_key(*name)).collect()
+        let absent = |is_personal: bool| {
+            let required = spec.secrets.iter().filter(|secret| !(secret.personal && secret.optional));
+            let names = required.filter(|secret| secret.personal == is_personal).map(|secret| secret.name.as_str());
+            names.filter(|name| !secrets.values.contains_key(*name)).collect::<Vec<_>>()
         };
+        let personal = absent(true);
+        if !personal.is_empty() {
+            let cause = format!("The agent has not supplied its own values of these secrets: {}.", personal.join(", "));
+            let next_action = "Supply them on the page *Personal secrets* of the console.";
+            return Err(Failure::Error(error(step, ErrorCode::SecretMissing, cause, next_action)));
+        }
+        let absent = absent(false);
         if !absent.is_empty() {
             return Err(missing(format!("These secrets have no value: {}.", absent.join(", "))));
         }

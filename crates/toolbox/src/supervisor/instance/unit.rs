@@ -97,7 +97,13 @@ impl Unit {
     /// Returns the route to the server, if there is a session.
     pub(super) fn route(&self) -> Option<Route> {
         let session = Arc::clone(self.session.as_ref().filter(|_| self.is_ready())?);
-        Some(Route { container: self.id.clone(), session, usage: Arc::clone(&self.usage) })
+        let usage = Arc::clone(&self.usage);
+        Some(Route { container: self.id.clone(), session, usage, personal_version: self.personal_version() })
+    }
+
+    /// Returns the number of the personal secrets of the container; 0 while it starts.
+    pub(super) fn personal_version(&self) -> u64 {
+        self.observed.as_ref().map_or(0, |observed| observed.personal_version)
     }
 
     /// Ends everything that uses the container.

@@ -49,12 +49,18 @@ fn error(outcome: DeploymentOutcome) -> DeploymentError {
 }
 
 fn with_secret(image: &str) -> InstanceSpec {
-    let secret = SecretMount { name: "TOKEN".into(), delivery: SecretDelivery::File, version: 1 };
+    let secret = SecretMount {
+        name: "TOKEN".into(),
+        delivery: SecretDelivery::File,
+        version: 1,
+        personal: false,
+        optional: false,
+    };
     InstanceSpec { secrets: vec![secret], ..spec(image) }
 }
 
 fn secrets(name: &str, value: &str) -> InstanceSecrets {
-    InstanceSecrets { values: BTreeMap::from([(name.to_owned(), value.to_owned())]), registry: None }
+    InstanceSecrets { values: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..InstanceSecrets::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +304,7 @@ async fn images_are_pulled_with_credentials_and_enough_disk_space() {
     let daemon = Daemon::new();
     let registry = RegistryCredentials { username: "robot".into(), password: "hunter2-hunter2".into() };
     *daemon.control.secrets.lock().unwrap() =
-        Some(InstanceSecrets { values: BTreeMap::new(), registry: Some(registry.clone()) });
+        Some(InstanceSecrets { registry: Some(registry.clone()), ..InstanceSecrets::default() });
     daemon.engine.state().disk_free = 1 << 20;
     daemon.add("ins_1", InstanceSpec { registry_credentials: true, ..spec("good") });
     assert_eq!(daemon.outcome("dep_ins_1_1").await, DeploymentOutcome::Complete);

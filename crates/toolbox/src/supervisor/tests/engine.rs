@@ -271,6 +271,7 @@ impl Engine for FakeEngine {
                 generation: request.generation,
                 key: request.key.clone(),
                 digest: request.digest.clone(),
+                personal_version: request.personal_version,
                 resources: request.spec.resources,
                 running: true,
                 started_at: Some(super::clock()),

@@ -160,6 +160,8 @@ impl ServerSession for FakeSession {
 pub(super) struct FakeControl {
     pub(super) events: Mutex<Vec<ToolboxEvent>>,
     pub(super) secrets: Mutex<Option<InstanceSecrets>>,
+    /// The secrets for containers with these keys, in place of `secrets`.
+    pub(super) secrets_of_keys: Mutex<BTreeMap<String, InstanceSecrets>>,
     pub(super) is_offline: Mutex<bool>,
 }
 
@@ -168,8 +170,17 @@ impl Control for FakeControl {
         self.events.lock().unwrap().push(event);
     }
 
-    fn secrets(&self, _instance_id: &str, _generation: u64) -> BoxFuture<'_, Option<InstanceSecrets>> {
+    fn secrets(
+        &self,
+        _instance_id: &str,
+        _generation: u64,
+        key: Option<&str>,
+    ) -> BoxFuture<'_, Option<InstanceSecrets>> {
+        let of_key = key.and_then(|key| self.secrets_of_keys.lock().unwrap().get(key).cloned());
         Box::pin(async {
+            if of_key.is_some() {
+                return of_key;
+            }
             if *self.is_offline.lock().unwrap() {
                 std::future::pending::<()>().await;
             }
@@ -433,6 +444,11 @@ impl Daemon {
     pub(super) async fn call(&self, id: &str, key: Option<&str>) -> Result<String, CallFailure> {
         call(self.supervisor.clone(), id.to_owned(), key.map(str::to_owned)).await
     }
+
+    /// Like [`Self::call`], with the number of the agent's personal secrets.
+    pub(super) async fn call_with(&self, id: &str, key: &str, personal_version: u64) -> Result<String, CallFailure> {
+        call_with(self.supervisor.clone(), id.to_owned(), (Some(key.to_owned()), personal_version)).await
+    }
 }
 
 /// Calls an instance, and returns the container that answered.
@@ -441,8 +457,16 @@ pub(super) async fn call(
     id: String,
     key: Option<String>,
 ) -> Result<String, CallFailure> {
+    call_with(supervisor, id, (key, 0)).await
+}
+
+pub(super) async fn call_with(
+    supervisor: Supervisor<FakeEngine, Arc<FakeServers>>,
+    id: String,
+    (key, personal_version): (Option<String>, u64),
+) -> Result<String, CallFailure> {
     let message = Bytes::from_static(b"hello");
-    let options = CallOptions { caller: key.map(Arc::from), ..Duration::from_secs(30).into() };
+    let options = CallOptions { caller: key.map(Arc::from), personal_version, ..Duration::from_secs(30).into() };
     let messages = supervisor.call(&id, message, options).await?;
     let mut messages = pin!(messages);
     let answer = messages.next().await.expect("an answer")?;

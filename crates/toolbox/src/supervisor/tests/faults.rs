@@ -288,10 +288,16 @@ async fn the_log_is_withheld_until_the_secrets_are_known() {
     use waypost_toolbox_proto::desired::SecretMount;
     use waypost_toolbox_proto::message::InstanceSecrets;
 
-    let secret = SecretMount { name: "TOKEN".into(), delivery: SecretDelivery::File, version: 1 };
+    let secret = SecretMount {
+        name: "TOKEN".into(),
+        delivery: SecretDelivery::File,
+        version: 1,
+        personal: false,
+        optional: false,
+    };
     let daemon = Daemon::new();
     let values = [("TOKEN".to_owned(), "hunter2-hunter2".to_owned())].into();
-    *daemon.control.secrets.lock().unwrap() = Some(InstanceSecrets { values, registry: None });
+    *daemon.control.secrets.lock().unwrap() = Some(InstanceSecrets { values, ..InstanceSecrets::default() });
     daemon.add("ins_1", InstanceSpec { secrets: vec![secret], ..spec("good") });
     daemon.outcome("dep_ins_1_1").await;
     let mut daemon = daemon;

@@ -6,8 +6,10 @@ use waypost_core::id::{
     AgentId, AgentTokenId, CatalogVersionId, GrantId, InstanceId, OauthGrantId, ToolApprovalId, ToolSetId,
 };
 use waypost_core::issuer::IssuerId;
+use waypost_core::seal::SecretText;
 use waypost_core::tool_definition::Class;
 use waypost_core::tool_set::ToolSetMember;
+use waypost_ops::agent_secrets::AgentSecretRef;
 use waypost_ops::agent_tokens::CreateAgentToken;
 use waypost_ops::agents::AgentPatch;
 use waypost_ops::calls::ListCalls;
@@ -17,8 +19,8 @@ use waypost_ops::tool_approvals::ListToolApprovals;
 use waypost_ops::tool_overrides::ToolOverridePatch;
 use waypost_ops::tool_sets::{NewToolSet, ToolSetPatch};
 use waypost_ops::{
-    agent_tokens, agents, calls, gateway_sign_in, grants, tool_approvals, tool_definitions, tool_overrides, tool_sets,
-    visibility,
+    agent_secrets, agent_tokens, agents, calls, gateway_sign_in, grants, tool_approvals, tool_definitions,
+    tool_overrides, tool_sets, visibility,
 };
 
 use super::super::Access;
@@ -44,6 +46,8 @@ pub(super) async fn agents(call: Call<'_>) -> Vec<Row> {
     let resource = GatewayResource::new(&t.organization.slug, None).unwrap();
     let members = vec![ToolSetMember { instance_id: instance.clone(), tools: None }];
     let new_set = NewToolSet { slug: "a".to_owned(), name: None, prefix: true, members };
+    let secret = AgentSecretRef { instance: &instance, agent, name: "KEY" };
+    let value = SecretText::new("value".to_owned());
     rows! {
         Member gateway_sign_in::issue_code(cx, ops, request, "browser", org, &t.member.user_id);
         Member gateway_sign_in::deny(cx, ops, request, "browser", Some(org));
@@ -58,6 +62,13 @@ pub(super) async fn agents(call: Call<'_>) -> Vec<Row> {
         Admin agents::delete(cx, ops, org, agent);
         Admin agent_tokens::create(cx, ops, org, agent, new_token);
         Admin agent_tokens::revoke(cx, ops, org, agent, token);
+        Admin agent_secrets::list(cx, ops, org, &instance);
+        Admin agent_secrets::list_of_agent(cx, ops, org, agent);
+        Admin agent_secrets::set(cx, ops, org, secret, &value);
+        Admin agent_secrets::delete(cx, ops, org, secret);
+        Member agent_secrets::list_own(cx, ops, org);
+        Member agent_secrets::set_own(cx, ops, org, (&instance, "KEY"), &value);
+        Member agent_secrets::delete_own(cx, ops, org, (&instance, "KEY"));
         Admin grants::create(cx, ops, org, &new_grant);
         Admin grants::list(cx, ops, org, GrantFilter::default(), (None, 1));
         Admin grants::get(cx, ops, org, grant);

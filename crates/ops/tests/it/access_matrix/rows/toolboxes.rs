@@ -50,6 +50,7 @@ pub(super) async fn tool_servers(call: Call<'_>) -> Vec<Row> {
             catalog_version_id: CatalogVersionId::from_store("ctv_0".into()),
             toolbox_id: None,
             config: serde_json::Map::new(),
+            personal_secrets: Default::default(),
             learn_egress: false,
         }),
         secrets: BTreeMap::new(),

@@ -41,6 +41,7 @@ fn request(spec: InstanceSpec) -> ContainerRequest {
         generation: 3,
         key: None,
         digest: "d1".into(),
+        personal_version: 0,
         spec,
     }
 }
@@ -191,7 +192,13 @@ fn allowed_names_are_in_the_hosts_file() {
 
 #[test]
 fn secrets_are_in_the_environment_or_in_the_only_bind_mount() {
-    let secrets = vec![SecretMount { name: "TOKEN".into(), delivery: SecretDelivery::Env, version: 1 }];
+    let secrets = vec![SecretMount {
+        name: "TOKEN".into(),
+        delivery: SecretDelivery::Env,
+        version: 1,
+        personal: false,
+        optional: false,
+    }];
     let volumes = vec![Volume { name: "data".into(), path: "/data".into() }];
     let spec = InstanceSpec { secrets, volumes, ..spec(Transport::Stdio) };
     let placement = Placement {
@@ -329,7 +336,7 @@ prop_compose! {
         InstanceSpec {
             image: image_name(),
             transport, resources, sharing, command, args, port, path, environment,
-            secrets: secrets.into_iter().map(|(name, delivery, version)| SecretMount { name, delivery, version }).collect(),
+            secrets: secrets.into_iter().map(|(name, delivery, version)| SecretMount { name, delivery, version, personal: version % 2 == 0, optional: version % 3 == 0 }).collect(),
             registry_credentials: flags[0],
             egress: egress.into_iter().map(|(host, port)| Destination { host, port }).collect(),
             learn_egress: flags[1],
@@ -362,7 +369,7 @@ proptest! {
         let parsed = labels::parse("tbx_1", &labels).unwrap();
         prop_assert_eq!(parsed.instance_id, "ins_1");
         prop_assert_eq!(parsed.key, key.filter(|key| !key.is_empty()));
-        prop_assert_eq!(labels.len(), 7);
+        prop_assert_eq!(labels.len(), 8);
 
         let host = actual.host_config.unwrap();
         for line in host.extra_hosts.unwrap() {
