@@ -345,6 +345,7 @@ fn remote_entries_are_imported_and_deployed() {
     health:               -
     config:               {"region":"eu"}
     secrets:              Authorization=sec_…
+    personal secrets:     -
     deployment:           -
     "#);
     let updated = workspace.run_json(&["instance", "update", "far", "--version", "2.0"]);

@@ -120,6 +120,7 @@ fn instances_are_managed() {
     health:               -
     config:               {"region":"eu"}
     secrets:              TOKEN=sec_…
+    personal secrets:     -
     deployment:           running, validating
     "#);
     insta::assert_snapshot!(workspace.run_ok(&["instance", "list"]), @"

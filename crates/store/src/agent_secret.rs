@@ -136,7 +136,8 @@ pub async fn list_agents(
     organization: &OrganizationId,
     instance: &InstanceId,
 ) -> Result<Vec<(AgentId, String)>> {
-    const SQL: &str = "SELECT s.agent_id, s.name FROM agent_secrets s JOIN agents a ON a.id = s.agent_id
+    const SQL: &str = "SELECT s.agent_id, s.name FROM agent_secrets s
+        JOIN agents a ON a.id = s.agent_id AND a.organization_id = s.organization_id
         WHERE s.organization_id = $1 AND s.instance_id = $2 AND s.value IS NOT NULL AND a.state = 'active'
         ORDER BY CASE WHEN a.kind = 'service' THEN 0 ELSE 1 END, s.agent_id, s.name";
     let rows: Vec<(String, String)> = on!(conn, c => sqlx::query_as(SQL)

@@ -221,6 +221,7 @@ async fn an_instance_is_deployed_changed_and_removed() {
         "lang": "en"
       },
       "secrets": {},
+      "personal_secrets": [],
       "deployment": {
         "id": "dep:1",
         "state": "running",
@@ -257,6 +258,7 @@ async fn an_instance_is_deployed_changed_and_removed() {
         "lang": "en"
       },
       "secrets": {},
+      "personal_secrets": [],
       "deployment": {
         "id": "dep:1",
         "state": "failed",

@@ -132,7 +132,7 @@ async fn secrets_are_marked_as_personal_in_the_form_of_an_instance() {
     form.assert_lacks("Each agent supplies its own value");
     let version = entry["versions"][0]["id"].as_str().unwrap();
     let fields = [("catalog_version_id", version), ("slug", "shared"), ("name", ""), ("secret-0", "personal")];
-    let rejected = owner.post("/o/acme/instances/new", &fields).await;
+    let rejected = owner.post("/o/acme/instances", &fields).await;
     rejected.assert_status(422).assert_contains("sharing: per_agent");
     stage.finish().await;
 }

@@ -48,7 +48,7 @@ pub fn sign_in_rows(n: u32) -> String {
         "org_N", "oac_N", "srv_N", "idn_N", "eu_N", "acc_N", "arq_N", "cal_N", "ecd_N", "ogr_N", "joi_N", "usr_N",
         "uss_N", "uco_N", "state_N", "inv_N", "seg_N", "wt_N", "tkt_N", "tkc_N", "eml_N", "whk_N", "whd_N", "tbx_N",
         "cat_N", "ctv_N", "sec_N", "ins_N", "dep_N", "iev_N", "agt_N", "gatewayN", "personN", "agk_N", "agent-N",
-        "grt_N", "set_N", "apr_N", "-N'",
+        "ags_N", "grt_N", "set_N", "apr_N", "-N'",
     ];
     let template = include_str!("signed_in.sql").to_owned();
     placeholders.iter().fold(template, |sql, text| sql.replace(text, &text.replace('N', &number)))

@@ -276,9 +276,11 @@ fn answer_account(state: &mut ServerState, headers: &HeaderMap, message: &Value,
         session = Some(format!("session-{}", state.sessions.len()));
         state.sessions.push(token.to_owned());
     }
-    let owner = session.as_deref().and_then(|session| session.strip_prefix("session-")?.parse::<usize>().ok());
-    if owner.and_then(|owner| state.sessions.get(owner)).is_none_or(|owner| owner != token) {
-        state.mixed += 1;
+    // What comes before a handshake, such as `server/discover`, has no session.
+    if let Some(session) = &session {
+        let number = session.strip_prefix("session-").and_then(|number| number.parse::<usize>().ok());
+        let owner = number.and_then(|number| state.sessions.get(number));
+        state.mixed += usize::from(owner.is_none_or(|owner| owner != token));
     }
     if message["id"].is_null() {
         return StatusCode::ACCEPTED.into_response();

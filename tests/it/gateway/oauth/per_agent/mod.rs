@@ -72,6 +72,8 @@ impl Stage {
     /// Returns a stage whose second service has the account `access-2`.
     async fn both_connected() -> Self {
         let stage = Self::connected().await;
+        // The older connection reads definitions.
+        stage.api.app.advance_clock(1).await;
         stage.connect(&stage.two).await;
         assert_eq!(stage.instance().await["state"], "running", "the second connection disturbs nobody");
         stage

@@ -56,7 +56,7 @@ async fn what_the_first_account_sees_cannot_be_approved_in_advance() {
     let stage = Stage::new().await;
     let create = async |slug: &str, connection: &str| {
         let remote = json!({ "url": stage.server.url(), "oauth": true, "connection": connection });
-        let new = json!({ "slug": slug, "remote": remote, "approve": "write" });
+        let new = json!({ "slug": slug, "remote": remote, "approve": { "class": "write" } });
         stage.api.post("/instances", new).await
     };
     create("near", "shared").await.assert_status(202);

@@ -132,6 +132,7 @@ fn labels_replace_those_of_the_image() {
         (labels::DIGEST, "d1"),
         (labels::RESOURCES, "light"),
         (labels::PROBE, ""),
+        (labels::PERSONAL_VERSION, "0"),
     ];
     assert_eq!(labels, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     let parsed = labels::parse("tbx_1", &labels).unwrap();
