@@ -97,7 +97,7 @@ waypost_testkit::needs_docker! {
         let is_stored = async || site.api(Method::GET, &path, &Value::Null).await["version"] == "forged";
         site.poll("the heartbeat", is_stored).await;
         for generation in 0..3 {
-            let answer = tokio::time::timeout(TIMEOUT, link.secrets(&id, generation)).await.expect("an answer");
+            let answer = tokio::time::timeout(TIMEOUT, link.secrets(&id, generation, None)).await.expect("an answer");
             assert!(answer.is_none(), "generation {generation}");
         }
         let desired = link.desired().borrow().clone().expect("the desired state arrives first");
