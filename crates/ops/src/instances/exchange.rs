@@ -77,7 +77,7 @@ pub struct Responder(Recipient);
 #[derive(Debug, Clone)]
 enum Recipient {
     /// The toolbox of an instance, which passes them on.
-    Toolbox { ops: Ops, toolbox: ToolboxId, instance: InstanceId },
+    Toolbox { ops: Box<Ops>, toolbox: ToolboxId, instance: InstanceId },
     /// A remote server.
     Remote(Connection),
 }
@@ -238,7 +238,7 @@ fn announce(ops: &Ops, target: ExchangeTarget<'_>, mut request: Builder) -> Resu
         return Ok((request, None));
     }
     let (instance, toolbox) = (target.instance.id.clone(), target.instance.container()?.toolbox_id.clone());
-    let responder = Responder(Recipient::Toolbox { ops: ops.clone(), toolbox, instance });
+    let responder = Responder(Recipient::Toolbox { ops: Box::new(ops.clone()), toolbox, instance });
     Ok((request.header(CAPABILITIES_HEADER, target.capabilities.to_json()), Some(responder)))
 }
 
