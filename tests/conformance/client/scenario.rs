@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use url::Url;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{InstanceId, OrganizationId};
@@ -58,6 +59,8 @@ struct Stage<'a> {
     organization: OrganizationId,
     slug: String,
     instance: InstanceId,
+    /// The token of the agent, once it has been created.
+    token: OnceCell<String>,
 }
 
 impl Installation {
@@ -111,7 +114,7 @@ impl<'a> Stage<'a> {
         let members = vec![ToolSetMember { instance_id: instance.clone(), tools: None }];
         let new = NewToolSet { slug: "far".to_owned(), name: None, prefix: false, members };
         tool_sets::create(&admin, ops, &organization, &new).await.unwrap();
-        Self { installation, scenario, admin, organization, slug, instance }
+        Self { installation, scenario, admin, organization, slug, instance, token: OnceCell::new() }
     }
 
     /// Connects the server: the admin's browser follows the authorization URL to the callback.
@@ -159,9 +162,11 @@ impl<'a> Stage<'a> {
 
     /// Returns a new agent with access to everything.
     async fn agent(&self) -> Result<Agent, String> {
-        let cx = Ctx::operator();
-        let token = grant_all(&cx, &self.installation.ops, &self.organization, self.instance.clone()).await;
-        Agent::begin(&format!("{}/gateway/{}/far/mcp", self.installation.origin, self.slug), &token).await
+        let (cx, ops) = (Ctx::operator(), &self.installation.ops);
+        // A server that is connected again keeps the agent.
+        let granted = self.token.get_or_init(|| grant_all(&cx, ops, &self.organization, self.instance.clone()));
+        let url = format!("{}/gateway/{}/far/mcp", self.installation.origin, self.slug);
+        Agent::begin(&url, granted.await).await
     }
 
     /// Uses a server that was connected.
