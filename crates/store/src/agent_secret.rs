@@ -136,10 +136,12 @@ pub async fn list_agents(
     organization: &OrganizationId,
     instance: &InstanceId,
 ) -> Result<Vec<(AgentId, String)>> {
-    const SQL: &str = "SELECT s.agent_id, s.name FROM agent_secrets s
-        JOIN agents a ON a.id = s.agent_id AND a.organization_id = s.organization_id
-        WHERE s.organization_id = $1 AND s.instance_id = $2 AND s.value IS NOT NULL AND a.state = 'active'
-        ORDER BY CASE WHEN a.kind = 'service' THEN 0 ELSE 1 END, s.agent_id, s.name";
+    // Correlated, so that PostgreSQL reads each agent by its ID instead of scanning all of them.
+    const SQL: &str = "SELECT agent_id, name FROM agent_secrets s
+        WHERE organization_id = $1 AND instance_id = $2 AND value IS NOT NULL
+            AND (SELECT state FROM agents WHERE agents.id = s.agent_id) = 'active'
+        ORDER BY CASE WHEN (SELECT kind FROM agents WHERE agents.id = s.agent_id) = 'service' THEN 0 ELSE 1 END,
+            agent_id, name";
     let rows: Vec<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(instance.as_str()).fetch_all(c).await?);
     Ok(rows.into_iter().map(|(agent, name)| (AgentId::from_store(agent), name)).collect())
