@@ -115,6 +115,13 @@ impl Mux {
         Ok(MuxCall { notifications, response, deadline, guard: Some(guard), outcome: None, is_done: false, slot })
     }
 
+    /// Marks a call as not accepted by the server, which will not answer it.
+    pub(super) fn mark_rejected(&self, id: u64) {
+        if let Some(call) = self.calls().as_mut().and_then(|calls| calls.waiting.get_mut(&id)) {
+            call.is_sent = false;
+        }
+    }
+
     /// Marks a call as sent. Returns `false` if it is no longer waiting, so that it need not be sent.
     pub(super) fn mark_sent(&self, id: u64) -> bool {
         let mut calls = self.calls();

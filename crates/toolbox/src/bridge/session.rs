@@ -43,6 +43,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The timeout of each page of a list.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time for which calls wait until the server has set its level of log messages.
+const LOG_LEVEL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The limits of a list of tools.
 const MAX_PAGES: usize = 100;
 const MAX_TOOLS: usize = 10_000;
@@ -391,15 +393,16 @@ impl Session {
         if requested.as_ref().is_some_and(is_requested) {
             return;
         }
-        let has_logs = negotiated.has_capability("logging");
-        *requested = Some((negotiated, if has_logs { level } else { LogLevel::Debug }));
-        if !has_logs {
+        if !negotiated.has_capability("logging") {
+            *requested = Some((negotiated, LogLevel::Debug));
             return;
         }
         let params = json!({ "level": level.as_str() });
-        if let Err(cause) = Box::pin(self.request("logging/setLevel", params, timeout.min(LIST_TIMEOUT))).await {
+        if let Err(cause) = Box::pin(self.request("logging/setLevel", params, timeout.min(LOG_LEVEL_TIMEOUT))).await {
             self.log(LogStream::Toolbox, &format!("the level of log messages cannot be set: {cause}"));
         }
+        // Not before: a caller that disconnects meanwhile leaves it to the next one.
+        *requested = Some((negotiated, level));
     }
 
     /// Tells the server again that the handshake is complete, if the daemon was killed before that was certain.

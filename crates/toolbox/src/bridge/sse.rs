@@ -92,7 +92,11 @@ impl Sse {
         let cancel = is_cancellable.then(|| self.cancel(&stream, wire));
         let call = stream.mux.register(NewCall { id, original, caller, deadline, slot, cancel })?;
         stream.mux.mark_sent(id);
-        self.post(&stream, text, wire, deadline).await?;
+        self.post(&stream, text, wire, deadline).await.inspect_err(|error| {
+            if matches!(error, Failure::Status(400..=499) | Failure::Refused(_)) {
+                stream.mux.mark_rejected(id);
+            }
+        })?;
         Ok(call)
     }
 

@@ -28,7 +28,7 @@ fn answer(question: &Value, result: Value) -> Vec<u8> {
 }
 
 /// Returns the next message of a call.
-async fn next(messages: &mut Messages) -> Value {
+pub(super) async fn next(messages: &mut Messages) -> Value {
     serde_json::from_slice(&messages.next().await.unwrap().unwrap()).unwrap()
 }
 

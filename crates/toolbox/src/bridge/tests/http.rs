@@ -12,6 +12,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+use super::callers::{FORM, caller, next, question};
 use super::*;
 use crate::bridge::connect::{Connecting, Connector};
 use crate::engine::NetworkNamespace;
@@ -412,6 +413,8 @@ fn sse_container() -> Arc<Container> {
         match request.body["params"]["arguments"]["text"].as_str() {
             Some("end") => streams[number] = mpsc::unbounded_channel().0,
             Some("ignore") => {}
+            Some("reject") => return full(413, "text/plain", "too large"),
+            Some("ask") => streams[number].send(format!("data: {}\n\n", question("s1", "Sure?"))).unwrap(),
             _ => {
                 let answer = legacy(&request.body).map(|answer| format!("data: {answer}\n\n"));
                 answer.map(|answer| streams[number].send(answer));
@@ -442,6 +445,15 @@ async fn an_sse_server_is_reached_through_its_endpoint() {
     let initialized = container.methods().iter().filter(|method| *method == "initialize").count();
     assert_eq!(initialized, 2);
     assert!(container.received.lock().unwrap().last().unwrap().path.ends_with("session=1"));
+}
+
+#[tokio::test]
+async fn a_call_that_an_sse_server_rejects_keeps_nobody_from_being_asked() {
+    let fixture = Fixture { is_shared: true, ..sse_container().fixture() };
+    let session = fixture.connect(target(TransportKind::Sse)).await.unwrap();
+    assert_eq!(status(&session, call(1, "reject"), TIMEOUT).await, 502);
+    let mut messages = session.call(call(2, "ask"), caller("b", FORM)).await.unwrap();
+    assert_eq!(next(&mut messages).await["params"]["message"], "Sure?");
 }
 
 #[tokio::test]

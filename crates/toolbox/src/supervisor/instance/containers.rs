@@ -178,7 +178,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
                     // If the personal secrets have changed since the container was started, the values to mask are unknown, and
                     // the log stays withheld. The next call replaces the container.
                     let secrets = shared.parts.control.secrets(&id, generation, key.as_deref()).await;
-                    if let Some(secrets) = secrets.filter(|secrets| secrets.personal_version <= version) {
+                    if let Some(secrets) = secrets.filter(|secrets| secrets.personal_version == version) {
                         return log.set_masks(secrets.values.values());
                     }
                     sleep(RETRY_PAUSE * 12).await;
