@@ -30,15 +30,15 @@ impl ParamHeader {
         Self::read(definition).0
     }
 
-    /// Whether no annotation is one that [`Self::of_tool`] ignores because of its type or name. Clients must reject other
-    /// tools (2026-07-28, "Custom Headers from Tool Parameters").
+    /// Whether no annotation is one that [`Self::of_tool`] ignores. Clients must reject other tools (2026-07-28, "Custom Headers
+    /// from Tool Parameters").
     #[must_use]
     pub fn are_valid(definition: &str) -> bool {
         let (headers, annotations) = Self::read(definition);
         headers.len() == annotations
     }
 
-    /// Returns the valid annotations, and the number of all that are reachable through `properties` only.
+    /// Returns the valid annotations, and the number of all.
     fn read(definition: &str) -> (Vec<Self>, usize) {
         #[derive(Deserialize)]
         struct Tool {
@@ -50,6 +50,7 @@ impl ParamHeader {
             && let Ok(tool) = serde_json::from_str::<Tool>(definition)
         {
             collect(&tool.input_schema, &mut Vec::new(), &mut found);
+            found.count = count(&tool.input_schema);
         }
         let Annotations { headers, count } = found;
         let is_unique = |header: &Self| headers.iter().filter(|other| other.name == header.name).count() == 1;
@@ -100,7 +101,6 @@ fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Annotations) {
         path.push(name.clone());
         let is_simple = matches!(schema["type"].as_str(), Some("string" | "integer" | "boolean"));
         let annotation = schema.get(ANNOTATION);
-        found.count += usize::from(annotation.is_some());
         let header = annotation.and_then(Value::as_str).filter(|name| is_simple && is_token(name));
         found.headers.extend(header.map(|name| ParamHeader {
             name: format!("{PARAM_PREFIX}{}", name.to_ascii_lowercase()),
@@ -110,6 +110,26 @@ fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Annotations) {
             collect(schema, path, found);
         }
         path.pop();
+    }
+}
+
+/// Returns the number of annotations of a schema and all schemas in it, also of those that are not reachable through `properties`
+/// only. Members whose values are no schemas are not read.
+fn count(schema: &Value) -> usize {
+    /// Members that contain schemas by names, which can be any text.
+    const BY_NAME: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
+    const VALUES: [&str; 4] = ["const", "default", "enum", "examples"];
+    match schema {
+        Value::Array(schemas) => schemas.iter().map(count).sum(),
+        Value::Object(members) => {
+            let inner = members.iter().map(|(name, value)| match value {
+                Value::Object(schemas) if BY_NAME.contains(&name.as_str()) => schemas.values().map(count).sum(),
+                _ if name == ANNOTATION || VALUES.contains(&name.as_str()) => 0,
+                _ => count(value),
+            });
+            usize::from(members.contains_key(ANNOTATION)) + inner.sum::<usize>()
+        }
+        _ => 0,
     }
 }
 
@@ -168,6 +188,21 @@ mod tests {
         }
         assert!(!are_valid(json!({ "a": region, "b": { "type": "string", "x-mcp-header": "region" } })), "used twice");
         assert!(!are_valid(json!({ "a": region, "b": { "properties": { "c": region } } })), "used twice");
+        // Those that are not reachable through `properties` only.
+        for unreachable in [
+            json!({ "type": "array", "items": region }),
+            json!({ "oneOf": [region, { "type": "null" }] }),
+            json!({ "type": "object", "additionalProperties": region }),
+            json!({ "items": { "properties": { "b": region } } }),
+        ] {
+            assert!(!are_valid(json!({ "a": unreachable })), "{unreachable}");
+        }
+        let mut deep = region.clone();
+        for _ in 0..MAX_DEPTH {
+            deep = json!({ "type": "object", "properties": { "a": deep } });
+        }
+        assert!(!are_valid(json!({ "a": deep })), "deeper than headers are read");
+        assert!(are_valid(json!({ "a": { "default": { "x-mcp-header": "A" }, "enum": [{ "x-mcp-header": "A" }] } })));
         assert!(ParamHeader::are_valid("x-mcp-header"), "not a tool");
     }
 }
