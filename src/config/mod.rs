@@ -4,6 +4,8 @@
 //! the name and the source of the setting, but never the value of a secret.
 
 mod env;
+#[cfg(test)]
+mod reference;
 pub mod table;
 pub mod value;
 

@@ -160,10 +160,14 @@ fn sizes_have_units() {
 fn the_reference_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");
     if std::env::var_os("WAYPOST_TEST_WRITE").is_some() {
-        std::fs::write(&path, table::reference()).unwrap();
+        std::fs::write(&path, reference::reference()).unwrap();
     }
     let current = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(current, table::reference(), "docs/config.md is out of date: run the test with WAYPOST_TEST_WRITE=1");
+    assert_eq!(
+        current,
+        reference::reference(),
+        "docs/config.md is out of date: run the test with WAYPOST_TEST_WRITE=1"
+    );
 }
 
 #[test]
