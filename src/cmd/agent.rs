@@ -168,7 +168,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let agent = find(session, &organization, &at.agent).await?.agent;
             confirm_deletion(yes, &agent.name)?;
             // Revokes the tokens of its connections.
-            agents::delete(cx, &session.connected_ops(app)?, &organization, &agent.id).await?;
+            agents::delete(cx, &session.deleting_ops(app), &organization, &agent.id).await?;
             print_deleted(*json, agent.id.as_str(), &agent.name)
         }
     }

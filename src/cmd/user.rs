@@ -107,7 +107,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let slug = &organization.slug;
             confirm_deletion(yes, &member.email, slug)?;
             // Revokes the tokens of the connections of their agent.
-            users::delete(cx, &session.connected_ops(app)?, id, &member.user_id).await?;
+            users::delete(cx, &session.deleting_ops(app), id, &member.user_id).await?;
             print_deleted(*json, member.user_id.as_str(), &member.email, slug)
         }
     }

@@ -3,15 +3,14 @@
 //! Commands that need the link to a machine (`logs`, `tools`, `call`, `stats`) are requests to the running `serve`, and
 //! are in `remote/instance`. All others work on the database.
 
+mod find;
 mod options;
 mod show;
 mod wait;
 
 use serde_json::Value;
-use waypost_core::catalog::CatalogVersion;
 use waypost_core::deployment::Deployment;
-use waypost_core::id::{AgentId, CatalogVersionId, OrganizationId, ToolSecretId};
-use waypost_core::instance::Instance;
+use waypost_core::id::{AgentId, OrganizationId};
 use waypost_core::organization::Organization;
 use waypost_ops::instances::connect;
 use waypost_ops::instances::remote::NewRemoteServer;
@@ -19,12 +18,14 @@ use waypost_ops::instances::{
     self, CatalogServer, InitialAccess, InitialGrant, InstancePatch, InstanceView, NewInstance, NewServer,
 };
 use waypost_ops::tool_overrides::ToolOverridePatch;
-use waypost_ops::{agents, catalog, deployments, tool_overrides, tool_secrets, toolboxes};
+use waypost_ops::{agents, catalog, deployments, tool_overrides, toolboxes};
 
 use super::agent_secret;
 use super::session::{Session, not_found_message};
 use super::user::Org;
 use super::{App, agent, output};
+use find::{find_entry, find_secret, find_version, find_version_id};
+pub(super) use find::{no_entry, no_version};
 use options::parse_arguments;
 pub(super) use options::{
     CreateOptions, GrantArg, OverrideOptions, SecretArg, ToolArguments, UpdateOptions, apply_all_secrets, apply_secrets,
@@ -305,7 +306,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             confirm_deletion(yes, &found.slug)?;
             // Revokes the tokens of its connections.
             let ops = match found.container().is_err() {
-                true => session.connected_ops(app)?,
+                true => session.deleting_ops(app),
                 false => ops.clone(),
             };
             instances::delete(cx, &ops, &organization, &found.id).await?;
@@ -452,68 +453,4 @@ async fn finish(app: &App, session: &Session, view: InstanceView, should_wait: b
     };
     print(*json, to_json(&instances::get(cx, ops, organization, &instance.id).await?))?;
     outcome
-}
-
-/// Returns the secret of a `--secret NAME=SEC`; `None` if SEC is empty.
-async fn find_secret(
-    session: &Session,
-    organization: &OrganizationId,
-    argument: &SecretArg,
-) -> anyhow::Result<Option<ToolSecretId>> {
-    let Some(text) = &argument.secret else { return Ok(None) };
-    let secret = tool_secrets::resolve(&session.cx, &session.ops, organization, text).await;
-    Ok(Some(secret.map_err(|error| not_found_message(error, "secret", text, "secret"))?.id))
-}
-
-/// Returns the catalogue version of an instance.
-fn find_version_id(instance: &Instance) -> anyhow::Result<&CatalogVersionId> {
-    instance.catalog_version_id().ok_or_else(no_entry)
-}
-
-/// Returns the entry that contains a version.
-async fn find_entry(
-    session: &Session,
-    organization: &OrganizationId,
-    version: &CatalogVersionId,
-) -> anyhow::Result<waypost_core::catalog::CatalogEntry> {
-    let mut cursor = None::<String>;
-    loop {
-        let page = catalog::list(&session.cx, &session.ops, organization, PAGE_SIZE, cursor.as_deref()).await?;
-        let contains =
-            |entry: &waypost_core::catalog::CatalogEntry| entry.versions.iter().any(|found| found.id == *version);
-        if let Some(entry) = page.items.into_iter().find(contains) {
-            return Ok(entry);
-        }
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            anyhow::bail!("the catalogue entry of this instance does not exist")
-        }
-    }
-}
-
-/// Returns the version with this number or ID; without one, the newest.
-fn find_version(versions: &[CatalogVersion], text: Option<&str>, entry: &str) -> anyhow::Result<CatalogVersionId> {
-    let matches =
-        |version: &&CatalogVersion| text.is_none_or(|text| version.version == text || version.id.as_str() == text);
-    let found = versions.iter().find(matches).map(|version| version.id.clone());
-    found.ok_or_else(|| no_version(text, entry))
-}
-
-/// Returns the error for the version of an instance that is not one of the catalogue.
-pub(super) fn no_entry() -> anyhow::Error {
-    anyhow::anyhow!(
-        "this remote server is not one of the catalogue, so it has no versions: change its URL in the console"
-    )
-}
-
-/// Returns the error for a version that does not exist.
-pub(super) fn no_version(text: Option<&str>, entry: &str) -> anyhow::Error {
-    let entry = output::clean(entry);
-    match text {
-        Some(text) => {
-            let text = output::clean(text);
-            anyhow::anyhow!("`{entry}` has no version `{text}`: run `waypost catalog show {entry}` to see all")
-        }
-        None => anyhow::anyhow!("`{entry}` has no versions: import one with `waypost catalog import FILE`"),
-    }
 }
