@@ -28,9 +28,7 @@ use waypost_ops::gateway_url::{GatewayResource, GatewayUrls};
 use waypost_ops::hosting::with_timeout;
 
 use super::client::ClientAddress;
-use super::{
-    Host, RequestId, RequestedHost, RouterState, any_origin, json_error, not_found, reject_limited, unknown_client,
-};
+use super::{Host, RequestId, RequestedHost, RouterState, any_origin, not_found, reject_limited, unknown_client};
 
 /// Returns the routes of the gateway.
 pub(super) fn routes<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
@@ -102,7 +100,7 @@ async fn serve<R: HandlerFactory>(
             let metadata = resource_of(&address).map(|resource| urls.resource_metadata(&resource));
             reject_limited(&state, client.address, unauthorized(request.headers(), metadata.as_deref()))
         }
-        Err(_) => json_error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again in a few seconds."),
+        Err(_) => waypost_gateway::unavailable(),
     }
 }
 

@@ -44,7 +44,7 @@ impl Gateway {
         match self.find_access(caller, address).await {
             Ok(Some(_)) => {}
             Ok(None) => return not_found(),
-            Err(error) => return unavailable(&error),
+            Err(error) => return reject(&error),
         }
         if parts.method != Method::POST {
             return Box::pin(self.handle_stream(caller, address, is_valid, &parts)).await;
@@ -119,7 +119,7 @@ impl Gateway {
             None => unknown_session(),
             Some(session) if is_stream => {
                 let opened = self.listen((caller, address), is_valid, Opening::Get(session.as_ref())).await;
-                opened.unwrap_or_else(|error| unavailable(&error))
+                opened.unwrap_or_else(|error| reject(&error))
             }
             Some(Some(session)) => {
                 self.sessions.end(&session);
@@ -284,10 +284,16 @@ fn not_found() -> Response {
     reply::message(StatusCode::NOT_FOUND, error.to_json().to_string())
 }
 
-fn unavailable(error: &Error) -> Response {
-    if error.code == Code::NotFound {
-        return not_found();
+fn reject(error: &Error) -> Response {
+    match error.code {
+        Code::NotFound => not_found(),
+        _ => unavailable(),
     }
+}
+
+/// Returns the response to a request that cannot be checked at present, with the status 503.
+#[must_use]
+pub fn unavailable() -> Response {
     let text = "The gateway is temporarily unavailable. Try again in a few seconds.";
     let error = JsonRpcError::new(waypost_mcp_wire::INTERNAL_ERROR, text, None);
     let mut response = reply::message(StatusCode::SERVICE_UNAVAILABLE, error.to_json().to_string());

@@ -47,7 +47,7 @@ use waypost_ops::hosting::Hosting;
 use waypost_ops::tool_access::{self, AgentAccess, ToolAccessCache};
 
 use crate::agent_requests::AgentRequests;
-pub use crate::endpoint::MAX_BODY;
+pub use crate::endpoint::{MAX_BODY, unavailable};
 pub use crate::forwarded_headers::ForwardedHeaders;
 use crate::freshness::Freshness;
 pub use crate::listen::TokenCheck;
