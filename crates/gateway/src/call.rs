@@ -17,6 +17,7 @@ use waypost_mcp_wire::revision::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, MET
 use waypost_mcp_wire::rewrite::{Member, Rewrite, quote};
 use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::{INVALID_PARAMS, JsonRpcError};
+use waypost_ops::hosting::with_timeout;
 use waypost_ops::instances::connect;
 use waypost_ops::instances::containers::{self, ContainerKey};
 use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
@@ -89,16 +90,19 @@ impl Gateway {
             return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
         }
         // A missing connection or personal secret says nothing about the server.
-        let connected = connect::check_connected(&self.ops, &found.server.instance, &caller.agent.id).await;
+        let connected = connect::check_connected(&self.ops, &found.server.instance, &caller.agent.id);
+        let connected = with_timeout(connected).await;
         connected.map_err(|error| self.explain_connection(error, &access, &found.server.instance, &caller.agent))?;
-        let container = self.container(call, &found).await?;
+        let container = with_timeout(self.container(call, &found)).await?;
         let server = ServerKey::new(&found.server.instance, &caller.agent.id);
         let mut attempt = self.upstreams.enter(&server).await?;
         let checked = self.check_definitions(&found.server.instance, (&server, &container)).await;
-        if checked.inspect_err(|error| attempt.record_failure(error))? {
+        let checked = checked.inspect_err(|error| attempt.record_failure(error))?;
+        if checked.is_changed {
             access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         }
-        let Some(found) = self.find_allowed(&access, call, record) else { return unknown() };
+        let found = self.find_allowed(&access, call, record);
+        let Some(found) = found.filter(|found| checked.lists(&found.definition.digest)) else { return unknown() };
         if let Err(error) = check_arguments(request, headers, &found.definition.definition) {
             return Ok(Opened::Rejected(error));
         }

@@ -2,7 +2,12 @@
 //!
 //! A server is read by one call at a time, and the others use the result: there is one check per server, not one per call. A
 //! server that announces changes all the time causes at most one check in [`ANNOUNCED_INTERVAL`].
+//!
+//! If agents have containers with secrets of their own, what one of them lists says nothing about the others. Before a call, that
+//! of its agent is read, and the call needs a definition that this container lists. Only what the container lists that admins
+//! see (`instances::containers::find_for_lists`) changes the definitions of the instance; it is read in the background.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +16,7 @@ use tokio::time::Instant;
 use waypost_core::id::OrganizationId;
 use waypost_core::instance::Instance;
 use waypost_core::{Error, Result};
+use waypost_ops::hosting::with_timeout;
 use waypost_ops::instances::containers::{self, ContainerKey};
 use waypost_ops::instances::remote_stream::find_running;
 use waypost_ops::tool_definitions::{fetch, observe};
@@ -53,6 +59,24 @@ struct LastCheck {
     /// When the last check began, if it succeeded, and the time for which the server says that its list is valid.
     succeeded: Option<(Instant, Option<Duration>)>,
     failed: Option<(Instant, Error)>,
+    /// The digests of what the container of an agent has listed.
+    digests: Option<Arc<HashSet<String>>>,
+}
+
+/// The result of a check.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// Whether something has changed, so that access must be read again.
+    pub(crate) is_changed: bool,
+    /// The digests of what the agent's own container lists, if it has secrets of its own.
+    digests: Option<Arc<HashSet<String>>>,
+}
+
+impl Checked {
+    /// Whether the server that is called lists a definition with this digest, as far as the stored definitions do not tell.
+    pub(crate) fn lists(&self, digest: &str) -> bool {
+        self.digests.as_ref().is_none_or(|digests| digests.contains(digest))
+    }
 }
 
 /// The checks that the server causes.
@@ -103,23 +127,21 @@ fn max_age(setting: Duration, ttl: Option<Duration>) -> Duration {
 }
 
 impl Gateway {
-    /// Reads what the server of an instance lists, unless it was read within the maximum age. Returns whether something has
-    /// changed, so that access must be read again. A server with personal secrets is read in the container of the calling agent, and for
-    /// each agent anew: an agent whose secrets are wrong keeps no other waiting.
+    /// Reads what the server of an instance lists, unless it was read within the maximum age.
     ///
     /// # Errors
     /// Those of [`fetch`].
     pub(crate) async fn check_definitions(
-        &self,
+        self: &Arc<Self>,
         instance: &Instance,
         (key, container): (&ServerKey, &ContainerKey),
-    ) -> Result<bool> {
+    ) -> Result<Checked> {
         let container = Some(container).filter(|_| key.agent().is_some());
         self.check_older(instance, (key, container), self.options.definition_max_age).await
     }
 
     /// Checks the definitions of a server soon, because it has announced that a list has changed. The container of an agent is
-    /// read with the secrets of this agent, which it has already; what other agents use is checked before their next calls.
+    /// read with the secrets of this agent, which it has already.
     pub(crate) fn announce_change(self: &Arc<Self>, organization: &OrganizationId, key: &ServerKey) {
         let server = self.freshness.server(key);
         let Some(delay) = server.announced().schedule() else { return };
@@ -139,15 +161,15 @@ impl Gateway {
         });
     }
 
-    async fn check_announced(&self, organization: &OrganizationId, key: &ServerKey) -> Result<()> {
+    async fn check_announced(self: &Arc<Self>, organization: &OrganizationId, key: &ServerKey) -> Result<()> {
         let Some(instance) = find_running(&self.ops, organization, key.instance()).await? else { return Ok(()) };
         let container = match key.agent() {
             // The secrets of the agent may have been removed, or those of the instance changed, since it was announced.
             Some(agent) if ServerKey::new(&instance, agent) == *key => {
                 Some(containers::find_of_agent(&self.ops, &instance, agent).await?)
             }
-            None if instance.personal_secrets.is_empty() => None,
-            _ => return Ok(()),
+            Some(_) => return Ok(()),
+            None => None,
         };
         let mut attempt = self.upstreams.enter(key).await?;
         match self.check_older(&instance, (key, container.as_ref()), Duration::ZERO).await {
@@ -164,18 +186,18 @@ impl Gateway {
 
     /// Reads what a server lists, unless it was read within `setting`. `container` is that of an agent with its own secrets.
     async fn check_older(
-        &self,
+        self: &Arc<Self>,
         instance: &Instance,
         (key, container): (&ServerKey, Option<&ContainerKey>),
         setting: Duration,
-    ) -> Result<bool> {
+    ) -> Result<Checked> {
         let arrived = Instant::now();
         let server = self.freshness.server(key);
         let mut last = server.last.lock().await;
         // With a maximum age of zero, a check that began after this call arrived is sufficient.
         let is_fresh = |(at, ttl): (Instant, _)| at >= arrived || at.elapsed() < max_age(setting, ttl);
         if last.succeeded.is_some_and(is_fresh) {
-            return Ok(false);
+            return Ok(Checked { is_changed: false, digests: last.digests.clone() });
         }
         if let Some((at, error)) = last.failed.as_ref().filter(|(at, _)| *at >= arrived || at.elapsed() < FAILURE_AGE) {
             tracing::debug!(seconds = at.elapsed().as_secs_f64(), "a failed check of definitions applies to this call");
@@ -187,16 +209,24 @@ impl Gateway {
             Ok(listing) => listing,
             Err(error) => {
                 // The next call checks again, also if the announced change was not read.
-                *last = LastCheck { succeeded: None, failed: Some((Instant::now(), error.without_cause())) };
+                *last = LastCheck { failed: Some((Instant::now(), error.without_cause())), ..LastCheck::default() };
                 return Err(error);
             }
         };
-        let observation = Box::pin(observe(&self.cx, &self.ops, instance, &listing.definitions)).await?;
-        *last = LastCheck { succeeded: Some((begun, listing.ttl)), failed: None };
+        let succeeded = Some((begun, listing.ttl));
+        if container.is_some() {
+            let digests = Some(Arc::new(listing.definitions.into_iter().map(|listed| listed.digest).collect()));
+            *last = LastCheck { succeeded, failed: None, digests: digests.clone() };
+            self.announce_change(&instance.organization_id, &ServerKey::shared(instance.id.clone()));
+            return Ok(Checked { is_changed: false, digests });
+        }
+        let observation = observe(&self.cx, &self.ops, instance, &listing.definitions);
+        let observation = Box::pin(with_timeout(observation)).await?;
+        *last = LastCheck { succeeded, ..LastCheck::default() };
         if observation.is_changed {
             self.access.evict(&instance.organization_id);
         }
-        Ok(observation.is_changed)
+        Ok(Checked { is_changed: observation.is_changed, digests: None })
     }
 }
 

@@ -216,6 +216,10 @@ impl StreamTask {
     async fn open(&self) -> Result<(Instance, RemoteStream)> {
         let gateway = self.gateway.upgrade().ok_or_else(no_stream)?;
         let instance = find_running(&gateway.ops, &self.organization, &self.instance).await?.ok_or_else(not_running)?;
+        if !can_have_stream(&instance) {
+            // Each agent has its own connection now, and what one account is told reaches no other agent.
+            gateway.subscriptions.forget(&self.instance);
+        }
         let uris = gateway.subscriptions.uris(&self.instance);
         let stream = Box::pin(RemoteStream::open(&gateway.ops, &instance, &uris)).await?.ok_or_else(no_stream)?;
         gateway.subscriptions.decide(&self.instance, &uris, |uri| stream.refusal(uri));

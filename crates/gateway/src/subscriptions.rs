@@ -186,6 +186,11 @@ impl Subscriptions {
         }
     }
 
+    /// Ends all subscriptions of a server that no longer has a stream.
+    pub(crate) fn forget(&self, instance: &InstanceId) {
+        self.servers().remove(instance);
+    }
+
     fn end(&self, subscription: &Subscription) {
         let mut servers = self.servers();
         let Some(topics) = servers.get_mut(&subscription.instance) else { return };

@@ -13,7 +13,7 @@ use serde_json::json;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::agent::{Agent, AgentKind, MAX_AGENTS};
 use waypost_core::agent_secret::AgentSecret;
-use waypost_core::caller::{Caller, Ctx};
+use waypost_core::caller::Ctx;
 use waypost_core::grant::MAX_GRANTS;
 use waypost_core::id::{AgentId, AgentSecretId, InstanceId, OrganizationId, UserId};
 use waypost_core::instance::Instance;
@@ -26,7 +26,7 @@ use waypost_store::{Conn, Tx, agent, agent_secret as store, grant, instance, ins
 use crate::Ops;
 use crate::agents;
 use crate::audit::{Entry, record};
-use crate::checks::conflict_if_deleted;
+use crate::checks::{conflict_if_deleted, require_user};
 
 /// The number of instances that are read at a time.
 const PAGE: i64 = 200;
@@ -86,8 +86,8 @@ pub(crate) fn location(id: &AgentSecretId) -> SealLocation<'_> {
     SealLocation { table: "agent_secrets", column: "value", row: id.as_str() }
 }
 
-/// Returns the personal secrets of the instances to which the caller's own agent has a grant, ordered by slug. A caller without
-/// an agent has none.
+/// Returns the personal secrets of the instances to which the caller's own agent has a grant, or for which it has a value,
+/// ordered by slug. A caller without an agent has none.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation; `conflict` (`reason` is `user_required`) for API keys and the
@@ -98,7 +98,12 @@ pub async fn list_own(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Res
     let mut tx = ops.store.snapshot().await?;
     let Some(agent) = agent::find_by_user(&mut tx, organization, &user).await? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
-    for id in list_granted(cx, &mut tx, &agent).await? {
+    let mut ids = list_granted(cx, &mut tx, &agent).await?;
+    let own = store::list(&mut tx, organization, &agent.id, None).await?;
+    ids.extend(own.into_iter().filter(|own| own.is_set).map(|own| own.instance_id));
+    ids.sort();
+    ids.dedup();
+    for id in ids {
         if let Some(instance) = instance::find(&mut tx, organization, &id).await? {
             found.push(instance);
         }
@@ -220,10 +225,11 @@ pub async fn set_own(
     Ok(tx.commit().await?)
 }
 
-/// Removes a value of the caller's own agent.
+/// Removes a value of the caller's own agent, also if it has no grant any more.
 ///
 /// # Errors
-/// Those of [`set_own`]; `not_found` if there is no value.
+/// `not_found` if there is no value, or the caller cannot access the organisation; `conflict` (`reason` is `user_required`) for
+/// API keys and the operator.
 pub async fn delete_own(
     cx: &Ctx,
     ops: &Ops,
@@ -232,7 +238,14 @@ pub async fn delete_own(
 ) -> Result<()> {
     authorize(&cx.caller, Operation::OwnSecretWrite, organization)?;
     let mut tx = ops.store.begin().await?;
-    let (instance, agent) = find_own(cx, &mut tx, organization, id).await?;
+    let user = user_of(cx)?;
+    let agent = agent::find_by_user(&mut tx, organization, &user).await?.ok_or_else(no_instance)?;
+    let own = store::list(&mut tx, organization, &agent.id, Some(id)).await?;
+    // Without a value, the caller learns nothing about instances.
+    if !own.iter().any(|own| own.is_set && own.name == name) {
+        return Err(no_instance());
+    }
+    let instance = instance::find(&mut tx, organization, id).await?.ok_or_else(no_instance)?;
     remove(cx, &mut tx, (&instance, &agent, name)).await?;
     Ok(tx.commit().await?)
 }
@@ -250,14 +263,7 @@ async fn find_own(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, id: &Ins
 
 /// Returns the user who calls an operation.
 fn user_of(cx: &Ctx) -> Result<UserId> {
-    let user = match &cx.caller {
-        Caller::Member { actor, .. } => actor.parse().ok(),
-        _ => None,
-    };
-    user.ok_or_else(|| {
-        let message = "Only a user who is signed in to the console has values of their own.";
-        Error::new(Code::Conflict, message).with("reason", "user_required")
-    })
+    require_user(cx, "Only a user who is signed in to the console has values of their own.")
 }
 
 /// Returns the instances to which an agent has a grant that has not expired.

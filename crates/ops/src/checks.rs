@@ -2,6 +2,8 @@
 
 use waypost_content::name;
 use waypost_core::agent::check_name_length;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::UserId;
 use waypost_core::{Code, Error, Result, Timestamp};
 
 /// The maximum lifetime of a key, a token or a grant with an expiry: ten years of 365.25 days.
@@ -19,6 +21,22 @@ pub(crate) fn check_expiry(now: Timestamp, expires_at: Option<Timestamp>) -> Res
         }
         _ => Ok(()),
     }
+}
+
+/// Returns the user who calls an operation; `None` for API keys and the operator.
+pub(crate) fn find_user(cx: &Ctx) -> Option<UserId> {
+    match &cx.caller {
+        Caller::Member { actor, .. } => actor.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Returns the user who calls an operation.
+///
+/// # Errors
+/// `conflict` (`reason` is `user_required`) with this message for API keys and the operator.
+pub(crate) fn require_user(cx: &Ctx, message: &str) -> Result<UserId> {
+    find_user(cx).ok_or_else(|| Error::new(Code::Conflict, message).with("reason", "user_required"))
 }
 
 /// Cleans and validates a name of an agent, a token or a tool set in `name`, which must have 1 to 100 characters.

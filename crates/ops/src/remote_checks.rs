@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use serde_json::json;
 use tokio::time::Instant;
 use waypost_core::access::authorize_operator;
@@ -27,7 +27,7 @@ use crate::instances::call::{Call, LIST_KEY};
 use crate::instances::containers::ContainerKey;
 use crate::instances::requests::within;
 use crate::remote_servers::CONNECT_TIMEOUT;
-use crate::remote_tokens::{definition_agents, is_of_account};
+use crate::remote_tokens::{is_of_account, read_as_any};
 use crate::tool_definitions::{fetch, observe};
 
 /// The maximum number of servers that are checked in one run.
@@ -76,14 +76,7 @@ async fn connect(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<()> {
 /// Asks a server for an answer over the connection that calls use. If each agent has its own, the next one is used if the
 /// server does not accept an account.
 async fn ping(ops: &Ops, instance: &Instance) -> Result<()> {
-    let mut agents = definition_agents(ops, instance).await?.into_iter().peekable();
-    while let Some(agent) = agents.next() {
-        match ping_as(ops, instance, agent).await {
-            Err(error) if is_of_account(&error) && agents.peek().is_some() => {}
-            result => return result,
-        }
-    }
-    Ok(())
+    read_as_any(ops, instance, |agent| ping_as(ops, instance, agent).boxed()).await
 }
 
 async fn ping_as(ops: &Ops, instance: &Instance, agent: Option<AgentId>) -> Result<()> {
@@ -108,7 +101,7 @@ async fn record(
         && outcome.as_ref().is_err_and(|error| match is_new {
             // The first connection of a new server has to work.
             true => error.reason() == Some("not_connected"),
-            false => is_of_account(error),
+            false => is_of_account(error) || error.reason() == Some("not_refreshed"),
         });
     let mut tx = ops.store.begin().await?;
     toolbox::lock_organization(&mut tx, organization).await?;

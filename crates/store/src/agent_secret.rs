@@ -127,7 +127,8 @@ pub async fn list_by_instance(
     rows.into_iter().map(AgentSecret::try_from).collect()
 }
 
-/// Returns the active agents that have a value of an instance, with the names of their values. Services come first.
+/// Returns the active agents that have a value of an instance, with the names of their values. Services come first. Persons need a
+/// grant that is valid at `now`: their account is not used without it.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -135,15 +136,19 @@ pub async fn list_agents(
     conn: &mut Conn,
     organization: &OrganizationId,
     instance: &InstanceId,
+    now: Timestamp,
 ) -> Result<Vec<(AgentId, String)>> {
     // Correlated, so that PostgreSQL reads each agent by its ID instead of scanning all of them.
     const SQL: &str = "SELECT agent_id, name FROM agent_secrets s
         WHERE organization_id = $1 AND instance_id = $2 AND value IS NOT NULL
             AND (SELECT state FROM agents WHERE agents.id = s.agent_id) = 'active'
+            AND ((SELECT kind FROM agents WHERE agents.id = s.agent_id) = 'service'
+                OR EXISTS (SELECT 1 FROM grants g WHERE g.agent_id = s.agent_id AND g.instance_id = s.instance_id
+                    AND (g.expires_at IS NULL OR g.expires_at > $3)))
         ORDER BY CASE WHEN (SELECT kind FROM agents WHERE agents.id = s.agent_id) = 'service' THEN 0 ELSE 1 END,
             agent_id, name";
     let rows: Vec<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(organization.as_str()).bind(instance.as_str()).fetch_all(c).await?);
+        .bind(organization.as_str()).bind(instance.as_str()).bind(now.0).fetch_all(c).await?);
     Ok(rows.into_iter().map(|(agent, name)| (AgentId::from_store(agent), name)).collect())
 }
 

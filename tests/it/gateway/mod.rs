@@ -18,6 +18,7 @@ mod trace;
 pub use self::calls::wait_for_calls;
 pub use self::personal::personal_stage;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
@@ -45,6 +46,8 @@ use crate::daemon::{Call, Daemon};
 pub struct ServerState {
     is_modern: bool,
     pub tools: Vec<Value>,
+    /// What the containers with these keys list instead of `tools`.
+    container_tools: HashMap<String, Vec<Value>>,
     prompts: Vec<Value>,
     resources: Vec<Value>,
     templates: Vec<Value>,
@@ -316,7 +319,8 @@ async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
     let lines: Vec<Vec<u8>> = {
         let mut server = server.lock().unwrap();
         server.messages += 1;
-        server.keys.push(call.headers()[CONTAINER_KEY_HEADER].to_str().unwrap().to_owned());
+        let key = call.headers()[CONTAINER_KEY_HEADER].to_str().unwrap().to_owned();
+        server.keys.push(key.clone());
         let capabilities = json!({ "tools": {}, "prompts": {}, "resources": {} });
         match message["method"].as_str().unwrap() {
             _ if server.is_broken => vec![b"Good morning.".to_vec()],
@@ -324,7 +328,7 @@ async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
             "initialize" | "server/discover" => {
                 response("result", json!({ "capabilities": capabilities, "instructions": "Be careful." }))
             }
-            "tools/list" => list("tools", &server.tools),
+            "tools/list" => list("tools", server.container_tools.get(&key).unwrap_or(&server.tools)),
             "prompts/list" => list("prompts", &server.prompts),
             "resources/list" => list("resources", &server.resources),
             "resources/templates/list" => list("resourceTemplates", &server.templates),

@@ -6,19 +6,20 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use futures::FutureExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use waypost_core::access::Operation;
-use waypost_core::caller::{Caller, Ctx};
-use waypost_core::id::{AgentId, InstanceId, OrganizationId, UserId, base32};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{AgentId, InstanceId, OrganizationId, base32};
 use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::INVALID_PARAMS;
 use waypost_mcp_wire::definition::{DefinitionKind, split_list};
 use waypost_mcp_wire::strict::{ErrorMembers, OwnedMessage, ResultMembers, text_of};
-use waypost_store::{agent, instance_source};
+use waypost_store::instance_source;
 use waypost_toolbox_proto::entry::Sharing;
 
 use super::containers::{self, ContainerKey};
@@ -28,7 +29,7 @@ use super::requests::{find, within};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::deployments::notify::clean;
-use crate::remote_tokens::definition_agents;
+use crate::remote_tokens::read_as_any;
 use crate::slots::SlotLimits;
 
 /// The time for the response of the server, including the start of its container.
@@ -68,10 +69,12 @@ pub async fn list_tools(
     ops.authorize_toolbox_use(cx, Operation::InstanceRead, organization).await?;
     let instance = find_running(ops, organization, id).await?;
     let _slot = ops.calls.acquire(organization, BUSY).await?;
-    let agent = definition_agents(ops, &instance).await?.swap_remove(0);
     let container = containers::find_for_lists(ops, &instance, LIST_KEY).await?;
-    let call = Call { ops, instance: &instance, container, agent };
-    within(TIMEOUT + REPORT_TIME, call.list_tools()).await
+    let read = |agent| {
+        let call = Call { ops, instance: &instance, container: container.clone(), agent };
+        async move { call.list_tools().await }.boxed()
+    };
+    within(TIMEOUT + REPORT_TIME, read_as_any(ops, &instance, read)).await
 }
 
 /// Calls a tool of an instance, and returns the result of the server, which may describe an error of the tool. If the
@@ -147,13 +150,7 @@ async fn find_own_agent(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<Opti
     if !instance.is_connected_per_agent() {
         return Ok(None);
     }
-    let user = match &cx.caller {
-        Caller::Member { actor, .. } => actor.parse::<UserId>().ok(),
-        _ => None,
-    };
-    let Some(user) = user else { return Ok(None) };
-    let found = agent::find_by_user(&mut ops.store.read().await?, &instance.organization_id, &user).await?;
-    Ok(found.map(|agent| agent.id))
+    containers::find_agent(cx, ops, &instance.organization_id).await
 }
 
 /// Returns the key of the caller's own container. Shared instances ignore it. The prefix distinguishes it from the keys

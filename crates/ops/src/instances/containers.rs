@@ -4,15 +4,17 @@
 //! 1. The values of an agent are used only for the container with the key of this agent (`toolbox_directory/secrets.rs`).
 //! 2. A request that needs a container whose required values are missing fails here, before a container starts.
 
+use waypost_core::agent::AgentState;
 use waypost_core::agent_secret::{AgentSecret, missing, version};
-use waypost_core::caller::{Caller, Ctx};
-use waypost_core::id::{AgentId, OrganizationId, UserId};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{AgentId, OrganizationId};
 use waypost_core::instance::Instance;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Conn, agent, agent_secret, organization};
 use waypost_toolbox_proto::http::agent_key;
 
 use crate::Ops;
+use crate::checks::find_user;
 
 /// The container that a request uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +81,7 @@ fn secret_missing(message: String) -> Error {
 }
 
 /// Returns the container that lists what a server offers; `default` if no personal secret is required. Otherwise that of an active
-/// agent that has supplied every required value: a service if there is one, because admins set its values.
+/// agent that has supplied every required value: a service if there is one, because admins set its values, otherwise a person with a grant.
 ///
 /// # Errors
 /// `conflict` (`reason` is `secret_missing`) if there is no such agent; any error of the store.
@@ -92,7 +94,8 @@ pub(crate) async fn find_for_lists(ops: &Ops, instance: &Instance, default: &str
         return Ok(ContainerKey::new(default.to_owned()));
     }
     let mut conn = ops.store.read().await?;
-    let supplied = agent_secret::list_agents(&mut conn, &instance.organization_id, &instance.id).await?;
+    let supplied =
+        agent_secret::list_agents(&mut conn, &instance.organization_id, &instance.id, ops.background().now()).await?;
     let has_all =
         |agents: &&[(AgentId, String)]| required.iter().all(|name| agents.iter().any(|(_, supplied)| supplied == name));
     let complete = supplied.chunk_by(|(one, _), (other, _)| one == other).find(has_all);
@@ -128,12 +131,11 @@ pub(super) async fn find_of_caller(cx: &Ctx, ops: &Ops, instance: &Instance, def
     Ok(ContainerKey::new(default))
 }
 
-/// Returns the agent as which the caller uses the gateway, if they are a user who has one.
-async fn find_agent(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Option<AgentId>> {
-    let Caller::Member { actor, .. } = &cx.caller else { return Ok(None) };
-    let Ok(user) = actor.parse::<UserId>() else { return Ok(None) };
+/// Returns the agent as which the caller uses the gateway, if they are a user who has one, and it is not disabled.
+pub(super) async fn find_agent(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Option<AgentId>> {
+    let Some(user) = find_user(cx) else { return Ok(None) };
     let found = agent::find_by_user(&mut ops.store.read().await?, organization, &user).await?;
-    Ok(found.map(|agent| agent.id))
+    Ok(found.filter(|agent| agent.state == AgentState::Active).map(|agent| agent.id))
 }
 
 /// Deletes the values of agents whose names are no longer those of personal secrets of the instance.

@@ -80,9 +80,6 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
         NewServer::Remote(server) => Prepared::Remote(remote::prepare(cx, ops, organization, &id, server).await?),
         NewServer::Catalog(server) => Prepared::Catalog(server),
     };
-    if let Prepared::Remote(server) = &server {
-        check_approval(server, &new.access)?;
-    }
     let mut tx = ops.store.begin().await?;
     // Limit, slug and placement are checked under this lock.
     if !toolbox::lock_organization(&mut tx, organization).await? {
@@ -108,6 +105,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
             }
         }
     };
+    check_approval(&planned, &new.access)?;
     let now = cx.now();
     let mut instance = Instance {
         id,
@@ -148,12 +146,20 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     Ok(InstanceView { instance, deployment })
 }
 
-/// Rejects the approval of what the first account sees: if each agent has its own connection, the account can be that of a
-/// member below admin, who must not decide what other agents see.
-fn check_approval(server: &RemoteServer, access: &InitialAccess) -> Result<()> {
-    if access.approve.is_some() && server.connection == ConnectionMode::PerAgent {
+/// Rejects the approval of what the first account sees: if each agent has its own connection or needs its own secrets, the
+/// account can be that of a member below admin, who must not decide what other agents see.
+fn check_approval(planned: &Planned, access: &InitialAccess) -> Result<()> {
+    if access.approve.is_none() {
+        return Ok(());
+    }
+    if matches!(&planned.backend, Backend::Remote(server) if server.connection == ConnectionMode::PerAgent) {
         let message = "What a server lists cannot be approved in advance if each agent has its own connection to it. Approve it \
                        after an agent has been connected.";
+        return Err(Error::invalid("approve", message));
+    }
+    if planned.personal_secrets.iter().any(|secret| secret.is_required) {
+        let message = "What a server lists cannot be approved in advance if each agent needs its own secrets. Approve it after \
+                       an agent has supplied them.";
         return Err(Error::invalid("approve", message));
     }
     Ok(())

@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, header};
 use waypost_core::id::{AgentId, InstanceId, ToolboxId};
 use waypost_core::instance::{Backend, Instance};
 use waypost_core::{Code, Error, Result};
-use waypost_link::Body;
+use waypost_link::{Body, Links};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::strict::OwnedMessage;
@@ -77,7 +77,7 @@ pub struct Responder(Recipient);
 #[derive(Debug, Clone)]
 enum Recipient {
     /// The toolbox of an instance, which passes them on.
-    Toolbox { ops: Box<Ops>, toolbox: ToolboxId, instance: InstanceId },
+    Toolbox { links: Links, toolbox: ToolboxId, instance: InstanceId },
     /// A remote server.
     Remote(Connection),
 }
@@ -89,18 +89,18 @@ impl Responder {
     /// # Errors
     /// `tool_server_error` if the server cannot be reached or rejects it; `unavailable` if there is no link to the toolbox.
     pub async fn respond(&self, response: &[u8]) -> Result<()> {
-        let (ops, toolbox, instance) = match &self.0 {
+        let (links, toolbox, instance) = match &self.0 {
             Recipient::Remote(connection) => {
                 return connection.respond(response).await.map_err(|error| to_error(&error));
             }
-            Recipient::Toolbox { ops, toolbox, instance } => (ops, toolbox, instance),
+            Recipient::Toolbox { links, toolbox, instance } => (links, toolbox, instance),
         };
         let request = Request::post(responses_path(instance.as_str()))
             .header(header::CONTENT_TYPE, "application/json")
             .body(Bytes::copy_from_slice(response))
             .map_err(Error::internal)?;
         // The toolbox waits until the server has read it.
-        match within(TIMEOUT + RESPONSE_TIME, send_to(ops, toolbox, request)).await {
+        match within(TIMEOUT + RESPONSE_TIME, send_to(links, toolbox, request)).await {
             Err(error) if error.reason() != Some("not_deployed") => Err(error),
             _ => Ok(()),
         }
@@ -238,7 +238,7 @@ fn announce(ops: &Ops, target: ExchangeTarget<'_>, mut request: Builder) -> Resu
         return Ok((request, None));
     }
     let (instance, toolbox) = (target.instance.id.clone(), target.instance.container()?.toolbox_id.clone());
-    let responder = Responder(Recipient::Toolbox { ops: Box::new(ops.clone()), toolbox, instance });
+    let responder = Responder(Recipient::Toolbox { links: ops.links().clone(), toolbox, instance });
     Ok((request.header(CAPABILITIES_HEADER, target.capabilities.to_json()), Some(responder)))
 }
 

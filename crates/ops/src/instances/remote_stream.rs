@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::instance::{Backend, DesiredRun, Instance};
@@ -22,6 +22,9 @@ use crate::remote_servers::{is_lost, is_unauthorized, to_error};
 
 /// The time in which a server must open the stream, or answer to a subscription.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The maximum number of messages of a stream that is replaced which are kept for the next one.
+const MAX_KEPT: usize = 1_000;
 
 /// An open stream. Dropping it closes it.
 pub struct RemoteStream {
@@ -121,10 +124,11 @@ impl RemoteStream {
     }
 
     /// Subscribes to exactly these resources. A stream of 2026-07-28 is replaced by a new one, which is opened before the old
-    /// one is closed.
+    /// one is closed. If the server accepts no stream with additional resources, these are refused, and the old one stays: one
+    /// resource must not end what is announced of the others.
     ///
     /// # Errors
-    /// Those of [`Self::open`]. The stream cannot be used then.
+    /// Those of [`Self::open`] if the connection is lost. The stream cannot be used then.
     pub async fn subscribe(&mut self, ops: &Ops, instance: &Instance, uris: &BTreeSet<String>) -> Result<()> {
         if *uris == self.requested {
             return Ok(());
@@ -132,9 +136,30 @@ impl RemoteStream {
         if !self.connection.is_modern() {
             return self.change_legacy(uris).await;
         }
-        let stream = Self::open(ops, instance, uris).await?;
-        *self = stream.ok_or_else(not_supported)?;
+        let refusal = match Self::open(ops, instance, uris).await {
+            Ok(Some(stream)) => {
+                self.replace(stream);
+                return Ok(());
+            }
+            Ok(None) => not_supported(),
+            Err(error) => error,
+        };
+        let added = uris.difference(&self.requested);
+        self.refused.extend(added.map(|uri| (uri.clone(), refusal.without_cause())));
+        self.requested.clone_from(uris);
         Ok(())
+    }
+
+    /// Continues with a new stream, after what the old one has received already.
+    fn replace(&mut self, stream: Self) {
+        let mut kept = Vec::new();
+        while kept.len() < MAX_KEPT
+            && let Some(Some(message)) = self.messages.next().now_or_never()
+        {
+            kept.push(message);
+        }
+        let messages = stream::iter(kept).chain(stream.messages).boxed();
+        *self = Self { messages, ..stream };
     }
 
     /// Returns the error for a resource whose changes the server does not announce.
@@ -148,21 +173,35 @@ impl RemoteStream {
         let can_subscribe = has_subscriptions(&self.connection);
         for uri in self.requested.difference(uris) {
             if self.refused.remove(uri).is_none() {
-                // The server may have forgotten it.
-                let _ = send(&self.connection, "resources/unsubscribe", uri).await.map_err(|error| to_error(&error))?;
+                // The server may have forgotten it, or not know the method.
+                let result = send(&self.connection, "resources/unsubscribe", uri).await;
+                result.map(drop).or_else(end_if_lost)?;
             }
         }
         for uri in uris.difference(&self.requested) {
             let refusal = match can_subscribe {
-                true => {
-                    send(&self.connection, "resources/subscribe", uri).await.map_err(|error| to_error(&error))?.err()
-                }
+                true => match send(&self.connection, "resources/subscribe", uri).await {
+                    Ok(answer) => answer.err(),
+                    Err(error) => {
+                        let refusal = to_error(&error);
+                        end_if_lost(error)?;
+                        Some(refusal)
+                    }
+                },
                 false => Some(not_supported()),
             };
             self.refused.extend(refusal.map(|refusal| (uri.clone(), refusal)));
         }
         self.requested.clone_from(uris);
         Ok(())
+    }
+}
+
+/// Fails if the connection is lost. Any other failure concerns one resource.
+fn end_if_lost(error: UpstreamError) -> Result<()> {
+    match is_lost(&error) || is_unauthorized(&error) {
+        true => Err(to_error(&error)),
+        false => Ok(()),
     }
 }
 

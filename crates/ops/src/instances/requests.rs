@@ -7,7 +7,7 @@ use http::{Request, StatusCode};
 use waypost_core::id::{InstanceId, OrganizationId, ToolboxId};
 use waypost_core::instance::Instance;
 use waypost_core::{Code, Error, Result};
-use waypost_link::{Body, LinkError};
+use waypost_link::{Body, LinkError, Links};
 use waypost_store::instance as store;
 use waypost_toolbox_proto::http::CallError;
 
@@ -34,15 +34,15 @@ pub(super) async fn find(ops: &Ops, organization: &OrganizationId, id: &Instance
 /// `conflict` for a remote server; `unavailable` if there is no link or it is lost; the error of the toolbox as described for
 /// [`error`].
 pub(super) async fn send(ops: &Ops, instance: &Instance, request: Request<Bytes>) -> Result<Body> {
-    send_to(ops, &instance.container()?.toolbox_id, request).await
+    send_to(ops.links(), &instance.container()?.toolbox_id, request).await
 }
 
 /// Like [`send`], to a toolbox.
 ///
 /// # Errors
 /// Those of [`send`] except `conflict` for a remote server.
-pub(super) async fn send_to(ops: &Ops, toolbox: &ToolboxId, request: Request<Bytes>) -> Result<Body> {
-    let response = ops.links().request(toolbox, request).await?;
+pub(super) async fn send_to(links: &Links, toolbox: &ToolboxId, request: Request<Bytes>) -> Result<Body> {
+    let response = links.request(toolbox, request).await?;
     let status = response.status();
     if status.is_success() {
         return Ok(response.into_body());

@@ -15,6 +15,7 @@ mod client;
 mod refresh;
 mod revoke;
 
+use futures::future::BoxFuture;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -116,21 +117,35 @@ pub(crate) fn owner<'a>(instance: &Instance, agent: Option<&'a AgentId>) -> Resu
     }
 }
 
-/// Returns the agents with whose connections the definitions of an instance can be read, the first choice first; `[None]` if
-/// the instance has one connection for all agents, or needs none.
+/// Reads what the server of an instance says with the connection of the organisation, or of one of the agents if each has its
+/// own: of the next one if the server does not accept the account of the one before.
 ///
 /// # Errors
-/// `conflict` (`reason` is `not_connected`) if no agent is connected.
-pub(crate) async fn definition_agents(ops: &Ops, instance: &Instance) -> Result<Vec<Option<AgentId>>> {
+/// `conflict` (`reason` is `not_connected`) if no agent is connected; otherwise those of `read`.
+pub(crate) async fn read_as_any<'a, T>(
+    ops: &Ops,
+    instance: &Instance,
+    read: impl Fn(Option<AgentId>) -> BoxFuture<'a, Result<T>>,
+) -> Result<T> {
+    let mut agents = list_definition_agents(ops, instance).await?.into_iter().peekable();
+    while let Some(agent) = agents.next() {
+        match read(agent).await {
+            Err(error) if is_of_account(&error) && agents.peek().is_some() => {}
+            result => return result,
+        }
+    }
+    Err(not_connected(NO_AGENT_CONNECTED))
+}
+
+/// Returns the agents with whose connections the definitions of an instance can be read, the first choice first; `[None]` if
+/// the instance has one connection for all agents, or needs none.
+async fn list_definition_agents(ops: &Ops, instance: &Instance) -> Result<Vec<Option<AgentId>>> {
     if !instance.is_connected_per_agent() {
         return Ok(vec![None]);
     }
     let mut conn = ops.store.read().await?;
     let agents =
         store::list_definition_agents(&mut conn, &instance.organization_id, &instance.id, DEFINITION_AGENTS).await?;
-    if agents.is_empty() {
-        return Err(not_connected(NO_AGENT_CONNECTED));
-    }
     Ok(agents.into_iter().map(Some).collect())
 }
 

@@ -13,7 +13,7 @@ use waypost_outbound::Purpose;
 use waypost_store::remote_connection::{self as store, RemoteConnection};
 use waypost_store::{instance, toolbox};
 
-use super::{Credentials, Grant, TokenError, end, open, refresh_time, request_tokens, seal};
+use super::{Credentials, Grant, TokenError, end, open, refresh_time, request_tokens, revoke, seal};
 use crate::Ops;
 
 /// The name of the job that calls [`refresh_due`].
@@ -23,8 +23,10 @@ const LEASE_MS: i64 = 60 * 1_000;
 /// The maximum time between a lease and the end of the request under it. Shorter than the lease, so that no other process
 /// sends the same refresh token meanwhile.
 const MAX_REFRESH: Duration = Duration::from_secs(30);
-/// The maximum number of connections per run.
+/// The maximum number of connections that are refreshed at the same time.
 const AT_ONCE: i64 = 10;
+/// The maximum number of times that [`AT_ONCE`] connections are refreshed in a run.
+const MAX_ROUNDS: usize = 20;
 /// The minimum age of a token that is refreshed because the server rejects it, in milliseconds. A server that rejects
 /// every token causes at most one refresh in this time.
 const MIN_AGE_MS: i64 = 60 * 1_000;
@@ -46,10 +48,22 @@ pub struct RefreshSummary {
 /// authorization server are only logged.
 pub async fn refresh_due(cx: &Ctx, ops: &Ops) -> Result<RefreshSummary> {
     authorize_operator(&cx.caller)?;
-    let now = cx.now();
-    let mut tx = ops.store.begin().await?;
-    let due = store::lease_due(&mut tx, now, now.plus(LEASE_MS), AT_ONCE).await?;
-    tx.commit().await?;
+    let mut summary = RefreshSummary::default();
+    for _ in 0..MAX_ROUNDS {
+        let now = cx.now();
+        let mut tx = ops.store.begin().await?;
+        let due = store::lease_due(&mut tx, now, now.plus(LEASE_MS), AT_ONCE).await?;
+        tx.commit().await?;
+        let is_last = (due.len() as i64) < AT_ONCE;
+        refresh_all(cx, ops, due, &mut summary).await;
+        if is_last {
+            break;
+        }
+    }
+    Ok(summary)
+}
+
+async fn refresh_all(cx: &Ctx, ops: &Ops, due: Vec<RemoteConnection>, summary: &mut RefreshSummary) {
     let mut work = JoinSet::new();
     for leased in due {
         let (cx, ops) = (cx.clone(), ops.clone());
@@ -61,22 +75,20 @@ pub async fn refresh_due(cx: &Ctx, ops: &Ops) -> Result<RefreshSummary> {
             result.is_ok()
         }));
     }
-    let mut summary = RefreshSummary::default();
     while let Some(done) = work.join_next().await {
         match done {
             Ok(Some(true)) => summary.refreshed += 1,
             Ok(_) | Err(_) => summary.failed += 1,
         }
     }
-    Ok(summary)
 }
 
 /// Replaces the token with this revision of the connection of `agent`, or of the organisation, which the server of an instance
 /// has rejected. Does nothing if it has been replaced already.
 ///
 /// # Errors
-/// `tool_server_error` (`reason` is `unauthorized`) if there is no other token: it is new, another process is refreshing
-/// it, or the refresh failed.
+/// `tool_server_error` if there is no other token: `reason` is `unauthorized` if it is new, or the authorization server no
+/// longer accepts the connection; `not_refreshed` if another process is refreshing it, or the refresh failed.
 pub(crate) async fn refresh_rejected(
     ops: &Ops,
     instance: &Instance,
@@ -92,7 +104,7 @@ pub(crate) async fn refresh_rejected(
         return Err(rejected("The server rejected a new token of its authorization server."));
     }
     let leased = store::lease(&mut tx, key, revision, (now, now.plus(LEASE_MS))).await?;
-    let leased = leased.ok_or_else(|| rejected("The token of the server is being refreshed. Try again."))?;
+    let leased = leased.ok_or_else(|| not_refreshed("The token of the server is being refreshed. Try again."))?;
     tx.commit().await?;
     // A caller that disconnects must not end the request: the new tokens would be lost.
     let (cx, ops) = (cx.clone(), ops.clone());
@@ -108,6 +120,11 @@ fn rejected(message: impl Into<String>) -> Error {
     Error::new(Code::ToolServerError, message).with("reason", "unauthorized")
 }
 
+/// Returns the error for a failure that may pass, and says nothing about the account.
+fn not_refreshed(message: impl Into<String>) -> Error {
+    Error::new(Code::ToolServerError, message).with("reason", "not_refreshed")
+}
+
 /// Refreshes the tokens of a connection that this process has leased. Ends the connection if its authorization server
 /// rejects it.
 async fn refresh_leased(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Result<()> {
@@ -118,7 +135,7 @@ async fn refresh_leased(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Resul
             end(cx, ops, leased).await?;
             Err(rejected("The authorization server no longer accepts the connection. Connect again."))
         }
-        Err(TokenError::Failed(reason)) => Err(rejected(format!("The token cannot be refreshed: {reason}."))),
+        Err(TokenError::Failed(reason)) => Err(not_refreshed(format!("The token cannot be refreshed: {reason}."))),
     }
 }
 
@@ -150,6 +167,12 @@ async fn write(ops: &Ops, new: &RemoteConnection) -> Result<()> {
     let mut tx = ops.store.begin().await?;
     toolbox::lock_organization(&mut tx, organization).await?;
     if !store::complete_refresh(&mut tx, new).await? {
+        let is_deleted = store::find(&mut tx, organization, new.key()).await?.is_none();
+        drop(tx);
+        if is_deleted {
+            // The deletion has revoked the old tokens only.
+            revoke(ops, vec![new.clone()]).await;
+        }
         return Ok(());
     }
     if new.agent_id.is_none()

@@ -45,15 +45,16 @@ async fn revoke_logged(ops: Ops, connection: RemoteConnection) {
 }
 
 /// Revokes the refresh token, which also ends its access tokens at most servers (RFC 7009, section 2.1), then the access
-/// token.
+/// token. Both are tried: a server may support only one of them (section 2.2.1).
 async fn revoke_one(ops: &Ops, connection: &RemoteConnection) -> Result<()> {
     let credentials = open(ops, connection)?;
     let Some(endpoint) = credentials.client.revocation_endpoint.as_deref() else { return Ok(()) };
     let route = ops.route(Purpose::Tools, &connection.organization_id).await?;
     let refresh_token = credentials.refresh_token.as_deref().map(|token| (token, "refresh_token"));
+    let mut result = Ok(());
     for token in refresh_token.into_iter().chain([(credentials.access_token.as_str(), "access_token")]) {
         let revoked = revoke_token(&route, &credentials.client, endpoint, token).await;
-        revoked.map_err(|error| waypost_core::Error::internal(error.to_string()))?;
+        result = result.and(revoked.map_err(|error| waypost_core::Error::internal(error.to_string())));
     }
-    Ok(())
+    result
 }

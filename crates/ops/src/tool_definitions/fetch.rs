@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -18,7 +19,7 @@ use crate::Ops;
 use crate::instances::call::{Call, LIST_KEY, MAX_RESPONSE_BYTES, TIMEOUT, not_mcp, shorter, time_to_live};
 use crate::instances::containers::{ContainerKey, find_for_lists};
 use crate::instances::requests::within;
-use crate::remote_tokens::{definition_agents, is_of_account};
+use crate::remote_tokens::read_as_any;
 
 /// The capabilities of a server that stand for lists.
 #[derive(Default, Deserialize)]
@@ -54,7 +55,7 @@ pub struct Listing {
 /// it is that of an agent that has supplied every required personal secret, if there are some.
 ///
 /// If each agent has its own connection to the server, the list is that which one of their accounts sees
-/// ([`definition_agents`]). It is what admins approve: other accounts may see other lists, which reach nobody.
+/// ([`read_as_any`]). It is what admins approve: other accounts may see other lists, which reach nobody.
 ///
 /// # Errors
 /// `unavailable` if there is no link to the toolbox or the server cannot be started; `conflict` if the instance is not
@@ -66,19 +67,11 @@ pub async fn fetch(ops: &Ops, instance: &Instance, container: Option<&ContainerK
         Some(container) => container.clone(),
         None => find_for_lists(ops, instance, LIST_KEY).await?,
     };
-    within(TIMEOUT, async {
-        let mut agents = definition_agents(ops, instance).await?.into_iter().peekable();
-        while let Some(agent) = agents.next() {
-            let call = Call { ops, instance, container: container.clone(), agent };
-            match fetch_all(&call).await {
-                // The server does not accept this account, but perhaps the next one.
-                Err(error) if is_of_account(&error) && agents.peek().is_some() => {}
-                result => return result,
-            }
-        }
-        Err(Error::internal("there is no connection to read definitions with"))
-    })
-    .await
+    let read = |agent| {
+        let call = Call { ops, instance, container: container.clone(), agent };
+        async move { fetch_all(&call).await }.boxed()
+    };
+    within(TIMEOUT, read_as_any(ops, instance, read)).await
 }
 
 async fn fetch_all(call: &Call<'_>) -> Result<Listing> {

@@ -92,10 +92,19 @@ async fn active_agents_with_values_are_listed_services_first(TwoWorlds { mut tx,
     agent_secret::replace(&mut tx, &own, Some("sealed")).await.unwrap();
     agent_secret::replace(&mut tx, &secret(org, ("ags_x", "agt_1"), "A_KEY", 4), None).await.unwrap();
     let agents = async |tx: &mut Tx, org: &OrganizationId| -> Vec<(String, String)> {
-        let found = agent_secret::list_agents(tx, org, &instance_id()).await.unwrap();
+        let found = agent_secret::list_agents(tx, org, &instance_id(), NOW).await.unwrap();
         found.into_iter().map(|(agent, name)| (agent.to_string(), name)).collect()
     };
     let pair = |agent: &str, name: &str| (agent.to_owned(), name.to_owned());
+    // A person needs a grant; a service does not.
+    execute(&mut tx, "DELETE FROM grants".to_owned()).await;
+    assert_eq!(agents(&mut tx, org).await, [pair("agt_1", "TOKEN")]);
+    let grant = "INSERT INTO grants VALUES ('grt_person', 'org_1', 'agt_person1', 'ins_1', 'full', '[]', '[]', '[]', '[]', \
+                 NULL, 5, 'usr_1')";
+    execute(&mut tx, grant.to_owned()).await;
+    execute(&mut tx, format!("UPDATE grants SET expires_at = {}", NOW.0)).await;
+    assert_eq!(agents(&mut tx, org).await, [pair("agt_1", "TOKEN")], "the grant has expired");
+    execute(&mut tx, format!("UPDATE grants SET expires_at = {}", NOW.0 + 1)).await;
     assert_eq!(agents(&mut tx, org).await, [pair("agt_1", "TOKEN"), pair("agt_person1", "A_KEY")]);
     assert_eq!(agents(&mut tx, &two.organization).await, []);
     execute(&mut tx, "UPDATE agents SET state = 'disabled' WHERE id = 'agt_1'".to_owned()).await;

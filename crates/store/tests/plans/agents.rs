@@ -92,7 +92,7 @@ async fn use_agent_secrets(tx: &mut Tx, one: &Fixture, agent: &AgentId) {
     agent_secret::list(tx, org, agent, None).await.unwrap();
     let found = agent_secret::list(tx, org, agent, Some(&instance)).await.unwrap().remove(0);
     agent_secret::list_by_instance(tx, org, &instance).await.unwrap();
-    agent_secret::list_agents(tx, org, &instance).await.unwrap();
+    agent_secret::list_agents(tx, org, &instance, waypost_core::Timestamp(0)).await.unwrap();
     agent_secret::list_values(tx, org, agent, &instance).await.unwrap();
     let id = AgentSecretId::from_store("ags_new".into());
     agent_secret::replace(tx, &AgentSecret { id, name: "NEW".into(), ..found }, None).await.unwrap();

@@ -35,6 +35,8 @@ pub(super) struct ServerState {
     pub(super) has_stream: bool,
     /// The URI of the resource to which nobody can subscribe.
     pub(super) refused: Option<String>,
+    /// The URI of the resource for which every request to subscribe is answered with status 500.
+    pub(super) broken: Option<String>,
     /// The streams on which it announces changes.
     streams: Vec<UnboundedSender<String>>,
 }
@@ -56,6 +58,7 @@ impl Default for ServerState {
             ttl_ms: 0,
             has_stream: false,
             refused: None,
+            broken: None,
             streams: Vec::new(),
         }
     }
@@ -195,6 +198,10 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
     let is_known = is_known && !state.forgets;
     if id.is_null() {
         return StatusCode::ACCEPTED.into_response();
+    }
+    let is_subscription = ["subscriptions/listen", "resources/subscribe"].contains(&method.as_str());
+    if is_subscription && state.broken.as_ref().is_some_and(|uri| message.to_string().contains(uri)) {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
     if method == "subscriptions/listen" && state.is_modern && state.has_stream {
         return state.acknowledge(&message);

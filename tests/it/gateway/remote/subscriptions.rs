@@ -259,6 +259,24 @@ async fn a_resource_that_the_server_does_not_announce_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resource_on_which_the_server_fails_ends_no_other_subscription() {
+    for is_modern in [false, true] {
+        let (stage, server, _) = stage(is_modern).await;
+        let session = Session::begin(&stage).await;
+        let mut stream = session.listen().await;
+        assert_eq!(session.subscribe(A).await["result"], json!({}));
+        server.wait_until(|state| subscribed(state) == ["file:///a"] && state.streams() == 1).await;
+        server.set(|state| state.broken = Some("file:///b".to_owned()));
+        let refused = session.subscribe(B).await;
+        assert!(refused["error"].is_object(), "{refused}");
+        server.update("file:///a");
+        assert_eq!(stream.next().await.unwrap(), legacy_update(A), "the stream is the same");
+        drop(stream);
+        stage.api.app.clone().finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscriptions_are_limited_and_need_a_session() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     server.set(|state| {

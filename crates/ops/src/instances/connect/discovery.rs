@@ -172,9 +172,12 @@ struct Challenge {
 async fn probe(route: &Route, url: &Url, mut headers: HeaderMap) -> Result<Challenge> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-    for probe in PROBES {
-        if let Some(challenge) = send_probe(route, url, (headers.clone(), probe)).await? {
-            return Ok(challenge);
+    for (number, probe) in PROBES.into_iter().enumerate() {
+        match send_probe(route, url, (headers.clone(), probe)).await {
+            Ok(Some(challenge)) => return Ok(challenge),
+            // A server that has answered the first one may drop what has no session.
+            Err(error) if number == 0 => return Err(error),
+            Ok(None) | Err(_) => {}
         }
     }
     Ok(Challenge::default())

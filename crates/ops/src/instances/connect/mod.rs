@@ -29,7 +29,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use url::Url;
 use waypost_core::access::{Operation, authorize, authorize_user};
-use waypost_core::caller::{Caller, Ctx};
+use waypost_core::caller::Ctx;
 use waypost_core::id::{AgentId, InstanceId, OrganizationId, UserId};
 use waypost_core::instance::{Backend, Instance};
 use waypost_core::seal::SealLocation;
@@ -40,6 +40,7 @@ use waypost_store::instance as store;
 use waypost_store::remote_connection::{self, RemoteConnection};
 use waypost_store::remote_connection_request::{self as request_store, RemoteConnectionRequest};
 use waypost_store::remote_server;
+use waypost_toolbox_proto::instance::InstanceState;
 
 pub use self::list::{AgentConnection, disconnect, list};
 pub use self::own::{OwnConnection, begin_own, disconnect_own, find_own};
@@ -48,6 +49,7 @@ pub use self::registration::{CALLBACK_PATH, CLIENT_DOCUMENT_PATH, client_documen
 use super::{lock, not_found, remote};
 use crate::Ops;
 use crate::audit::{Entry, record};
+use crate::checks::require_user;
 use crate::remote_servers::{read_headers, read_url};
 pub use crate::remote_tokens::{AGENT_NOT_CONNECTED, NO_AGENT_CONNECTED, NOT_CONNECTED};
 use crate::remote_tokens::{Credentials, Grant, OauthClient, TokenError, refresh_time, request_tokens, seal};
@@ -142,14 +144,7 @@ fn place(state_hash: &str) -> SealLocation<'_> {
 /// # Errors
 /// `conflict` (`reason` is `user_required`) for API keys and the operator: nobody else could finish the connection.
 fn user_of(cx: &Ctx) -> Result<UserId> {
-    let user = match &cx.caller {
-        Caller::Member { actor, .. } => actor.parse().ok(),
-        _ => None,
-    };
-    user.ok_or_else(|| {
-        let message = "Only a user who is signed in to the console can connect the instance, on its page there.";
-        Error::new(Code::Conflict, message).with("reason", "user_required")
-    })
+    require_user(cx, "Only a user who is signed in to the console can connect the instance, on its page there.")
 }
 
 fn check_oauth(instance: &Instance) -> Result<()> {
@@ -416,8 +411,11 @@ async fn store_connection(
     let owner = check_owner(cx, &mut tx, &instance, connection.agent_id.as_ref()).await?;
     remote_connection::upsert(&mut tx, connection).await?;
     match connection.agent_id {
-        // The others are not disturbed. The next check of the server, which is due at once, can use the connection.
-        Some(_) => remote_server::reset_checks(&mut tx, organization, id).await?,
+        // A server that has not answered yet is checked at once. The checks of others are not disturbed.
+        Some(_) if matches!(instance.state, InstanceState::Deploying | InstanceState::Failed) => {
+            remote_server::reset_checks(&mut tx, organization, id).await?;
+        }
+        Some(_) => {}
         None => {
             // A new session is needed, because the one of every process uses the former token.
             instance.restarts += 1;

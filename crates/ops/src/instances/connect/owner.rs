@@ -1,4 +1,4 @@
-//! Who may connect whom, if each agent has its own connection.
+//! The rules of who connects which agent, if each agent has its own connection.
 //!
 //! Invariants:
 //! 1. A person is connected only by this person, who has a grant to the instance and is active, so that nobody acts with the
