@@ -47,8 +47,10 @@ impl Outbound {
             None => Vec::new(),
         };
         let inner = Inner { policy, roots, lookup, routes: Mutex::default() };
-        // Report unusable certificates now, not on the first request.
-        inner.route_to(Vec::new())?;
+        if !inner.roots.is_empty() {
+            // Report unusable certificates now, not on the first request.
+            inner.route_to(Vec::new())?;
+        }
         Ok(Self(Arc::new(inner)))
     }
 

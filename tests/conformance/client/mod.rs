@@ -6,6 +6,7 @@ mod scenario;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use axum::Json;
 use axum::Router;
@@ -44,12 +45,12 @@ async fn start_driver(installation: Installation, count: usize) -> String {
             driver.all_started.wait().await;
             let _turn = driver.turns.acquire().await.unwrap();
             let number = driver.begun.fetch_add(1, Ordering::Relaxed);
-            match driver.installation.run(number, &scenario).await {
+            let started = Instant::now();
+            let outcome = driver.installation.run(number, &scenario).await;
+            println!("{}: {:.1} s, {outcome:?}", scenario.name, started.elapsed().as_secs_f64());
+            match outcome {
                 Ok(()) => (StatusCode::OK, "done".to_owned()),
-                Err(reason) => {
-                    println!("{}: {reason}", scenario.name);
-                    (StatusCode::CONFLICT, reason)
-                }
+                Err(reason) => (StatusCode::CONFLICT, reason),
             }
         }
     };

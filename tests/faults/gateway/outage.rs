@@ -127,6 +127,9 @@ async fn fails_closed(network: Network) {
         }
     };
     timeout(TIMEOUT, closed).await.expect("no file descriptors leak");
+    // An attempt to write them may still wait for the old connection, for longer than a stopping process waits.
+    let written = async { while !read_recorded_calls(&installation).await.contains_key("recovered") {} };
+    timeout(TIMEOUT, written).await.expect("the records are written without a restart");
     ops.store().close().await;
     program.stop().await;
     let recorded = read_recorded_calls(&installation).await;
