@@ -5,6 +5,7 @@
 //! | `POST /v1/control` | [`ControlMessage`](crate::message::ControlMessage), one per line, open | [`DaemonMessage`](crate::message::DaemonMessage), one per line, open |
 //! | `POST /v1/instances/ID/mcp` | one JSON-RPC message, at most [`MAX_MESSAGE_BYTES`] | 200: JSON-RPC messages, one per line, the last one is the response; 202 without a body for a notification |
 //! | `POST /v1/instances/ID/responses` | the JSON-RPC response to a request of the server, at most [`MAX_MESSAGE_BYTES`] | 202 without a body; 404 if the request no longer waits |
+//! | `POST /v1/instances/ID/notifications` | [`NotificationsRequest`] | [`NotificationsOpened`], then JSON-RPC notifications, one per line, open |
 //! | `GET /v1/instances/ID/logs?tail=N&follow=true` | | [`LogLine`], one per line |
 //! | `GET /v1/instances/ID/stats` | | [`StatsSample`], one per line, oldest first |
 //!
@@ -12,9 +13,16 @@
 //! random. It accepts one response to it, while the call is running; if the call ends first, the server gets an error. A daemon that does not know the
 //! header rejects all requests of the server itself, and so do all daemons without it.
 //!
+//! A stream of notifications says that a list, or one of the named resources, has changed, and nothing else. It exists only for instances with sharing
+//! `shared`, starts no container (409 if none is running), does not count as a use of the container, and ends with the session with the server. The daemon
+//! subscribes to the resources at the server, once for all streams. It answers 404 if the server announces nothing, or sharing is not `shared`. So does a
+//! daemon that does not know the request, so it needs no other version of the protocol.
+//!
 //! Cancelling a request (`RST_STREAM`) cancels the call. An error is a status with [`CallError`] as its body: 404 for an
 //! unknown instance, 409 if the instance is stopped or its deployment failed, 413, 429 if too many calls are waiting, 502 if the server did not
 //! answer with MCP, 503 if it cannot be started, 504 for a timeout.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +46,11 @@ pub const CALL_HEADERS: [&str; 5] =
     [CONTAINER_KEY_HEADER, SECRETS_VERSION_HEADER, TIMEOUT_HEADER, CAPABILITIES_HEADER, LOG_LEVEL_HEADER];
 /// The maximum size of a message to or from a server in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The maximum number of resources of a [`NotificationsRequest`].
+pub const MAX_NOTIFIED_RESOURCES: usize = 1_000;
+/// The maximum length of the URI of each of them in bytes.
+pub const MAX_RESOURCE_URI_BYTES: usize = 2_048;
 
 /// The prefix of the key of a container that belongs to one agent.
 const AGENT_PREFIX: &str = "agent:";
@@ -66,6 +79,12 @@ pub fn responses_path(instance_id: &str) -> String {
     format!("/v1/instances/{instance_id}/responses")
 }
 
+/// Returns the path of the notifications of the server of an instance.
+#[must_use]
+pub fn notifications_path(instance_id: &str) -> String {
+    format!("/v1/instances/{instance_id}/notifications")
+}
+
 /// Returns the path of the log of an instance.
 #[must_use]
 pub fn logs_path(instance_id: &str, tail: u64, follow: bool) -> String {
@@ -76,6 +95,38 @@ pub fn logs_path(instance_id: &str, tail: u64, follow: bool) -> String {
 #[must_use]
 pub fn stats_path(instance_id: &str) -> String {
     format!("/v1/instances/{instance_id}/stats")
+}
+
+/// What a stream of notifications announces, apart from changed lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationsRequest {
+    /// The URIs of resources whose changes are announced: at most [`MAX_NOTIFIED_RESOURCES`], each of at most
+    /// [`MAX_RESOURCE_URI_BYTES`].
+    #[serde(default)]
+    pub resources: BTreeSet<String>,
+}
+
+impl NotificationsRequest {
+    /// Whether the request is within the limits.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let are_short = self.resources.iter().all(|uri| uri.len() <= MAX_RESOURCE_URI_BYTES);
+        are_short && self.resources.len() <= MAX_NOTIFIED_RESOURCES
+    }
+}
+
+/// The first line of a stream of notifications.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationsOpened {
+    /// Whether the server declares that it announces changes of single resources.
+    #[serde(default)]
+    pub can_subscribe: bool,
+    /// The requested resources whose changes the server announces.
+    #[serde(default)]
+    pub accepted: BTreeSet<String>,
+    /// Those that the server has rejected, with its message.
+    #[serde(default)]
+    pub rejected: BTreeMap<String, String>,
 }
 
 /// Why a request failed.

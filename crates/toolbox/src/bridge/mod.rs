@@ -9,11 +9,13 @@
 //! 3. A call receives messages of its own only: progress notifications have its token, and `subscriptions/listen` its
 //!    ID. That a list has changed is told to all of them, without anything that the server adds. A log message of a stdio
 //!    or SSE server does not say to which call it belongs, and is written to the log.
+//!    Outside of calls, streams of notifications ([`notifications`]) tell that a list or a resource has changed.
 //!    A request of a server is passed on to the caller of the call that has caused it, and to nobody if this is unknown.
 //! 4. Calls, messages, lines and the memory for all of them are limited. A server that writes too much is read more
 //!    slowly; one that does not read makes only its own callers wait.
 //! 5. Every request of a server is answered: by its caller ([`caller`]), or by the daemon with an error; `ping` with a result.
 
+mod announcements;
 mod attribution;
 mod caller;
 pub mod connect;
@@ -22,6 +24,7 @@ mod http;
 mod interface;
 mod lines;
 mod mux;
+mod notifications;
 mod params;
 mod session;
 mod sse;
@@ -41,6 +44,7 @@ use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_toolbox_proto::Transport as TransportKind;
 use waypost_toolbox_proto::http::LogStream;
 
+use self::announcements::Announcements;
 use self::attribution::AbandonedCalls;
 use self::caller::WaitingRequests;
 use self::connect::{Connector, NamespaceConnector};
@@ -136,10 +140,11 @@ impl Bridge {
         let (file, saved) = SessionFile::open(path, (self.clock)()).await?;
         let counters: Arc<Counters> = Arc::default();
         let budget = self.budget.connection(CONNECTION_MEMORY);
-        let transport = self.transport(target, (&context, saved.is_some()), &counters, &budget)?;
+        let announcements = Announcements::new();
+        let transport = self.transport(target, (&context, saved.is_some()), &counters, (&budget, &announcements))?;
         let (instance_id, requests) = (context.instance_id.as_str().into(), self.requests.clone());
         let declared = declared_capabilities(&transport, context.is_shared);
-        let link = Arc::new(Link { transport, file, budget, instance_id, declared, requests });
+        let link = Arc::new(Link { transport, file, budget, instance_id, declared, requests, announcements });
         let negotiated = match (&link.transport, saved) {
             // The stream was the session.
             (Transport::Sse(_), _) | (_, None) => self.handshake(&link, &context, &counters).await?,
@@ -157,21 +162,22 @@ impl Bridge {
         target: Target,
         (context, is_continued): (&ConnectContext, bool),
         counters: &Arc<Counters>,
-        budget: &Budget,
+        (budget, announcements): (&Budget, &Arc<Announcements>),
     ) -> Result<Transport, Failure> {
         let (budget, counters, log) = (budget.clone(), counters.clone(), context.log.clone());
+        let announcements = announcements.clone();
         Ok(match target {
             Target::Stdio(attached) => {
                 let abandoned = AbandonedCalls::new(context.is_shared, is_continued);
-                Transport::Stdio(Stdio::start(attached, Mux::new(budget, counters, log, abandoned)))
+                Transport::Stdio(Stdio::start(attached, Mux::new(budget, counters, log, (abandoned, announcements))))
             }
             Target::Http { namespace, port, path, transport } => {
                 let client = HttpClient::new(self.connector.clone(), namespace, port)?;
                 if transport == TransportKind::Sse {
                     let (is_shared, stream) = (context.is_shared, Mutex::default());
-                    Transport::Sse(Sse { client, path, budget, counters, log, is_shared, stream })
+                    Transport::Sse(Sse { client, path, budget, counters, log, is_shared, announcements, stream })
                 } else {
-                    Transport::Streamable(Streamable { client, path, budget, counters })
+                    Transport::Streamable(Streamable { client, path, budget, counters, announcements })
                 }
             }
         })

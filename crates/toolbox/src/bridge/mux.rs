@@ -17,6 +17,7 @@ use waypost_mcp_wire::relay::{self, Original};
 use waypost_mcp_wire::{Body, Envelope, INVALID_REQUEST, METHOD_NOT_FOUND};
 use waypost_toolbox_proto::http::LogStream;
 
+use super::announcements::{Announcements, LIST_CHANGES};
 use super::attribution::AbandonedCalls;
 use super::caller::{Caller, expired, rejection};
 use super::interface::Failure;
@@ -26,9 +27,6 @@ use crate::supervisor::servers::LogSink;
 /// The number of notifications of one call that wait for its caller. Further ones are dropped.
 const MAX_NOTIFICATIONS: usize = 64;
 
-/// The notifications that say that a list has changed.
-const LIST_CHANGES: [&str; 3] =
-    ["notifications/tools/list_changed", "notifications/prompts/list_changed", "notifications/resources/list_changed"];
 /// The error for a request of the server of which nobody knows to which call it belongs.
 const AMBIGUOUS: &str = "Invalid Request: several calls are running, so it is unknown whose client should answer.";
 
@@ -60,6 +58,7 @@ pub(super) struct Mux {
     pub(super) budget: Budget,
     pub(super) counters: Arc<Counters>,
     pub(super) log: Arc<dyn LogSink>,
+    announcements: Arc<Announcements>,
 }
 
 /// The calls of an open connection.
@@ -90,11 +89,11 @@ impl Mux {
         budget: Budget,
         counters: Arc<Counters>,
         log: Arc<dyn LogSink>,
-        abandoned: AbandonedCalls,
+        (abandoned, announcements): (AbandonedCalls, Arc<Announcements>),
     ) -> Arc<Self> {
         let calls = Mutex::new(Some(Calls { waiting: HashMap::new(), abandoned }));
         let (closed, cause) = (CancellationToken::new(), Mutex::default());
-        Arc::new(Self { calls, closed, cause, budget, counters, log })
+        Arc::new(Self { calls, closed, cause, budget, counters, log, announcements })
     }
 
     /// Registers a call, which ends with exactly one response or failure.
@@ -146,6 +145,7 @@ impl Mux {
             for call in calls.waiting.into_values() {
                 let _ = call.response.send(Err(Failure::Closed(cause.to_owned())));
             }
+            self.announcements.reset();
         }
         self.closed.cancel();
     }
@@ -251,7 +251,8 @@ impl Mux {
                 message.is_some_and(|message| self.pass_on(call, message))
             }),
         };
-        if !is_delivered {
+        let is_announced = target.is_none() && self.announcements.receive(envelope);
+        if !is_delivered && !is_announced {
             Counters::add(&self.counters.dropped_notifications);
         }
         is_delivered

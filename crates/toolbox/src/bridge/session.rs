@@ -19,6 +19,7 @@ use waypost_mcp_wire::relay::relay_request;
 use waypost_mcp_wire::{Envelope, INVALID_REQUEST, JsonRpcError};
 use waypost_toolbox_proto::http::{LogStream, MAX_MESSAGE_BYTES};
 
+use super::announcements::{Announcements, MAX_STREAMS};
 use super::caller::{Caller, WaitingRequests, can_ask};
 use super::handshake::{First, negotiate};
 use super::interface::Failure;
@@ -104,16 +105,20 @@ pub(super) struct Link {
     pub(super) declared: ClientCapabilities,
     /// The requests of all servers to callers.
     pub(super) requests: WaitingRequests,
+    /// What the server announces outside of calls.
+    pub(super) announcements: Arc<Announcements>,
 }
 
 /// An open session with a server. The connection is closed when the session is dropped.
 pub struct Session {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     negotiated: RwLock<Arc<Negotiated>>,
     /// Held while a lost session is replaced.
     renewing: tokio::sync::Mutex<()>,
     calls: Arc<Semaphore>,
     own_calls: Arc<Semaphore>,
+    /// The streams of notifications.
+    pub(super) streams: Arc<Semaphore>,
     counters: Arc<Counters>,
     context: ConnectContext,
     /// The headers of tools, and when they were read.
@@ -135,6 +140,7 @@ impl Session {
             renewing: tokio::sync::Mutex::default(),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             own_calls: Arc::new(Semaphore::new(MAX_OWN_CALLS)),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             counters,
             context,
             params: Mutex::default(),
@@ -243,7 +249,7 @@ impl Session {
         &self.counters
     }
 
-    async fn relay(
+    pub(super) async fn relay(
         &self,
         message: Bytes,
         timeout: Duration,
@@ -364,12 +370,14 @@ impl Session {
     }
 
     /// Replaces the session `lost`, unless another call has already done so.
-    async fn renew(&self, lost: &Arc<Negotiated>) -> Result<(), Failure> {
+    pub(super) async fn renew(&self, lost: &Arc<Negotiated>) -> Result<(), Failure> {
         let _renewing = self.renewing.lock().await;
         if !Arc::ptr_eq(&self.negotiated(), lost) {
             return Ok(());
         }
         self.context.log.line(LogStream::Toolbox, "the server ended the session; starting a new one");
+        // Its subscriptions have ended with it.
+        self.link.announcements.reset();
         if let Transport::Sse(sse) = &self.link.transport {
             sse.connect().await?;
         }
@@ -423,7 +431,12 @@ impl Session {
     }
 
     /// Sends a request of the daemon itself, and returns the result.
-    async fn request(&self, method: &str, params: Value, timeout: Duration) -> Result<Box<RawValue>, String> {
+    pub(super) async fn request(
+        &self,
+        method: &str,
+        params: Value,
+        timeout: Duration,
+    ) -> Result<Box<RawValue>, String> {
         let describe = |failure: Failure| self.describe(&CallFailure::from(failure).message);
         let slot = self.own_calls.clone().try_acquire_owned().map_err(|_| describe(Failure::Busy))?;
         let message = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params }).to_string();
@@ -451,12 +464,18 @@ impl Session {
         describe(&self.context.masks, text)
     }
 
-    fn negotiated(&self) -> Arc<Negotiated> {
+    pub(super) fn negotiated(&self) -> Arc<Negotiated> {
         self.negotiated.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn wire(&self) -> Wire {
         self.negotiated().wire()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.link.announcements.reset();
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use waypost_mcp_wire::sse::EventParser;
 use waypost_toolbox_proto::http::{LogStream, MAX_MESSAGE_BYTES};
 
+use super::announcements::Announcements;
 use super::attribution::AbandonedCalls;
 use super::http::{Exchange, HttpClient, Post, get_events};
 use super::interface::Failure;
@@ -30,6 +31,7 @@ pub(super) struct Sse {
     pub(super) counters: Arc<Counters>,
     pub(super) log: Arc<dyn LogSink>,
     pub(super) is_shared: bool,
+    pub(super) announcements: Arc<Announcements>,
     pub(super) stream: Mutex<Option<Arc<Stream>>>,
 }
 
@@ -68,7 +70,8 @@ impl Sse {
         let endpoint = endpoint_path(&self.path, &endpoint)?;
         // The session begins with the stream, so there are no calls of earlier ones.
         let abandoned = AbandonedCalls::new(self.is_shared, false);
-        let mux = Mux::new(self.budget.clone(), self.counters.clone(), self.log.clone(), abandoned);
+        let received = (abandoned, self.announcements.clone());
+        let mux = Mux::new(self.budget.clone(), self.counters.clone(), self.log.clone(), received);
         let stop = CancellationToken::new();
         let reader = Reader { mux: mux.clone(), client: self.client.clone(), endpoint: endpoint.clone() };
         let stopped = stop.clone();
@@ -140,6 +143,11 @@ impl Sse {
                 client.send_detached(request);
             }
         })
+    }
+
+    /// Whether the stream is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.stream().is_ok()
     }
 
     fn stream(&self) -> Result<Arc<Stream>, Failure> {

@@ -15,6 +15,7 @@ use waypost_mcp_wire::sse::EventParser;
 use waypost_mcp_wire::{Body, Envelope};
 use waypost_toolbox_proto::http::MAX_MESSAGE_BYTES;
 
+use super::announcements::Announcements;
 use super::caller::{Caller, expired};
 use super::http::{Exchange, HttpClient, Post, get_events};
 use super::interface::Failure;
@@ -35,6 +36,7 @@ pub(super) struct Streamable {
     pub(super) path: String,
     pub(super) budget: Budget,
     pub(super) counters: Arc<Counters>,
+    pub(super) announcements: Arc<Announcements>,
 }
 
 impl Streamable {

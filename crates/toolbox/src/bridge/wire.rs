@@ -34,6 +34,12 @@ impl Negotiated {
         let result: Result<serde_json::Value, _> = serde_json::from_str(&self.result);
         result.is_ok_and(|result| result["capabilities"][name].is_object())
     }
+
+    /// Whether the server declares that it announces changes of single resources.
+    pub(super) fn has_subscriptions(&self) -> bool {
+        let result: Result<serde_json::Value, _> = serde_json::from_str(&self.result);
+        result.is_ok_and(|result| result["capabilities"]["resources"]["subscribe"] == true)
+    }
 }
 
 /// The values of the headers that belong to a connection.

@@ -8,28 +8,35 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use waypost_link_io::{Body, BodyError};
 use waypost_mcp_wire::Envelope;
-use waypost_toolbox_proto::http::MAX_MESSAGE_BYTES;
+use waypost_toolbox_proto::http::{MAX_MESSAGE_BYTES, NotificationsRequest};
 
 use super::storage::Storage;
 use crate::engine::Engine;
 use crate::link::requests::{BoxFuture, Requests, ResponseBody, error_response};
 use crate::supervisor::Supervisor;
-use crate::supervisor::servers::{CallFailure, CallOptions, Servers};
+use crate::supervisor::servers::{CallFailure, CallOptions, Notifications, Servers};
 
 /// The number of lines of a log that are returned by default.
 const DEFAULT_TAIL: usize = 200;
+
+/// The maximum number of streams of notifications of all instances: less than half of the requests that a link carries at a time,
+/// so that they do not prevent calls.
+const MAX_NOTIFICATION_STREAMS: usize = 200;
 
 /// Answers requests about the instances of this toolbox.
 pub(super) struct InstanceRequests<E, S> {
     supervisor: Supervisor<E, S>,
     storage: Arc<Storage>,
+    /// The streams of notifications.
+    streams: Arc<Semaphore>,
 }
 
 impl<E: Engine, S: Servers> InstanceRequests<E, S> {
     pub(super) fn new(supervisor: Supervisor<E, S>, storage: Arc<Storage>) -> Self {
-        Self { supervisor, storage }
+        Self { supervisor, storage, streams: Arc::new(Semaphore::new(MAX_NOTIFICATION_STREAMS)) }
     }
 
     async fn respond(&self, request: Parts, body: Body) -> Response<ResponseBody> {
@@ -43,6 +50,7 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
                 response
             }
             (&Method::POST, "responses") => self.receive_response(id, body).await,
+            (&Method::POST, "notifications") => self.notifications(id, body).await,
             // The folder of an unknown instance must not be created.
             _ if !self.has(id) => not_found(),
             (&Method::GET, "logs") => {
@@ -91,6 +99,32 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
         };
         match self.supervisor.respond(instance_id, response).await {
             Ok(()) => accepted(),
+            Err(failure) => call_error(&failure),
+        }
+    }
+
+    /// Streams what a server announces outside of calls.
+    async fn notifications(&self, instance_id: &str, body: Body) -> Response<ResponseBody> {
+        let message = match read_message(body).await {
+            Ok(message) => message,
+            Err(response) => return response,
+        };
+        let request: Option<NotificationsRequest> = serde_json::from_slice(&message).ok();
+        let Some(request) = request.filter(NotificationsRequest::is_valid) else {
+            return error_response(StatusCode::BAD_REQUEST, "The request names no resources, or too many.");
+        };
+        let Ok(slot) = Arc::clone(&self.streams).try_acquire_owned() else {
+            return error_response(StatusCode::TOO_MANY_REQUESTS, "Too many streams of notifications are open.");
+        };
+        match self.supervisor.notifications(instance_id, request.resources).await {
+            Ok(Notifications { opened, messages }) => {
+                let first = futures::stream::once(std::future::ready(serialise(&opened)));
+                let messages = messages.map(move |message| {
+                    let _slot = &slot;
+                    Ok(to_line(message))
+                });
+                lines(first.chain(messages))
+            }
             Err(failure) => call_error(&failure),
         }
     }

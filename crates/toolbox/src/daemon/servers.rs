@@ -1,5 +1,6 @@
 //! The bridge as the supervisor uses it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use bytes::Bytes;
 
 use crate::bridge::{Bridge, Session};
 use crate::supervisor::servers::{
-    BoxFuture, CallFailure, CallOptions, ConnectContext, ConnectError, Messages, ServerSession, Servers, Target,
+    BoxFuture, CallFailure, CallOptions, ConnectContext, ConnectError, Messages, Notifications, ServerSession, Servers,
+    Target,
 };
 
 impl Servers for Bridge {
@@ -32,6 +34,13 @@ impl ServerSession for Session {
 
     fn call(&self, message: Bytes, options: CallOptions) -> BoxFuture<'_, Result<Messages, CallFailure>> {
         Box::pin(Self::call(self, message, options))
+    }
+
+    fn notifications(
+        self: Arc<Self>,
+        resources: BTreeSet<String>,
+    ) -> BoxFuture<'static, Result<Option<Notifications>, CallFailure>> {
+        Box::pin(Self::notifications(self, resources))
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

@@ -16,7 +16,7 @@ pub mod servers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ use waypost_toolbox_proto::{InstanceSpec, Sharing};
 use self::budget::Budget;
 use self::manager::Handle;
 use self::routes::GuardedMessages;
-use self::servers::{BoxFuture, CallFailure, CallOptions, CallSlot, Messages, Servers};
+use self::servers::{BoxFuture, CallFailure, CallOptions, CallSlot, Messages, Notifications, Servers};
 use crate::clock::WallClock;
 use crate::control::Control;
 use crate::engine::{Engine, MachineInfo, NetworkNamespace, ObservedContainer, Usage};
@@ -270,6 +270,32 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
         result.unwrap_or_else(|_| Err(CallFailure::new(504, "The server did not answer in time.")))
     }
 
+    /// Opens a stream of what the server of an instance announces outside of calls, without starting or using its container.
+    ///
+    /// # Errors
+    /// 404 if the instance is unknown, its server announces nothing, or its callers have their own containers, because what one
+    /// of them is told reaches no other; 409 if no container is running; otherwise the failure of the server.
+    pub async fn notifications(
+        &self,
+        instance_id: &str,
+        resources: BTreeSet<String>,
+    ) -> Result<Notifications, CallFailure> {
+        let calls = self.0.handles().get(instance_id).map(|handle| Arc::clone(&handle.calls));
+        let Some(calls) = calls else {
+            return Err(CallFailure::new(404, "The toolbox does not have this instance."));
+        };
+        if calls.sharing() != Sharing::Shared {
+            return Err(CallFailure::new(404, "The instance has one container per agent or session."));
+        }
+        let Some(session) = calls.routes.find(&None) else {
+            let message = "The server is stopped until its next call. Call it, for example to read the resource, and \
+                           subscribe again.";
+            return Err(CallFailure::new(409, message));
+        };
+        let notifications = session.notifications(resources).await?;
+        notifications.ok_or_else(|| CallFailure::new(404, "The server announces no changes."))
+    }
+
     /// Sends the response of a caller to the server of an instance that waits for it.
     ///
     /// # Errors
@@ -312,7 +338,7 @@ impl Calls {
 
     /// Returns the key of the container that a call uses.
     fn key(&self, key: Option<&str>) -> Result<Key, CallFailure> {
-        let sharing = *self.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+        let sharing = self.sharing();
         if sharing == Sharing::Shared {
             return Ok(None);
         }
@@ -326,6 +352,10 @@ impl Calls {
                 "The instance has one container per agent or session, and the call names none.",
             )),
         }
+    }
+
+    fn sharing(&self) -> Sharing {
+        *self.sharing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_sharing(&self, sharing: Sharing) {

@@ -36,6 +36,11 @@ impl Routes {
         Some((Arc::clone(&route.session), route.usage.begin()))
     }
 
+    /// Returns the session of a container without using it: the container can be stopped because it is idle.
+    pub(super) fn find(&self, key: &Key) -> Option<Arc<dyn ServerSession>> {
+        self.lock().get(key).map(|route| Arc::clone(&route.session))
+    }
+
     /// Replaces all sessions.
     pub(super) fn replace(&self, routes: BTreeMap<Key, Route>) {
         *self.lock() = routes;

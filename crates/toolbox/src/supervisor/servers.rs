@@ -1,5 +1,6 @@
 //! The MCP servers in the containers, as the supervisor sees them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -15,7 +16,8 @@ use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::rewrite::quote;
 use waypost_toolbox_proto::Transport;
 use waypost_toolbox_proto::http::{
-    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, LOG_LEVEL_HEADER, LogStream, SECRETS_VERSION_HEADER, TIMEOUT_HEADER,
+    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, LOG_LEVEL_HEADER, LogStream, NotificationsOpened,
+    SECRETS_VERSION_HEADER, TIMEOUT_HEADER,
 };
 
 use crate::engine::{Attached, NetworkNamespace};
@@ -29,6 +31,14 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The messages that answer a call; the last one is the response. Dropping the stream cancels the call.
 pub type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, CallFailure>> + Send>>;
+
+/// A stream of what a server announces outside of calls. Dropping it closes the stream.
+pub struct Notifications {
+    /// What the server announces.
+    pub opened: NotificationsOpened,
+    /// The notifications, each a JSON-RPC message in one line.
+    pub messages: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+}
 
 /// How a server is reached.
 pub enum Target {
@@ -165,6 +175,15 @@ pub trait ServerSession: Send + Sync + 'static {
     /// Sends a message, and returns the messages that answer it, among which are requests of the server to the caller. The
     /// stream is empty for a notification.
     fn call(&self, message: Bytes, options: CallOptions) -> BoxFuture<'_, Result<Messages, CallFailure>>;
+
+    /// Opens a stream of what the server announces outside of calls: changed lists, and changes of these resources. Returns
+    /// `None` if it announces nothing, and by default. The stream must not keep the session.
+    fn notifications(
+        self: Arc<Self>,
+        _resources: BTreeSet<String>,
+    ) -> BoxFuture<'static, Result<Option<Notifications>, CallFailure>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Waits until the connection is closed by the other side.
     fn closed(&self) -> BoxFuture<'_, ()>;

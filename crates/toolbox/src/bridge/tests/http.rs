@@ -34,6 +34,10 @@ impl Received {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
+    pub(super) fn is(&self, method: &Method) -> bool {
+        self.method == *method
+    }
+
     pub(super) fn rpc(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
     }

@@ -3,6 +3,7 @@
 mod callers;
 mod callers_property;
 mod http;
+mod notifications;
 mod property;
 mod stdio;
 
@@ -238,8 +239,11 @@ fn futures_can_be_sent_to_other_threads() {
         check(|| session.list_tools());
         check(|| session.closed());
     }
+    fn check_stream(session: &Arc<Session>) {
+        check(|| session.clone().notifications(Default::default()));
+    }
     fn check_bridge(bridge: &Bridge, target: fn() -> Target, context: &ConnectContext) {
         check(|| bridge.connect(target(), context.clone()));
     }
-    let _ = (check_session, check_bridge);
+    let _ = (check_session, check_stream, check_bridge);
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,6 +64,25 @@ async fn a_running_call_keeps_a_container() {
     assert_eq!(daemon.servers.running_calls.load(std::sync::atomic::Ordering::Relaxed), 0);
     drop(gate);
     daemon.until_state("ins_1", InstanceState::Idle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_notifications_neither_starts_a_container_nor_keeps_it() {
+    let daemon = idle(lazy("good")).await;
+    let open = |instance: &'static str| daemon.supervisor.notifications(instance, BTreeSet::new());
+    let status = async |instance| open(instance).await.err().map(|failure| failure.status);
+    assert_eq!(status("ins_1").await, Some(409));
+    assert_eq!(daemon.engine.running(), [""; 0]);
+    daemon.call("ins_1", None).await.unwrap();
+    let stream = open("ins_1").await.ok().unwrap();
+    daemon.until_state("ins_1", InstanceState::Idle).await;
+    assert!(daemon.engine.state().containers.is_empty());
+    drop(stream);
+    // What the container of an agent announces reaches nobody.
+    daemon.add("ins_2", InstanceSpec { sharing: Sharing::PerAgent, ..spec("good") });
+    daemon.outcome("dep_ins_2_1").await;
+    daemon.call("ins_2", Some("a")).await.unwrap();
+    assert_eq!((status("ins_2").await, status("ins_3").await), (Some(404), Some(404)));
 }
 
 #[tokio::test(start_paused = true)]

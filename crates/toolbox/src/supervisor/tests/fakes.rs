@@ -1,6 +1,6 @@
 //! Servers, a control plane and a sink in memory, and a daemon made of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,8 @@ use waypost_toolbox_proto::message::{DeploymentOutcome, InstanceReport, Instance
 use waypost_toolbox_proto::{InstanceState, ResourceClass, Sharing, Transport, Volume};
 
 use super::super::servers::{
-    BoxFuture, CallFailure, CallOptions, ConnectContext, ConnectError, Messages, ServerSession, Servers, Target,
+    BoxFuture, CallFailure, CallOptions, ConnectContext, ConnectError, Messages, Notifications, ServerSession, Servers,
+    Target,
 };
 use super::super::{Parts, Settings, Sink, Supervisor};
 use super::engine::{Behaviour, FakeEngine};
@@ -143,6 +144,14 @@ impl ServerSession for FakeSession {
             });
             Ok(Box::pin(answers) as Messages)
         })
+    }
+
+    fn notifications(
+        self: Arc<Self>,
+        _: BTreeSet<String>,
+    ) -> BoxFuture<'static, Result<Option<Notifications>, CallFailure>> {
+        let messages = Box::pin(futures::stream::pending());
+        Box::pin(async { Ok(Some(Notifications { opened: Default::default(), messages })) })
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {
