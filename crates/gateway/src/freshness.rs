@@ -18,7 +18,7 @@ use waypost_core::instance::Instance;
 use waypost_core::{Error, Result};
 use waypost_ops::hosting::with_timeout;
 use waypost_ops::instances::containers::{self, ContainerKey};
-use waypost_ops::instances::remote_stream::find_running;
+use waypost_ops::instances::server_stream::find_running;
 use waypost_ops::tool_definitions::{fetch, observe};
 
 use crate::Gateway;

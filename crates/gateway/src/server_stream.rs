@@ -1,10 +1,11 @@
-//! The streams on which remote servers announce changes.
+//! The streams on which servers announce changes outside of calls: remote servers, and containers that all agents share.
 //!
 //! Invariants:
 //! 1. This process has at most one stream of each server, and at most [`MAX_STREAMS`] in total. A server without a stream is checked
 //!    before it is called, like every other.
 //! 2. A stream is open only while its server is used: until [`IDLE_TIME`] after the last call, or while an agent is subscribed to
-//!    one of its resources. It uses the connection that calls use, for as long.
+//!    one of its resources. It uses the connection that calls use, for as long. It starts no container, and does not keep one
+//!    from being stopped.
 //! 3. A server that sends too much, or whose stream breaks, is connected again after a pause that increases.
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::instance::Instance;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, text_of};
-use waypost_ops::instances::remote_stream::{RemoteStream, can_have_stream, find_running};
+use waypost_ops::instances::server_stream::{ServerStream, can_have_stream, find_running};
 
 use crate::Gateway;
 use crate::upstreams::ServerKey;
@@ -37,6 +38,8 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 const FLOOD_TIME: Duration = Duration::from_secs(600);
 /// The reason of the error of a server without such a stream.
 const NOT_SUPPORTED: &str = "not_supported";
+/// The reason of the error of a server that is stopped, perhaps only until its next call.
+const NOT_RUNNING: &str = "not_running";
 
 /// The streams of this process.
 #[derive(Debug, Default)]
@@ -48,9 +51,22 @@ struct Entry {
     used_at: Mutex<Instant>,
     /// Notified when the topics of the server have changed.
     wake: Arc<Notify>,
+    /// Notified when the server is used again.
+    used: Notify,
+    /// Whether the server declares that it announces changes of single resources; `None` before its stream was open.
+    can_subscribe: Mutex<Option<bool>>,
 }
 
 impl Entry {
+    fn new() -> Arc<Self> {
+        let (used_at, wake) = (Mutex::new(Instant::now()), Arc::default());
+        Arc::new(Self { used_at, wake, used: Notify::new(), can_subscribe: Mutex::default() })
+    }
+
+    fn can_subscribe(&self) -> MutexGuard<'_, Option<bool>> {
+        self.can_subscribe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn used_at(&self) -> MutexGuard<'_, Instant> {
         self.used_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,14 +78,20 @@ impl ServerStreams {
         let mut entries = self.entries();
         if let Some(entry) = entries.get(instance) {
             *entry.used_at() = Instant::now();
+            entry.used.notify_one();
             return Some((Arc::clone(entry), false));
         }
         if entries.len() >= MAX_STREAMS {
             return None;
         }
-        let entry = Arc::new(Entry { used_at: Mutex::new(Instant::now()), wake: Arc::default() });
+        let entry = Entry::new();
         entries.insert(instance.clone(), Arc::clone(&entry));
         Some((entry, true))
+    }
+
+    /// Whether a server declares that it announces changes of single resources; `None` if it has had no stream lately.
+    pub(crate) fn can_subscribe(&self, instance: &InstanceId) -> Option<bool> {
+        self.entries().get(instance).and_then(|entry| *entry.can_subscribe())
     }
 
     /// Removes the entry of a server if it has not been used for long, and returns whether it has.
@@ -89,7 +111,7 @@ impl ServerStreams {
 }
 
 impl Gateway {
-    /// Keeps the stream of a remote server open, and opens it in the background if there is none. Returns what tells it that the
+    /// Keeps the stream of a server open, and opens it in the background if there is none. Returns what tells it that the
     /// topics have changed; `None` if the server can have no stream, or there are too many.
     pub(crate) fn keep_stream(self: &Arc<Self>, instance: &Instance) -> Option<Arc<Notify>> {
         if !can_have_stream(instance) {
@@ -103,7 +125,7 @@ impl Gateway {
                 stop: self.stop.clone(),
                 organization: instance.organization_id.clone(),
                 instance: instance.id.clone(),
-                wake: Arc::clone(&wake),
+                entry,
             };
             waypost_jobs::spawn("gateway-server-stream", task.run());
         }
@@ -140,7 +162,7 @@ struct StreamTask {
     stop: CancellationToken,
     organization: OrganizationId,
     instance: InstanceId,
-    wake: Arc<Notify>,
+    entry: Arc<Entry>,
 }
 
 /// Why a stream is no longer followed.
@@ -199,8 +221,8 @@ impl StreamTask {
                     tracing::debug!(instance = %self.instance, %error, "the stream of a server is not open");
                     let is_final = error.reason() == Some(NOT_SUPPORTED);
                     pause = if is_final { PAUSES.1 } else { pause };
-                    self.wait(pause, &error).await;
-                    pause = (pause * 2).min(PAUSES.1);
+                    let is_used = self.wait(pause, &error).await;
+                    pause = if is_used { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
                 }
             }
         }
@@ -213,7 +235,7 @@ impl StreamTask {
         !gateway.server_streams.remove_unused(&self.instance, has_topics)
     }
 
-    async fn open(&self) -> Result<(Instance, RemoteStream)> {
+    async fn open(&self) -> Result<(Instance, ServerStream)> {
         let gateway = self.gateway.upgrade().ok_or_else(no_stream)?;
         let instance = find_running(&gateway.ops, &self.organization, &self.instance).await?.ok_or_else(not_running)?;
         if !can_have_stream(&instance) {
@@ -221,13 +243,22 @@ impl StreamTask {
             gateway.subscriptions.forget(&self.instance);
         }
         let uris = gateway.subscriptions.uris(&self.instance);
-        let stream = Box::pin(RemoteStream::open(&gateway.ops, &instance, &uris)).await?.ok_or_else(no_stream)?;
+        let opened = Box::pin(ServerStream::open(&gateway.ops, &instance, &uris)).await;
+        if let Err(error) = &opened
+            && error.reason() == Some(NOT_SUPPORTED)
+        {
+            // Each agent has its own container now. What it announces in a call must not reach those who are subscribed.
+            gateway.subscriptions.decide(&self.instance, &uris, |_| Some(error.without_cause()));
+            gateway.subscriptions.forget(&self.instance);
+        }
+        let stream = opened?.ok_or_else(no_stream)?;
+        *self.entry.can_subscribe() = Some(stream.can_subscribe());
         gateway.subscriptions.decide(&self.instance, &uris, |uri| stream.refusal(uri));
         Ok((instance, stream))
     }
 
     /// Passes on what the server announces until the stream has to be opened again.
-    async fn follow(&self, instance: Instance, mut stream: RemoteStream) -> End {
+    async fn follow(&self, instance: Instance, mut stream: ServerStream) -> End {
         let mut flood = Flood::new();
         let mut check_at = Instant::now() + CHECK_INTERVAL;
         loop {
@@ -238,7 +269,7 @@ impl StreamTask {
                     Some(_) => return End::Failed(interrupted("The server announces too many changes.")),
                     None => return End::Failed(interrupted("The server has closed the stream of changes.")),
                 },
-                () = self.wake.notified() => self.subscribe(&instance, &mut stream).await,
+                () = self.entry.wake.notified() => self.subscribe(&instance, &mut stream).await,
                 () = tokio::time::sleep_until(check_at) => {
                     check_at = Instant::now() + CHECK_INTERVAL;
                     self.check(&instance, &mut stream).await
@@ -250,7 +281,7 @@ impl StreamTask {
         }
     }
 
-    /// Returns the server, which all agents share: a remote server has no personal secrets.
+    /// Returns the server, which all agents share: one with personal secrets has no stream.
     fn key(&self) -> ServerKey {
         ServerKey::shared(self.instance.clone())
     }
@@ -269,7 +300,7 @@ impl StreamTask {
     }
 
     /// Subscribes to the topics of the server.
-    async fn subscribe(&self, instance: &Instance, stream: &mut RemoteStream) -> Option<End> {
+    async fn subscribe(&self, instance: &Instance, stream: &mut ServerStream) -> Option<End> {
         let Some(gateway) = self.gateway.upgrade() else { return Some(End::Unneeded) };
         let uris = gateway.subscriptions.uris(&self.instance);
         if let Err(error) = Box::pin(stream.subscribe(&gateway.ops, instance, &uris)).await {
@@ -280,7 +311,7 @@ impl StreamTask {
     }
 
     /// Checks whether the stream is still needed, and still the one on which the server announces changes.
-    async fn check(&self, instance: &Instance, stream: &mut RemoteStream) -> Option<End> {
+    async fn check(&self, instance: &Instance, stream: &mut ServerStream) -> Option<End> {
         if !self.is_needed() {
             return Some(End::Unneeded);
         }
@@ -299,8 +330,9 @@ impl StreamTask {
         }
     }
 
-    /// Waits before the stream is opened again. Meanwhile, nobody can subscribe.
-    async fn wait(&self, pause: Duration, error: &Error) {
+    /// Waits before the stream is opened again. Meanwhile, nobody can subscribe. Returns whether a server that is stopped was
+    /// needed: it may have been started, so the wait ends after the shortest pause.
+    async fn wait(&self, pause: Duration, error: &Error) -> bool {
         let refuse = || {
             if let Some(gateway) = self.gateway.upgrade() {
                 let uris = gateway.subscriptions.uris(&self.instance);
@@ -308,13 +340,20 @@ impl StreamTask {
                 gateway.session_subscriptions.expire();
             }
         };
-        let end = Instant::now() + pause;
+        let is_stopped = error.reason() == Some(NOT_RUNNING);
+        let (mut end, earliest) = (Instant::now() + pause, Instant::now() + PAUSES.0);
+        let mut is_needed = false;
+        refuse();
         loop {
-            refuse();
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep_until(end) => return,
-                () = self.wake.notified() => {}
+            let is_wanted = tokio::select! {
+                () = self.stop.cancelled() => return false,
+                () = tokio::time::sleep_until(end) => return is_needed,
+                () = self.entry.wake.notified() => true,
+                () = self.entry.used.notified(), if is_stopped => true,
+            };
+            match is_stopped {
+                true => (is_needed, end) = (is_wanted, end.min(earliest)),
+                false => refuse(),
             }
         }
     }
@@ -326,7 +365,7 @@ fn no_stream() -> Error {
 
 fn not_running() -> Error {
     let message = "The server is stopped. Ask an admin of the organisation to start it.";
-    Error::new(Code::Conflict, message).with("reason", "not_running")
+    Error::new(Code::Conflict, message).with("reason", NOT_RUNNING)
 }
 
 fn interrupted(message: &str) -> Error {

@@ -15,7 +15,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::strict::text_of;
 use waypost_mcp_wire::{INVALID_PARAMS, JsonRpcError};
 use waypost_ops::agent_tokens::ResolvedAgent;
-use waypost_ops::instances::remote_stream;
+use waypost_ops::instances::server_stream;
 use waypost_ops::visibility::View;
 
 use crate::agent_call::AgentCall;
@@ -115,12 +115,10 @@ impl Gateway {
             let message = "The server is stopped. Ask an admin of the organisation to start it.";
             return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
         }
-        if let Backend::Container(_) = instance.backend {
-            let message = "Changes of single resources are announced only for remote servers, and this one runs in a \
-                           container. Read the resource again instead.";
-            return Err(Error::new(Code::Conflict, message).with("reason", "not_supported"));
-        }
-        if !remote_stream::can_have_stream(instance) {
+        if !server_stream::can_have_stream(instance) {
+            if let Backend::Container(_) = instance.backend {
+                return Err(server_stream::own_container());
+            }
             let message = "Changes of single resources are not announced for a server to which each agent has its own \
                            connection. Read the resource again instead.";
             return Err(Error::new(Code::Conflict, message).with("reason", "not_supported"));
@@ -132,7 +130,8 @@ impl Gateway {
     }
 
     /// Whether a server of a resource that an agent sees announces changes of single resources. A server to which there is no
-    /// connection counts as one that does not, and is connected in the background.
+    /// connection counts as one that does not, and is connected in the background. So does a container until its stream is open;
+    /// the stream is kept open, because nothing else tells.
     pub(crate) fn can_subscribe(self: &Arc<Self>, view: View<'_>) -> bool {
         let kinds = [DefinitionKind::Resource, DefinitionKind::ResourceTemplate];
         let items: Vec<_> = kinds.into_iter().flat_map(|kind| view.items(kind)).collect();
@@ -140,9 +139,9 @@ impl Gateway {
         let instances = items.iter().map(|item| &item.server.instance).filter(|instance| known.insert(&instance.id));
         let running = instances.filter(|instance| instance.desired == DesiredRun::Running);
         let found = running.map(|instance| {
-            remote_stream::can_subscribe(&self.ops, instance).unwrap_or_else(|| {
+            server_stream::can_subscribe(&self.ops, instance).unwrap_or_else(|| {
                 self.keep_stream(instance);
-                false
+                self.server_streams.can_subscribe(&instance.id).unwrap_or(false)
             })
         });
         // All of them are looked at.

@@ -1,4 +1,4 @@
-//! Subscriptions to single resources of remote servers.
+//! Subscriptions to single resources of servers that all agents share.
 //!
 //! A topic is a resource of a server with at least one subscriber; the stream of the server ([`crate::server_stream`]) is subscribed
 //! to its topics. A subscriber is a mailbox, which a stream of an agent empties ([`crate::listen`]).

@@ -70,6 +70,14 @@ pub struct ServerState {
     headers: Vec<HeaderMap>,
     /// The keys of the containers for which messages were received.
     keys: Vec<String>,
+    /// The status with which streams of notifications are opened. By default that of a daemon that does not know them.
+    stream_status: Option<u16>,
+    /// The open streams, and the resources that each of them has asked for.
+    streams: Vec<(SendStream<Bytes>, Value)>,
+    /// The number of attempts to open a stream.
+    stream_attempts: usize,
+    /// The resource whose subscription the server rejects.
+    rejected: Option<String>,
     /// Answers all messages, if set.
     container: Option<Arc<Container>>,
 }
@@ -303,9 +311,31 @@ fn serve(mut daemon: Daemon, server: Arc<Mutex<ServerState>>) -> JoinHandle<()> 
                 continue;
             }
             let message = call.message().await;
-            answer(call, &message, &server).await;
+            match call.path().ends_with("/notifications") {
+                true => open_stream(call, message, &server).await,
+                false => answer(call, &message, &server).await,
+            }
         }
     })
+}
+
+/// Opens a stream of notifications.
+async fn open_stream(call: Call, message: Value, server: &Mutex<ServerState>) {
+    let (status, rejected) = {
+        let mut server = server.lock().unwrap();
+        server.stream_attempts += 1;
+        (server.stream_status.unwrap_or(404), server.rejected.clone())
+    };
+    if status != 200 {
+        return call.respond(status, &[json!({ "message": "There is no stream." })]).await;
+    }
+    let uris = message["resources"].as_array().unwrap();
+    let accepted: Vec<&Value> = uris.iter().filter(|uri| uri.as_str() != rejected.as_deref()).collect();
+    let rejected: HashMap<String, &str> = rejected.into_iter().map(|uri| (uri, "No.")).collect();
+    let mut stream = call.open(200);
+    let opened = json!({ "can_subscribe": true, "accepted": accepted, "rejected": rejected });
+    crate::daemon::send_line(&mut stream, &opened).await;
+    server.lock().unwrap().streams.push((stream, message["resources"].clone()));
 }
 
 async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {

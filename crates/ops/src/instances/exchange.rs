@@ -117,9 +117,9 @@ enum Source {
     Remote(Box<RemoteExchange>),
 }
 
-/// An exchange over the link to a toolbox.
+/// The lines of a response over the link to a toolbox.
 #[derive(Debug)]
-struct LinkExchange {
+pub(super) struct LinkExchange {
     body: Body,
     /// `None` if the caller answers no requests.
     responder: Option<Responder>,
@@ -159,7 +159,7 @@ impl Exchange {
         }
         let (request, responder) = announce(ops, target, request)?;
         let body = send(ops, target.instance, request.body(message).map_err(Error::internal)?).await?;
-        Ok(Self(Source::Link(LinkExchange { body, responder, buffer: BytesMut::new(), searched: 0, limit })))
+        Ok(Self(Source::Link(LinkExchange { responder, ..LinkExchange::new(body, limit) })))
     }
 
     /// Returns what answers the requests of the server, which are messages of this exchange. `None` if it has none.
@@ -207,7 +207,13 @@ impl Exchange {
 }
 
 impl LinkExchange {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
+    /// Reads lines of at most `limit` bytes from a response.
+    pub(super) fn new(body: Body, limit: usize) -> Self {
+        Self { body, responder: None, buffer: BytesMut::new(), searched: 0, limit }
+    }
+
+    /// Returns the next line; `None` at the end. Can be cancelled without losing a line.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(position) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let mut line = self.buffer.split_to(self.searched + position + 1);

@@ -18,7 +18,7 @@ use waypost_toolbox::bridge::{Bridge, Session};
 use waypost_toolbox::engine::{Attached, OutputChunk};
 use waypost_toolbox::supervisor::servers::{CallOptions, ConnectContext, LogSink, Target as ServerTarget};
 use waypost_toolbox_proto::http::{
-    CALL_HEADERS, CAPABILITIES_HEADER, LOG_LEVEL_HEADER, LogStream, mcp_path, responses_path,
+    CALL_HEADERS, CAPABILITIES_HEADER, LOG_LEVEL_HEADER, LogStream, mcp_path, notifications_path, responses_path,
 };
 
 use super::fixture::{Agent, FORM, Target, json_of};
@@ -118,6 +118,9 @@ impl Container {
                 Err(failure) => failure.status,
             };
             return call.respond(status, &[]).await;
+        }
+        if path == notifications_path(&self.instance) {
+            return call.respond(404, &[]).await;
         }
         assert_eq!(path, mcp_path(&self.instance));
         let mut messages = self.session.call(Bytes::from(message), options).await.unwrap();

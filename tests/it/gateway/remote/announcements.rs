@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use waypost_gateway::GatewayOptions;
-use waypost_ops::instances::remote_stream::find_running;
+use waypost_ops::instances::server_stream::find_running;
 use waypost_ops::tool_definitions::fetch;
 
 use super::Stage;

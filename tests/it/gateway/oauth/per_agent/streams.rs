@@ -3,7 +3,7 @@
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use waypost_core::id::InstanceId;
-use waypost_ops::instances::remote_stream::{RemoteStream, can_have_stream};
+use waypost_ops::instances::server_stream::{ServerStream, can_have_stream};
 
 use super::Stage;
 
@@ -47,7 +47,7 @@ async fn changes_of_resources_are_not_announced_to_agents_with_their_own_account
     let id: InstanceId = stage.id.parse().unwrap();
     let instance = waypost_ops::instances::get(stage.api.app.cx(), &ops, organization, &id).await.unwrap().instance;
     assert!(!can_have_stream(&instance));
-    assert!(RemoteStream::open(&ops, &instance, &Default::default()).await.unwrap().is_none());
+    assert!(ServerStream::open(&ops, &instance, &Default::default()).await.unwrap().is_none());
     stage.finish().await;
 }
 
