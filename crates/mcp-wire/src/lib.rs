@@ -11,6 +11,7 @@ mod edits;
 mod envelope;
 pub mod era;
 mod error;
+pub mod excerpt;
 pub mod headers;
 pub mod input_requests;
 pub mod log_level;
