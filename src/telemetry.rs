@@ -146,6 +146,10 @@ fn describe() {
         "waypost_records_lost_total",
         "Call records that could not be written, or for which there was no room in the queue"
     );
+    describe_counter!(
+        "waypost_call_contents_lost_total",
+        "Calls through the gateway that were recorded without the contents that their instance records"
+    );
     describe_counter!("waypost_tickets_rejected_total", "Support tickets rejected by a limit, by reason");
     describe_counter!("waypost_emails_total", "Emails, by kind and outcome (sent, failed, rejected, dropped)");
     describe_gauge!("waypost_connections", "Open connections, by port");

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use waypost_core::call::{Call, CallOutcome};
+use waypost_core::call::{Call, CallOutcome, ContentText};
 use waypost_core::id::{AgentId, InstanceId, OrganizationId};
-use waypost_core::{Clock, SystemClock, Timestamp};
-use waypost_ops::calls::{self, ListCalls, MAX_PAGE};
+use waypost_core::{Clock, Error, SystemClock, Timestamp};
+use waypost_ops::calls::{self, CallDetail, ListCalls, MAX_PAGE};
 
 use super::audit::parse_time;
 use super::grant::find_instance;
-use super::session::{Session, one_of};
+use super::session::{Session, not_found_message, one_of};
 use super::user::Org;
-use super::{agent, output};
+use super::{App, agent, output};
 
 /// The interval between two requests with `--follow`.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -44,6 +44,13 @@ pub enum Command {
     List {
         #[command(flatten)]
         options: ListOptions,
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Show a call, with its arguments and its result if they were recorded. Reading them is recorded in the audit log.
+    Show {
+        /// ID of the call.
+        call: String,
         #[command(flatten)]
         org: Org,
     },
@@ -81,7 +88,7 @@ pub struct ListOptions {
 impl Command {
     /// Returns the organisation given by `--org`.
     pub(super) fn organization(&self) -> Option<&str> {
-        let Self::List { org, .. } = self;
+        let (Self::List { org, .. } | Self::Show { org, .. }) = self;
         org.org.as_deref()
     }
 }
@@ -90,10 +97,20 @@ impl Command {
 ///
 /// # Errors
 /// If the operation is rejected.
-pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let organization = session.organization(command.organization()).await?.id;
-    let Command::List { options, .. } = command;
+    let options = match command {
+        Command::List { options, .. } => options,
+        Command::Show { call, .. } => {
+            let id = call.parse().map_err(|_| Error::not_found("call"));
+            // Contents are sealed.
+            let ops = session.connected_ops(app)?;
+            let found = async { calls::get(cx, &ops, &organization, &id?).await }.await;
+            let found = found.map_err(|error| not_found_message(error, "call", &call, "call"))?;
+            return print_detail(*json, detail_to_json(&found));
+        }
+    };
     let filter = find_targets(session, &organization, &options).await?;
     let fetch = async |page: PageRequest| {
         let query = ListCalls { since: page.since, limit: page.limit, cursor: page.cursor, ..filter.clone() };
@@ -138,6 +155,47 @@ fn to_json(call: &Call) -> Value {
         "response_bytes": call.response_bytes,
         "argument_shape": serde_json::from_str::<Value>(&call.argument_shape).unwrap_or_default(),
     })
+}
+
+/// Returns a call with its contents, with the same members as in the API.
+fn detail_to_json(detail: &CallDetail) -> Value {
+    let text = |text: &Option<ContentText>| {
+        text.as_ref().map(|text| json!({ "text": text.text, "truncated": text.is_truncated }))
+    };
+    let contents = detail.contents.as_ref().map(|contents| {
+        json!({
+            "arguments": text(&contents.arguments),
+            "result": text(&contents.result),
+            "error": text(&contents.error),
+        })
+    });
+    let mut call = to_json(&detail.call);
+    call["contents"] = contents.unwrap_or_default();
+    call
+}
+
+/// Prints a call with its contents.
+///
+/// # Errors
+/// If standard output is closed.
+pub(super) fn print_detail(json: bool, mut detail: Value) -> anyhow::Result<()> {
+    if json {
+        return output::json(&detail);
+    }
+    let contents = detail["contents"].take();
+    if let Some(members) = detail.as_object_mut() {
+        members.remove("contents");
+        for name in ["arguments", "result", "error"] {
+            let part = &contents[name];
+            let end = if part["truncated"] == true { "… (truncated)" } else { "" };
+            let text = part["text"].as_str().map(|text| format!("{text}{end}"));
+            // Without contents, the lines are missing: an empty one would mean that nothing was sent.
+            if !contents.is_null() {
+                members.insert(name.to_owned(), json!(text));
+            }
+        }
+    }
+    output::object(false, &detail)
 }
 
 /// A request for a page of calls, newest first.

@@ -323,7 +323,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Agent(command) => Session::run(&app, async |session| agent::run(&app, session, command).await).await?,
         Command::Grant(command) => Session::run(&app, async |session| grant::run(session, command).await).await?,
         Command::ToolSet(command) => Session::run(&app, async |session| tool_set::run(session, command).await).await?,
-        Command::Call(command) => Session::run(&app, async |session| call::run(session, command).await).await?,
+        Command::Call(command) => Session::run(&app, async |session| call::run(&app, session, command).await).await?,
         Command::Gateway(command) => {
             let ca_pem = outbound::policy(&app.settings, false)?.extra_roots_pem;
             gateway::run(command, url, ca_pem.as_deref()).await?;

@@ -65,6 +65,14 @@ fn calls_are_listed_and_followed() {
     assert_eq!(tools(&["--agent", "Crawler"]), ["second__tool", "first__tool"]);
     assert_eq!(tools(&["--tool", "first__tool"]), ["first__tool"]);
     assert_eq!(tools(&["--limit", "1"]), ["second__tool"]);
+    let shown = server.run_json(&["call", "list", "--limit", "1"])["items"][0].take();
+    let shown_id = shown["id"].as_str().unwrap();
+    server.assert_same(&["call", "show", shown_id]);
+    let detail = server.run_json(&["call", "show", shown_id]);
+    assert_eq!((&detail["tool"], &detail["contents"]), (&shown["tool"], &json!(null)));
+    for unknown in ["cal_0123456789abcdef01234567", "x"] {
+        server.assert_same(&["call", "show", unknown]);
+    }
     // Nothing was reached.
     assert_eq!(server.run_json(&["agent", "connections"])["items"], json!([]));
     server.assert_same(&["agent", "connections"]);

@@ -4,11 +4,11 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use waypost_core::call::{CallMethod, CallOutcome};
+use waypost_core::call::{CallMethod, CallOutcome, ContentText};
 use waypost_ops::calls::{self, ListCalls};
 
 use crate::Web;
-use crate::extract::{Json, Query, Scope, parse_id, parse_time};
+use crate::extract::{Json, Path, Query, Scope, parse_id, parse_time};
 use crate::page::{DEFAULT_LIMIT, Page};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -16,10 +16,10 @@ use crate::schema::call_method;
 
 /// The operations on the log of calls.
 pub(super) fn routes() -> Routes {
-    Routes::new().routes(routes!(list))
+    Routes::new().routes(routes!(list)).routes(routes!(get))
 }
 
-/// A call of an agent through the gateway. Arguments and results are not stored.
+/// A call of an agent through the gateway.
 #[derive(Debug, Serialize, ToSchema)]
 struct Call {
     #[schema(example = "cal_0123456789abcdef01234567")]
@@ -71,6 +71,53 @@ impl From<waypost_core::call::Call> for Call {
     }
 }
 
+/// A call of an agent through the gateway, with its contents.
+#[derive(Debug, Serialize, ToSchema)]
+struct CallDetail {
+    #[serde(flatten)]
+    call: Call,
+    /// The contents. Null unless the instance had `record_contents` when it was called, and if they were deleted.
+    contents: Option<CallContents>,
+}
+
+/// The recorded contents of a call. Secrets are replaced by `[secret]`.
+#[derive(Debug, Serialize, ToSchema)]
+struct CallContents {
+    /// The arguments, or the parameters of a method without arguments. Null if there were none.
+    arguments: Option<CallText>,
+    /// The result of the server. Null if there was none.
+    result: Option<CallText>,
+    /// The error of the server or of the gateway. Null if there was none.
+    error: Option<CallText>,
+}
+
+/// A part of the contents of a call.
+#[derive(Debug, Serialize, ToSchema)]
+struct CallText {
+    /// The JSON text, of at most 8,192 bytes. It is not valid JSON if its end is missing.
+    #[schema(example = "{\"query\":\"docs\"}")]
+    text: String,
+    /// Whether the end is missing.
+    truncated: bool,
+}
+
+impl From<ContentText> for CallText {
+    fn from(text: ContentText) -> Self {
+        Self { text: text.text, truncated: text.is_truncated }
+    }
+}
+
+impl From<calls::CallDetail> for CallDetail {
+    fn from(detail: calls::CallDetail) -> Self {
+        let contents = detail.contents.map(|contents| CallContents {
+            arguments: contents.arguments.map(CallText::from),
+            result: contents.result.map(CallText::from),
+            error: contents.error.map(CallText::from),
+        });
+        Self { call: detail.call.into(), contents }
+    }
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -119,4 +166,19 @@ async fn list(
     };
     let page = calls::list(&cx, web.ops(), &organization_id, &query).await?;
     Ok(Json(Page { items: page.items.into_iter().map(Call::from).collect(), next_cursor: page.next_cursor }))
+}
+
+/// Returns a call, with its arguments and its result if they were recorded.
+///
+/// Reading contents is recorded in the audit log. Requires the role `admin`.
+#[utoipa::path(get, path = "/calls/{id}", tag = "calls", operation_id = "get_call",
+    params(("id" = String, Path, description = "The ID of the call (`cal_…`).")),
+    responses((status = 200, body = CallDetail), Problems))]
+async fn get(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Json<CallDetail>> {
+    let detail = calls::get(&cx, web.ops(), &organization_id, &parse_id(&text, "call")?).await?;
+    Ok(Json(detail.into()))
 }

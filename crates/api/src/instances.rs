@@ -66,6 +66,8 @@ struct Instance {
     secrets: BTreeMap<String, String>,
     /// The names of the secrets of which each agent supplies its own value, sorted.
     personal_secrets: Vec<String>,
+    /// Whether arguments and results of calls through the gateway are recorded.
+    record_contents: bool,
     /// The deployment of the current generation. Null for a remote server.
     deployment: Option<Deployment>,
 }
@@ -140,6 +142,7 @@ impl From<InstanceView> for Instance {
             config: instance.config,
             secrets: instance.secrets.into_iter().map(|used| (used.name, used.secret_id.to_string())).collect(),
             personal_secrets: instance.personal_secrets.into_iter().map(|secret| secret.name).collect(),
+            record_contents: instance.record_contents,
             deployment: deployment.map(Deployment::from),
         }
     }
@@ -219,7 +222,7 @@ impl From<RemoteServerInput> for NewRemoteServer {
     }
 }
 
-/// Changes to an instance. Absent members are not changed. A change of anything except the name is a new deployment.
+/// Changes to an instance. Absent members are not changed. A change of anything except the name and `record_contents` is a new deployment.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct InstanceUpdate {
@@ -237,6 +240,8 @@ struct InstanceUpdate {
     personal_secrets: Option<BTreeSet<String>>,
     /// Whether rejected destinations are recorded.
     learn_egress: Option<bool>,
+    /// Whether arguments and results of calls through the gateway are recorded, with secrets masked. Takes effect for new calls.
+    record_contents: Option<bool>,
     /// The new URL and transport of a remote server, whether it requires OAuth, and whose connection is used. Its connections
     /// end. Rejected if the server is one of the catalogue.
     remote: Option<RemoteServerInput>,
@@ -327,6 +332,7 @@ impl TryFrom<InstanceUpdate> for InstancePatch {
             name: change.name,
             config: change.config,
             learn_egress: change.learn_egress,
+            record_contents: change.record_contents,
             remote: change.remote.map(NewRemoteServer::from),
         })
     }
@@ -380,7 +386,7 @@ async fn get(
 
 /// Updates an instance.
 ///
-/// A change of anything except the name is a new deployment: the previous container serves calls until the new one is
+/// A change of anything except the name and `record_contents` is a new deployment: the previous container serves calls until the new one is
 /// healthy, and otherwise the change is rolled back. Requires the role `admin`.
 #[utoipa::path(patch, path = "/instances/{id}", tag = "instances", operation_id = "update_instance",
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")), request_body = InstanceUpdate,

@@ -30,6 +30,7 @@ const ACTION_PREFIXES: &[&str] = &[
     "agent_secret.",
     "assignment.",
     "audit.",
+    "call.",
     "catalog.",
     "claim_link.",
     "client.",

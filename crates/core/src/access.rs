@@ -111,6 +111,8 @@ names! {
         GrantWrite = "grant.write",
         /// View the log of calls through the gateway.
         CallRead = "call.read",
+        /// View a call with its recorded arguments and result.
+        CallContentsRead = "call_contents.read",
         /// View tool sets.
         ToolSetRead = "tool_set.read",
         /// Create, change and delete tool sets.
@@ -165,6 +167,7 @@ impl Operation {
             | Self::GrantRead
             | Self::GrantWrite
             | Self::CallRead
+            | Self::CallContentsRead
             | Self::ToolSetWrite => Some(Role::Admin),
             Self::OrganizationRead
             | Self::MemberRead
@@ -362,6 +365,7 @@ own_secret.write       operator owner admin member
 grant.read             operator owner admin
 grant.write            operator owner admin
 call.read              operator owner admin
+call_contents.read     operator owner admin
 tool_set.read          operator owner admin member
 tool_set.write         operator owner admin
 gateway.sign_in        operator owner admin member

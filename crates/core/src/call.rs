@@ -1,5 +1,7 @@
 //! Calls through the gateway, as they are recorded.
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Timestamp;
 use crate::id::{AgentId, CallId, InstanceId, OrganizationId};
 use crate::walkthrough::names;
@@ -69,4 +71,24 @@ pub struct Call {
     pub argument_shape: String,
     /// The time at which the call ended.
     pub at: Timestamp,
+}
+
+/// A part of the contents of a call, in which secrets are masked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentText {
+    /// The text.
+    pub text: String,
+    /// Whether the end is missing.
+    pub is_truncated: bool,
+}
+
+/// The contents of a call, which are recorded only if the instance says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallContents {
+    /// The arguments, or the parameters of a method without arguments. `None` if the agent has sent none.
+    pub arguments: Option<ContentText>,
+    /// The result of the server. `None` if there was none.
+    pub result: Option<ContentText>,
+    /// The error of the server or of the gateway. `None` if there was none.
+    pub error: Option<ContentText>,
 }

@@ -127,6 +127,8 @@ pub struct Instance {
     pub personal_secrets: Vec<PersonalSecret>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: bool,
+    /// Whether arguments and results of calls through the gateway are recorded.
+    pub record_contents: bool,
     /// The rejected destinations, as `host:port`, in the order in which they were first seen.
     pub rejected_egress: Vec<String>,
     /// When the instance was created.

@@ -254,6 +254,7 @@ impl Gateway {
             _ => return None,
         };
         record.set_target(&found);
+        record.capture_arguments(&found.server.instance, request);
         // Arguments become a tree only if there are rules on them.
         let has_rules = found.grants.iter().any(|grant| !grant.rules.is_empty());
         let arguments: Option<Value> =

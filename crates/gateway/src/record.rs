@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 use waypost_core::call::{Call, CallMethod, CallOutcome, MAX_TOOL};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{AgentId, CallId, InstanceId, OrganizationId};
+use waypost_core::instance::Instance;
 use waypost_core::tool_definition::DefinitionKind;
 use waypost_core::{Clock, Code, Error, Random};
 use waypost_mcp_wire::argument_shape::argument_shape;
 use waypost_mcp_wire::strict::{Message, MessageKind, text_of};
 use waypost_ops::agent_tokens::ResolvedAgent;
+use waypost_ops::call_contents::{CapturedContents, CapturedText};
 use waypost_ops::calls::CallLog;
 use waypost_ops::visibility::Found;
 
@@ -59,6 +62,7 @@ impl CallRecorder {
             request_bytes: message.text.len(),
             response_bytes: 0,
             argument_shape: argument_shape(message.params.arguments),
+            contents: None,
         })
     }
 }
@@ -87,6 +91,8 @@ pub(crate) struct CallRecord {
     request_bytes: usize,
     response_bytes: usize,
     argument_shape: String,
+    /// What is recorded of the contents. `None` unless the instance records them.
+    contents: Option<Box<CapturedContents>>,
 }
 
 impl CallRecord {
@@ -105,6 +111,22 @@ impl CallRecord {
             // Servers can have any number of resources.
             _ => self.method.to_string(),
         };
+    }
+
+    /// Copies the beginning of the arguments if the instance records contents.
+    pub(crate) fn capture_arguments(&mut self, instance: &Instance, request: &Message<'_>) {
+        if !instance.record_contents {
+            self.contents = None;
+            return;
+        }
+        let arguments = match self.method {
+            CallMethod::ToolsCall | CallMethod::PromptsGet => request.params.arguments,
+            CallMethod::ResourcesRead | CallMethod::CompletionComplete => request.params.raw,
+        };
+        // A call that is made again has the same arguments.
+        self.contents.get_or_insert_with(|| {
+            Box::new(CapturedContents { arguments: arguments.map(CapturedText::new), ..CapturedContents::default() })
+        });
     }
 
     /// Records that the server is called.
@@ -131,6 +153,10 @@ impl CallRecord {
             _ if is_timeout => CallOutcome::TimedOut,
             _ => CallOutcome::Failed,
         };
+        if let Some(contents) = &mut self.contents {
+            let text = json!({ "message": error.message, "reason": error.reason() }).to_string();
+            contents.error = Some(CapturedText::new(&text));
+        }
     }
 
     /// Records a result of the gateway.
@@ -147,6 +173,10 @@ impl CallRecord {
             Some(_) => CallOutcome::Ok,
             None => CallOutcome::Failed,
         };
+        if let Some(contents) = &mut self.contents {
+            contents.result = response.result.as_ref().map(|result| CapturedText::new(result.raw));
+            contents.error = response.error.as_ref().map(|error| CapturedText::new(error.raw));
+        }
     }
 
     /// Adds the size of a message that is relayed to the agent.
@@ -162,7 +192,7 @@ impl Drop for CallRecord {
         let target = self.instance_id.as_ref().map(|instance| (instance, self.label.as_str()));
         recorder.metrics.count(target, self.outcome, duration);
         let at = recorder.clock.now();
-        recorder.log.record(Call {
+        let call = Call {
             id: CallId::new(at, &*recorder.random),
             organization_id: self.organization_id.clone(),
             agent_id: self.agent_id.clone(),
@@ -176,7 +206,11 @@ impl Drop for CallRecord {
             response_bytes: size(self.response_bytes),
             argument_shape: std::mem::take(&mut self.argument_shape),
             at,
-        });
+        };
+        match self.contents.take() {
+            Some(contents) => recorder.log.record_with_contents(call, *contents),
+            None => recorder.log.record(call),
+        }
     }
 }
 

@@ -2,16 +2,20 @@
 
 use std::cmp::Reverse;
 
+use serde_json::json;
 use waypost_core::access::{Operation, authorize};
-use waypost_core::call::{Call, CallOutcome, MAX_TOOL};
+use waypost_core::call::{Call, CallContents, CallOutcome, MAX_TOOL};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{AgentId, CallId, InstanceId, OrganizationId};
 use waypost_core::{Error, Result, Timestamp};
 pub use waypost_store::call::CallSummary;
 use waypost_store::call::{self as store, CallFilter};
+use waypost_store::call_contents as contents_store;
 use waypost_store::recorder::{Recorder, RecorderEntry};
 
 use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::call_contents::{self, CapturedContents, ContentsQueue};
 use crate::hosting::Hosting;
 
 /// The maximum page size.
@@ -24,19 +28,28 @@ pub const MAX_CALLS_COUNTED: u32 = 10_000;
 
 /// Records calls in the background. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct CallLog(Recorder);
+pub struct CallLog {
+    recorder: Recorder,
+    contents: ContentsQueue,
+}
 
 impl CallLog {
     /// Returns the log of this process.
     #[must_use]
     pub fn new(hosting: &Hosting) -> Self {
-        Self(hosting.recorder.clone())
+        Self { recorder: hosting.recorder.clone(), contents: hosting.call_contents.clone() }
     }
 
     /// Enqueues the record of a call that has ended. Never waits: if too many records wait for the database, the record is
     /// dropped and counted as lost.
     pub fn record(&self, call: Call) {
-        self.0.record_or_drop(RecorderEntry::GatewayCall(Box::new(call)));
+        self.recorder.record_or_drop(RecorderEntry::GatewayCall(Box::new(call)));
+    }
+
+    /// Enqueues the record of a call with its contents, which are masked in the background. Never waits: if too many calls with
+    /// contents wait, the call is recorded without them.
+    pub fn record_with_contents(&self, call: Call, contents: CapturedContents) {
+        self.contents.add(&self.recorder, call, contents);
     }
 }
 
@@ -102,6 +115,36 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, query: &Li
     items.truncate(query.limit as usize);
     let next_cursor = items.last().filter(|_| has_more).map(|last| last.id.to_string());
     Ok(CallPage { items, next_cursor })
+}
+
+/// A call with its contents.
+#[derive(Debug, Clone)]
+pub struct CallDetail {
+    /// The call.
+    pub call: Call,
+    /// The contents. `None` if they were not recorded, or have been deleted.
+    pub contents: Option<CallContents>,
+}
+
+/// Returns a call with its contents. That contents are read is recorded in the audit log.
+///
+/// # Errors
+/// `not_found` if the call does not exist or the caller cannot access the organisation; `forbidden` for members below admin;
+/// `internal` if the contents cannot be opened.
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &CallId) -> Result<CallDetail> {
+    authorize(&cx.caller, Operation::CallContentsRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    let call = store::find(&mut conn, organization, id).await?.ok_or_else(|| Error::not_found("call"))?;
+    let Some(sealed) = contents_store::find(&mut conn, organization, id).await? else {
+        return Ok(CallDetail { call, contents: None });
+    };
+    drop(conn);
+    let contents = call_contents::open(ops, id, &sealed)?;
+    let detail = json!({ "agent_id": call.agent_id, "instance_id": call.instance_id, "tool": call.tool });
+    let mut tx = ops.store.begin().await?;
+    record(cx, &mut tx, organization, Entry { action: "call.read_contents", target: id.as_str(), detail }).await?;
+    tx.commit().await?;
+    Ok(CallDetail { call, contents: Some(contents) })
 }
 
 /// Returns which agent has called which instance in the last hour, those with the last call first. Of more than

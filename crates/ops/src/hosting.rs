@@ -23,6 +23,7 @@ use waypost_store::{Conn, Db};
 use crate::caches::{
     self, AgentTokenCache, Identities, PersonTokenCache, RecentSessions, StepTitles, TokenCache, UnknownAccounts,
 };
+use crate::call_contents::ContentsQueue;
 use crate::limits::{NewUserLimit, TicketLimits};
 use crate::notifications::Notifier;
 use crate::offers::OfferCache;
@@ -46,6 +47,7 @@ pub struct Hosting {
     pub(crate) ops: Ops,
     pub(crate) writer: Writer,
     pub(crate) recorder: Recorder,
+    pub(crate) call_contents: ContentsQueue,
     pub(crate) versions: Cache<VersionId, Arc<Version>>,
     pub(crate) step_titles: StepTitles,
     pub(crate) offer_cache: OfferCache,
@@ -94,11 +96,14 @@ impl Hosting {
         };
         let (writer, writers) = Writer::start_in(&jobs, db.clone(), options.random);
         let (recorder, recording) = Recorder::start_in(&jobs, db.clone());
+        let sealing = Ops::new(db.clone()).with_keyring(options.keys.keyring());
+        let call_contents = ContentsQueue::start(&jobs, sealing, background.clone());
         let offer_cache = OfferCache::start(db.clone(), Arc::clone(&options.clock), &jobs);
         let hosting = Self {
             ops: Ops::new(db).with_keyring(options.keys.keyring()).with_background(background),
             writer,
             recorder,
+            call_contents,
             versions: caches::versions(options.version_cache_bytes),
             step_titles: StepTitles::default(),
             offer_cache,

@@ -18,6 +18,7 @@ pub mod audit_export;
 pub mod authorizations;
 pub mod browser_sessions;
 mod caches;
+pub mod call_contents;
 pub mod call_records;
 pub mod calls;
 pub mod catalog;

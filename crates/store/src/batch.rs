@@ -38,6 +38,16 @@ pub(crate) fn rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
     }
 }
 
+/// Returns [`rows`] under the name `batch`.
+pub(crate) fn aliased_rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
+    let rows = rows(dialect, name, columns);
+    match dialect {
+        Dialect::Sqlite => format!("{rows} AS batch"),
+        // They already have it.
+        Dialect::Postgres => rows,
+    }
+}
+
 /// Returns a PostgreSQL table expression for the rows of a JSON document.
 pub(crate) fn recordset(document: &str, columns: &[Column]) -> String {
     let fields: Vec<_> = columns.iter().map(|(column, kind)| format!("{column} {}", kind.postgres())).collect();

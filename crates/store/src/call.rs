@@ -59,6 +59,20 @@ pub async fn insert(conn: &mut Conn, calls: &[Call]) -> Result<()> {
     Ok(())
 }
 
+/// Returns the call with this ID.
+///
+/// # Errors
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &CallId) -> Result<Option<Call>> {
+    const SQL: &str =
+        "SELECT id, organization_id, agent_id, instance_id, method, tool, outcome, duration_ms, upstream_ms,
+            request_bytes, response_bytes, argument_shape, at
+        FROM calls WHERE id = $1 AND organization_id = $2";
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
+    row.map(Call::try_from).transpose()
+}
+
 /// Conditions on a list of calls.
 #[derive(Debug, Clone, Copy)]
 pub struct CallFilter<'a> {

@@ -38,6 +38,7 @@ struct Row {
     config: String,
     personal_secrets: String,
     learn_egress: bool,
+    record_contents: bool,
     rejected_egress: String,
     created_at: i64,
     updated_at: i64,
@@ -55,7 +56,7 @@ fn select(dialect: Dialect, rest: &str) -> AssertSqlSafe<String> {
     AssertSqlSafe(format!(
         "SELECT id, organization_id, slug, name, catalog_version_id, toolbox_id, remote_transport, remote_origin,
             remote_url, remote_oauth, remote_per_agent, desired, state, generation, observed_generation, restarts, is_removing, health, config,
-            personal_secrets, learn_egress, rejected_egress, created_at, updated_at, (SELECT {secrets} FROM instance_secrets WHERE instance_id = instances.id) AS secrets
+            personal_secrets, learn_egress, record_contents, rejected_egress, created_at, updated_at, (SELECT {secrets} FROM instance_secrets WHERE instance_id = instances.id) AS secrets
          FROM instances {rest}"
     ))
 }
@@ -103,6 +104,7 @@ impl TryFrom<Row> for Instance {
             backend,
             is_removing: row.is_removing,
             learn_egress: row.learn_egress,
+            record_contents: row.record_contents,
             created_at: Timestamp(row.created_at),
             updated_at: Timestamp(row.updated_at),
         })
@@ -141,9 +143,9 @@ pub async fn insert(conn: &mut Conn, instance: &Instance, skeleton: &str) -> Res
         "INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id,
             desired, state, generation, observed_generation, restarts, is_removing, health, config, learn_egress,
             rejected_egress, created_at, updated_at, remote_transport, remote_origin, remote_url,
-            remote_check_at, remote_oauth, remote_per_agent, personal_secrets)
+            remote_check_at, remote_oauth, remote_per_agent, personal_secrets, record_contents)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-            $25, $26)";
+            $25, $26, $27)";
     let personal = personal_secrets(instance)?;
     let health = health(instance)?;
     let remote = remote(instance);
@@ -157,7 +159,7 @@ pub async fn insert(conn: &mut Conn, instance: &Instance, skeleton: &str) -> Res
         .bind(to_json(instance.rejected_egress.clone())).bind(instance.created_at.0).bind(instance.updated_at.0)
         .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
         .bind(remote.map(|remote| &remote.sealed_url)).bind(remote.map(|_| 0_i64))
-        .bind(is_oauth).bind(is_per_agent).bind(personal).execute(c).await?.rows_affected());
+        .bind(is_oauth).bind(is_per_agent).bind(personal).bind(instance.record_contents).execute(c).await?.rows_affected());
     insert_secrets(conn, instance, &BTreeMap::new()).await
 }
 
@@ -170,7 +172,7 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
         "UPDATE instances SET name = $3, catalog_version_id = $4, desired = $5, state = $6, generation = $7,
             observed_generation = $8, restarts = $9, is_removing = $10, health = $11, config = $12, learn_egress = $13,
             rejected_egress = $14, updated_at = $15, remote_transport = $16, remote_origin = $17, remote_url = $18,
-            remote_oauth = $19, remote_per_agent = $20, personal_secrets = $21
+            remote_oauth = $19, remote_per_agent = $20, personal_secrets = $21, record_contents = $22
         WHERE id = $1 AND organization_id = $2";
     let personal = personal_secrets(instance)?;
     let health = health(instance)?;
@@ -185,7 +187,7 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
         .bind(to_json(instance.rejected_egress.clone())).bind(instance.updated_at.0)
         .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
         .bind(remote.map(|remote| &remote.sealed_url)).bind(is_oauth).bind(is_per_agent).bind(personal)
-        .execute(c).await?.rows_affected());
+        .bind(instance.record_contents).execute(c).await?.rows_affected());
     Ok(())
 }
 

@@ -19,6 +19,7 @@ pub mod backup;
 mod batch;
 pub mod browser_session;
 pub mod call;
+pub mod call_contents;
 pub mod catalog_entry;
 pub mod catalog_version;
 pub mod config_version;

@@ -14,6 +14,7 @@ use waypost_jobs::{Job, Jobs, WorkerHandle};
 
 use crate::agent_token::{self, TokenUse};
 use crate::call;
+use crate::call_contents::{self, SealedContents};
 use crate::counted_call;
 use crate::db::Db;
 use crate::error::Result;
@@ -22,6 +23,8 @@ use crate::tool_call::{self, RejectionCount, ToolCall};
 
 /// The capacity of the queue, which bounds memory. If it is full, senders wait briefly.
 const QUEUE: usize = 8_192;
+/// The maximum number of entries in the queue while contents of calls are added, which are larger than other entries.
+const QUEUE_WITH_CONTENTS: usize = 1_024;
 /// The maximum number of entries in a batch.
 const BATCH: usize = 512;
 /// The minimum time between two batches: on SQLite each blocks the single writer for a moment.
@@ -52,6 +55,8 @@ pub enum RecorderEntry {
     TokenUse(TokenUse),
     /// A call through the gateway.
     GatewayCall(Box<Call>),
+    /// A call through the gateway with its contents.
+    GatewayCallWithContents(Box<(Call, SealedContents)>),
 }
 
 /// The counts of rejected calls that are not written yet. Anyone can cause any number of them, so they are not queued:
@@ -139,6 +144,12 @@ impl Recorder {
                 tracing::error!("recorder has stopped, dropped an entry");
             }
         }
+    }
+
+    /// Whether there is room for a call with its contents.
+    #[must_use]
+    pub fn has_room_for_contents(&self) -> bool {
+        self.queue.capacity() >= QUEUE - QUEUE_WITH_CONTENTS
     }
 
     /// Enqueues an entry. Never waits: if the queue is full, drops the entry and counts it as lost.
@@ -237,7 +248,7 @@ async fn write_with_retries(db: &Db, batch: &Batch) {
 }
 
 async fn write(db: &Db, batch: &Batch) -> Result<()> {
-    let (mut calls, mut tokens, mut gateway_calls) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut calls, mut tokens, mut gateway_calls, mut contents) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut used: HashMap<&str, Timestamp> = HashMap::new();
     // In the same order in every process, like the counts of rejected calls, so that two processes cannot deadlock.
     let mut sessions: BTreeMap<&str, NewSession> = BTreeMap::new();
@@ -254,6 +265,11 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
             }
             RecorderEntry::TokenUse(token_use) => tokens.push(token_use.clone()),
             RecorderEntry::GatewayCall(call) => gateway_calls.push((**call).clone()),
+            RecorderEntry::GatewayCallWithContents(entry) => {
+                let (call, sealed) = &**entry;
+                gateway_calls.push(call.clone());
+                contents.push(sealed.clone());
+            }
         }
     }
     let mut tx = db.begin().await?;
@@ -273,6 +289,9 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
     agent_token::record_uses(&mut tx, &tokens).await?;
     if !gateway_calls.is_empty() {
         call::insert(&mut tx, &gateway_calls).await?;
+    }
+    if !contents.is_empty() {
+        call_contents::insert(&mut tx, &contents).await?;
     }
     tx.commit().await
 }

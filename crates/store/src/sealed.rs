@@ -62,6 +62,7 @@ macro_rules! column {
 /// Every column that holds sealed values.
 pub const COLUMNS: &[SealedColumn] = &[
     column!("agent_secrets", "value", "id"),
+    column!("call_contents", "contents", "call_id"),
     column!("oauth_configs", "client_secret", "id"),
     column!("identity_provider_tokens", "access_token", "identity_id", identity_provider_token::SEAL_LABEL),
     column!("identity_provider_tokens", "refresh_token", "identity_id", identity_provider_token::SEAL_LABEL),

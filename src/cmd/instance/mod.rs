@@ -417,6 +417,7 @@ async fn update(
         secrets: secrets.0,
         personal_secrets: secrets.1,
         learn_egress: options.learn_egress,
+        record_contents: options.record_contents,
         remote: None,
     };
     // The URL of another version of a remote server is sealed to the instance.

@@ -78,6 +78,9 @@ pub struct UpdateOptions {
     /// Whether to record the connections that the instance attempts and that are rejected.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub(in crate::cmd) learn_egress: Option<bool>,
+    /// Whether to record arguments and results of calls through the gateway, with secrets masked.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub(in crate::cmd) record_contents: Option<bool>,
     #[command(flatten)]
     pub(in crate::cmd) settings: InstanceSettings,
 }

@@ -26,6 +26,7 @@ pub(in crate::cmd) const MEMBERS: &[&str] = &[
     "config",
     "secrets",
     "personal_secrets",
+    "record_contents",
     "deployment",
 ];
 
@@ -67,6 +68,7 @@ pub(in crate::cmd) fn to_json(view: &InstanceView) -> Value {
         "config": instance.config,
         "secrets": secrets.collect::<Map<_, _>>(),
         "personal_secrets": instance.personal_secrets.iter().map(|secret| &secret.name).collect::<Vec<_>>(),
+        "record_contents": instance.record_contents,
         "deployment": deployment.as_ref().map(deployment_to_json),
     })
 }

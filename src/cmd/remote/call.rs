@@ -3,10 +3,10 @@
 use reqwest::Method;
 use serde_json::Value;
 use waypost_core::call::CallOutcome;
-use waypost_core::id::{AgentId, InstanceId};
+use waypost_core::id::{AgentId, CallId, InstanceId};
 
-use super::{Body, RemoteSession, agent, error, instance, text};
-use crate::cmd::call::{Command, ListOptions, MEMBERS, PageRequest, print_calls};
+use super::{Body, RemoteSession, agent, error, instance, not_found_message, text};
+use crate::cmd::call::{Command, ListOptions, MEMBERS, PageRequest, print_calls, print_detail};
 
 /// Runs the command.
 ///
@@ -14,7 +14,16 @@ use crate::cmd::call::{Command, ListOptions, MEMBERS, PageRequest, print_calls};
 /// If the operation is rejected.
 pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     remote.check_organization(command.organization())?;
-    let Command::List { options, .. } = command;
+    let options = match command {
+        Command::List { options, .. } => options,
+        Command::Show { call, .. } => {
+            let missing = || anyhow::Error::msg(not_found_message("call", &call, "call"));
+            let id: CallId = call.parse().map_err(|_| missing())?;
+            let found = remote.client.find(&["calls", id.as_str()]).await?.ok_or_else(missing)?;
+            let members: Vec<&str> = MEMBERS.iter().copied().chain(["contents"]).collect();
+            return print_detail(remote.json, remote.select(&found, &members));
+        }
+    };
     let filter = find_filter(remote, &options).await?;
     let fetch = async |page: PageRequest| {
         let (since, limit) = (page.since.map(|since| since.rfc3339()), page.limit.to_string());

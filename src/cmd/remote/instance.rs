@@ -208,6 +208,7 @@ async fn update(remote: &RemoteSession, instance: &str, options: UpdateOptions) 
         "secrets": secrets.0,
         "personal_secrets": secrets.1.filter(|_| found["personal_secrets"].is_array()),
         "learn_egress": options.learn_egress,
+        "record_contents": options.record_contents,
     }));
     let updated = remote.client.patch(&["instances", text(&found, "id")], patch).await?;
     let is_deployed = updated["generation"] != found["generation"];

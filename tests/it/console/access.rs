@@ -159,6 +159,11 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
             'https://id.example', 'sealed', 1, NULL, NULL, NULL, NULL, TRUE, 'usr_1', 1, 1 FROM instances i, agents a";
     app.execute(CONNECTION).await;
     keep("connections", &agent["id"]);
+    const CALL: &str =
+        "INSERT INTO calls SELECT 'cal_0123456789abcdef01234567', i.organization_id, a.id, i.id, 'tools/call',
+            'find', 'ok', 1, 1, 1, 1, '{}', 1 FROM instances i, agents a";
+    app.execute(CALL).await;
+    keep("calls", &json!("cal_0123456789abcdef01234567"));
     let tool_set = json!({ "slug": "own", "members": [{ "instance_id": instance["id"] }] });
     keep("tool-sets", &create(app, owner, "/tool-sets", tool_set).await["id"]);
     // An end user opens a ticket, which creates a webhook delivery.

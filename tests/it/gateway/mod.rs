@@ -2,6 +2,7 @@
 
 mod access;
 mod announcements;
+mod call_contents;
 mod calls;
 mod initial_access;
 mod listen;

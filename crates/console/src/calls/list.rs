@@ -142,7 +142,7 @@ async fn find(console: &Console, member: &Member, fields: &CallQuery) -> Result<
     calls::list(&member.cx, console.ops(), &member.organization_id, &fields.parse()?).await
 }
 
-fn page_error(member: &Member) -> impl Fn(Error) -> PageError + use<> {
+pub(super) fn page_error(member: &Member) -> impl Fn(Error) -> PageError + use<> {
     let layout = member.layout.clone().with_section("calls");
     move |error| PageError::from(error).with_layout(layout.clone())
 }

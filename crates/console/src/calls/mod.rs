@@ -1,6 +1,7 @@
 //! `/o/{org}/calls`: the log of calls through the gateway, and `/o/{org}/connections`: which agent calls which instance.
 
 mod connections;
+mod detail;
 mod list;
 mod rows;
 
@@ -16,6 +17,7 @@ pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/o/{org}/calls", READ, list::show)
         .get("/o/{org}/calls/rows", READ, list::rows)
+        .get("/o/{org}/calls/{call}", Access::Member(Operation::CallContentsRead), detail::show)
         .get("/o/{org}/connections", READ, connections::show)
         .get("/o/{org}/connections/rows", READ, connections::rows)
 }

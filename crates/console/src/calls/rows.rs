@@ -105,6 +105,8 @@ impl Target {
 
 /// A call, formatted for the table.
 struct CallRow {
+    /// The page of the call.
+    href: String,
     at: String,
     agent: Target,
     /// `None` if the gateway rejected the call before it found an instance.
@@ -128,6 +130,7 @@ impl CallRow {
             target(names.agents.get(&call.agent_id), format!("agents/{}", call.agent_id), call.agent_id.as_str());
         let instance = call.instance_id.as_ref();
         Self {
+            href: org.path(&format!("calls/{}", call.id)),
             at: call.at.rfc3339(),
             agent,
             instance: instance.map(|id| target(names.instances.get(id), format!("instances/{id}"), id.as_str())),

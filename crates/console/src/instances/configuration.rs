@@ -32,6 +32,7 @@ struct ConfigurationPage {
     form_error: FormError,
     entered_name: String,
     learn_egress: bool,
+    record_contents: bool,
     source: VersionSource,
     /// Whether the shown version is not the current one.
     is_other_version: bool,
@@ -69,6 +70,7 @@ async fn load(console: &Console, at: &InstanceContext, version: &str) -> Result<
         form_error: FormError::default(),
         entered_name: instance.name.clone(),
         learn_egress: instance.learn_egress,
+        record_contents: instance.record_contents,
         is_other_version: source.version.id != *current,
         config: ConfigForm::new(&definition.config_schema, Some(&instance.config)),
         secrets: SecretsForm::new(definition, Some(instance), options),
@@ -101,6 +103,7 @@ pub(super) async fn save(
     let page = ConfigurationPage {
         entered_name: input("name").to_owned(),
         learn_egress: input("learn_egress") == "true",
+        record_contents: input("record_contents") == "true",
         config: page.config.with_input(&pairs),
         secrets: page.secrets.with_input(&pairs),
         ..page
@@ -132,6 +135,7 @@ async fn submit(console: &Console, at: &InstanceContext, page: &ConfigurationPag
         secrets: Some(page.secrets.parse()?),
         personal_secrets: Some(page.secrets.personal()),
         learn_egress: Some(page.learn_egress),
+        record_contents: Some(page.record_contents),
         remote: None,
     };
     let view = instances::update(&at.cx, console.ops(), &at.organization_id, at.id(), &patch).await?;

@@ -43,6 +43,8 @@ struct RemoteFields {
     oauth: bool,
     /// Whose OAuth connection is used.
     connection: String,
+    /// Whether contents of calls are recorded.
+    record_contents: bool,
     headers: Vec<HeaderRow>,
 }
 
@@ -56,6 +58,7 @@ impl RemoteFields {
                 "url" => value.trim().clone_into(&mut fields.url),
                 "transport" => fields.transport.clone_from(value),
                 "oauth" => fields.oauth = true,
+                "record_contents" => fields.record_contents = true,
                 "connection" => fields.connection.clone_from(value),
                 "header" => fields.headers.push(HeaderRow { name: value.trim().to_owned(), ..HeaderRow::default() }),
                 "secret" => {
@@ -244,6 +247,7 @@ async fn configuration_page(
         transport: remote.transport.to_string(),
         oauth: remote.is_oauth,
         connection: remote.connection.to_string(),
+        record_contents: instance.record_contents,
         headers: instance.secrets.iter().map(header).collect(),
     });
     // Members below admin cannot list secrets; they see the names of the headers.
@@ -293,6 +297,7 @@ pub(super) async fn save_configuration(
         let patch = InstancePatch {
             name: Some(fields.name.clone()),
             secrets: Some(fields.secrets()?),
+            record_contents: Some(fields.record_contents),
             remote: is_moved.then_some(server),
             ..InstancePatch::default()
         };

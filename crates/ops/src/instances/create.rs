@@ -124,6 +124,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
         secrets: planned.secrets,
         personal_secrets: planned.personal_secrets,
         learn_egress: planned.learn_egress,
+        record_contents: false,
         rejected_egress: Vec::new(),
         created_at: now,
         updated_at: now,

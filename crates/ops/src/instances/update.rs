@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use waypost_content::name;
 use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
@@ -17,6 +17,7 @@ use super::create::check_capacity;
 use super::remote::{self, NewRemoteServer};
 use super::{InstanceView, deploy, lock, notify_desired, record_operation, spec};
 use crate::Ops;
+use crate::audit::{Entry, record};
 use crate::remote_tokens::revoke;
 
 /// Changes to an instance. Fields that are `None` stay unchanged.
@@ -34,15 +35,17 @@ pub struct InstancePatch {
     pub personal_secrets: Option<BTreeSet<String>>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: Option<bool>,
+    /// Whether arguments and results of calls through the gateway are recorded.
+    pub record_contents: Option<bool>,
     /// The URL, transport and connection mode of a remote server that is not one of the catalogue. Its connections end.
     pub remote: Option<NewRemoteServer>,
 }
 
-/// Changes an instance. A remote server is checked again after any change except that of the name. An instance in containers
+/// Changes an instance. A remote server is checked again after any change except those of the name and of `record_contents`. An instance in containers
 /// cannot become a remote server or the other way round, and the URL of a remote server of the catalogue changes only with its
 /// version.
 ///
-/// In containers, any change except that of the name begins the deployment of a new generation: the old container
+/// In containers, any change except those of the name and of `record_contents` begins the deployment of a new generation: the old container
 /// serves calls until the new one is healthy.
 ///
 /// A stopped instance stays stopped. Its deployment is complete when the toolbox has accepted the new generation; the server
@@ -72,6 +75,7 @@ pub async fn update(
     let before = lock(&mut tx, organization, id).await?;
     let (mut instance, mut ended) = (before.clone(), Vec::new());
     instance.name = name.unwrap_or(instance.name);
+    instance.record_contents = patch.record_contents.unwrap_or(instance.record_contents);
     match &instance.backend {
         Backend::Remote(RemoteServer { catalog_version_id: None, .. }) => {
             ended = apply_remote(&mut tx, &mut instance, remote, patch).await?;
@@ -87,14 +91,26 @@ pub async fn update(
         return Ok(InstanceView { instance, deployment });
     }
     instance.updated_at = cx.now();
-    let renamed = Instance { name: instance.name.clone(), updated_at: instance.updated_at, ..before };
-    let deployment = if instance == renamed {
+    let has_other_recording = instance.record_contents != before.record_contents;
+    // Changes that do not concern the server.
+    let unchanged = Instance {
+        name: instance.name.clone(),
+        record_contents: instance.record_contents,
+        updated_at: instance.updated_at,
+        ..before
+    };
+    let deployment = if instance == unchanged {
         store::update(&mut tx, &instance).await?;
         deployment::list_current(&mut tx, organization, &[id]).await?.pop()
     } else {
         deploy(cx, &mut tx, &mut instance).await?
     };
     record_operation(cx, &mut tx, &instance, "instance.update").await?;
+    if has_other_recording {
+        let detail = json!({ "slug": instance.slug, "record_contents": instance.record_contents });
+        let entry = Entry { action: "instance.record_contents", target: id.as_str(), detail };
+        record(cx, &mut tx, organization, entry).await?;
+    }
     tx.commit().await?;
     notify_desired(ops, &instance);
     revoke(ops, ended).await;

@@ -22,10 +22,10 @@ use serde_json::json;
 use waypost_core::caller::Ctx;
 use waypost_core::id::AgentId;
 use waypost_core::instance::Instance;
-use waypost_core::seal::SealLocation;
+use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::remote_connection::{self as store, ConnectionKey, RemoteConnection, row_id};
-use waypost_store::{Tx, instance, remote_server, toolbox};
+use waypost_store::{Conn, Tx, instance, remote_server, toolbox};
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
 pub(crate) use self::client::{Grant, OauthClient, TokenError, Tokens, request_tokens};
@@ -179,6 +179,25 @@ pub(crate) async fn find_bearer(ops: &Ops, instance: &Instance, agent: Option<&A
     let mut value = value.map_err(|_| Error::internal("a token cannot be the value of a header"))?;
     value.set_sensitive(true);
     Ok(Bearer { value, revision: connection.revision })
+}
+
+/// Returns the secrets of the connections that a request of `agent` can use.
+///
+/// # Errors
+/// `internal` if they cannot be opened; any error of the store.
+pub(crate) async fn list_secrets(
+    ops: &Ops,
+    conn: &mut Conn,
+    instance: &Instance,
+    agent: &AgentId,
+) -> Result<Vec<SecretText>> {
+    let agent = instance.is_connected_per_agent().then_some(agent);
+    let Some(connection) = store::find(conn, &instance.organization_id, (&instance.id, agent)).await? else {
+        return Ok(Vec::new());
+    };
+    let Credentials { client, access_token, refresh_token, .. } = open(ops, &connection)?;
+    let secrets = [Some(access_token), refresh_token, client.client_secret];
+    Ok(secrets.into_iter().flatten().map(SecretText::new).collect())
 }
 
 /// Lets a locked remote server wait for its connection instead of being checked, if it needs one and has none. Changes

@@ -240,6 +240,7 @@ async fn only_changes_of_the_specification_are_deployed(fixture: Fixture) {
         secrets: Some(fixture.new_instance("x").secrets),
         personal_secrets: Some(Default::default()),
         learn_egress: Some(false),
+        record_contents: Some(true),
         name: Some("Other".into()),
         remote: None,
     };

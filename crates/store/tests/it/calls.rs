@@ -4,6 +4,7 @@ use waypost_core::call::{Call, CallMethod, CallOutcome};
 use waypost_core::id::{AgentId, CallId, InstanceId, OrganizationId};
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::call::{self, CallFilter, CallSummary};
+use waypost_store::call_contents::{self, SealedContents};
 use waypost_store::recorder::{Recorder, RecorderEntry};
 use waypost_store::{Db, Dialect, Tx, agent, organization};
 
@@ -154,6 +155,53 @@ async fn the_log_ends_with_its_organisation(Log { mut tx, one, two, .. }: Log) {
     assert_eq!(list(&mut tx, &two.organization, ALL).await, [other]);
 }
 
+/// Contents belong to their call, and end also with the agent and the instance, which the log outlives.
+async fn contents_end_with_what_they_belong_to(Log { db, mut tx, one, two }: Log) {
+    let org = &one.organization;
+    let calls = [1_000, 2_000, 3_000, 4_000].map(|at| new_call(&one, at));
+    let sealed = |call: &Call, contents: &str| SealedContents {
+        call_id: call.id.clone(),
+        organization_id: call.organization_id.clone(),
+        agent_id: call.agent_id.clone(),
+        instance_id: call.instance_id.clone().unwrap(),
+        contents: contents.to_owned(),
+    };
+    call::insert(&mut tx, &calls).await.unwrap();
+    let [first, second, third, fourth] = &calls;
+    // Without a call, an agent or an instance of the organisation, there are no contents.
+    let unknown = new_call(&one, 5_000);
+    let foreign = SealedContents { organization_id: two.organization.clone(), ..sealed(third, "foreign") };
+    let gone = SealedContents { agent_id: AgentId::from_store("agt_gone".to_owned()), ..sealed(third, "gone") };
+    let none = SealedContents { instance_id: InstanceId::from_store("ins_2".to_owned()), ..sealed(third, "none") };
+    let rows = [sealed(first, "a'\u{2028}"), sealed(second, "b"), sealed(&unknown, "x"), foreign, gone, none];
+    call_contents::insert(&mut tx, &rows).await.unwrap();
+    for (call, expected) in [(first, Some("a'\u{2028}")), (second, Some("b")), (third, None), (&unknown, None)] {
+        let found = call_contents::find(&mut tx, org, &call.id).await.unwrap();
+        assert_eq!(found.as_deref(), expected);
+    }
+    assert_eq!(call_contents::find(&mut tx, &two.organization, &first.id).await.unwrap(), None);
+    assert_eq!(call::find(&mut tx, org, &first.id).await.unwrap().as_ref(), Some(first));
+    assert_eq!(call::find(&mut tx, &two.organization, &first.id).await.unwrap(), None);
+    assert_eq!(call::delete_old(&mut tx, Timestamp(2_000), 9).await.unwrap(), 1);
+    assert_eq!(call_contents::find(&mut tx, org, &first.id).await.unwrap(), None);
+    assert!(agent::delete(&mut tx, org, &second.agent_id).await.unwrap());
+    assert_eq!(call_contents::find(&mut tx, org, &second.id).await.unwrap(), None);
+    assert_eq!(list(&mut tx, org, ALL).await.len(), 3, "the log keeps the calls");
+    tx.commit().await.unwrap();
+    // The recorder writes a call even if its contents are not stored any more.
+    let (recorder, done) = Recorder::start(db.clone());
+    assert!(recorder.has_room_for_contents());
+    let call = new_call(&one, 6_000);
+    let entry = (call.clone(), sealed(&call, "late"));
+    recorder.record_or_drop(RecorderEntry::GatewayCallWithContents(Box::new(entry)));
+    drop(recorder);
+    done.await.unwrap();
+    let mut conn = db.read().await.unwrap();
+    assert_eq!(call::find(&mut conn, org, &call.id).await.unwrap(), Some(call.clone()));
+    assert_eq!(call_contents::find(&mut conn, org, &call.id).await.unwrap(), None);
+    assert_eq!(call_contents::find(&mut conn, org, &fourth.id).await.unwrap(), None);
+}
+
 /// Enqueuing never waits: while the recorder cannot write, the queue takes a limited number of calls, and all others are
 /// dropped.
 async fn a_full_queue_drops_calls(Log { db, mut tx, one, .. }: Log) {
@@ -183,5 +231,6 @@ waypost_testkit::both!(log =>
     calls_are_counted_for_each_agent_and_instance,
     old_calls_are_deleted_in_batches,
     the_log_ends_with_its_organisation,
+    contents_end_with_what_they_belong_to,
     a_full_queue_drops_calls,
 );

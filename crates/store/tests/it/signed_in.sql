@@ -103,6 +103,7 @@ INSERT INTO grants VALUES
      '[{"tool":"search","field":"limit","comparison":"at_most","value":5}]', 9, 5, 'usr_N');
 INSERT INTO calls VALUES
     ('cal_N', 'org_N', 'agt_N', 'ins_N', 'tools/call', 'search', 'ok', 12, 9, 120, 2000, '{"query":"string"}', 9);
+INSERT INTO call_contents VALUES ('cal_N', 'org_N', 'agt_N', 'ins_N', 'sealed');
 INSERT INTO tool_sets VALUES ('set_N', 'org_N', 'research', 'research', 'Research', TRUE);
 INSERT INTO tool_overrides VALUES ('ins_N', 'search', 'org_N', 'find', 'Finds pages.');
 INSERT INTO tool_set_members VALUES ('set_N', 'ins_N', 'org_N', 0, '["search"]');

@@ -75,6 +75,7 @@ fn new_instance(organization: &OrganizationId, slug: &str) -> Instance {
         secrets: Vec::new(),
         personal_secrets: vec![PersonalSecret { name: "OWN".to_owned(), is_required: true }],
         learn_egress: true,
+        record_contents: true,
         rejected_egress: Vec::new(),
         created_at: NOW,
         updated_at: NOW,
@@ -247,6 +248,7 @@ async fn instances_are_read_and_written(TwoWorlds { mut tx, one, two }: TwoWorld
     (new.desired, new.state, new.is_removing) = (DesiredRun::Stopped, InstanceState::CrashLoop, true);
     (new.generation, new.observed_generation, new.restarts) = (4, 3, 2);
     new.health = Some(Health { ok: false, checked_at: 5, latency_ms: None, message: Some("no".into()) });
+    new.record_contents = false;
     (new.learn_egress, new.rejected_egress) = (false, vec!["a.example:443".to_owned()]);
     new.config = serde_json::Map::from_iter([("b".to_owned(), "ü\u{0000}".into())]);
     new.updated_at = NOW.plus(1);

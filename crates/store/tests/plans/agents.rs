@@ -10,8 +10,11 @@ use waypost_core::tool_override::ToolOverride;
 use waypost_core::tool_set::ToolSet;
 use waypost_store::agent_token::TokenUse;
 use waypost_store::call::CallFilter;
+use waypost_store::call_contents::SealedContents;
 use waypost_store::grant::GrantFilter;
-use waypost_store::{Tx, agent, agent_secret, agent_token, call, grant, instance, system, tool_override, tool_set};
+use waypost_store::{
+    Tx, agent, agent_secret, agent_token, call, call_contents, grant, instance, system, tool_override, tool_set,
+};
 
 use crate::fixture::{Fixture, NOW};
 
@@ -123,6 +126,17 @@ async fn use_calls(tx: &mut Tx, one: &Fixture, agent: &AgentId) {
         call::list(tx, org, filter, 9).await.unwrap();
     }
     call::summarize(tx, org, Timestamp(0), 9).await.unwrap();
+    let id = CallId::from_store("cal_1".into());
+    call::find(tx, org, &id).await.unwrap();
+    call_contents::find(tx, org, &id).await.unwrap();
+    let contents = SealedContents {
+        call_id: CallId::from_store("cal_none".into()),
+        organization_id: org.clone(),
+        agent_id: agent.clone(),
+        instance_id: instance.clone(),
+        contents: "sealed".into(),
+    };
+    call_contents::insert(tx, &[contents]).await.unwrap();
     let found = call::list(tx, org, all, 9).await.unwrap();
     call::insert(
         tx,

@@ -3,7 +3,7 @@
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::grant::{AccessLevel, GrantedNames};
 use waypost_core::id::{
-    AgentId, AgentTokenId, CatalogVersionId, GrantId, InstanceId, OauthGrantId, ToolApprovalId, ToolSetId,
+    AgentId, AgentTokenId, CallId, CatalogVersionId, GrantId, InstanceId, OauthGrantId, ToolApprovalId, ToolSetId,
 };
 use waypost_core::issuer::IssuerId;
 use waypost_core::seal::SecretText;
@@ -91,6 +91,7 @@ pub(super) async fn approvals(call: Call<'_>) -> Vec<Row> {
     let (approval, instance) = (&ToolApprovalId::from_store("apr_0".into()), &InstanceId::from_store("ins_0".into()));
     let query = ListToolApprovals { limit: 1, ..ListToolApprovals::default() };
     let digests = ["d0".to_owned()];
+    let call_id = CallId::floor(cx.now());
     let all_calls = ListCalls { limit: 1, ..ListCalls::default() };
     rows! {
         Member tool_approvals::list(cx, ops, org, &query);
@@ -105,6 +106,7 @@ pub(super) async fn approvals(call: Call<'_>) -> Vec<Row> {
         Member tool_overrides::list_tools(cx, ops, org, instance);
         Admin tool_overrides::update(cx, ops, org, instance, &ToolOverridePatch::default());
         Admin calls::list(cx, ops, org, &all_calls);
+        Admin calls::get(cx, ops, org, &call_id);
         Admin calls::summarize(cx, ops, org);
         Admin calls::list_connections(cx, ops, org, (None, 1));
     }
