@@ -47,7 +47,7 @@ pub struct JobContext {
     pub ops: Ops,
     /// The retention periods of logs.
     pub retention: RetentionPeriods,
-    /// What the links to toolboxes use.
+    /// The dependencies of the links to toolboxes.
     pub toolboxes: ToolboxDirectory,
     /// The leases of links, with several replicas.
     pub leases: Option<LinkLeases>,

@@ -26,7 +26,7 @@ use crate::unix_socket::{PrivateSocket, check_length};
 
 /// The name of the socket in the data directory.
 const FILE: &str = "serve.sock";
-/// What to do if the path is too long.
+/// The advice if the path is too long.
 const ADVICE: &str = "choose a shorter data directory with --data-dir, or a relative one";
 
 /// Returns the path of the socket.

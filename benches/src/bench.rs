@@ -56,7 +56,7 @@ mod server_program;
 #[path = "../../tests/toolbox/tar.rs"]
 mod tar;
 
-/// What these modules need of the tests.
+/// The parts of the tests that these modules need.
 mod support {
     /// The time within which another program must answer.
     pub const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);

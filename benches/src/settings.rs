@@ -1,4 +1,4 @@
-//! The amounts and durations of the measurements.
+//! The sizes and durations of the measurements.
 
 /// The size of the list benchmark.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
@@ -9,7 +9,7 @@ pub struct Size {
     pub steps: usize,
     /// Approximate size of the content of each step in bytes.
     pub step_bytes: usize,
-    /// Number of measured lists, and of reference calls.
+    /// Number of measured `list_walkthroughs` calls, and of reference calls.
     pub calls: usize,
 }
 
@@ -26,7 +26,7 @@ pub struct EditSize {
     pub calls: usize,
 }
 
-/// The amounts and durations of the measurements.
+/// The sizes and durations of the measurements.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Settings {
     /// Whether this is a smoke run.

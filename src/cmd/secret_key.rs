@@ -37,7 +37,7 @@ struct RotationResult {
 pub async fn run(app: &App, command: Command) -> anyhow::Result<ExitCode> {
     let Command::Rotate = command;
     let settings = &app.settings;
-    // On SQLite, `serve` must not run meanwhile, because it would not know the new key.
+    // On SQLite, `serve` must not run at the same time, because it would not know the new key.
     let _lock = storage::serve_lock(settings)?;
     if settings.secret_key.is_some() && settings.secret_key_previous.is_none() {
         let message = "the secret key is set by a setting: set the new key as WAYPOST_SECRET_KEY and the previous one as WAYPOST_SECRET_KEY_PREVIOUS, then run the command again";

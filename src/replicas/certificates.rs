@@ -1,4 +1,4 @@
-//! The certificates of replicas. Their certificate authority is derived from the secret key, so whoever has the key, and
+//! The certificates of replicas. Their certificate authority is derived from the secret key, so anyone who has the key, and
 //! nobody else, is a replica or the operator.
 //!
 //! Each process creates a certificate of its own at its start. The certificates have no expiry, because they end with the

@@ -56,7 +56,7 @@ pub struct RouterState<R> {
     pub console: Console,
     /// The gateway through which agents use tool servers. `None` if it is off.
     pub gateway: Option<Arc<Gateway>>,
-    /// What the links to toolboxes use.
+    /// The dependencies of the links to toolboxes.
     pub toolboxes: ToolboxDirectory,
     /// Source of randomness for request IDs.
     pub random: Arc<dyn Random>,

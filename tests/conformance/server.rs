@@ -123,7 +123,7 @@ async fn store() -> (TempDir, Db) {
     (folder, db)
 }
 
-/// What a server serves.
+/// The content that a server serves.
 struct Endpoints {
     /// The path of the MCP endpoint that the suite tests.
     path: String,

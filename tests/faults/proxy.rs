@@ -21,7 +21,7 @@ pub enum Network {
     Silent,
 }
 
-/// Where a proxy forwards connections.
+/// The destination of a proxy's connections.
 #[derive(Clone)]
 enum Target {
     /// The Unix socket of a PostgreSQL server.

@@ -172,7 +172,7 @@ async fn a_revoked_toolbox_loses_its_link() {
     connected.finish().await;
 }
 
-/// The newest link wins, also if it is one to another replica: this one closes its link.
+/// The newest link wins, even if it is one to another replica: this one closes its link.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_another_replica_has_claimed_is_closed() {
     let connected = Connected::new().await;

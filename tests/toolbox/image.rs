@@ -117,7 +117,7 @@ impl Image {
         self
     }
 
-    /// Builds the image. Images with different comments are different, also if nothing else is.
+    /// Builds the image. Images with different comments are different, even if nothing else is.
     pub fn build(&self, comment: &str) -> Built {
         let archive = self.layer.clone().unwrap_or_else(|| tar::archive(&self.files));
         let mut layer = GzEncoder::new(Vec::new(), Compression::fast());

@@ -1,4 +1,4 @@
-//! What a deployed server cannot do, also if its entry asks for it.
+//! Checks that a deployed server cannot break out of its container, even if its entry asks for it.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -26,7 +26,7 @@ pub const CREDENTIALS: (&str, &str) = ("puller", "correct-horse");
 /// The password file with [`CREDENTIALS`], in bcrypt.
 const PASSWORDS: &str = "puller:$2y$05$abcdefghijklmnopqrstuuZ0Fx87Pb/Aqb0E90lfvCwzXnaFKUHpS\n";
 
-/// How a registry is started.
+/// The options with which a registry is started.
 pub struct Options {
     /// The address. An engine accepts any certificate, and plain HTTP, from 127.0.0.0/8 only.
     pub address: IpAddr,

@@ -17,7 +17,7 @@ use crate::support::TIMEOUT;
 /// The number of bytes that are transferred at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// What a relay holds back.
+/// The messages that a relay holds back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hold {
     Nothing,
@@ -42,14 +42,14 @@ struct Shared {
     faults: watch::Sender<Faults>,
     /// The number of responses that are held back.
     held: watch::Sender<usize>,
-    /// What each client has sent.
+    /// The messages that each client has sent.
     sent: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A relay. It ends when it is dropped.
 pub struct Relay {
     shared: Arc<Shared>,
-    /// Where new connections lead: a `HOST:PORT` or the path of a socket.
+    /// The destination of new connections: a `HOST:PORT` or the path of a socket.
     target: watch::Sender<String>,
     address: String,
     accepting: JoinHandle<()>,

@@ -20,7 +20,7 @@ use crate::support::installation::{Installation, ServeProcess};
 pub struct Waypost {
     installation: Installation,
     serve: Option<ServeProcess>,
-    /// The origin, such as `http://127.0.0.1:40001`, also after a restart.
+    /// The origin, such as `http://127.0.0.1:40001`, even after a restart.
     pub origin: String,
     key: String,
     client: reqwest::Client,

@@ -54,7 +54,7 @@ pub struct Leg {
     pub contestant: String,
     /// The load.
     pub load: Load,
-    /// What the load generator measured.
+    /// The measurements of the load generator.
     pub report: Report,
     /// CPU time of the contestant per call in microseconds.
     pub cpu_us: f64,

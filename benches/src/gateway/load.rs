@@ -57,7 +57,7 @@ pub struct Report {
     pub p99_us: u64,
 }
 
-/// What the agents have measured.
+/// The measurements of the agents.
 struct Measured {
     latencies: Histogram<u64>,
     errors: u64,

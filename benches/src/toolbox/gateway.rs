@@ -21,7 +21,7 @@ const PATH: &str = "/gateway/mcp";
 /// The number of agents.
 const AGENTS: usize = 32;
 
-/// What agents measured.
+/// The measurements of agents.
 #[derive(Debug, Serialize)]
 pub struct AgentCalls {
     /// Calls of all agents.

@@ -136,7 +136,7 @@ pub async fn fleet(setup: &Setup<'_>, control: &mut Control, daemons: &[Daemon])
     Ok(Fleet { daemons: daemons.len(), instances: names.len(), deployed, reconciled_seconds, replaced })
 }
 
-/// What can leak.
+/// The resources that can leak.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Resources {
     /// Containers, networks, volumes and secret files of the toolbox.

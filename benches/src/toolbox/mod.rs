@@ -57,7 +57,7 @@ pub struct ToolboxArgs {
     work_dir: Option<PathBuf>,
 }
 
-/// What all measurements use.
+/// The context that all measurements use.
 pub struct Setup<'a> {
     engine: &'a Engine,
     program: &'a Path,

@@ -74,7 +74,7 @@ impl From<AssignmentView> for Assignment {
 struct AssignmentQuery {
     /// Only assignments to this server (`srv_…`), in display order.
     server_id: Option<String>,
-    /// Only assignments of this walkthrough (`wt_…`), by the slug of the server.
+    /// Only assignments of this walkthrough (`wt_…`), ordered by the slug of the server.
     walkthrough_id: Option<String>,
 }
 

@@ -87,7 +87,7 @@ struct ClaimLinkCreate {
     /// The tracking ID under which the progress was recorded.
     #[schema(min_length = 1, max_length = 128, example = "customer-4711")]
     tracking_id: String,
-    /// The validity of the link in hours.
+    /// The lifetime of the link, in hours.
     #[schema(minimum = 1, maximum = 720, default = 168)]
     expires_in_hours: Option<u32>,
 }

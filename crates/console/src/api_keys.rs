@@ -1,4 +1,4 @@
-//! API keys.
+//! `/o/{org}/api-keys`: the API keys of an organisation.
 
 use askama::Template;
 use axum::extract::{Path, State};

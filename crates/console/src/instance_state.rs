@@ -1,4 +1,4 @@
-//! How the state of an instance is shown.
+//! The presentation of the state of an instance.
 
 use waypost_toolbox_proto::instance::InstanceState;
 

@@ -77,8 +77,8 @@ fn no_account(email: &str, host: &str, origin: &str, sign_up: SignUpPolicy) -> E
         SignUpPolicy::Closed => "New accounts cannot be created.".to_owned(),
     };
     let text = format!(
-        "Someone, possibly you, tried to sign in to Waypost at {host} with this email.\n\n\
-         No account uses it. You may have an account with another email. {next}\n\n\
+        "Someone, possibly you, tried to sign in to Waypost at {host} with this email address.\n\n\
+         No account uses it. You may have an account with another email address. {next}\n\n\
          If this was not you, ignore this email.\n"
     );
     EmailMessage::plain(email, format!("Your sign-in to Waypost at {host}"), text)

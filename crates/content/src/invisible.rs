@@ -6,7 +6,7 @@
 //!
 //! The invisible characters are control characters except tab and line feed, all characters that Unicode allows a
 //! renderer to ignore (`Default_Ignorable_Code_Point`), noncharacters, and blank characters that are not white space
-//! ([`BLANKS`]). All of them are removed, also in code, except where they affect how adjacent visible text is rendered:
+//! ([`BLANKS`]). All of them are removed, including in code, except where they affect how adjacent visible text is rendered:
 //!
 //! - a joiner or non-joiner in an emoji, next to a virama, or between letters of a joining script (cf. RFC 5892, A.1
 //!   and A.2);

@@ -44,7 +44,7 @@ pub fn missing<'a>(personal: &'a [PersonalSecret], secrets: &[AgentSecret]) -> V
     required.filter(|name| !is_set(name)).collect()
 }
 
-/// Returns the number of the personal secrets of an agent for an instance: that of the last change, also if it was a removal.
+/// Returns the number of the personal secrets of an agent for an instance: that of the last change, even if it was a removal.
 /// `secrets` are those of the agent and the instance; 0 if there are none.
 #[must_use]
 pub fn version(secrets: &[AgentSecret]) -> u64 {

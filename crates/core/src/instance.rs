@@ -57,7 +57,7 @@ pub struct SecretUse {
     pub version: u64,
 }
 
-/// Where the server of an instance runs.
+/// The location of the server of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backend {
     /// In containers of a toolbox.
@@ -103,7 +103,7 @@ pub struct Instance {
     pub slug: String,
     /// The name.
     pub name: String,
-    /// Where its server runs.
+    /// The location of its server.
     pub backend: Backend,
     /// Whether the instance should run.
     pub desired: DesiredRun,

@@ -58,7 +58,8 @@ impl TicketStatus {
     /// Checks that a ticket can change from this status to `next`.
     ///
     /// # Errors
-    /// `conflict` if a closed ticket is not reopened first, or if a ticket that has an email would wait for one.
+    /// `conflict` if a closed ticket is not reopened first, or if a ticket that already has an email would become
+    /// `needs_email`.
     pub fn check_transition(self, next: Self, has_email: bool) -> Result<()> {
         let conflict = |message: &str| Err(Error::new(Code::Conflict, message).with("field", "status"));
         match (self, next) {

@@ -34,13 +34,13 @@ pub(crate) struct AgentCall<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// The session, if the request is of a revision with a handshake and has one.
     pub(crate) session: Option<&'a Session>,
-    /// What servers may ask the agent for.
+    /// The agent's capabilities that servers may use.
     pub(crate) capabilities: ClientCapabilities,
     /// The lowest level of the log messages that the agent wants; `None` if it has not declared any.
     pub(crate) log_level: Option<LogLevel>,
 }
 
-/// What the agent has answered to the requests of a server of 2026-07-28.
+/// The agent's responses to the requests of a server of 2026-07-28.
 #[derive(Debug)]
 pub(crate) struct Input {
     /// `inputResponses` as JSON text.
@@ -66,7 +66,7 @@ pub(crate) struct OpenCall {
     pub(crate) responder: Option<Responder>,
     /// The ID of the call in the messages of the server, as JSON text.
     pub(crate) call_id: String,
-    /// How often the server has asked for something.
+    /// The number of requests that the server has sent.
     pub(crate) count: usize,
     pub(crate) attempt: Attempt,
 }

@@ -1,4 +1,4 @@
-//! How an agent is asked for what a server needs during a call.
+//! Relays requests of a server to the agent during a call.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -14,7 +14,7 @@ use crate::input_state::InputBinding;
 use crate::session::Session;
 use crate::{Gateway, GatewayAddress};
 
-/// What becomes of the requests of a server.
+/// The handling of the requests of a server.
 pub(crate) enum Asking {
     /// They are returned to the agent (2026-07-28).
     ByResult(InputBinding),

@@ -45,7 +45,7 @@ pub(crate) enum InputState {
     Parked(String),
 }
 
-/// Who may return a state, and with which request.
+/// The agent that may return a state, and the request with which it may do so.
 #[derive(Debug, Clone)]
 pub(crate) struct InputBinding {
     pub(crate) agent: AgentId,

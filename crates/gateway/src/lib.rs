@@ -3,7 +3,7 @@
 //! 1. An agent sees exactly what it was granted, what is approved, and what the server lists at present
 //!    ([`waypost_ops::tool_definitions`]). For everything else, the answer is the same: "Unknown tool".
 //! 2. Bytes are relayed: apart from names, request metadata and the members that differ between the eras of the protocol, a
-//!    message reaches the other side as it was sent. A message that two parsers could read differently reaches nobody.
+//!    message reaches the other side as it was sent. A message that two parsers could read differently is not relayed.
 //! 3. Lists are answered from what is stored, and never wait for a server. A call waits for its own server only.
 //! 4. The token of the agent is never sent to a server. Its other headers are not either, except a valid trace context and, to
 //!    remote servers, the headers that the operator lists ([`ForwardedHeaders`]).

@@ -110,7 +110,7 @@ struct Listener {
     _slot: Slot,
 }
 
-/// How a stream is opened.
+/// The request with which a stream is opened.
 #[derive(Clone, Copy)]
 pub(crate) enum Opening<'a> {
     /// With GET, in a session if there is one.

@@ -4,8 +4,8 @@
 //! Invariants:
 //! 1. A parked call is continued at most once, and only by the agent that made it: the key is in the sealed state of the request
 //!    ([`crate::input_state`]), which is bound to agent, server and request.
-//! 2. A parked call ends after [`INPUT_TIME`], also if nobody asks for it. The number of parked calls is limited, in total and for
-//!    each agent.
+//! 2. A parked call ends after [`INPUT_TIME`], even if no agent continues it. The number of parked calls is limited, in total and
+//!    for each agent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,7 +59,7 @@ pub(crate) struct ParkedCall {
     pub(crate) responder: Responder,
     /// The ID of the call in the messages of the server, as JSON text.
     pub(crate) call_id: String,
-    /// How often the server has asked.
+    /// The number of requests that the server has sent.
     pub(crate) count: usize,
     /// The request of the server.
     pub(crate) question: Bytes,

@@ -1,4 +1,4 @@
-//! The messages of a call, from the server to the agent, and what a server asks the agent for meanwhile.
+//! The messages of a call, from the server to the agent, and what a server asks the agent for in the meantime.
 //!
 //! | Agent | Server | What the server asks for |
 //! |---|---|---|
@@ -63,7 +63,7 @@ pub(crate) struct Relay {
     asking: Asking,
     /// What the server may ask the agent for.
     capabilities: ClientCapabilities,
-    /// How often the server has asked.
+    /// The number of requests that the server has sent.
     count: usize,
     deadline: Instant,
     is_modern: bool,

@@ -1,6 +1,6 @@
 //! Sessions of agents that use the revisions with a handshake (2025-11-25, "Session Management").
 //!
-//! The session ID is sealed and contains everything that the gateway needs, so it is valid in every process, also after a
+//! The session ID is sealed and contains everything that the gateway needs, so it is valid in every process, even after a
 //! restart. Only what an agent changes afterwards is kept in memory: the level of log messages, and that the session has ended.
 //!
 //! Invariants:
@@ -99,7 +99,7 @@ fn location(agent: &AgentId) -> SealLocation<'_> {
     SealLocation { table: "gateway", column: "session", row: agent.as_str() }
 }
 
-/// What agents have changed in their sessions.
+/// The changes that agents have made to their sessions.
 #[derive(Debug)]
 pub(crate) struct Sessions(Mutex<LruCache<String, Changes>>);
 

@@ -125,7 +125,7 @@ impl Entry {
         metrics::counter!("waypost_job_failures_total", "job" => self.job.name).increment(1);
     }
 
-    /// Records that a worker has started processing an item, or waits for the next one.
+    /// Records that a worker has started processing an item, or is waiting for the next one.
     pub(crate) fn set_busy(&self, is_busy: bool) {
         let mut state = self.state();
         state.since = is_busy.then(Instant::now);
@@ -141,7 +141,7 @@ impl Entry {
         (state.is_active, state.since) = (true, None);
     }
 
-    /// Records that a worker has ended with its queue.
+    /// Records that a worker has ended because its queue is closed.
     pub(crate) fn close(&self) {
         self.state().has_ended = true;
     }

@@ -23,7 +23,7 @@ pub enum BodyError {
 /// has not been read completely cancels the stream.
 pub struct Body(Source);
 
-/// Where the chunks come from.
+/// The source of the chunks.
 enum Source {
     /// A stream of the link.
     Link(RecvStream),

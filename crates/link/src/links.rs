@@ -75,7 +75,7 @@ impl Links {
         Self { inner: Arc::new(inner), forward: None }
     }
 
-    /// Forwards requests to toolboxes without a link to this process to other replicas.
+    /// Forwards requests to other replicas if the toolbox has no link to this process.
     #[must_use]
     pub fn with_forward(self, forward: Arc<dyn Forward>) -> Self {
         Self { forward: Some(forward), ..self }
@@ -94,7 +94,7 @@ impl Links {
     }
 
     /// Sends the desired state to `toolbox` again. Must be called after every change, and after a revocation. Does
-    /// nothing without a link.
+    /// nothing if this process has no link to it.
     pub fn notify_desired(&self, toolbox: &ToolboxId) {
         if let Some(link) = self.open().get(toolbox) {
             link.desired.notify_one();
@@ -111,7 +111,7 @@ impl Links {
         }
     }
 
-    /// Closes all links, because the process stops. The daemons reconnect.
+    /// Closes all links when the process stops. The daemons reconnect.
     pub fn close_all(&self) {
         self.inner.stopped.cancel();
         let links = std::mem::take(&mut *self.open());
@@ -119,7 +119,7 @@ impl Links {
         self.count();
     }
 
-    /// Returns a token that is cancelled by [`Links::close_all`], for responses that follow a state without using a link.
+    /// Returns a token that is cancelled by [`Links::close_all`], for streaming responses that do not use a link.
     #[must_use]
     pub fn stopped(&self) -> CancellationToken {
         self.inner.stopped.clone()
@@ -128,7 +128,7 @@ impl Links {
     /// Tells the daemon to replace its key. It reconnects with the new one.
     ///
     /// # Errors
-    /// [`LinkError::Offline`].
+    /// [`LinkError::Offline`] if this process has no link to `toolbox`.
     pub fn rotate_key(&self, toolbox: &ToolboxId) -> Result<(), LinkError> {
         self.find(toolbox).ok_or(LinkError::Offline)?.rotate_key.notify_one();
         Ok(())

@@ -36,7 +36,7 @@ pub fn check_headers<'h>(
         }
         if is_request && matches!(method, "tools/call" | "prompts/get" | "resources/read") {
             let name = text_of(message.target());
-            // A call without a name is rejected by whoever handles it.
+            // A call without a name is rejected by its handler.
             if name.is_some() {
                 compare(NAME_HEADER, headers.get(NAME_HEADER)?.as_deref(), name.as_deref())?;
             }

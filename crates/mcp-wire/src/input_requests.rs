@@ -1,4 +1,4 @@
-//! What a server asks a client for before it completes a request (2026-07-28, "Multi Round-Trip Requests").
+//! The requests that a server sends to a client before it completes a request (2026-07-28, "Multi Round-Trip Requests").
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

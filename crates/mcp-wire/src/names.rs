@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 pub const MAX_PUBLIC_NAME: usize = 48;
 /// The number of characters of the hash in a name that is changed.
 const HASH: usize = 6;
-/// What separates the slug of the instance from the original name.
+/// The separator between the slug of the instance and the original name.
 const SEPARATOR: &str = "__";
 /// The start of the URI scheme of resources.
 const SCHEME: &str = "wp+";

@@ -46,7 +46,7 @@ pub enum Member {
     Instructions,
 }
 
-/// How long and for whom a result can be cached (2026-07-28, "Caching").
+/// The time for which, and the scope in which, a result can be cached (2026-07-28, "Caching").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caching {
     /// `ttlMs`.

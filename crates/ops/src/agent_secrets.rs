@@ -225,7 +225,7 @@ pub async fn set_own(
     Ok(tx.commit().await?)
 }
 
-/// Removes a value of the caller's own agent, also if it has no grant any more.
+/// Removes a value of the caller's own agent, even if it no longer has a grant.
 ///
 /// # Errors
 /// `not_found` if there is no value, or the caller cannot access the organisation; `conflict` (`reason` is `user_required`) for

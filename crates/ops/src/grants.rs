@@ -31,7 +31,7 @@ pub struct NewGrant {
     pub instance_id: InstanceId,
     /// The access level.
     pub access: AccessLevel,
-    /// What `custom` covers.
+    /// The tools, prompts and resources that `custom` covers.
     pub names: GrantedNames,
     /// The rules on arguments.
     pub rules: Vec<ArgumentRule>,

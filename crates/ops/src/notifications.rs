@@ -84,7 +84,7 @@ pub enum NotificationKind {
 /// The text of an email.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailText {
-    /// The subject, in one line.
+    /// The subject, on one line.
     pub subject: String,
     /// The plain-text body.
     pub text: String,
@@ -137,7 +137,8 @@ impl Notifications {
         Ok(self.is_enabled() && email_queue::count(tx, organization).await? < MAX_WAITING)
     }
 
-    /// Enqueues the emails of a notification, as far as there is room. Returns the number of enqueued emails.
+    /// Enqueues as many emails of a notification as the organisation's queue has room for. Returns the number of enqueued
+    /// emails.
     pub(crate) async fn enqueue(&self, cx: &Ctx, tx: &mut Tx, notification: &Notification) -> Result<usize> {
         let Some(notifier) = &self.0 else { return Ok(0) };
         let organization = &notification.organization.id;
@@ -269,7 +270,7 @@ async fn compose_digest(tx: &mut Tx, due: &DueDigest) -> Result<Option<Notificat
     let new = ticket_digest::consume_tickets(tx, due).await?;
     let mut tickets = Vec::new();
     for ticket_id in new.iter().rev().take(DIGEST_TICKETS) {
-        tickets.extend(ticket::find(tx, id, ticket_id).await?.map(|named| named.ticket));
+        tickets.extend(ticket::find(tx, id, ticket_id).await?.map(|details| details.ticket));
     }
     if tickets.is_empty() {
         return Ok(None);

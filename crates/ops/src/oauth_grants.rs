@@ -26,8 +26,8 @@ use crate::hosting::Hosting;
 use crate::identity::Subject;
 use crate::{Ops, agents, redirect_uri};
 
-/// The maximum number of grants of an end user at a server, and of an agent. A further grant replaces the oldest one. If that is less
-/// than an hour old, the further grant is rejected.
+/// The maximum number of grants of an end user at a server, and of an agent. Another grant replaces the oldest one, unless
+/// that is less than an hour old: then the new grant is rejected.
 const MAX_GRANTS: u32 = 200;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
 /// The number of generations of refresh tokens for which reuse is detected. Older tokens are unknown.
@@ -46,8 +46,8 @@ pub struct TokenClient<'a> {
     pub issuer: &'a IssuerId,
     /// The client ID.
     pub client_id: &'a str,
-    /// The resource of the gateway that the request names. `None` if it names none, and at a server, whose tokens are
-    /// valid for all its resources.
+    /// The resource of the gateway that the request names. `None` if it names none, and always at a server, whose tokens
+    /// are valid for all its resources.
     pub resource: Option<&'a GatewayResource>,
 }
 
@@ -117,7 +117,7 @@ pub async fn find_consent_for(
 }
 
 /// Completes a request of an end user: stores their consent and a grant, and returns its code. A request can be completed
-/// once.
+/// only once.
 ///
 /// # Errors
 /// `not_found` if the request is no longer pending; `rate_limited` if the user has too many grants that are younger
@@ -178,7 +178,7 @@ pub(crate) async fn create(
     owner: GrantOwner,
 ) -> Result<String> {
     let now = cx.now();
-    make_room(tx, organization, &owner, now).await?;
+    evict_oldest(tx, organization, &owner, now).await?;
     oauth_client::record_use(tx, &request.issuer_id, &request.client_id, now).await?;
     let grant = OauthGrant {
         id: OauthGrantId::new(now, &*cx.random),
@@ -217,7 +217,10 @@ pub(crate) async fn create(
 }
 
 /// Deletes the oldest grants of an owner if the maximum is reached.
-async fn make_room(tx: &mut Tx, organization: &OrganizationId, owner: &GrantOwner, now: Timestamp) -> Result<()> {
+///
+/// # Errors
+/// `rate_limited` if these grants are younger than an hour.
+async fn evict_oldest(tx: &mut Tx, organization: &OrganizationId, owner: &GrantOwner, now: Timestamp) -> Result<()> {
     let oldest_kept = store::find_nth_newest(tx, organization, owner, MAX_GRANTS).await?;
     let Some(created_at) = oldest_kept else { return Ok(()) };
     if now.since(created_at) < HOUR_MS {
@@ -252,12 +255,12 @@ pub async fn deny(
     Ok(tx.commit().await?)
 }
 
-/// Exchanges a code for tokens (RFC 6749, section 4.1.3). The code is consumed regardless of the result; a reused code
-/// revokes its grant.
+/// Exchanges a code for tokens (RFC 6749, section 4.1.3). The code is consumed even if the request is rejected; a
+/// reused code revokes its grant.
 ///
 /// # Errors
-/// `invalid_grant`; `invalid_target` if the request names another resource than the grant; `temporarily_unavailable` if the
-/// database cannot be reached.
+/// `invalid_grant` if the code or the verifier is invalid, or the user can no longer use the resource; `invalid_target` if the
+/// request names a resource other than that of the grant; `temporarily_unavailable` if the database cannot be reached.
 pub async fn exchange_code(
     cx: &Ctx,
     ops: &Ops,
@@ -295,8 +298,8 @@ pub async fn exchange_code(
     result
 }
 
-/// Checks that a request names no other resource than the grant, and that the person of a grant of the gateway still may use
-/// it.
+/// Checks that a request does not name a resource other than that of the grant, and that the person to whom a grant of the
+/// gateway belongs may still use it.
 async fn check_grant(tx: &mut Tx, token_client: TokenClient<'_>, grant: &OauthGrant) -> Result<(), OauthError> {
     if let Some(named) = token_client.resource
         && GatewayResource::from_url(&grant.resource).as_ref() != Some(named)
@@ -342,6 +345,7 @@ async fn issue_tokens(
     Ok(TokenSet { access_token, expires_in: ACCESS_LIFETIME_MS / 1_000, refresh_token, scope: scopes })
 }
 
+/// Revokes a grant with all its tokens, and records this unless the grant was already revoked.
 pub(crate) async fn revoke_grant(cx: &Ctx, tx: &mut Tx, grant: &OauthGrant, reason: &'static str) -> Result<()> {
     if store::revoke(tx, &grant.organization_id, &grant.id, reason, cx.now()).await? {
         let detail = json!({ "reason": reason });
@@ -355,7 +359,9 @@ pub(crate) async fn revoke_grant(cx: &Ctx, tx: &mut Tx, grant: &OauthGrant, reas
 /// fewer than granted, never more.
 ///
 /// # Errors
-/// `invalid_grant`; `invalid_scope`; `invalid_target`; `temporarily_unavailable` if the database cannot be reached.
+/// `invalid_grant` if the refresh token is invalid, or the user can no longer use the resource; `invalid_scope` if `scopes`
+/// exceeds the grant; `invalid_target` if the request names another resource; `temporarily_unavailable` if the database
+/// cannot be reached.
 pub async fn refresh_tokens(
     cx: &Ctx,
     ops: &Ops,
@@ -415,7 +421,7 @@ pub async fn revoke_token(
         Some((grant, false)) => {
             let now = cx.now();
             let was_active = store::revoke_access_token(&mut tx, &token_hash, now).await.map_err(Error::from)?;
-            // A client can refresh and revoke without limit.
+            // A client can refresh and revoke without limit, so not every revocation is recorded.
             if was_active
                 && store::mark_revocation_recorded(&mut tx, &grant.id, now, now.plus(-HOUR_MS))
                     .await

@@ -1,11 +1,11 @@
 //! Checks of remote servers.
 //!
-//! A new or changed instance is `deploying` until its server has answered and has listed its definitions. It is tried three
-//! times; then the instance has failed. Later, a check every 30 seconds decides whether it is healthy: three failures mean
-//! unhealthy, two successes healthy. A failed instance recovers with its first success.
+//! A new or changed instance is `deploying` until its server has answered and has listed its definitions. After three failed
+//! attempts, the instance is `failed`. Later, a check runs every 30 seconds: after three failures the instance is
+//! `unhealthy`, and after two successes it is healthy again. A failed instance recovers with its first success.
 //!
-//! If each agent has its own connection to the server, one of them is used. That no account is accepted says nothing about
-//! the server: its state then stays as it is.
+//! If each agent has its own connection to the server, one of them is used. If the server accepts none of the accounts, this
+//! says nothing about the server, so the state of the instance does not change.
 
 use std::time::Duration;
 
@@ -36,12 +36,12 @@ const MAX_DUE: i64 = 200;
 const CONCURRENT_CHECKS: usize = 16;
 /// The time between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// The time after the first failed attempt of a new instance; each further one doubles it.
+/// The delay after the first failed attempt of a new instance. Each further failure doubles it.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// The number of failed checks after which an instance has failed or is unhealthy.
-const FAILURES: u32 = 3;
-/// The number of successful checks after which an unhealthy instance is healthy.
-const SUCCESSES: u32 = 2;
+/// The number of consecutive failed checks after which an instance is failed or unhealthy.
+const FAILURE_THRESHOLD: u32 = 3;
+/// The number of consecutive successful checks after which an unhealthy instance is healthy.
+const SUCCESS_THRESHOLD: u32 = 2;
 
 /// Checks the remote servers that are due. Called by a job.
 ///
@@ -51,7 +51,7 @@ pub async fn check_due(cx: &Ctx, ops: &Ops) -> Result<()> {
     authorize_operator(&cx.caller)?;
     let due = remote_server::list_due(&mut ops.store.read().await?, cx.now(), MAX_DUE).await?;
     let checks = stream::iter(due).map(|(organization, id)| async move { check(cx, ops, &organization, &id).await });
-    // One that fails, for example because of the database, does not keep the others from being checked.
+    // A check that fails, for example because of the database, does not prevent the others.
     let results: Vec<Result<()>> = checks.buffer_unordered(CONCURRENT_CHECKS).collect().await;
     results.into_iter().collect()
 }
@@ -66,14 +66,14 @@ async fn check(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Instance
     record(cx, ops, organization, id, (&instance, outcome, started.elapsed())).await
 }
 
-/// Connects to a server, and stores what it lists.
+/// Connects to a server and stores the definitions that it lists.
 async fn connect(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<()> {
     let listed = within(CONNECT_TIMEOUT, fetch(ops, instance, None)).await?;
     observe(cx, ops, instance, &listed.definitions).await?;
     Ok(())
 }
 
-/// Asks a server for an answer over the connection that calls use. If each agent has its own, the next one is used if the
+/// Pings a server over the connection that calls use. If each agent has its own connection, the next one is used if the
 /// server does not accept an account.
 async fn ping(ops: &Ops, instance: &Instance) -> Result<()> {
     read_as_any(ops, instance, |agent| ping_as(ops, instance, agent).boxed()).await
@@ -88,7 +88,7 @@ async fn ping_as(ops: &Ops, instance: &Instance, agent: Option<AgentId>) -> Resu
     Ok(())
 }
 
-/// Records the outcome of a check, unless the instance has been changed meanwhile.
+/// Records the outcome of a check, unless the instance has been changed in the meantime.
 async fn record(
     cx: &Ctx,
     ops: &Ops,
@@ -129,7 +129,7 @@ async fn record(
     Ok(tx.commit().await?)
 }
 
-/// Postpones the next check of an instance that could not be checked, unless it has been changed meanwhile.
+/// Postpones the next check of an instance that could not be checked, unless it has been changed in the meantime.
 async fn postpone(cx: &Ctx, mut tx: Tx, checked: &Instance) -> Result<()> {
     let current = store::find(&mut tx, &checked.organization_id, &checked.id).await?;
     let same = |current: &Instance| (current.generation, current.restarts) == (checked.generation, checked.restarts);
@@ -139,13 +139,13 @@ async fn postpone(cx: &Ctx, mut tx: Tx, checked: &Instance) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// Returns the state after `streak` consecutive checks that have succeeded or failed.
+/// Returns the state after `streak` consecutive checks that have all succeeded, or all failed.
 fn next_state(state: InstanceState, succeeded: bool, streak: u32) -> InstanceState {
     match (state, succeeded) {
-        (InstanceState::Unhealthy, true) if streak < SUCCESSES => InstanceState::Unhealthy,
+        (InstanceState::Unhealthy, true) if streak < SUCCESS_THRESHOLD => InstanceState::Unhealthy,
         (_, true) => InstanceState::Running,
-        (InstanceState::Running, false) if streak >= FAILURES => InstanceState::Unhealthy,
-        (InstanceState::Deploying, false) if streak >= FAILURES => InstanceState::Failed,
+        (InstanceState::Running, false) if streak >= FAILURE_THRESHOLD => InstanceState::Unhealthy,
+        (InstanceState::Deploying, false) if streak >= FAILURE_THRESHOLD => InstanceState::Failed,
         (state, false) => state,
     }
 }

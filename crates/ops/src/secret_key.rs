@@ -20,7 +20,7 @@ pub struct ResealSummary {
     pub unreadable: u64,
 }
 
-/// Reseals everything that the previous key can decrypt with the current key, in one transaction.
+/// Decrypts all values that are sealed with the previous key and seals them with the current one, in one transaction.
 ///
 /// # Errors
 /// `forbidden` for everyone except the operator; any error of the store, in which case nothing has changed.

@@ -1,10 +1,10 @@
-//! Limits of work that takes place at the same time, in total and per organisation, with a bounded queue.
+//! Limits on concurrent requests, in total and per organisation, with a bounded queue.
 //!
 //! 1. At most [`SlotLimits::total`] slots are in use, and at most [`SlotLimits::per_organization`] by an organisation.
-//! 2. Work that finds no free slot waits, in the order of its arrival within the organisation. An organisation occupies at
-//!    most as many places in the queue for the slots of all as it may have slots, so that the others overtake its
-//!    remaining work.
-//! 3. If too much work waits, or a wait takes too long, it is rejected.
+//! 2. A request without a free slot waits. The requests of an organisation are served in order. At most
+//!    [`SlotLimits::per_organization`] of them are in the queue that all organisations share, so that requests of other
+//!    organisations overtake the rest.
+//! 3. A request is rejected if too many are waiting, or if it has waited too long.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +29,7 @@ pub(crate) struct SlotLimits {
     pub max_wait: Duration,
 }
 
-/// Slots for work in progress. Cheap to clone; clones share the same slots.
+/// Slots for requests in progress. Cheap to clone; clones share the same slots.
 #[derive(Debug, Clone)]
 pub(crate) struct Slots(Arc<Inner>);
 
@@ -37,67 +37,67 @@ pub(crate) struct Slots(Arc<Inner>);
 struct Inner {
     limits: SlotLimits,
     free: Arc<Semaphore>,
-    users: Mutex<Users>,
+    requests: Mutex<RequestCounts>,
 }
 
-/// The requests that wait or have a slot.
+/// The numbers of requests that are waiting or have a slot.
 #[derive(Debug, Default)]
-struct Users {
+struct RequestCounts {
     total: usize,
     organizations: HashMap<OrganizationId, Organization>,
 }
 
 #[derive(Debug)]
 struct Organization {
-    users: usize,
+    requests: usize,
     free: Arc<Semaphore>,
 }
 
 impl Slots {
     pub(crate) fn new(limits: SlotLimits) -> Self {
-        Self(Arc::new(Inner { limits, free: Arc::new(Semaphore::new(limits.total)), users: Mutex::default() }))
+        Self(Arc::new(Inner { limits, free: Arc::new(Semaphore::new(limits.total)), requests: Mutex::default() }))
     }
 
-    /// Waits for a slot and takes it until the returned value is dropped.
+    /// Waits for a slot and holds it until the returned value is dropped.
     ///
     /// # Errors
-    /// `rate_limited` with `message` if too many requests wait, or there is no free slot in time.
+    /// `rate_limited` with `message` if too many requests are waiting, or no slot becomes free in time.
     pub(crate) async fn acquire(&self, organization: &OrganizationId, message: &str) -> Result<Slot> {
         let rejection = || Error::new(Code::RateLimited, message).with("retry_after_seconds", 1);
-        let (place, own) = self.enter(organization).ok_or_else(rejection)?;
+        let (counted, own) = self.count_request(organization).ok_or_else(rejection)?;
         let permits = async {
             let own = own.acquire_owned().await.map_err(Error::internal)?;
             let shared = Arc::clone(&self.0.free).acquire_owned().await.map_err(Error::internal)?;
             Ok::<_, Error>([own, shared])
         };
         let permits = tokio::time::timeout(self.0.limits.max_wait, permits).await.map_err(|_| rejection())??;
-        Ok(Slot { _permits: permits, _place: place })
+        Ok(Slot { _permits: permits, _counted: counted })
     }
 
-    /// Counts a request that waits, and returns the slots of its organisation.
-    fn enter(&self, organization: &OrganizationId) -> Option<(Place, Arc<Semaphore>)> {
+    /// Counts a request and returns the slots of its organisation. Returns `None` if too many requests are waiting.
+    fn count_request(&self, organization: &OrganizationId) -> Option<(CountedRequest, Arc<Semaphore>)> {
         let limits = &self.0.limits;
-        let mut users = self.0.users();
-        let own = users.organizations.get(organization).map_or(0, |own| own.users);
-        if users.total >= limits.total + limits.waiting
+        let mut requests = self.0.requests();
+        let own = requests.organizations.get(organization).map_or(0, |own| own.requests);
+        if requests.total >= limits.total + limits.waiting
             || own >= limits.per_organization + limits.waiting_per_organization
         {
             return None;
         }
-        users.total += 1;
-        let own = users
+        requests.total += 1;
+        let own = requests
             .organizations
             .entry(organization.clone())
-            .or_insert_with(|| Organization { users: 0, free: Arc::new(Semaphore::new(limits.per_organization)) });
-        own.users += 1;
+            .or_insert_with(|| Organization { requests: 0, free: Arc::new(Semaphore::new(limits.per_organization)) });
+        own.requests += 1;
         let free = Arc::clone(&own.free);
-        Some((Place { slots: self.clone(), organization: organization.clone() }, free))
+        Some((CountedRequest { slots: self.clone(), organization: organization.clone() }, free))
     }
 }
 
 impl Inner {
-    fn users(&self) -> MutexGuard<'_, Users> {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    fn requests(&self) -> MutexGuard<'_, RequestCounts> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,25 +105,25 @@ impl Inner {
 #[derive(Debug)]
 pub(crate) struct Slot {
     _permits: [OwnedSemaphorePermit; 2],
-    _place: Place,
+    _counted: CountedRequest,
 }
 
-/// A request that is counted until it is dropped.
+/// Counts a request until it is dropped.
 #[derive(Debug)]
-struct Place {
+struct CountedRequest {
     slots: Slots,
     organization: OrganizationId,
 }
 
-impl Drop for Place {
+impl Drop for CountedRequest {
     fn drop(&mut self) {
-        let mut users = self.slots.0.users();
-        users.total -= 1;
+        let mut requests = self.slots.0.requests();
+        requests.total -= 1;
         // Removed at 0, so that the map does not grow beyond the number of requests.
-        match users.organizations.get_mut(&self.organization) {
-            Some(own) if own.users > 1 => own.users -= 1,
+        match requests.organizations.get_mut(&self.organization) {
+            Some(own) if own.requests > 1 => own.requests -= 1,
             _ => {
-                users.organizations.remove(&self.organization);
+                requests.organizations.remove(&self.organization);
             }
         }
     }
@@ -157,7 +157,7 @@ mod tests {
         drop(first);
         let _fourth = acquire(0).await.unwrap();
         drop(third);
-        assert_eq!(slots.0.users().organizations.len(), 1);
+        assert_eq!(slots.0.requests().organizations.len(), 1);
     }
 
     #[tokio::test]
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(acquire(0).await.unwrap_err().code, Code::RateLimited, "two wait");
         let _other = acquire(1).await.unwrap();
         drop(first);
-        assert!(fourth.as_mut().now_or_never().is_none(), "the third is first");
+        assert!(fourth.as_mut().now_or_never().is_none(), "the third request is served first");
         let third = third.await.unwrap();
         drop((second, third));
         let _fourth = fourth.await.unwrap();
@@ -186,7 +186,7 @@ mod tests {
         let held = [slots.acquire(&own, "Too many.").await.unwrap(), slots.acquire(&own, "Too many.").await.unwrap()];
         assert_eq!(slots.acquire(&own, "Too many.").await.unwrap_err().code, Code::RateLimited);
         drop(held);
-        assert!(slots.0.users().organizations.is_empty(), "the request that gave up is not counted");
+        assert!(slots.0.requests().organizations.is_empty(), "the request that gave up is not counted");
         assert_eq!(slots.0.free.available_permits(), 3);
     }
 }

@@ -26,11 +26,11 @@ const REPEAT_MS: i64 = 3_600_000;
 /// A ticket to create.
 #[derive(Debug, Clone)]
 pub struct NewTicket {
-    /// The title, in one line.
+    /// The title, on one line.
     pub title: String,
     /// The problem.
     pub problem: String,
-    /// Further context.
+    /// Additional context.
     pub context: Option<String>,
 }
 
@@ -44,19 +44,19 @@ pub struct NewTicket {
 pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: NewTicket) -> Result<Ticket> {
     let server = &play.offers.server;
     check_support(cx, server)?;
-    let new = cleaned(new)?;
+    let new = clean_input(new)?;
     if play.call.is_test {
         let message = "This is a test from the console, so no ticket was created. Only end users can create tickets.";
         return Err(Error::new(Code::Forbidden, message));
     }
-    let is_proven = matches!(play.credentials, Credentials::Subject(..));
-    let client = (!is_proven).then(|| limits::hash_network(hosting.secret(), play.call.address));
+    let is_authenticated = matches!(play.credentials, Credentials::Subject(..));
+    let client = (!is_authenticated).then(|| limits::hash_network(hosting.secret(), play.call.address));
     let counted = LimitCheck { server, client: client.as_deref(), limits: hosting.ticket_limits, now: cx.now() };
     check_early(hosting, &counted, &new).await?;
     ensure_signed_in(cx, hosting, play).await?;
     let mut identity = identity::resolve(cx, hosting, server, &play.credentials).await?;
-    let place = match &identity.end_user_id {
-        Some(end_user) => find_place(hosting, server, end_user).await?,
+    let origin = match &identity.end_user_id {
+        Some(end_user) => find_origin(hosting, server, end_user).await?,
         None => None,
     };
     let mut tx = hosting.ops.store.begin().await?;
@@ -70,13 +70,13 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
     let ticket = match find_repeated(cx, &mut tx, server, end_user.as_ref(), email.as_ref(), &new).await? {
         Some(ticket) => ticket,
         None => {
-            let input = TicketInput { new, end_user: end_user.clone(), place, email };
-            let named = insert(cx, &mut tx, &counted, input).await?;
+            let input = TicketInput { new, end_user: end_user.clone(), origin, email };
+            let details = insert(cx, &mut tx, &counted, input).await?;
             if hosting.ops.notifier.is_enabled() {
-                let (organization, ticket) = (&server.organization_id, &named.ticket.id);
+                let (organization, ticket) = (&server.organization_id, &details.ticket.id);
                 ticket_digest::schedule(&mut tx, organization, &server.id, ticket, cx.now(), DIGEST_EVERY_MS).await?;
             }
-            named.ticket
+            details.ticket
         }
     };
     tx.commit().await?;
@@ -114,11 +114,11 @@ async fn check_early(hosting: &Hosting, counted: &LimitCheck<'_>, new: &NewTicke
 struct TicketInput {
     new: NewTicket,
     end_user: Option<EndUserId>,
-    place: Option<TicketOrigin>,
+    origin: Option<TicketOrigin>,
     email: Option<TicketEmail>,
 }
 
-fn cleaned(new: NewTicket) -> Result<NewTicket> {
+fn clean_input(new: NewTicket) -> Result<NewTicket> {
     let text = |field, text: &str| -> Result<String> {
         Ok(check_length(field, clean_plain(text).trim(), MAX_TEXT)?.to_owned())
     };
@@ -143,7 +143,7 @@ fn check_length<'a>(field: &str, text: &'a str, limit: usize) -> Result<&'a str>
 
 /// Returns the user's current step in the most recently active attempt on this server. Returns `None` if there is no
 /// such attempt, or if it is ambiguous.
-async fn find_place(hosting: &Hosting, server: &Server, end_user: &EndUserId) -> Result<Option<TicketOrigin>> {
+async fn find_origin(hosting: &Hosting, server: &Server, end_user: &EndUserId) -> Result<Option<TicketOrigin>> {
     let organization = &server.organization_id;
     let open = progress::list_open(&mut hosting.read().await?, organization, end_user, &server.id).await?;
     let mut active: Vec<_> =
@@ -191,8 +191,8 @@ async fn find_email(
     };
     let verified = end_user::find_profile(conn, organization, end_user).await?.and_then(|profile| profile.email);
     if let Some(email) = &play.email {
-        let proved = verified.is_some_and(|verified| waypost_core::email::key(&verified) == email.key);
-        return Ok(Some(TicketEmail { address: email.address.clone(), verified: proved }));
+        let is_verified = verified.is_some_and(|verified| waypost_core::email::key(&verified) == email.key);
+        return Ok(Some(TicketEmail { address: email.address.clone(), verified: is_verified }));
     }
     if let Some(address) = verified {
         return Ok(Some(TicketEmail { address, verified: true }));
@@ -216,16 +216,16 @@ async fn find_repeated(
         None => (Opener::Unidentified(&server.id), cx.now().plus(-REPEAT_MS)),
     };
     let mut same = None;
-    for named in store::list_without_email(tx, &server.organization_id, opener, since).await? {
-        let ticket = &named.ticket;
+    for details in store::list_without_email(tx, &server.organization_id, opener, since).await? {
+        let ticket = &details.ticket;
         let is_same = ticket.server_id.as_ref() == Some(&server.id)
             && (&ticket.title, &ticket.problem, &ticket.context) == (&new.title, &new.problem, &new.context);
-        let named = match email {
-            Some(email) if is_same || end_user.is_some() => add_email(cx, tx, named, email).await?,
-            _ => named,
+        let details = match email {
+            Some(email) if is_same || end_user.is_some() => add_email(cx, tx, details, email).await?,
+            _ => details,
         };
         if is_same {
-            same = Some(named.ticket);
+            same = Some(details.ticket);
         }
     }
     Ok(same)
@@ -245,7 +245,7 @@ async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, input: TicketIn
         number,
         server_id: Some(server.id.clone()),
         end_user_id: input.end_user,
-        origin: input.place,
+        origin: input.origin,
         title: input.new.title,
         problem: input.new.problem,
         context: input.new.context,
@@ -265,7 +265,7 @@ async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, input: TicketIn
     }
     record(cx, tx, organization, opened_entry(&ticket)).await?;
     let server = Some(server.name.clone());
-    let named = TicketDetails {
+    let details = TicketDetails {
         ticket,
         server,
         end_user: None,
@@ -273,6 +273,6 @@ async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, input: TicketIn
         assignee_email: None,
         is_walkthrough_deleted: false,
     };
-    events::created(cx, tx, &named).await?;
-    Ok(named)
+    events::created(cx, tx, &details).await?;
+    Ok(details)
 }

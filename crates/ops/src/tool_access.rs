@@ -1,5 +1,5 @@
-//! What the agents of an organisation can use: its servers with their usable definitions, its tool sets, and the grants of an
-//! agent.
+//! The definitions that the agents of an organisation can use: its servers with their usable definitions, its tool sets, and
+//! the grants of an agent.
 //!
 //! Invariants:
 //! 1. What [`ToolAccessCache::find`] returns was current at most [`MAX_AGE`] before: a change of a grant, an approval or a tool
@@ -34,7 +34,7 @@ use crate::tool_overrides::shadowed_tools;
 pub const MAX_AGE: Duration = Duration::from_millis(250);
 /// The age up to which access is used if the database fails.
 pub const MAX_AGE_WITHOUT_DATABASE: Duration = Duration::from_secs(1);
-/// The age after which access is loaded again, also if no change is known.
+/// The age after which access is loaded again, even if no change is known.
 pub const MAX_LOADED_AGE: Duration = Duration::from_secs(5);
 /// The maximum number of organisations whose access is cached.
 const ORGANIZATIONS: usize = 1_000;
@@ -74,7 +74,7 @@ pub struct AccessibleServer {
 /// The grants of an agent, by instance.
 pub type Grants = HashMap<InstanceId, Vec<Grant>>;
 
-/// What an agent can use.
+/// The definitions that an agent can use.
 #[derive(Debug, Clone)]
 pub struct AgentAccess {
     /// The servers and tool sets of the organisation.
@@ -136,7 +136,7 @@ impl ToolAccessCache {
             return Ok(found);
         }
         let mut failed = entry.loading.lock().await;
-        // Another request may have loaded it meanwhile, or tried to.
+        // Another request may have loaded it in the meantime, or tried to.
         if let Some(found) = entry.find(agent, self.max_age.max(arrived.elapsed())) {
             return Ok(found);
         }

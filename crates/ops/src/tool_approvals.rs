@@ -29,7 +29,7 @@ const MAX_KNOWN: i64 = 10_000;
 pub struct ToolApproval {
     /// The definition.
     pub definition: ToolDefinition,
-    /// The definition of the same kind and name that an admin approved last; otherwise the one that was seen last before.
+    /// The definition of the same kind and name that was approved most recently, or else the one seen most recently before.
     pub previous: Option<ToolDefinition>,
 }
 
@@ -44,8 +44,8 @@ impl ToolApproval {
     }
 }
 
-/// Returns a definition as indented JSON, and instructions as text, in which invisible characters are escapes. Empty if it is
-/// too large or no JSON.
+/// Returns a definition as indented JSON, and instructions as text, in which invisible characters are escaped. Empty if it was
+/// too large to be stored, or is not JSON.
 #[must_use]
 pub fn readable_definition(definition: &ToolDefinition) -> String {
     let text = match serde_json::from_str(&definition.definition) {
@@ -65,7 +65,7 @@ pub struct ToolApprovalPage {
     pub next_cursor: Option<String>,
 }
 
-/// The conditions of [`list`].
+/// The filter and page of [`list`].
 #[derive(Debug, Clone, Default)]
 pub struct ListToolApprovals {
     /// Only those in this state.
@@ -74,7 +74,7 @@ pub struct ListToolApprovals {
     pub instance_id: Option<InstanceId>,
     /// The maximum number, 1 to 100.
     pub limit: u32,
-    /// The cursor of an earlier page.
+    /// The cursor from the previous page.
     pub cursor: Option<String>,
 }
 
@@ -121,7 +121,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolAp
     Ok(ToolApproval { definition, previous })
 }
 
-/// A definition that an instance of a catalogue version lists, and what applies to it if a new instance of this version lists it.
+/// A definition that instances of a catalogue version list, and the decision that applies to it in a new instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownDefinition {
     /// The kind.
@@ -136,9 +136,9 @@ pub struct KnownDefinition {
     pub problem: Option<String>,
 }
 
-/// Returns what the servers of a catalogue version list at present, ordered by kind and name. Empty if the version has not been
-/// deployed before, or nothing has been read from its servers. Of versions with more than 10,000 definitions in all instances,
-/// the first ones.
+/// Returns the definitions that the servers of a catalogue version currently list, ordered by kind and name. Empty if the
+/// version has not been deployed before, or nothing has been read from its servers. If its instances have more than 10,000
+/// definitions in total, only the first 10,000 are considered.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation.
@@ -168,7 +168,7 @@ pub async fn list_known(
     Ok(known.collect())
 }
 
-/// Reads what the server of an instance lists at present, so that new definitions can be approved.
+/// Reads the definitions that the server of an instance currently lists, so that new ones can be approved.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin; those of
@@ -182,12 +182,12 @@ pub async fn refresh(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &In
     observe(cx, ops, &instance, &listed.definitions).await
 }
 
-/// Approves exactly the definition with this digest, also for the other instances of the same catalogue version that list
-/// it. From then on, those who were granted it can see and use it.
+/// Approves exactly the definition with this digest, including for the other instances of the same catalogue version that
+/// list it. From then on, agents with a grant can see and use it.
 ///
 /// # Errors
 /// `not_found` if it does not exist or the caller cannot access the organisation; `forbidden` for members below admin;
-/// `conflict` if the digest is another, or the server no longer lists the definition; `invalid_arguments` if it cannot be
+/// `conflict` if the digest differs, or the server no longer lists the definition; `invalid_arguments` if it cannot be
 /// approved: it has a problem, or its schema is invalid.
 pub async fn approve(
     cx: &Ctx,
@@ -211,7 +211,8 @@ pub async fn approve(
 /// Approves several definitions of an instance with the same class: all of them or, if there is an error, none.
 ///
 /// # Errors
-/// Those of [`approve`]; `not_found` if the instance lists no definition with one of the digests.
+/// Those of [`approve`]; `not_found` if the instance does not exist; `conflict` if it has no definition with one of the
+/// digests; `invalid_arguments` if there are no digests or too many.
 pub async fn approve_all(
     cx: &Ctx,
     ops: &Ops,
@@ -247,7 +248,7 @@ pub async fn approve_all(
     Ok(approved)
 }
 
-/// Rejects a definition, also one that was approved before: from then on, nobody can use it.
+/// Rejects a definition, even if it was approved before. From then on, no agent can use it.
 ///
 /// # Errors
 /// `not_found` if it does not exist or the caller cannot access the organisation; `forbidden` for members below admin;

@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. Grants, rules, approvals, tool sets and the log of calls refer to the original name of a tool.
 //! 2. A name that an admin has given to a tool belongs to it until the override is changed, even while the server does not list
-//!    the tool. If the server later lists another tool with this name, agents do not see that one (`shadowed_tools`): they
-//!    never reach another tool than the admin has named.
+//!    the tool. If the server later lists another tool with this name, agents do not see that one (`shadowed_tools`), so
+//!    they never call a tool other than the one that the admin named.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +23,7 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::conflict_if_deleted;
 
-/// A change of the override of a tool. Fields that are `None` stay unchanged; `Some(None)` restores the original.
+/// A change to the override of a tool. Fields that are `None` stay unchanged; `Some(None)` restores the original.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ToolOverridePatch {
     /// The original name of the tool.
@@ -74,8 +74,8 @@ pub async fn list(
     Ok(store::list(&mut conn, organization, Some(instance)).await?)
 }
 
-/// Returns the original names of the tools of an instance that can have an override, in order: those that its server lists
-/// at present, or that are approved.
+/// Returns the original names of the tools of an instance that can have an override, in order: those that its server
+/// currently lists, or that are approved.
 ///
 /// # Errors
 /// Those of [`list`].
@@ -88,7 +88,7 @@ pub async fn list_tools(
     ops.authorize_toolboxes(cx, Operation::ToolApprovalRead, organization)?;
     let mut conn = ops.store.read().await?;
     find_slug(&mut conn, organization, instance).await?;
-    known_tools(&mut conn, organization, instance).await
+    list_known_tools(&mut conn, organization, instance).await
 }
 
 /// Changes the override of a tool. It takes effect everywhere within one second. Returns the override, which has been deleted
@@ -96,7 +96,7 @@ pub async fn list_tools(
 ///
 /// # Errors
 /// Those of [`list`]; `forbidden` for members below admin; `invalid_arguments`, naming the field; `conflict` if another tool
-/// of the instance has this name, or if the instance has 500 overrides.
+/// of the instance has this name, or if the instance has [`MAX_OVERRIDES`] overrides.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -106,14 +106,17 @@ pub async fn update(
 ) -> Result<ToolOverride> {
     ops.authorize_toolboxes(cx, Operation::ToolApprovalWrite, organization)?;
     let mut tx = ops.store.begin().await?;
-    // Overrides are checked one after another.
+    // Locked so that no concurrent change can take the same name.
     toolbox::lock_organization(&mut tx, organization).await?;
     let slug = find_slug(&mut tx, organization, instance).await?;
     let overrides = store::list(&mut tx, organization, Some(instance)).await?;
     let before = overrides.iter().find(|one| one.tool == change.tool);
-    let known = known_tools(&mut tx, organization, instance).await?;
+    let known = list_known_tools(&mut tx, organization, instance).await?;
     if before.is_none() && !known.contains(&change.tool) {
-        return Err(Error::invalid("tool", "The server of this instance lists no tool with this original name."));
+        return Err(Error::invalid(
+            "tool",
+            "The server of this instance lists no tool with this original name. Check the list of its tools.",
+        ));
     }
     let new = apply(organization, instance, before, change);
     let is_original = new.name.is_none() && new.description.is_none();
@@ -123,7 +126,7 @@ pub async fn update(
     check(&new)?;
     // A description can also be changed while another tool is shadowed.
     if before.and_then(|before| before.name.as_ref()) != new.name.as_ref() {
-        check_taken(&slug, &new, &known, &overrides)?;
+        check_name_available(&slug, &new, &known, &overrides)?;
     }
     if before.is_none() && overrides.len() >= MAX_OVERRIDES {
         let message = format!(
@@ -176,7 +179,7 @@ fn check(new: &ToolOverride) -> Result<()> {
         let message = format!("`description` must have 1 to {MAX_DESCRIPTION} characters.");
         return Err(Error::invalid("description", message));
     }
-    // Agents would read what admins cannot see.
+    // Otherwise agents would read text that admins cannot see.
     let is_hidden = |c: char| c != '\n' && (c.is_control() || invisible::is_invisible(c));
     if description.chars().any(is_hidden) {
         return Err(Error::invalid(
@@ -189,7 +192,7 @@ fn check(new: &ToolOverride) -> Result<()> {
 
 /// Checks that a name is neither the original name nor the override of another tool. The original name of a renamed tool stays
 /// reserved for it: agents and admins would otherwise mean different tools by the same name.
-fn check_taken(slug: &str, new: &ToolOverride, known: &[String], overrides: &[ToolOverride]) -> Result<()> {
+fn check_name_available(slug: &str, new: &ToolOverride, known: &[String], overrides: &[ToolOverride]) -> Result<()> {
     let Some(name) = &new.name else { return Ok(()) };
     let public = public_name(slug, name);
     let originals = known.iter().chain(overrides.iter().map(|one| &one.tool)).map(|tool| (tool, tool));
@@ -204,7 +207,11 @@ fn check_taken(slug: &str, new: &ToolOverride, known: &[String], overrides: &[To
     }
 }
 
-async fn known_tools(conn: &mut Conn, organization: &OrganizationId, instance: &InstanceId) -> Result<Vec<String>> {
+async fn list_known_tools(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    instance: &InstanceId,
+) -> Result<Vec<String>> {
     let definitions = tool_definition::list_relevant(conn, organization, instance).await?;
     let tools = definitions.into_iter().filter(|definition| definition.kind == DefinitionKind::Tool);
     let mut names: Vec<String> = tools.map(|definition| definition.name).collect();

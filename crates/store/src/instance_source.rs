@@ -1,4 +1,4 @@
-//! What instances are made of: catalogue versions and the secrets of tool servers.
+//! The sources of instances: catalogue versions and the secrets of tool servers.
 
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;

@@ -1,4 +1,4 @@
-//! What the servers of instances define, with the approvals.
+//! The definitions of the servers of instances, with their approvals.
 
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;

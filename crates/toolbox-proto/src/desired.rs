@@ -36,7 +36,7 @@ pub struct DesiredInstance {
     pub spec: InstanceSpec,
 }
 
-/// How to run an instance.
+/// The specification of an instance to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceSpec {
     /// The image, always by digest: `host/name@sha256:…`.

@@ -1,4 +1,4 @@
-//! What a catalogue entry's version says about running its server.
+//! The part of a catalogue entry's version that specifies how to run its server.
 
 use std::fmt;
 use std::str::FromStr;

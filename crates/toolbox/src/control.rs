@@ -1,4 +1,4 @@
-//! What the daemon needs from the control plane.
+//! The operations that the daemon needs from the control plane.
 
 use std::pin::Pin;
 

@@ -1,4 +1,4 @@
-//! What the operator of the machine can see of a running daemon: counters and a snapshot of its state.
+//! Diagnostics of a running daemon for the operator of the machine: counters and a snapshot of its state.
 //!
 //! Counters use the `metrics` facade. Without a recorder, counting does nothing and needs no memory. What can be looked up is
 //! not counted but read when it is requested ([`Diagnostics::snapshot`]).

@@ -20,7 +20,7 @@ use crate::identity::{Identity, IdentityError, SigningKey};
 const PENDING_FILE: &str = "join.json";
 const LIMITS: Limits = Limits { max_bytes: 64 * 1024, timeout: Duration::from_secs(30), redirects: 0 };
 
-/// What a machine joins with.
+/// The parameters with which a machine joins.
 pub struct Join {
     /// The URL of the control plane, as the operator entered it.
     pub url: String,

@@ -1,7 +1,7 @@
 //! The queue of events on disk: what the control plane has not acknowledged survives restarts.
 //!
 //! Invariants (tests below, tests/it/replay.rs):
-//! 1. Numbers increase and are never reused, also after a crash: numbers are reserved on disk before they are used.
+//! 1. Numbers increase and are never reused, even after a crash: numbers are reserved on disk before they are used.
 //! 2. An event is sent only after it has been synced to disk. If the disk does not work, events are sent from memory,
 //!    because the control plane should learn of a full disk.
 //! 3. Events stay until they are acknowledged. The queue is bounded: if it is full, states of an instance that a newer

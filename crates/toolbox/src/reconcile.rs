@@ -1,4 +1,4 @@
-//! What to do so that an instance becomes what is desired: a pure function.
+//! Determines the next action that brings an instance to its desired state. A pure function.
 //!
 //! [`reconcile`] compares what is desired with the containers that exist and with what is remembered on disk
 //! ([`Memory`]), and returns the next acts. Every act is small and idempotent, and the state after it is visible in the
@@ -116,7 +116,7 @@ pub struct KeyLimits {
 /// Everything that [`reconcile`] considers.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
-    /// What is desired; `None` if the instance is to be removed.
+    /// The desired state; `None` if the instance is to be removed.
     pub desired: Option<&'a DesiredInstance>,
     /// The containers of the instance.
     pub containers: &'a [Container],
@@ -174,7 +174,7 @@ pub enum Act {
     RemoveInstance,
 }
 
-/// How a container is removed.
+/// The way in which a container is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// Waits for its calls, then stops it with the grace period.

@@ -29,7 +29,7 @@ struct Inner {
     negotiated: RwLock<Arc<Negotiated>>,
     /// Held while a session is replaced.
     renewing: tokio::sync::Mutex<()>,
-    /// How often the session was replaced.
+    /// The number of times that the session was replaced.
     renewals: AtomicU64,
 }
 

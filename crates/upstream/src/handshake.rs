@@ -16,7 +16,7 @@ use crate::transport::exchange::{Exchange, HttpExchange, Source};
 use crate::transport::http::Wire;
 use crate::transport::message::{CallRequest, Outgoing, message_text};
 
-/// What a server declared in its response to `server/discover` or `initialize`. All texts are JSON as received.
+/// The declarations of a server in its response to `server/discover` or `initialize`. All texts are JSON as received.
 #[derive(Debug, Clone)]
 pub struct Server {
     /// The negotiated revision.

@@ -20,7 +20,7 @@ use crate::{exceptions, server, suite};
 /// The number of scenarios at a time. The servers of all scenarios run in one process.
 const CONCURRENT: usize = 2;
 
-/// What the scenarios share.
+/// The context that the scenarios share.
 struct Driver {
     installation: Installation,
     /// The number of scenarios that have begun.

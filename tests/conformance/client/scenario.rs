@@ -39,7 +39,7 @@ pub struct Scenario {
     pub name: String,
     /// The URL of its server.
     pub url: String,
-    /// What the client must know in addition.
+    /// Additional information for the client.
     pub context: Value,
 }
 

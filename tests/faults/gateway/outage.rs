@@ -98,7 +98,7 @@ async fn fails_closed(network: Network) {
     }
     assert_eq!(server.calls().len(), count);
 
-    // What changes meanwhile applies to the first response.
+    // A change in the meantime applies to the first response.
     let (cx, ops, org) = (Ctx::operator(), installation.ops().await, &installation.organization);
     let filter = GrantFilter { agent: None, instance: None };
     let all = grants::list(&cx, &ops, org, filter, (None, 10)).await.unwrap();

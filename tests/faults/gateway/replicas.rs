@@ -18,7 +18,7 @@ const AGENTS: usize = 12;
 /// The number of calls before the kill, and after it.
 const CALLS: usize = 300;
 
-/// What all agents share.
+/// The context that all agents share.
 #[derive(Default)]
 struct Load {
     is_over: AtomicBool,

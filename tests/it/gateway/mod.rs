@@ -42,19 +42,19 @@ use crate::app::Setup;
 use crate::console::instances::Api;
 use crate::daemon::{Call, Daemon};
 
-/// What the server of the instance lists and answers.
+/// The definitions and responses of the server of the instance.
 #[derive(Default)]
 pub struct ServerState {
     is_modern: bool,
     pub tools: Vec<Value>,
-    /// What the containers with these keys list instead of `tools`.
+    /// The tools that the containers with these keys list instead of `tools`.
     container_tools: HashMap<String, Vec<Value>>,
     prompts: Vec<Value>,
     resources: Vec<Value>,
     templates: Vec<Value>,
     /// The messages that it has received, except `initialize`, `server/discover` and lists.
     received: Vec<Value>,
-    /// What it answers to calls, one line per message. The placeholder `ID` is the ID of the call.
+    /// Its responses to calls, one line per message. The placeholder `ID` is the ID of the call.
     answers: Vec<Vec<u8>>,
     /// Whether the answer to everything is no MCP.
     is_broken: bool,
@@ -62,7 +62,7 @@ pub struct ServerState {
     messages: usize,
     /// Whether calls are not answered but kept in `held`.
     is_holding: bool,
-    /// What is sent to calls that are not answered.
+    /// The messages that are sent to calls that get no response.
     held_answers: Vec<Bytes>,
     held: Vec<SendStream<Bytes>>,
     /// The status of the daemon's responses to calls, if not 200.

@@ -1,4 +1,4 @@
-//! What reaches the other side, byte for byte, between both eras.
+//! Messages reach the other side byte for byte, between both eras.
 
 use axum::body::Body;
 use futures::FutureExt;

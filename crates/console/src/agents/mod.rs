@@ -112,7 +112,7 @@ struct AgentHeader {
     /// The path of the agent.
     base: String,
     name: String,
-    /// Whether the agent belongs to a user, who signs in.
+    /// Whether the agent belongs to a user who signs in. Other agents use tokens.
     is_person: bool,
     is_disabled: bool,
     tab: &'static str,

@@ -1,4 +1,4 @@
-//! What an agent sees of an instance, and why.
+//! Shows which definitions of an instance an agent sees, and why.
 
 use askama::Template;
 use axum::extract::{Query, State};

@@ -39,7 +39,7 @@ pub(super) struct AccessForm {
     grants: Vec<GrantRow>,
     /// The agents: IDs and names.
     pub(super) agents: Vec<(String, String)>,
-    /// What is known of the server.
+    /// The known definitions of the server.
     pub(super) known: Vec<KnownRow>,
 }
 

@@ -34,7 +34,7 @@ impl ListQuery {
     }
 }
 
-/// Where the server of an instance runs.
+/// The location of the server of an instance.
 enum Place {
     Toolbox { path: String, name: String },
     Remote(String),

@@ -2,8 +2,8 @@
 //! client.
 //!
 //! On a server without OAuth, every visitor gets a personal URL. Its ID is a bearer secret that exists only in the
-//! visitor's cookie and client: a page view stores nothing. Style and script are part of the page, so it is the same on
-//! HOST and on the server's own host.
+//! visitor's cookie and client: a page view stores nothing. Styles and scripts are inlined, so the page is the same on HOST
+//! and on the server's own host.
 
 mod cookie;
 mod view;

@@ -228,7 +228,7 @@ async fn load(console: &Console, member: &Member, fields: TicketQuery, filter: T
     };
     let of_status = |(status, count): &(TicketStatus, u64)| tab(status.label(), status.as_str(), *count);
     let tabs = std::iter::once(tab("All", "", total)).chain(counts.iter().map(of_status)).collect();
-    let who = prepend_option("me", "Me", prepend_option("none", "Unassigned", members.clone()));
+    let assignee_options = prepend_option("me", "Me", prepend_option("none", "Unassigned", members.clone()));
     Ok(TicketsPage {
         layout: layout.clone().with_section("tickets"),
         org: org.clone(),
@@ -238,7 +238,7 @@ async fn load(console: &Console, member: &Member, fields: TicketQuery, filter: T
         older: page.next_cursor.map(|cursor| address(fields.query("before", &cursor))),
         tickets: page.items,
         priorities: prepend_option("", "Any", priorities()),
-        assignees: prepend_option("", "Any", who),
+        assignees: prepend_option("", "Any", assignee_options),
         servers: prepend_option(
             "",
             "Any",

@@ -175,7 +175,7 @@ async fn reject(console: &Console, member: &Member, query: ListQuery, error: Err
 }
 
 /// Approves each selected definition with the digest that the page showed. Each is a separate operation, so that one that has
-/// changed meanwhile does not prevent the others.
+/// changed in the meantime does not prevent the others.
 pub(super) async fn approve_selected(
     State(console): State<Console>,
     member: Member,

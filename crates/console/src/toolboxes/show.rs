@@ -63,7 +63,7 @@ impl Status {
     }
 }
 
-/// How a machine joins. Shown once.
+/// The command with which a machine joins. Shown once.
 struct Join {
     command: String,
     expires_at: String,

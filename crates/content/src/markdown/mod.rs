@@ -110,7 +110,7 @@ fn prepare(text: &str) -> Cow<'_, str> {
     normalize_line_endings(text.trim_start_matches('\u{FEFF}'))
 }
 
-/// Escapes the characters that every tag, entity, link, definition, fence and table requires, also in code. The last
+/// Escapes the characters that every tag, entity, link, definition, fence and table requires, including in code. The last
 /// resort for text that was written to defeat the cleaner.
 fn flatten(text: &str) -> String {
     let mut flat = String::with_capacity(text.len());

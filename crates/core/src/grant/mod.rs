@@ -78,7 +78,7 @@ pub struct Grant {
     pub instance_id: InstanceId,
     /// The access level.
     pub access: AccessLevel,
-    /// What `custom` covers.
+    /// The tools, prompts and resources that `custom` covers.
     pub names: GrantedNames,
     /// The rules on arguments. All rules that name the called tool must match.
     pub rules: Vec<ArgumentRule>,
@@ -90,7 +90,7 @@ pub struct Grant {
     pub created_by: String,
 }
 
-/// What an agent wants to use or see.
+/// A definition that an agent wants to use or see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {
     /// The kind of the definition.

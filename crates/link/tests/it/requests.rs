@@ -13,7 +13,8 @@ use waypost_link_io::send;
 use crate::Control;
 use crate::daemon::{Daemon, spawn};
 
-const MANY: usize = 3_000_000;
+/// The size of a large body, in bytes.
+const LARGE: usize = 3_000_000;
 
 async fn open(control: &Control) -> Daemon {
     let (mut daemon, _) = control.link().await;
@@ -30,14 +31,14 @@ fn request(control: &Control, request: Request<Bytes>) -> JoinHandle<Result<Resp
 async fn requests_and_responses_are_complete() {
     let control = Control::new();
     let mut daemon = open(&control).await;
-    let body = Bytes::from(vec![7; MANY]);
+    let body = Bytes::from(vec![7; LARGE]);
     let sent =
         Request::post("/v1/instances/ins_1/mcp?a=b").header("waypost-timeout-ms", "5").body(body.clone()).unwrap();
     let response = request(&control, sent);
     let mut call = daemon.call().await;
     assert_eq!(call.request.uri(), "http://toolbox/v1/instances/ins_1/mcp?a=b");
     assert_eq!(call.request.headers()["waypost-timeout-ms"], "5");
-    let received = Body::new(call.request.into_body()).read_to_end(MANY).await.unwrap();
+    let received = Body::new(call.request.into_body()).read_to_end(LARGE).await.unwrap();
     assert_eq!(received, body);
     let mut stream = call.respond.send_response(Response::new(()), false).unwrap();
     let echo = spawn(async move {
@@ -46,7 +47,7 @@ async fn requests_and_responses_are_complete() {
     });
     let response = response.await.unwrap().unwrap();
     assert_eq!(response.status(), 200);
-    assert_eq!(response.into_body().read_to_end(MANY).await.unwrap(), body);
+    assert_eq!(response.into_body().read_to_end(LARGE).await.unwrap(), body);
     echo.await.unwrap();
 }
 
@@ -70,13 +71,13 @@ async fn a_request_without_a_link_is_forwarded() {
     let mut control = Control::new();
     control.links = control.links.with_forward(Arc::new(OtherReplica));
     let forwarded = request(&control, Request::get("/path").body(Bytes::new()).unwrap()).await.unwrap().unwrap();
-    assert_eq!(forwarded.into_body().read_to_end(MANY).await.unwrap(), "tbx_1 /path end");
+    assert_eq!(forwarded.into_body().read_to_end(LARGE).await.unwrap(), "tbx_1 /path end");
     let here = control.links.request_here(&Control::toolbox(), Request::new(Bytes::new())).await;
     assert_eq!(here.map(|_| ()), Err(LinkError::Offline), "a forwarded request is not forwarded again");
     let mut daemon = open(&control).await;
     let response = request(&control, Request::new(Bytes::new()));
     daemon.call().await.respond.send_response(Response::new(()), true).unwrap();
-    assert!(response.await.unwrap().unwrap().into_body().read_to_end(MANY).await.unwrap().is_empty());
+    assert!(response.await.unwrap().unwrap().into_body().read_to_end(LARGE).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -121,7 +122,7 @@ async fn a_response_that_is_not_read_stops_its_sender_but_not_the_others() {
         let mut call = daemon.call().await;
         let mut stream = call.respond.send_response(Response::new(()), false).unwrap();
         let sender = spawn(async move {
-            let result = send(&mut stream, Bytes::from(vec![0; MANY])).await;
+            let result = send(&mut stream, Bytes::from(vec![0; LARGE])).await;
             let _ = stream.send_data(Bytes::new(), true);
             result
         });
@@ -131,15 +132,15 @@ async fn a_response_that_is_not_read_stops_its_sender_but_not_the_others() {
     let mut call = daemon.call().await;
     let mut stream = call.respond.send_response(Response::new(()), false).unwrap();
     let sender = spawn(async move {
-        send(&mut stream, Bytes::from(vec![1; MANY])).await.unwrap();
+        send(&mut stream, Bytes::from(vec![1; LARGE])).await.unwrap();
         stream.send_data(Bytes::new(), true).unwrap();
     });
     let body = response.await.unwrap().unwrap().into_body();
-    assert_eq!(body.read_to_end(MANY).await.unwrap().len(), MANY);
+    assert_eq!(body.read_to_end(LARGE).await.unwrap().len(), LARGE);
     sender.await.unwrap();
-    assert!(stalled.iter().all(|(_, sender)| !sender.is_finished()), "nobody has read their windows");
+    assert!(stalled.iter().all(|(_, sender)| !sender.is_finished()), "their responses have not been read");
     let (body, sender) = stalled.pop().unwrap();
-    assert_eq!(body.read_to_end(MANY).await.unwrap().len(), MANY);
+    assert_eq!(body.read_to_end(LARGE).await.unwrap().len(), LARGE);
     sender.await.unwrap().unwrap();
 }
 
@@ -165,7 +166,7 @@ async fn bodies_are_limited() {
     let mut call = daemon.call().await;
     let mut stream = call.respond.send_response(Response::new(()), false).unwrap();
     let body = response.await.unwrap().unwrap().into_body();
-    spawn(async move { send(&mut stream, Bytes::from(vec![0; MANY])).await });
+    spawn(async move { send(&mut stream, Bytes::from(vec![0; LARGE])).await });
     assert_eq!(body.read_to_end(1_000).await, Err(BodyError::TooLarge));
 }
 

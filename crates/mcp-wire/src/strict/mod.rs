@@ -1,7 +1,7 @@
 //! Strict reading of messages (contract, section 8): one pass without a tree, which rejects whatever two parsers could
 //! read differently.
 //!
-//! In the envelope and in `params`, including `_meta`: repeated members at any depth, also with other escapes; case
+//! In the envelope and in `params`, including `_meta`: repeated members at any depth, including with other escapes; case
 //! variants of the protocol's names; lone surrogates; more than [`MAX_LEVELS`](crate::MAX_LEVELS) levels. In arguments
 //! also numbers that parsers round differently: an integer beyond ±(2^53−1), or a number beyond the range of doubles,
 //! such as `1e400`. `1.0`, `1e20` and `1e-400` are accepted, because every parser that uses doubles reads them alike.

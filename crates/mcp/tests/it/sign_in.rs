@@ -1,5 +1,5 @@
-//! Checks when a token is required, the challenges, and the user that a token identifies: RS-1 to RS-8 of
-//! docs/sign-in.md.
+//! Checks when a token is required, the challenges, the user that a token identifies, and the rate limit of that user: RS-1
+//! to RS-8 and RS-11 of docs/sign-in.md.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -173,7 +173,7 @@ async fn auto_asks_clients_that_would_fail_later_on_connect(fixture: Fixture) {
     assert_eq!(fixture.send(&anna, initialize("opencode", "1.18.33")).await.status, StatusCode::OK);
     assert_eq!(fixture.send(&anna, modern("opencode")).await.status, StatusCode::OK);
 
-    // All other clients are asked when needed.
+    // All other clients are asked to sign in only when a token is needed.
     let newer = initialize("mcp-remote-fallback-test", "0.0.0").header("mcp-method", "initialize");
     assert_eq!(fixture.send(&missing(), newer).await.status, StatusCode::OK, "mcp-remote 0.15.1");
     for name in ["claude-code", "claude-ai (via mcp-remote 0.15.1)", "Visual Studio Code", ""] {
@@ -356,7 +356,7 @@ async fn rs11_a_signed_in_user_has_a_limit_of_their_own() {
     let fixture = limited(&waypost_testkit::sqlite_url(&folder), limits).await;
     let (anna, bert) = (fixture.token("anna", Scopes::default()).await, fixture.token("bert", Scopes::default()).await);
     let anything = |tracking_id| TestRequest { tracking_id, ..TestRequest::tool("get_walkthrough_status", tour()) };
-    // The bucket refills by one per second. Requests without a pause empty it anyway.
+    // The bucket is refilled by one request per second. Requests without a pause empty it anyway.
     let mut statuses = Vec::new();
     while statuses.last() != Some(&429) && statuses.len() < 50 {
         let tracking_id = ["a", "b", "c"][statuses.len() % 3];

@@ -1,4 +1,4 @@
-//! Reports about the use of tools and clients.
+//! Reports on the usage of tools and clients.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -75,7 +75,7 @@ struct ErrorCount {
     count: u64,
 }
 
-/// The errors of a range.
+/// The errors in a range, by code and tool.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorCountList {
     items: Vec<ErrorCount>,
@@ -102,7 +102,7 @@ impl ReportTable for ErrorCountList {
     }
 }
 
-/// The use of a client.
+/// The usage of a client.
 #[derive(Debug, Serialize, ToSchema)]
 struct ClientUsage {
     /// The name that the client reports. Null if it reports none.
@@ -117,7 +117,7 @@ struct ClientUsage {
     calls: u64,
 }
 
-/// The use of each client in a range.
+/// The usage of each client in a range.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClientUsageList {
     items: Vec<ClientUsage>,

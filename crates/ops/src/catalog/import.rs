@@ -77,7 +77,7 @@ pub async fn import(cx: &Ctx, ops: &Ops, organization: &OrganizationId, file: &E
     let mut entry = save_entry(cx, &mut tx, organization, file, before.as_ref()).await?;
     let (version_id, is_added) = match entry.versions.iter().find(|version| version.version == file.version) {
         Some(version) => {
-            // Another request may have imported it meanwhile, and the tag may have moved.
+            // Another request may have imported it in the meantime, and the tag may have moved.
             let is_same = is_same_reference(file, version);
             let definition = if is_same { with_source(file, &version.definition) } else { definition };
             check_unchanged(ops, file, version, &definition)?;

@@ -32,7 +32,7 @@ const MAX_SHOWN_REASON: usize = 300;
 pub(super) struct SchemaProblem {
     /// The path within the schema, such as `.properties.port`; empty for the schema itself.
     pub path: String,
-    /// What is wrong and what to do: `is missing. Add it.`
+    /// The problem and its solution: `is missing. Add it.`
     pub text: String,
 }
 

@@ -34,7 +34,7 @@ pub struct NewInstance {
     pub server: NewServer,
     /// The secrets by the names that the version declares, or by the names of the headers of a remote server.
     pub secrets: BTreeMap<String, ToolSecretId>,
-    /// What is approved and granted in the same step.
+    /// The approval and the grants in the same step.
     pub access: InitialAccess,
 }
 
@@ -172,7 +172,7 @@ enum Prepared<'a> {
     Remote(RemoteServer),
 }
 
-/// What an instance to create consists of, after validation.
+/// The parts of an instance to create, after validation.
 struct Planned {
     /// The default of the name.
     name: String,

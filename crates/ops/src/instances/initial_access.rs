@@ -1,4 +1,4 @@
-//! What an admin approves and grants in the same step in which they create an instance.
+//! The approval and the grants that an admin gives in the same step in which they create an instance.
 
 use std::collections::HashSet;
 

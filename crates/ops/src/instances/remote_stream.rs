@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The connection to which a stream belongs.
 pub(super) struct RemoteSource {
     connection: Connection,
-    /// How often the session had been replaced when the stream was opened.
+    /// The number of times that the session had been replaced when the stream was opened.
     renewals: u64,
 }
 

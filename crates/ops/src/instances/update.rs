@@ -42,7 +42,7 @@ pub struct InstancePatch {
 }
 
 /// Changes an instance. A remote server is checked again after any change except those of the name and of `record_contents`. An instance in containers
-/// cannot become a remote server or the other way round, and the URL of a remote server of the catalogue changes only with its
+/// cannot become a remote server or vice versa, and the URL of a remote server of the catalogue changes only with its
 /// version.
 ///
 /// In containers, any change except those of the name and of `record_contents` begins the deployment of a new generation: the old container

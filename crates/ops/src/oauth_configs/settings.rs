@@ -6,7 +6,7 @@ use waypost_core::{Error, Result};
 
 use super::discovery::ProviderInput;
 
-/// The maximum length of an ID, a secret or a scope, in bytes.
+/// The maximum length of an ID, a secret, a claim or a scope, in bytes. URLs can be twice as long.
 const MAX_TEXT: usize = 1_024;
 /// The maximum number of scopes.
 const MAX_SCOPES: usize = 50;
@@ -80,7 +80,7 @@ impl OauthConfigSettings {
         Ok(())
     }
 
-    /// Whether settings other than the name and the linking are specified. Only those concern the provider.
+    /// Whether settings other than `name` and `link_verified_email` are specified. Only those concern the provider.
     pub(super) fn concerns_provider(&self) -> bool {
         let own = Self { name: self.name.clone(), link_verified_email: self.link_verified_email, ..Self::default() };
         *self != own
@@ -117,7 +117,7 @@ impl OauthConfigSettings {
 fn check_ascii(field: &str, text: Option<&str>, allowed: impl Fn(u8) -> bool) -> Result<()> {
     match text {
         Some(text) if text.is_empty() || text.len() > MAX_TEXT || !text.bytes().all(allowed) => {
-            let message = format!("`{field}` must consist of 1 to {MAX_TEXT} ASCII characters.");
+            let message = format!("`{field}` must consist of 1 to {MAX_TEXT} printable ASCII characters.");
             Err(Error::invalid(field, message))
         }
         _ => Ok(()),

@@ -1,9 +1,9 @@
-//! The walkthroughs that each server currently offers, cached in memory for at most a second.
+//! The walkthroughs that each server currently offers, cached in memory. Cached data is at most a second out of date.
 //!
-//! Every process polls one number, which every change to a server, a walkthrough, an assignment or a webhook increments
-//! in its own transaction. If it has increased, the poll lists the organisations that changed; cached data of these
-//! organisations is not used again. If polls have failed for a second, the cache is bypassed and every request reads
-//! from the database.
+//! Every process polls one number, the configuration version. Every change to a server, a walkthrough, an assignment or
+//! a webhook increments it in its own transaction. If it has increased, the poll lists the organisations that changed;
+//! cached data of these organisations is not used again. If polls have failed for a second, the cache is bypassed and
+//! every request reads from the database.
 
 mod changes;
 
@@ -26,13 +26,13 @@ use waypost_store::{Db, system, webhook};
 
 use changes::{Changes, Poll};
 
-/// The interval between polls of the number.
+/// The interval between polls of the configuration version.
 const POLL: Duration = Duration::from_millis(200);
 /// The time limit of a poll, somewhat longer than that of a database query.
 const POLL_LIMIT: Duration = Duration::from_secs(10);
 /// The longest pause after failed polls.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
-/// The time of failing polls after which the process reports that it is not ready.
+/// The time without a successful poll after which the process reports that it is not ready.
 const POLL_LATE: Duration = Duration::from_secs(30);
 /// The maximum age of the last successful poll, in milliseconds.
 const MAX_AGE_MS: i64 = 1_000;
@@ -58,8 +58,8 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Creates a snapshot from the stored rows. All text is cleaned: agents read it, and rules may have become stricter
-    /// since it was stored.
+    /// Creates a snapshot from the stored rows. All text is cleaned: agents read it, and the rules may have become
+    /// stricter since it was stored.
     fn new(mut server: Server, mut list: Vec<Offer>, completion_receivers: Vec<WebhookId>) -> Self {
         for offer in &mut list {
             offer.title = clean::title(&offer.title);
@@ -118,7 +118,7 @@ struct Shared {
     refreshes: Semaphore,
     /// By slug.
     cache: moka::sync::Cache<String, CachedOffers>,
-    /// Reads of the database by slug and the number under which they began, so that concurrent requests share one
+    /// Database reads by slug and the last detected change when they began, so that concurrent requests share one
     /// query, but no request receives data from before a change that had been detected when the request began.
     reads: moka::future::Cache<(String, i64), Arc<Offers>>,
 }
@@ -135,7 +135,7 @@ struct CachedOffers {
 pub struct OfferCache(Arc<Shared>);
 
 impl OfferCache {
-    /// Creates the cache and starts polling, as one of `jobs`.
+    /// Creates the cache and starts polling, as a job of `jobs`.
     #[must_use]
     pub fn start(db: Db, clock: Arc<dyn Clock>, jobs: &Jobs) -> Self {
         let offer_cache = Self(Arc::new(Shared {
@@ -161,13 +161,13 @@ impl OfferCache {
     /// # Errors
     /// `unavailable` if the database cannot be reached.
     pub async fn poll(&self) -> Result<()> {
-        // The time before the read, because later changes may be missing from the result.
+        // Taken before the read, because later changes may be missing from the result.
         let started_at = self.0.clock.now();
         let db = &self.0.db;
         let read = async {
             let mut conn = db.read().await?;
             let version = conn.config_version().await?;
-            // Read after the number: another poll may have been applied in the meantime.
+            // Read after the version: another poll may have been applied in the meantime.
             let seen = self.0.changes.newest();
             let is_first = seen == 0;
             let changed = match !is_first && version.version > seen {

@@ -22,8 +22,8 @@ use crate::hosting::Hosting;
 use crate::identity::{self, Credentials, Identity};
 use crate::webhooks::{Event, deliveries};
 
-/// The maximum number of attempts of a call. A call is repeated if a version must be loaded first, or if its user is
-/// created or deleted concurrently.
+/// The maximum number of times that a call is sent to the writer. It is sent again if a version must be loaded first, or
+/// if its user is created or deleted concurrently.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// A write to the progress in one offered walkthrough.

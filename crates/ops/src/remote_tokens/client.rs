@@ -15,7 +15,7 @@ use waypost_outbound::{Limits, Route};
 const LIMITS: Limits = Limits { max_bytes: 64 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
 /// The maximum length of a token in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
-/// The maximum lifetime of a token that is believed, in seconds.
+/// The maximum lifetime of a token, in seconds. A longer `expires_in` is reduced to it.
 const MAX_LIFETIME: u64 = 10 * 365 * 24 * 60 * 60;
 
 /// Waypost as a client of an authorization server. Has no `Debug`, because of the secret.
@@ -34,7 +34,7 @@ pub(crate) struct OauthClient {
     pub client_secret: Option<String>,
 }
 
-/// What is exchanged for tokens.
+/// A grant that is exchanged for tokens.
 pub(crate) enum Grant<'a> {
     /// The code of an authorization response, with the redirect URI and the PKCE verifier of the request.
     Code { code: &'a str, redirect_uri: &'a str, verifier: &'a str },
@@ -50,7 +50,8 @@ pub(crate) struct Tokens {
     pub expires_at: Option<Timestamp>,
 }
 
-/// The reason why there are no tokens. Contains no text of the server, which may repeat what was sent.
+/// The error of a request for tokens or of a revocation. Contains no text from the server, which may repeat credentials
+/// from the request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
     /// The grant or the client is no longer valid (RFC 6749, 5.2), so the request must not be repeated.
@@ -77,7 +78,7 @@ struct ErrorResponse {
 /// Requests tokens for `resource`.
 ///
 /// # Errors
-/// [`TokenError`].
+/// [`TokenError::Refused`] if the grant or the client is no longer valid; [`TokenError::Failed`] for any other failure.
 pub(crate) async fn request_tokens(
     route: &Route,
     client: &OauthClient,
@@ -95,7 +96,7 @@ pub(crate) async fn request_tokens(
     if !tokens.token_type.eq_ignore_ascii_case("bearer") {
         return Err(failed("its token endpoint returned tokens that are not bearer tokens"));
     }
-    // RFC 6750, section 2.1: the token becomes a part of a header.
+    // RFC 6750, section 2.1: the token becomes part of a header.
     let is_token =
         |text: &String| (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_token(&tokens.access_token) || !tokens.refresh_token.iter().all(is_token) {
@@ -132,7 +133,8 @@ fn build(client: &OauthClient, grant: &Grant<'_>, resource: &str) -> http::Resul
 /// Revokes a token, given with its type: `access_token` or `refresh_token`.
 ///
 /// # Errors
-/// [`TokenError::Failed`]. RFC 7009, section 2.2: a token that is not valid any more is a success.
+/// [`TokenError::Failed`] if the status is not 200. Revoking a token that is no longer valid succeeds (RFC 7009,
+/// section 2.2).
 pub(crate) async fn revoke_token(
     route: &Route,
     client: &OauthClient,
@@ -161,7 +163,7 @@ fn build_revocation(
     authenticated(client, endpoint, form)
 }
 
-/// Returns a request with this form, with which the client authenticates by its method.
+/// Returns a request with this form and the credentials of the client, according to its authentication method.
 fn authenticated(
     client: &OauthClient,
     endpoint: &str,

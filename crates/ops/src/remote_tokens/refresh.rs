@@ -21,7 +21,7 @@ pub const JOB: &str = "remote-tokens";
 /// The lease of a connection in milliseconds. It is also the pause after a temporary failure.
 const LEASE_MS: i64 = 60 * 1_000;
 /// The maximum time between a lease and the end of the request under it. Shorter than the lease, so that no other process
-/// sends the same refresh token meanwhile.
+/// sends the same refresh token in the meantime.
 const MAX_REFRESH: Duration = Duration::from_secs(30);
 /// The maximum number of connections that are refreshed at the same time.
 const AT_ONCE: i64 = 10;

@@ -41,9 +41,9 @@ impl LimitCheck<'_> {
     pub(crate) async fn peek(&self, conn: &mut Conn) -> Result<()> {
         if let Some(client) = self.client {
             let count = system::count_tickets_from_network(conn, client, self.now.plus(-HOUR_MS)).await?;
-            self.address_limit(count)?;
+            self.check_address_limit(count)?;
         }
-        self.server_limit(conn).await
+        self.check_server_limit(conn).await
     }
 
     /// Checks the limits of the ticket that `tx` is about to insert. Must be called with the lock of the organisation's
@@ -51,9 +51,9 @@ impl LimitCheck<'_> {
     pub(crate) async fn check(&self, tx: &mut Tx, end_user: Option<&EndUserId>) -> Result<()> {
         if let Some(client) = self.client {
             let count = system::lock_and_count_tickets_from_network(tx, client, self.now.plus(-HOUR_MS)).await?;
-            self.address_limit(count)?;
+            self.check_address_limit(count)?;
         }
-        self.server_limit(tx).await?;
+        self.check_server_limit(tx).await?;
         let (opener, limit, reason) = match end_user {
             Some(id) => (Opener::EndUser(id), MAX_PER_DAY, "user"),
             None => (Opener::Unidentified(&self.server.id), MAX_UNKNOWN_PER_DAY, "unknown_users"),
@@ -67,7 +67,7 @@ impl LimitCheck<'_> {
         Ok(())
     }
 
-    fn address_limit(&self, count: i64) -> Result<()> {
+    fn check_address_limit(&self, count: i64) -> Result<()> {
         if is_reached(count, self.limits.per_address) {
             let message = "Too many support tickets were created from this network within an hour. The team has \
                            received the earlier tickets. Tell the user to try again in an hour, or to contact the \
@@ -77,7 +77,7 @@ impl LimitCheck<'_> {
         Ok(())
     }
 
-    async fn server_limit(&self, conn: &mut Conn) -> Result<()> {
+    async fn check_server_limit(&self, conn: &mut Conn) -> Result<()> {
         let (organization, id) = (&self.server.organization_id, &self.server.id);
         let count = store::count_for_server(conn, organization, id, self.now.plus(-HOUR_MS)).await?;
         if is_reached(count, self.limits.per_server) {

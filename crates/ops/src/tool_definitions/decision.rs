@@ -1,4 +1,4 @@
-//! What decisions about definitions have in common.
+//! Functions that are common to all decisions about definitions.
 
 use serde_json::{Value, json};
 use waypost_core::caller::Ctx;
@@ -53,7 +53,8 @@ fn check_schemas(definition: &str) -> Result<()> {
     }
     for (name, schema) in [("inputSchema", Some(input)), ("outputSchema", tool.get("outputSchema"))] {
         if let Some(Err(error)) = schema.map(jsonschema::draft202012::meta::validate) {
-            let message = format!("The `{name}` of this tool is no valid JSON Schema: {}.", clean(&error.to_string()));
+            let message =
+                format!("The `{name}` of this tool is not a valid JSON Schema: {}.", clean(&error.to_string()));
             return Err(invalid(message));
         }
     }

@@ -41,7 +41,7 @@ impl Capabilities {
     }
 }
 
-/// What a server lists.
+/// The definitions that a server lists.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {
     /// The definitions, without duplicates.
@@ -118,7 +118,7 @@ async fn list(call: &Call<'_>, kind: DefinitionKind, left: &mut usize, listing: 
         }
     });
     match added.await {
-        // Templates are optional, also for a server with resources.
+        // Templates are optional, even for a server with resources.
         Err(error) if error.details.get("server_code").is_some_and(|code| *code == METHOD_NOT_FOUND) => Ok(()),
         result => {
             listing.ttl = shorter(listing.ttl, result?);

@@ -2,11 +2,11 @@
 //!
 //! Invariants:
 //! 1. At most one list of definitions is approved: the first one that is stored. The approval is deleted in the transaction
-//!    that stores it, also if the list is empty or nothing of it can be approved. Of checks at the same time, one list is the
-//!    first; what only another one contains waits for an approval.
-//! 2. It applies to the first generation only, and ends after an hour, with the first failure of the instance, and with every
-//!    change of version, configuration or secrets.
-//! 3. It applies only if the one who gave it may still approve. It is recorded as their approval.
+//!    that stores it, even if the list is empty or none of it can be approved. If checks run at the same time, definitions
+//!    that are missing from the list that is stored first wait for approval.
+//! 2. It applies to the first generation only. It ends after an hour, with the first failure of the instance, and with every
+//!    change of the version, the configuration or the secrets.
+//! 3. It applies only if the user or key that gave it may still approve. It is recorded as their approval.
 //! 4. It approves only what could be approved one by one, and nothing that an admin has rejected for the same catalogue
 //!    version. Definitions of other instances are not changed.
 
@@ -31,16 +31,16 @@ use crate::instances::requests::within;
 const MAX_DUE: i64 = 64;
 /// The maximum number of servers that are checked at the same time.
 const CONCURRENT_CHECKS: usize = 16;
-/// The time for a check.
+/// The time limit of a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
-/// The time after the first failed check; each further one doubles it.
+/// The delay after the first failed check, in milliseconds. Each further failure doubles it.
 const RETRY_MS: i64 = 1_000;
-/// The maximum time between two checks.
+/// The maximum delay between two checks, in milliseconds.
 const MAX_RETRY_MS: i64 = 60_000;
 
 /// An initial approval that applies to the definitions that are being stored.
 pub(super) struct Initial {
-    /// The context of the one who gave it.
+    /// The context of the user or key that gave it.
     cx: Ctx,
     class: Class,
 }
@@ -68,7 +68,8 @@ impl Initial {
         Ok(None)
     }
 
-    /// Approves a new definition, unless it cannot be approved. Instructions, prompts and resources are only read.
+    /// Approves a new definition, unless it cannot be approved. Only tools get the class of the approval; instructions,
+    /// prompts and resources get `Read`.
     pub(super) fn apply(&self, definition: ToolDefinition) -> ToolDefinition {
         if check(&definition, &definition.digest).is_err() {
             return definition;
@@ -92,8 +93,8 @@ impl Initial {
     }
 }
 
-/// Returns the caller that `actor` is at present. `None` if the user is no longer a member, or the key has been deleted or has
-/// expired.
+/// Returns the caller with the current role of `actor`. `None` if the user is no longer a member, or the key has been deleted
+/// or has expired.
 async fn find_caller(
     tx: &mut Tx,
     organization: &OrganizationId,
@@ -124,7 +125,7 @@ pub async fn check_new(cx: &Ctx, ops: &Ops) -> Result<()> {
     authorize_operator(&cx.caller)?;
     let due = store::list_due(&mut ops.store.read().await?, cx.now(), MAX_DUE).await?;
     let checks = stream::iter(due).map(|due| async move { check_one(cx, ops, &due).await });
-    // One that fails, for example because of the database, does not keep the others from being checked.
+    // A check that fails, for example because of the database, does not prevent the others.
     let results: Vec<Result<()>> = checks.buffer_unordered(CONCURRENT_CHECKS).collect().await;
     results.into_iter().collect()
 }
@@ -143,7 +144,7 @@ async fn check_one(cx: &Ctx, ops: &Ops, due: &DueCheck) -> Result<()> {
     }
 }
 
-/// Returns the time of the next check after `attempts` earlier ones have failed, and one more.
+/// Returns the time of the next check after a failed one. `attempts` is the number of checks that failed before it.
 fn next_check(now: Timestamp, attempts: u32) -> Timestamp {
     now.plus(RETRY_MS.saturating_mul(1 << attempts.min(16)).min(MAX_RETRY_MS))
 }

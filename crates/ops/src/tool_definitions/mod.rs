@@ -1,4 +1,4 @@
-//! What the servers of instances define: tools, prompts, resources, templates and instructions.
+//! The definitions of the servers of instances: tools, prompts, resources, templates and instructions.
 //!
 //! Invariants ("rug-pull protection"):
 //! 1. Every definition that a server lists is stored as received, with its digest. Text and digest never change.

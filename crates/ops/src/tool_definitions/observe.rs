@@ -44,7 +44,7 @@ pub async fn observe(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]
     // Most checks find nothing new, so they take no lock.
     let mut conn = ops.store.read().await?;
     let seen = store::list_seen(&mut conn, organization, &instance.id).await?;
-    // An initial approval ends with the first list, also if it is empty.
+    // An initial approval ends with the first list, even if it is empty.
     let is_first = seen.is_empty() && initial_approval::exists(&mut conn, organization, &instance.id).await?;
     drop(conn);
     if !is_first && Difference::new(&seen, listed).is_empty() {

@@ -1,4 +1,4 @@
-//! What links to toolboxes know and report: the implementation of [`Directory`].
+//! The implementation of [`Directory`]: the data that links to toolboxes read and report.
 //!
 //! Invariants:
 //! 1. An event is applied in the transaction that stores its number, so it is applied exactly once, however often it

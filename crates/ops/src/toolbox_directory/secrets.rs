@@ -117,7 +117,7 @@ impl ToolboxDirectory {
     }
 }
 
-/// What a generation of an instance uses.
+/// The catalogue version and the secrets that a generation of an instance uses.
 struct Uses {
     version: CatalogVersionId,
     secrets: Vec<SecretUse>,

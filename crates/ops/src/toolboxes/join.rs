@@ -85,7 +85,7 @@ pub async fn join(cx: &Ctx, ops: &Ops, request: &JoinRequest) -> Result<JoinResp
     let token_hash = hash(&request.token);
     let found = system::find_toolbox_by_token(&mut ops.store.read().await?, &token_hash).await?;
     let toolbox = found.ok_or_else(invalid_token)?;
-    // The token stays valid, and only whoever has it learns this.
+    // The token stays valid, and only a machine that has it learns this.
     ops.check_toolbox_use(&toolbox.organization_id).await?;
     let version = notify::clean(&request.version);
     let mut tx = ops.store.begin().await?;

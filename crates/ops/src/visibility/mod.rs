@@ -1,4 +1,4 @@
-//! What an agent sees of the servers of its organisation, and why.
+//! Determines which definitions of the servers of its organisation an agent sees, and why.
 //!
 //! Invariants:
 //! 1. [`View`] decides what an agent sees. The gateway lists and calls through it, and [`explain`] reports its decisions, so

@@ -1,4 +1,4 @@
-//! What an agent sees at an address: the definitions that were granted, under their public names.
+//! The definitions that an agent sees at an address: those that were granted, under their public names.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use waypost_mcp_wire::names::{public_name, public_uri, split_public_uri};
 
 use crate::tool_access::{AccessibleServer, AgentAccess};
 
-/// What an agent sees at `now`.
+/// The definitions that an agent sees at `now`.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     access: &'a AgentAccess,

@@ -34,7 +34,7 @@ pub struct TrashedWalkthrough {
 /// Moves a walkthrough to the trash. It is no longer offered, listed or found. Its title and slug can be used again.
 ///
 /// # Errors
-/// `not_found`; `precondition_failed` if the draft has changed since `target.revision`.
+/// `not_found` if it does not exist; `precondition_failed` if the draft has changed since `target.revision`.
 pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
@@ -46,7 +46,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Returns the deleted walkthroughs of an organisation, the latest deletion first.
+/// Returns the deleted walkthroughs of an organisation, most recently deleted first.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation.
@@ -74,7 +74,7 @@ pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) ->
 /// restored one gets a new title or slug.
 ///
 /// # Errors
-/// `not_found`; `conflict` if the walkthrough is not in the trash.
+/// `not_found` if it does not exist; `conflict` if it is not in the trash.
 pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let mut tx = ops.store.begin().await?;

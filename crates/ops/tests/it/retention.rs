@@ -78,7 +78,7 @@ async fn insert_rows(hosted: &HostedTest) {
     analytics::pack_settled(db, &*hosted.clock).await.unwrap();
 }
 
-/// Nothing is deleted before the end of a period or without a period. Users can continue meanwhile.
+/// Nothing is deleted before the end of a period or without a period. Users can continue in the meantime.
 async fn old_rows_are_deleted_while_users_continue(hosted: HostedTest) {
     insert_rows(&hosted).await;
     let db = hosted.ops.store().clone();

@@ -39,7 +39,7 @@ async fn a_replica_that_dies_loses_its_links(fixture: Fixture) {
     assert_eq!(two.finds(&toolbox).await, None);
     one.directory.claim(&toolbox).await.unwrap();
     assert_eq!((two.finds(&toolbox).await.as_deref(), one.finds(&toolbox).await), (Some("https://one"), None));
-    // It is renewed in time, also if one renewal fails.
+    // It is renewed in time, even if one renewal fails.
     advance(&fixture, RENEWAL_INTERVAL * 2);
     one.leases.renew(std::slice::from_ref(&toolbox)).await.unwrap();
     advance(&fixture, LIFETIME - Duration::from_millis(1));

@@ -77,7 +77,7 @@ async fn a_machine_repeats_its_join_until_it_has_connected(fixture: Fixture) {
     let rejected = toolboxes::join(cx, ops, &other).await.unwrap_err();
     let unknown = toolboxes::join(cx, ops, &join_request("wpt_unknown", &key)).await.unwrap_err();
     assert_eq!((rejected.code, &rejected.message), (Code::Forbidden, &unknown.message));
-    // Whoever repeats the request with the public key still needs the private key.
+    // Anyone who repeats the request with the public key still needs the private key.
     let challenge = challenge();
     let thief = hello(&challenge, &created.toolbox.id, &new_key(), None);
     directory.authenticate(&challenge, &thief).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What servers with a handshake ask the callers of their calls for.
+//! Requests that servers with a handshake send to the callers of their calls.
 //!
 //! Invariants:
 //! 1. Only the caller of the call that caused a request gets it (a stream of Streamable HTTP belongs to one call; for other

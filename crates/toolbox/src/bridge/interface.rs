@@ -1,4 +1,4 @@
-//! How the bridge appears to the supervisor.
+//! The interface of the bridge for the supervisor.
 
 use crate::supervisor::servers::CallFailure;
 

@@ -75,7 +75,7 @@ struct Pending {
     response: oneshot::Sender<Result<Bytes, Failure>>,
 }
 
-/// What a message of the server was.
+/// The result of processing a message of the server.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     /// Whether all of it was passed to calls.

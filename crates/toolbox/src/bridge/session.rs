@@ -56,7 +56,7 @@ const MAX_CAUSE_BYTES: usize = 300;
 
 pub(super) type RawMessages = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>;
 
-/// How messages are exchanged.
+/// The transport over which messages are exchanged.
 pub(super) enum Transport {
     Stdio(Stdio),
     Streamable(Streamable),

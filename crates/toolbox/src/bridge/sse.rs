@@ -38,7 +38,7 @@ pub(super) struct Sse {
 /// An open stream.
 pub(super) struct Stream {
     mux: Arc<Mux>,
-    /// Where messages are sent to.
+    /// The URL to which messages are sent.
     endpoint: String,
     /// Ends the task that reads the stream.
     _stop: DropGuard,

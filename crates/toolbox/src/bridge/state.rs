@@ -1,4 +1,4 @@
-//! What is stored about the session with a container, so that a restart of the daemon continues it.
+//! The stored state of the session with a container, so that a restart of the daemon continues it.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use waypost_mcp_wire::revision::MODERN;
 
 use super::caller::Caller;
 
-/// What was negotiated with a server.
+/// The result of the negotiation with a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Negotiated {
     /// The revision.

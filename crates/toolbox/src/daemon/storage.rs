@@ -1,4 +1,4 @@
-//! What the daemon keeps of each instance: its log, its statistics, and the ways out of its containers.
+//! The data that the daemon keeps for each instance: its log, its statistics, and the egress of its containers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -71,7 +71,7 @@ impl Sockets for NetworkNamespace {
     }
 }
 
-/// What a container may reach.
+/// The destinations that a container may reach.
 #[derive(Debug, Clone)]
 pub struct EgressRules {
     /// The allowed destinations; at most [`MAX_DESTINATIONS`] are used.
@@ -86,7 +86,7 @@ pub struct Egress {
     _stop: DropGuard,
 }
 
-/// What all connections of a container share.
+/// The state that all connections of a container share.
 struct Shared {
     /// The allowed ports by host.
     hosts: BTreeMap<String, Vec<u16>>,

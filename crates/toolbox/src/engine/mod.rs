@@ -76,7 +76,7 @@ pub trait Engine: Send + Sync + 'static {
         keep: &[String],
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Returns the network namespace of a running container. It stays valid for as long as it is held, also if the
+    /// Returns the network namespace of a running container. It stays valid for as long as it is held, even if the
     /// container exits.
     fn network_namespace(&self, container: &str) -> impl Future<Output = Result<NetworkNamespace, EngineError>> + Send {
         let cause = format!("Container {container} has no network namespace");
@@ -107,7 +107,7 @@ pub struct MachineInfo {
     pub capacity: Capacity,
 }
 
-/// What a container is for. Its name, labels and everything else follow from this.
+/// A request for a container. Its name, labels and everything else follow from this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerRequest {
     /// The ID of the instance.

@@ -60,7 +60,7 @@ pub struct Link {
     tasks: TaskTracker,
 }
 
-/// What the link needs to run.
+/// The dependencies of the link.
 pub struct Runtime {
     /// Opens connections.
     pub connector: Arc<dyn Connect>,
@@ -70,7 +70,7 @@ pub struct Runtime {
     pub heartbeat: HeartbeatSource,
 }
 
-/// What the parts of the link share.
+/// The state that the parts of the link share.
 struct Shared {
     data_dir: PathBuf,
     identity: Mutex<Identity>,

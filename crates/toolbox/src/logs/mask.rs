@@ -1,6 +1,6 @@
 //! Masking of secrets in a stream of bytes.
 
-/// What is written instead of a secret.
+/// The text that is written instead of a secret.
 const MASK: &[u8] = b"[secret]";
 /// The minimum length of a secret that is masked. Shorter values would mask parts of ordinary words.
 const MIN_SECRET: usize = 4;

@@ -49,7 +49,7 @@ impl Entry {
     }
 }
 
-/// What is to be written at once.
+/// The data to write at once.
 pub(super) struct Batch {
     /// The bytes to append, or the complete new content.
     pub(super) bytes: Vec<u8>,

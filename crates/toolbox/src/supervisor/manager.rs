@@ -39,7 +39,7 @@ impl Handle {
     }
 }
 
-/// What exists when the daemon starts, by instance. The task of an instance takes over its part.
+/// The containers and instances that are found when the daemon starts. The task of an instance takes over its part.
 struct Found {
     containers: BTreeMap<String, Vec<ObservedContainer>>,
     instances: BTreeSet<String>,

@@ -57,7 +57,7 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(60);
 const SECRETS_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause before an operation of the engine is repeated that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// How often a call has a container replaced for newer personal secrets.
+/// The maximum number of times that a call has a container replaced for newer personal secrets.
 const MAX_REFRESHES: usize = 3;
 /// The maximum length of a container's key in bytes.
 const MAX_KEY: usize = 128;
@@ -113,7 +113,7 @@ impl Default for Settings {
     }
 }
 
-/// What the supervisor works with.
+/// The dependencies of the supervisor.
 pub struct Parts<E, S> {
     /// The container engine.
     pub engine: Arc<E>,
@@ -142,7 +142,7 @@ impl<E, S> Clone for Supervisor<E, S> {
     }
 }
 
-/// What all tasks share.
+/// The state that all tasks share.
 struct Shared<E, S> {
     parts: Parts<E, S>,
     budget: Arc<Budget>,
@@ -257,7 +257,7 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
                 wait_for_container(&needs, key.clone(), personal_version).await?;
                 waits += 1;
                 if waits == MAX_REFRESHES {
-                    // The control plane answers with an earlier number, for example because it was restored meanwhile.
+                    // The control plane answers with an earlier number, for example because it was restored in the meantime.
                     personal_version = 0;
                 }
             };

@@ -27,7 +27,7 @@ pub(super) struct ContainerLog {
 
 struct State {
     container_id: String,
-    /// The secrets; `None` while they are unknown, because the daemon was restarted. Lines are withheld meanwhile.
+    /// The secrets; `None` while they are unknown, because the daemon was restarted. Lines are withheld in the meantime.
     masks: Option<Vec<String>>,
     withheld: VecDeque<(LogStream, String)>,
     tail: VecDeque<String>,

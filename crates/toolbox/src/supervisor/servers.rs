@@ -40,7 +40,7 @@ pub struct Notifications {
     pub messages: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
 }
 
-/// How a server is reached.
+/// The way in which a server is reached.
 pub enum Target {
     /// Through standard input and output of its container.
     Stdio(Attached),
@@ -58,7 +58,7 @@ pub enum Target {
     },
 }
 
-/// What a connection belongs to.
+/// The context of a connection.
 #[derive(Clone)]
 pub struct ConnectContext {
     /// The ID of the instance.
@@ -106,7 +106,7 @@ pub trait Servers: Send + Sync + 'static {
     fn respond<'a>(&'a self, instance_id: &'a str, response: &'a [u8]) -> BoxFuture<'a, Result<(), CallFailure>>;
 }
 
-/// How a message is sent.
+/// The options of a message to send.
 #[derive(Debug, Clone)]
 pub struct CallOptions {
     /// The time after which the call fails, without the time in which the caller is asked.

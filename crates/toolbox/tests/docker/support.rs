@@ -1,5 +1,5 @@
 //! An engine, a registry and images for the tests. Everything that a test creates has the labels of its own toolbox, and
-//! is removed at its end, also if it fails.
+//! is removed at its end, even if it fails.
 
 use std::collections::HashMap;
 use std::fs;
@@ -52,7 +52,7 @@ pub fn run<F: Future<Output = ()>>(test: impl FnOnce(&'static Bed) -> F) {
     });
 }
 
-/// What a test uses.
+/// The resources that a test uses.
 pub struct Bed {
     pub docker: Docker,
     pub engine: DockerEngine,

@@ -1,4 +1,4 @@
-//! What the requests of one connection share.
+//! The state that the requests of one connection share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ const DETACHED_TIMEOUT: Duration = Duration::from_secs(5);
 /// status 400 and no ID, although "Session Management" requires 404.
 const SDK_ERROR: i64 = -32_000;
 
-/// What the requests of one connection share.
+/// The state that the requests of one connection share.
 pub(crate) struct Core {
     pub(crate) http: Http,
     pub(crate) identity: Identity,

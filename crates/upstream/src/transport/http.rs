@@ -24,7 +24,7 @@ pub(crate) struct Http {
     pub(crate) redirects: Redirects,
 }
 
-/// What was negotiated, as far as it is repeated in the headers of every request.
+/// The negotiated values that are repeated in the headers of every request.
 #[derive(Debug, Clone)]
 pub(crate) enum Wire {
     /// The handshake has not been completed.
@@ -191,7 +191,7 @@ pub(crate) async fn read(response: &mut StreamResponse, max_bytes: usize) -> Res
         return Err(too_large());
     }
     let Some(first) = response.chunk().await? else { return Ok(Bytes::new()) };
-    // A body that arrived as one chunk is not copied. Without a length, more can follow, also after an empty chunk.
+    // A body that arrived as one chunk is not copied. Without a length, more can follow, even after an empty chunk.
     if length == Some(first.len()) {
         return Ok(first);
     }

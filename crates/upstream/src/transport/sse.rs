@@ -34,7 +34,7 @@ pub(crate) struct SseTransport {
 
 /// An open stream. Dropping it closes it.
 struct Stream {
-    /// Where messages are sent to.
+    /// The URL to which messages are sent.
     endpoint: Url,
     shared: Arc<Shared>,
     reader: JoinHandle<()>,

@@ -33,7 +33,7 @@ pub struct ServerState {
     pub mixed: usize,
     /// The tokens of the calls of tools.
     pub calls: Vec<String>,
-    /// What the account of an access token lists, if not the tool `find`.
+    /// The tools that the account of an access token lists, if not the tool `find`.
     pub lists: BTreeMap<String, Vec<Value>>,
     /// The tokens that were revoked, with their types, and the status of the responses.
     pub revocations: Vec<(String, String)>,

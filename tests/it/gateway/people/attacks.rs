@@ -10,7 +10,7 @@ use super::*;
 use crate::gateway::Stage;
 use crate::sign_in::{EndUserBrowser, OauthClient, create_sign_in_server, start_walkthrough};
 
-/// Nothing of a hosted server works at the gateway, and the other way round.
+/// Nothing of a hosted server works at the gateway, and vice versa.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn issuers_cannot_be_mixed_up() {
     let app = App::new().await;
@@ -153,7 +153,7 @@ async fn only_members_can_consent() {
     app.finish().await;
 }
 
-/// Whoever may no longer use the gateway is rejected within one second, and for good.
+/// Anyone who may no longer use the gateway is rejected within one second, and for good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_end_with_the_membership_the_agent_and_the_organisation() {
     let app = App::new().await;

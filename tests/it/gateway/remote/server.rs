@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::tool;
 
-/// What the server answers, and what it has received.
+/// The responses of the server, and the requests that it has received.
 pub(super) struct ServerState {
     pub(super) is_modern: bool,
     /// The status of every response; the server answers only with 200.
@@ -23,7 +23,7 @@ pub(super) struct ServerState {
     pub(super) sessions: usize,
     /// Whether every session is unknown.
     pub(super) forgets: bool,
-    /// How the server misbehaves when a tool is called.
+    /// The misbehaviour of the server when a tool is called.
     pub(super) fault: Option<Fault>,
     pub(super) received: Vec<(HeaderMap, Value)>,
     pub(super) paths: Vec<String>,
@@ -64,7 +64,7 @@ impl Default for ServerState {
     }
 }
 
-/// How a server misbehaves.
+/// The misbehaviour of a server.
 #[derive(Clone, Copy)]
 pub(super) enum Fault {
     /// The connection breaks in the middle of this number of results.

@@ -25,12 +25,12 @@ pub const HOSTS: &[&str] = &["https://claude.ai/", "https://chatgpt.com/", "http
 /// The limits of a request to one of the [`HOSTS`].
 const LIMITS: Limits = Limits { max_bytes: 1_024, timeout: Duration::from_secs(3), redirects: 0 };
 /// The time for which documents are not advertised after a failed check, in milliseconds.
-const HOLD: i64 = 10 * 60 * 1_000;
+const HOLD_MS: i64 = 10 * 60 * 1_000;
 /// The minimum time between two checks that are triggered by failed fetches, in milliseconds: attackers must not be
 /// able to make this server query the hosts continuously.
-const PAUSE: i64 = 60 * 1_000;
+const PAUSE_MS: i64 = 60 * 1_000;
 /// The time for which a successful fetch proves that documents can be fetched, in milliseconds.
-const RECENT: i64 = 60 * 60 * 1_000;
+const RECENT_MS: i64 = 60 * 60 * 1_000;
 
 /// The setting `client_documents`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -218,7 +218,7 @@ impl Availability {
         let now = self.0.clock.now();
         let mut known = self.known();
         match (known.reachable, known.checked_at) {
-            (Some(false), Some(at)) if now.since(at) >= HOLD => {
+            (Some(false), Some(at)) if now.since(at) >= HOLD_MS => {
                 known.reachable = None;
                 // The next client with a document triggers a check.
                 self.0.allows_private.then_some(true)
@@ -234,7 +234,7 @@ impl Availability {
         let known = self.known();
         let within = |at: Option<Timestamp>, time: i64| at.is_some_and(|at| now.since(at) < time);
         // With private networks, a fetched document is better evidence than the check.
-        within(known.checked_at, PAUSE) || self.0.allows_private && within(known.fetched_at, RECENT)
+        within(known.checked_at, PAUSE_MS) || self.0.allows_private && within(known.fetched_at, RECENT_MS)
     }
 
     async fn check(&self) -> bool {

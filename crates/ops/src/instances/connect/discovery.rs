@@ -22,7 +22,7 @@ const PROBES: [&str; 2] = [
     r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#,
 ];
 
-/// What is known of an authorization server after discovery.
+/// The discovered metadata of an authorization server.
 pub(super) struct AuthorizationServer {
     /// The resource of tokens (RFC 8707).
     pub resource: String,

@@ -123,7 +123,7 @@ pub struct AuthorizationResponse {
     pub error: Option<String>,
 }
 
-/// What is remembered of a connection that was started. Has no `Debug`, because of the secrets.
+/// The stored state of a connection that was started. Has no `Debug`, because of the secrets.
 #[derive(Serialize, Deserialize)]
 struct PendingConnection {
     client: OauthClient,

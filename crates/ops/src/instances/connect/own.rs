@@ -1,6 +1,6 @@
 //! The connection of a person's own agent, for every member with a grant to the instance.
 //!
-//! Whoever has neither a grant nor a connection gets the same answer as for an instance that does not exist.
+//! A person who has neither a grant nor a connection gets the same error as for an instance that does not exist.
 
 use waypost_core::access::Operation;
 use waypost_core::agent::Agent;
@@ -16,7 +16,7 @@ use super::owner::{Owner, find_granted_agent};
 use super::{StartedConnection, not_found, start, user_of};
 use crate::Ops;
 
-/// What a person sees of an instance to which they can connect their agent.
+/// The view that a person has of an instance to which they can connect their agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnConnection {
     /// The slug of the instance.

@@ -1,4 +1,4 @@
-//! What servers with a handshake ask callers for.
+//! Requests that servers with a handshake send to callers.
 
 use ::http::Response;
 use futures::FutureExt;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What the server does with a request.
+/// The server's reaction to a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Reaction {
     Answer,
@@ -33,7 +33,7 @@ fn reaction() -> impl Strategy<Value = Reaction> {
     ]
 }
 
-/// How a caller behaves.
+/// The behaviour of a caller.
 #[derive(Debug, Clone, Copy)]
 struct Caller {
     /// The delay before the call in milliseconds.

@@ -42,7 +42,7 @@ const RESERVED_PATHS: [&str; 10] = [
     "/etc/group",
 ];
 
-/// What is needed to know of an image.
+/// The required properties of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageInfo {
     /// The user that the container runs as.
@@ -53,7 +53,7 @@ pub struct ImageInfo {
     pub volumes: Vec<String>,
 }
 
-/// Where a container is placed.
+/// The placement of a container.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Placement {
     /// The ID of this toolbox.

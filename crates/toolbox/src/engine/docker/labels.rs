@@ -26,7 +26,7 @@ pub const PROBE: &str = "dev.waypost.probe";
 /// Labels as the engine stores them.
 pub type Labels = HashMap<String, String>;
 
-/// What the labels of a container say.
+/// The content of the labels of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerLabels {
     /// The ID of the instance.

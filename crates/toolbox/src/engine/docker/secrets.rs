@@ -51,7 +51,7 @@ impl SecretFiles {
         Ok(Self { root })
     }
 
-    /// Locks the folder until the returned file is closed, also by the end of the process.
+    /// Locks the folder until the returned file is closed, including by the end of the process.
     ///
     /// # Errors
     /// If another process has locked it.

@@ -40,7 +40,7 @@ impl DockerEngine {
                 labels: Some(labels::of_volume(self.toolbox_id(), request)),
                 ..VolumeCreateRequest::default()
             };
-            // Returns the existing volume if there is one, whoever created it.
+            // Returns the existing volume if there is one, regardless of its creator.
             let volume = self.docker().create_volume(config).await;
             let volume = volume.map_err(|error| self.error("create the volume", &error))?;
             if labels::instance(self.toolbox_id(), &volume.labels).as_ref() != Some(&request.instance_id) {

@@ -16,7 +16,7 @@ use super::super::servers::ServerSession;
 use crate::engine::{Attached, NetworkNamespace, ObservedContainer};
 use crate::reconcile::{Container, Key, Phase};
 
-/// How a container ended.
+/// The way in which a container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// Its process exited.
@@ -84,7 +84,7 @@ impl Unit {
         }
     }
 
-    /// Whether the process may run, also after a failed check.
+    /// Whether the process may run, even after a failed check.
     pub(super) fn is_running(&self) -> bool {
         self.end.borrow().is_none() && self.observed.as_ref().is_some_and(|observed| observed.running)
     }

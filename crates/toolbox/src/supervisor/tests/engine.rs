@@ -27,7 +27,7 @@ mod tokio_stream_like {
     }
 }
 
-/// How the server of an image behaves.
+/// The behaviour of the server of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Behaviour {
     #[default]
@@ -72,9 +72,9 @@ pub(super) struct State {
     pub(super) log: Vec<String>,
     pub(super) peak: Resources,
     pub(super) stop_delay: Duration,
-    /// How often each container was attached.
+    /// The number of times that each container was attached.
     pub(super) attached: BTreeMap<String, usize>,
-    /// How often the network namespace of each container was opened.
+    /// The number of times that the network namespace of each container was opened.
     pub(super) namespaces: BTreeMap<String, usize>,
     pub(super) pulled: Vec<Option<RegistryCredentials>>,
     exits: Vec<mpsc::UnboundedSender<ContainerExit>>,

@@ -26,7 +26,7 @@ use crate::control::Control;
 use crate::engine::{NetworkNamespace, ObservedContainer, OutputChunk, Usage};
 use crate::tasks;
 
-/// How probes end.
+/// The results of probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
     Ok,

@@ -257,7 +257,7 @@ async fn nothing_is_touched_before_the_desired_state_is_known() {
     daemon.start();
     sleep(Duration::from_secs(600)).await;
     assert_eq!(daemon.engine.running(), ["con1"]);
-    // A container that exits meanwhile is noticed later.
+    // A container that exits in the meantime is noticed later.
     daemon.engine.crash("con1", 1, false);
     sleep(Duration::from_secs(10)).await;
     daemon.add("ins_1", spec("good"));

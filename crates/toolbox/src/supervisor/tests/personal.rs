@@ -185,7 +185,7 @@ async fn a_daemon_that_restarts_masks_what_its_containers_have() {
     assert_eq!(daemon.engine.state().containers[&container].observed.personal_version, 1);
     daemon.stop().await;
     let before = daemon.sink.lines.lock().unwrap().len();
-    // The value was replaced meanwhile: what the container has is unknown.
+    // The value was replaced in the meantime: what the container has is unknown.
     supply(&daemon, "agt_1", 2, &[("API_KEY", "another")]);
     daemon.start();
     daemon.until_state("ins_1", InstanceState::Running).await;
