@@ -22,6 +22,7 @@ use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, text_of};
 use waypost_ops::instances::server_stream::{ServerStream, can_have_stream, find_running};
 
 use crate::Gateway;
+use crate::subscribe::no_shared_stream;
 use crate::upstreams::ServerKey;
 
 /// The maximum number of streams of this process. Each is a connection and little memory.
@@ -240,7 +241,7 @@ impl StreamTask {
         let instance = find_running(&gateway.ops, &self.organization, &self.instance).await?.ok_or_else(not_running)?;
         if !can_have_stream(&instance) {
             // Each agent has its own connection now, and what one account is told reaches no other agent.
-            gateway.subscriptions.forget(&self.instance);
+            gateway.subscriptions.forget(&self.instance, &no_shared_stream(&instance));
         }
         let uris = gateway.subscriptions.uris(&self.instance);
         let opened = Box::pin(ServerStream::open(&gateway.ops, &instance, &uris)).await;
@@ -248,8 +249,7 @@ impl StreamTask {
             && error.reason() == Some(NOT_SUPPORTED)
         {
             // Each agent has its own container now. What it announces in a call must not reach those who are subscribed.
-            gateway.subscriptions.decide(&self.instance, &uris, |_| Some(error.without_cause()));
-            gateway.subscriptions.forget(&self.instance);
+            gateway.subscriptions.forget(&self.instance, error);
         }
         let stream = opened?.ok_or_else(no_stream)?;
         *self.entry.can_subscribe() = Some(stream.can_subscribe());

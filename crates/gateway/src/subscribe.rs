@@ -116,12 +116,7 @@ impl Gateway {
             return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
         }
         if !server_stream::can_have_stream(instance) {
-            if let Backend::Container(_) = instance.backend {
-                return Err(server_stream::own_container());
-            }
-            let message = "Changes of single resources are not announced for a server to which each agent has its own \
-                           connection. Read the resource again instead.";
-            return Err(Error::new(Code::Conflict, message).with("reason", "not_supported"));
+            return Err(no_shared_stream(instance));
         }
         self.keep_stream(instance).ok_or_else(|| {
             let message = "Too many servers announce changes at present. Try again later.";
@@ -153,4 +148,14 @@ impl Gateway {
 async fn confirm(subscription: &mut Subscription) -> Result<()> {
     let late = || Error::new(Code::ToolServerError, "The server did not answer in time.").with("reason", "timeout");
     tokio::time::timeout(TIMEOUT, subscription.confirm()).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Returns the error for a server that has no stream for all agents, because each has its own container or connection.
+pub(crate) fn no_shared_stream(instance: &Instance) -> Error {
+    if let Backend::Container(_) = instance.backend {
+        return server_stream::own_container();
+    }
+    let message = "Changes of single resources are not announced for a server to which each agent has its own connection. \
+                   Read the resource again instead.";
+    Error::new(Code::Conflict, message).with("reason", "not_supported")
 }

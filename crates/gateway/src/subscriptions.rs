@@ -186,9 +186,18 @@ impl Subscriptions {
         }
     }
 
-    /// Ends all subscriptions of a server that no longer has a stream.
-    pub(crate) fn forget(&self, instance: &InstanceId) {
-        self.servers().remove(instance);
+    /// Ends all subscriptions of a server that no longer has a stream. Those that wait for a decision are refused.
+    pub(crate) fn forget(&self, instance: &InstanceId, refusal: &Error) {
+        let topics = self.servers().remove(instance).unwrap_or_default();
+        for topic in topics.into_values() {
+            topic.outcome.send_if_modified(|outcome| {
+                let is_new = outcome.is_none();
+                if is_new {
+                    *outcome = Some(Err(Arc::new(refusal.without_cause())));
+                }
+                is_new
+            });
+        }
     }
 
     fn end(&self, subscription: &Subscription) {
@@ -309,6 +318,19 @@ mod tests {
         // What was decided stays.
         subscriptions.decide(&id("ins_1"), &uris, |_| Some(Error::new(Code::Conflict, "Later.")));
         good.confirm().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_a_server_that_loses_its_stream_are_refused() {
+        let fixture = Fixture::new();
+        let mut waiting = fixture.subscribe("agt_1", "ins_1", "a").unwrap();
+        let mut other = fixture.subscribe("agt_1", "ins_2", "a").unwrap();
+        fixture.subscriptions.forget(&id("ins_1"), &Error::new(Code::Conflict, "None."));
+        assert_eq!(waiting.confirm().await.unwrap_err().message, "None.");
+        assert!(futures::poll!(Box::pin(other.confirm())).is_pending());
+        fixture.subscriptions.publish(&id("ins_1"), "a");
+        drop(waiting);
+        assert!(fixture.mailbox.is_empty() && !fixture.subscriptions.has_topics(&id("ins_1")));
     }
 
     #[test]

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt, StreamExt};
 use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::instance::{Backend, DesiredRun, Instance};
 use waypost_core::{Code, Error, Result};
@@ -18,8 +19,8 @@ use super::remote_stream::{self, RemoteSource};
 use crate::Ops;
 use crate::deployments::notify::clean;
 
-/// The maximum number of messages of a stream that is replaced which are kept for the next one.
-const MAX_KEPT: usize = 1_000;
+/// The time for which a stream that was replaced is still read: what the server has sent on it may be on its way.
+const OVERLAP: Duration = Duration::from_secs(2);
 
 /// An open stream. Dropping it closes it.
 pub struct ServerStream {
@@ -150,21 +151,17 @@ impl ServerStream {
             Ok(None) => not_supported(),
             Err(error) => error,
         };
+        // What was requested stays the same, so the stream is not replaced when nobody waits for the others any more.
         let added = uris.difference(&self.requested);
         self.refused.extend(added.map(|uri| (uri.clone(), refusal.without_cause())));
-        self.requested.clone_from(uris);
         Ok(())
     }
 
-    /// Continues with a new stream, after what the old one has received already.
+    /// Continues with a new stream. For a while, the old one is read as well; that a change is announced on both does not matter.
     fn replace(&mut self, stream: Self) {
-        let mut kept = Vec::new();
-        while kept.len() < MAX_KEPT
-            && let Some(Some(message)) = self.messages.next().now_or_never()
-        {
-            kept.push(message);
-        }
-        let messages = stream::iter(kept).chain(stream.messages).boxed();
+        let old = std::mem::replace(&mut self.messages, stream::empty().boxed());
+        let old = old.take_until(tokio::time::sleep(OVERLAP));
+        let messages = stream::select(old, stream.messages).boxed();
         *self = Self { messages, ..stream };
     }
 
