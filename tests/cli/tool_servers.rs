@@ -346,6 +346,7 @@ fn remote_entries_are_imported_and_deployed() {
     config:               {"region":"eu"}
     secrets:              Authorization=sec_…
     personal secrets:     -
+    record contents:      no
     deployment:           -
     "#);
     let updated = workspace.run_json(&["instance", "update", "far", "--version", "2.0"]);

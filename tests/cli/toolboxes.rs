@@ -121,6 +121,7 @@ fn instances_are_managed() {
     config:               {"region":"eu"}
     secrets:              TOKEN=sec_…
     personal secrets:     -
+    record contents:      no
     deployment:           running, validating
     "#);
     insta::assert_snapshot!(workspace.run_ok(&["instance", "list"]), @"

@@ -222,6 +222,7 @@ async fn an_instance_is_deployed_changed_and_removed() {
       },
       "secrets": {},
       "personal_secrets": [],
+      "record_contents": false,
       "deployment": {
         "id": "dep:1",
         "state": "running",
@@ -259,6 +260,7 @@ async fn an_instance_is_deployed_changed_and_removed() {
       },
       "secrets": {},
       "personal_secrets": [],
+      "record_contents": false,
       "deployment": {
         "id": "dep:1",
         "state": "failed",
