@@ -276,6 +276,23 @@ mod tests {
         assert!(ArgumentRule { tool: String::new(), ..rule("a", Equals, json!(1)) }.check().is_err());
     }
 
+    #[test]
+    fn tools_fields_and_values_may_have_the_maximum_size() {
+        let largest = ArgumentRule {
+            tool: "t".repeat(MAX_TOOL_NAME),
+            // Together with the quotation marks, the value has the maximum size as JSON.
+            ..rule(&"f".repeat(MAX_FIELD), Comparison::Equals, json!("x".repeat(MAX_VALUE - 2)))
+        };
+        assert!(largest.check().is_ok());
+        for larger in [
+            ArgumentRule { tool: "t".repeat(MAX_TOOL_NAME + 1), ..largest.clone() },
+            ArgumentRule { field: "f".repeat(MAX_FIELD + 1), ..largest.clone() },
+            ArgumentRule { value: json!("x".repeat(MAX_VALUE - 1)), ..largest.clone() },
+        ] {
+            assert!(larger.check().is_err());
+        }
+    }
+
     fn scalar() -> impl Strategy<Value = Value> {
         prop_oneof![
             Just(json!(null)),
