@@ -119,6 +119,15 @@ mod tests {
     }
 
     #[test]
+    fn only_a_set_without_steps_is_empty() {
+        assert!(StepSet::default().is_empty());
+        for ordinals in [vec![0], vec![7, 8], vec![9]] {
+            let set: StepSet = ordinals.iter().copied().collect();
+            assert!(!set.is_empty(), "{ordinals:?}");
+        }
+    }
+
+    #[test]
     fn only_hexadecimal_text_is_decoded() {
         assert_eq!(StepSet::from_hex("05"), Some([0, 2].into_iter().collect()));
         assert_eq!((StepSet::from_hex("5"), StepSet::from_hex("zz")), (None, None));
