@@ -145,3 +145,59 @@ impl ApiKey {
         self.expires_at.is_some_and(|at| at <= now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_covers_itself_and_lower_roles() {
+        let roles = [Role::Member, Role::Admin, Role::Owner];
+        for (rank, role) in roles.into_iter().enumerate() {
+            for (other_rank, other) in roles.into_iter().enumerate() {
+                assert_eq!(role.covers(other), other_rank <= rank, "{role} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_api_key_expires_at_its_expiry() {
+        let key = |expires_at| ApiKey {
+            id: ApiKeyId::from_store("key_1".into()),
+            organization_id: OrganizationId::from_store("org_1".into()),
+            name: "CI".to_owned(),
+            scope: Role::Admin,
+            created_at: Timestamp(0),
+            expires_at,
+            last_used_at: None,
+        };
+        let expiring = key(Some(Timestamp(1_000)));
+        assert!(!expiring.is_expired(Timestamp(999)));
+        assert!(expiring.is_expired(Timestamp(1_000)) && expiring.is_expired(Timestamp(1_001)));
+        assert!(!key(None).is_expired(Timestamp(i64::MAX)), "a key without an expiry");
+    }
+
+    #[test]
+    fn a_user_is_shown_by_name_or_else_by_email() {
+        for (name, shown) in [(Some("Ada"), "Ada"), (None, "ada@example.com")] {
+            let user = User {
+                id: UserId::from_store("usr_1".into()),
+                email: "ada@example.com".to_owned(),
+                name: name.map(str::to_owned),
+                verified_at: None,
+                organization_id: None,
+                created_at: Timestamp(0),
+            };
+            assert_eq!(user.display_name(), shown);
+            let member = Member {
+                user_id: user.id.clone(),
+                email: user.email.clone(),
+                name: user.name.clone(),
+                role: Role::Member,
+                is_verified: false,
+                created_at: Timestamp(0),
+            };
+            assert_eq!(member.display_name(), shown);
+        }
+    }
+}
