@@ -389,8 +389,8 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
     })
 }
 
-/// Serves the main port and `others` until `stop` is cancelled, waits for open requests during the grace period, and cancels `end` for the
-/// remaining ones. When it returns, all connections are closed and all resources of requests are released.
+/// Serves the main port and `others` until `stop` is cancelled, waits for open requests during the grace period, and cancels
+/// `end` for the remaining ones. When it returns, all connections are closed and all resources of requests are released.
 async fn serve(
     connections: Connections,
     listener: TcpListener,

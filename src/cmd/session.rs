@@ -60,8 +60,8 @@ impl Session {
         Ok(self.ops.clone().with_outbound(outbound).with_keyring(keyring))
     }
 
-    /// Returns operations for a deletion that revokes tokens at other servers afterwards, as far as possible. It must not depend on
-    /// settings that only this needs.
+    /// Returns operations for a deletion that revokes tokens at other servers afterwards, as far as possible. It must not
+    /// depend on settings that only this needs.
     pub fn deleting_ops(&self, app: &App) -> Ops {
         self.connected_ops(app).unwrap_or_else(|error| {
             eprintln!("warning: tokens of remote servers are not revoked: {error:#}");

@@ -2,7 +2,8 @@
 //! identity provider (`custom_oauth`, simulated by the npm package `oidc-provider`), and copy a snippet from the public
 //! page. These scenarios are in `e2e/browser`.
 //!
-//! Console users work in the editor, import files, answer a ticket, and grant agents access to tools. These scenarios are in `e2e/console`.
+//! Console users work in the editor, import files, answer a ticket, and grant agents access to tools. These scenarios are in
+//! `e2e/console`.
 //!
 //! The scenarios check accessibility with axe-core and take screenshots, on phone and desktop, in light and dark
 //! mode. The variable `SCREENSHOTS` names the folder of the screenshots.

@@ -59,7 +59,8 @@ pub struct GatewayArgs {
     /// Seconds of each measurement [default: 4].
     #[arg(long)]
     seconds: Option<f64>,
-    /// Also measure other gateways, which are installed if necessary: mcp-proxy (Rust), FastMCP, mcp-proxy (Python), supergateway.
+    /// Also measure other gateways, which are installed if necessary: mcp-proxy (Rust), FastMCP, mcp-proxy (Python),
+    /// supergateway.
     #[arg(long)]
     peers: bool,
     /// Folder for data and logs during the run [default: the system's temporary directory].

@@ -95,8 +95,8 @@ struct CatalogVersion {
     /// The name of the secret with the credentials of the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     registry_secret: Option<String>,
-    /// The resources of a container. Not used if the server is remote. `light`: 512 MiB and half a CPU. `medium`: 1 GiB and one CPU. `heavy`: 2 GiB and two
-    /// CPUs.
+    /// The resources of a container. Not used if the server is remote. `light`: 512 MiB and half a CPU. `medium`: 1 GiB and
+    /// one CPU. `heavy`: 2 GiB and two CPUs.
     resources: ResourceClass,
     /// The destinations that the server may connect to, as `host:port`.
     egress: Vec<String>,

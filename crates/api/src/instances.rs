@@ -222,7 +222,8 @@ impl From<RemoteServerInput> for NewRemoteServer {
     }
 }
 
-/// Changes to an instance. Absent members are not changed. A change of anything except the name and `record_contents` is a new deployment.
+/// Changes to an instance. Absent members are not changed. A change of anything except the name and `record_contents` is a new
+/// deployment.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct InstanceUpdate {
@@ -356,8 +357,8 @@ async fn list(
 ///
 /// The response is returned at once; the deployment continues in the background. Get the instance to follow it. If no
 /// toolbox has room, the error has the `reason` `no_capacity` and a reason for each toolbox. A remote server is `deploying` until
-/// it has answered, and has `failed` after three attempts. With `approve` and `grants`, agents can use the server as soon as it is
-/// healthy. Requires the role `admin`.
+/// it has answered, and has `failed` after three attempts. With `approve` and `grants`, agents can use the server as soon as
+/// it is healthy. Requires the role `admin`.
 #[utoipa::path(post, path = "/instances", tag = "instances", operation_id = "create_instance",
     request_body = InstanceCreate, responses((status = 202, body = Instance), Problems))]
 async fn create(
@@ -386,8 +387,8 @@ async fn get(
 
 /// Updates an instance.
 ///
-/// A change of anything except the name and `record_contents` is a new deployment: the previous container serves calls until the new one is
-/// healthy, and otherwise the change is rolled back. Requires the role `admin`.
+/// A change of anything except the name and `record_contents` is a new deployment: the previous container serves calls until
+/// the new one is healthy, and otherwise the change is rolled back. Requires the role `admin`.
 #[utoipa::path(patch, path = "/instances/{id}", tag = "instances", operation_id = "update_instance",
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")), request_body = InstanceUpdate,
     responses((status = 200, body = Instance), Problems))]

@@ -1,4 +1,5 @@
-//! `/o/{org}/personal-secrets`: the viewer's own values for personal secrets. A value is only read from forms; no page contains one.
+//! `/o/{org}/personal-secrets`: the viewer's own values for personal secrets. A value is only read from forms; no page
+//! contains one.
 
 use askama::Template;
 use axum::extract::{Path, State};

@@ -280,8 +280,8 @@ impl Gateway {
 }
 
 /// Returns the message for the server: with the name by which the server knows the target, a valid trace context, what the
-/// agent has declared that servers may ask it for, and its input (`inputResponses` and `requestState`), but without other metadata
-/// of the agent.
+/// agent has declared that servers may ask it for, and its input (`inputResponses` and `requestState`), but without other
+/// metadata of the agent.
 fn rewritten(call: AgentCall<'_>, original: &str, (responses, state): (Option<&str>, Option<&str>)) -> Bytes {
     let request = call.request;
     let mut rewrite = Rewrite::new(request);

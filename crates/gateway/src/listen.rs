@@ -1,5 +1,5 @@
-//! Streams that tell agents when what they see, or a resource to which they are subscribed, has changed: GET of the revisions with a handshake ("Listening for Messages
-//! from the Server"), and `subscriptions/listen` of 2026-07-28 ("Subscriptions").
+//! Streams that tell agents when what they see, or a resource to which they are subscribed, has changed: GET of the revisions
+//! with a handshake ("Listening for Messages from the Server"), and `subscriptions/listen` of 2026-07-28 ("Subscriptions").
 //!
 //! A stream compares digests of what the agent sees. What it compares comes from the cache of access, which asks the database
 //! once per organisation, not once per stream. The agent is checked again before it is told anything, and every
@@ -40,7 +40,8 @@ use crate::{Gateway, GatewayAddress, reply};
 pub(crate) const METHOD: &str = "subscriptions/listen";
 /// The interval at which a stream looks for changes.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The interval at which the agent's token and the expiry of its grants are checked, and a comment is sent so that nobody closes the idle connection.
+/// The interval at which the agent's token and the expiry of its grants are checked, and a comment is sent so that nobody
+/// closes the idle connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The member of `_meta` with the ID of the request that opened the stream.
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";

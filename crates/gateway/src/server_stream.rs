@@ -1,8 +1,8 @@
 //! The streams on which servers announce changes outside of calls: remote servers, and containers that all agents share.
 //!
 //! Invariants:
-//! 1. This process has at most one stream of each server, and at most [`MAX_STREAMS`] in total. A server without a stream is checked
-//!    before it is called, like every other.
+//! 1. This process has at most one stream of each server, and at most [`MAX_STREAMS`] in total. A server without a stream is
+//!    checked before it is called, like every other.
 //! 2. A stream is open only while its server is used: until [`IDLE_TIME`] after the last call, or while an agent is subscribed to
 //!    one of its resources. It uses the connection that calls use, for as long. It starts no container, and does not keep one
 //!    from being stopped.

@@ -1,7 +1,7 @@
 //! Subscriptions to single resources of servers that all agents share.
 //!
-//! A topic is a resource of a server with at least one subscriber; the stream of the server ([`crate::server_stream`]) is subscribed
-//! to its topics. A subscriber is a mailbox, which a stream of an agent empties ([`crate::listen`]).
+//! A topic is a resource of a server with at least one subscriber; the stream of the server ([`crate::server_stream`]) is
+//! subscribed to its topics. A subscriber is a mailbox, which a stream of an agent empties ([`crate::listen`]).
 //!
 //! Invariants:
 //! 1. A mailbox contains each resource at most once, however often a server announces that it has changed, and only those to

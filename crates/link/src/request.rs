@@ -11,8 +11,9 @@ use crate::links::{Link, Links};
 
 impl Links {
     /// Sends a request to the daemon of `toolbox`, through the link of this process or, if it has none, of another
-    /// replica, and returns its response as soon as the headers are complete. Only the path and query of the URI are used. Dropping the future, or the body of the response, cancels the call on the
-    /// daemon. There is no time limit: the daemon ends a call after the time in
+    /// replica, and returns its response as soon as the headers are complete. Only the path and query of the URI are used.
+    /// Dropping the future, or the body of the response, cancels the call on the daemon. There is no time limit: the daemon
+    /// ends a call after the time in
     /// [`TIMEOUT_HEADER`](waypost_toolbox_proto::http::TIMEOUT_HEADER), and the caller drops the future.
     ///
     /// # Errors

@@ -69,8 +69,8 @@ pub async fn next_version(
     version.map(|version| at.to_u64("agent_secret_version", version)).transpose()
 }
 
-/// Inserts a value, or replaces that of the same agent, instance and name together with its ID. `sealed` is `None` if the value is
-/// removed.
+/// Inserts a value, or replaces that of the same agent, instance and name together with its ID. `sealed` is `None` if the
+/// value is removed.
 ///
 /// # Errors
 /// Returns a foreign key violation if the instance or the agent does not exist, or another error if the database fails.
@@ -127,8 +127,8 @@ pub async fn list_by_instance(
     rows.into_iter().map(AgentSecret::try_from).collect()
 }
 
-/// Returns the active agents that have a value of an instance, with the names of their values. Services come first. Persons need a
-/// grant that is valid at `now`: their account is not used without it.
+/// Returns the active agents that have a value of an instance, with the names of their values. Services come first. Persons
+/// need a grant that is valid at `now`: their account is not used without it.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -79,8 +79,8 @@ impl SqliteWriter {
         Self { pool, turn: Arc::default(), thread: Arc::new(thread), timeout }
     }
 
-    /// Begins a transaction on sqlx's connection. Drop it before the turn. It acquires the file's write lock immediately, because acquiring it
-    /// later can fail after work has been done.
+    /// Begins a transaction on sqlx's connection. Drop it before the turn. It acquires the file's write lock immediately,
+    /// because acquiring it later can fail after work has been done.
     ///
     /// # Errors
     /// Returns an error if the connection is not available in time or the database is unavailable.

@@ -9,18 +9,20 @@
 //! | `GET /v1/instances/ID/logs?tail=N&follow=true` | | [`LogLine`], one per line |
 //! | `GET /v1/instances/ID/stats` | | [`StatsSample`], one per line, oldest first |
 //!
-//! A call with [`CAPABILITIES_HEADER`] can be answered with requests of the server among its messages. The daemon gives each of them an ID that is
-//! random. It accepts one response to it, while the call is running; if the call ends first, the server gets an error. A daemon that does not know the
-//! header rejects all requests of the server itself, and so do all daemons without it.
+//! A call with [`CAPABILITIES_HEADER`] can be answered with requests of the server among its messages. The daemon gives each
+//! of them an ID that is random. It accepts one response to it, while the call is running; if the call ends first, the server
+//! gets an error. A daemon that does not know the header rejects all requests of the server itself, and so do all daemons
+//! without it.
 //!
-//! A stream of notifications says that a list, or one of the named resources, has changed, and nothing else. It exists only for instances with sharing
-//! `shared`, starts no container (409 if none is running), does not count as a use of the container, and ends with the session with the server. The daemon
-//! subscribes to the resources at the server, once for all streams. It answers 404 if the server announces nothing, or sharing is not `shared`. So does a
-//! daemon that does not know the request, so it needs no other version of the protocol.
+//! A stream of notifications says that a list, or one of the named resources, has changed, and nothing else. It exists only
+//! for instances with sharing `shared`, starts no container (409 if none is running), does not count as a use of the
+//! container, and ends with the session with the server. The daemon subscribes to the resources at the server, once for all
+//! streams. It answers 404 if the server announces nothing, or sharing is not `shared`. So does a daemon that does not know
+//! the request, so it needs no other version of the protocol.
 //!
 //! Cancelling a request (`RST_STREAM`) cancels the call. An error is a status with [`CallError`] as its body: 404 for an
-//! unknown instance, 409 if the instance is stopped or its deployment failed, 413, 429 if too many calls are waiting, 502 if the server did not
-//! answer with MCP, 503 if it cannot be started, 504 for a timeout.
+//! unknown instance, 409 if the instance is stopped or its deployment failed, 413, 429 if too many calls are waiting, 502 if
+//! the server did not answer with MCP, 503 if it cannot be started, 504 for a timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
 

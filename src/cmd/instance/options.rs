@@ -167,8 +167,8 @@ pub(in crate::cmd) fn apply_secrets<T>(
     secrets
 }
 
-/// Returns the assignment and the names of personal secrets after the changes. A name has one source: an option that gives it another
-/// one removes the earlier.
+/// Returns the assignment and the names of personal secrets after the changes. A name has one source: an option that gives it
+/// another one removes the earlier.
 pub(in crate::cmd) fn apply_all_secrets<T>(
     (secrets, mut personal): (BTreeMap<String, T>, BTreeSet<String>),
     changes: Vec<(&SecretArg, Option<T>)>,

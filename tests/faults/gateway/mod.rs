@@ -34,8 +34,8 @@ use crate::program::{SERVE, ServeProcess, configure};
 /// Allows the servers of the tests.
 const ALLOW: &str = "127.0.0.0/8=tools";
 
-/// Creates an instance for each slug and URL, approves all tools as ones that change something, and creates agents who may use all
-/// of them.
+/// Creates an instance for each slug and URL, approves all tools as ones that change something, and creates agents who may use
+/// all of them.
 async fn connect(installation: &Installation, servers: &[(&str, &str)], agent_count: usize) -> Vec<Agent> {
     // The same key as that of the program.
     let key = SecretKey::new(std::array::from_fn(|n| u8::try_from(n).unwrap()));

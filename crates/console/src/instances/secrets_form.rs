@@ -72,14 +72,14 @@ impl SecretField {
 /// The fields of all secrets of a version.
 pub(super) struct SecretsForm {
     pub(super) fields: Vec<SecretField>,
-    /// The ID and the name of each secret of the organisation, after the choice of none, and that of a personal secret if each agent
-    /// has its own container.
+    /// The ID and the name of each secret of the organisation, after the choice of none, and that of a personal secret if each
+    /// agent has its own container.
     choices: Vec<(String, String)>,
 }
 
 impl SecretsForm {
-    /// Creates the fields with the current assignment: that of `instance`. For a new instance, it is empty: secrets with the name that
-    /// the version declares are preselected.
+    /// Creates the fields with the current assignment: that of `instance`. For a new instance, it is empty: secrets with the
+    /// name that the version declares are preselected.
     pub(super) fn new(
         definition: &VersionDefinition,
         instance: Option<&Instance>,

@@ -85,8 +85,8 @@ impl SecretMask {
     }
 
     /// Replaces all bytes that belong to a secret for which `is_used` is true. If the text is cut, what belongs to a secret or to
-    /// the beginning of one at its end is left out instead: whatever precedes it is then the end, which can be examined again, such
-    /// as after escapes were resolved.
+    /// the beginning of one at its end is left out instead: whatever precedes it is then the end, which can be examined again,
+    /// such as after escapes were resolved.
     fn replace<'a>(&self, text: &'a str, is_cut: bool, is_used: impl Fn(&Needle) -> bool) -> Cow<'a, str> {
         let mut found = Vec::new();
         for needle in self.needles.iter().filter(|needle| is_used(needle)) {

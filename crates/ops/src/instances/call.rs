@@ -57,9 +57,9 @@ const BUSY: &str = "Too many calls of tools are waiting. Try again later.";
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `rate_limited` if too many calls wait, or the
-/// call has waited for 30 seconds; `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the server cannot be
-/// started; `conflict` if the instance is not running; `tool_server_error` if the server reports an error, or its answer
-/// is not a list of tools, has more than 50 pages or is too large, or does not arrive within 30 seconds.
+/// call has waited for 30 seconds; `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the
+/// server cannot be started; `conflict` if the instance is not running; `tool_server_error` if the server reports an error, or
+/// its answer is not a list of tools, has more than 50 pages or is too large, or does not arrive within 30 seconds.
 pub async fn list_tools(
     cx: &Ctx,
     ops: &Ops,

@@ -1,7 +1,7 @@
 //! The stream of what a server in a container announces outside of calls, over the link to its toolbox.
 //!
-//! The daemon subscribes to resources at the server, because all replicas share one session with it: one of them must not end what
-//! another one needs. A daemon that does not know the request announces nothing.
+//! The daemon subscribes to resources at the server, because all replicas share one session with it: one of them must not end
+//! what another one needs. A daemon that does not know the request announces nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -80,8 +80,9 @@ fn secret_missing(message: String) -> Error {
     Error::new(Code::Conflict, message).with("reason", "secret_missing")
 }
 
-/// Returns the container that lists what a server offers; `default` if no personal secret is required. Otherwise that of an active
-/// agent that has supplied every required value: a service if there is one, because admins set its values, otherwise a person with a grant.
+/// Returns the container that lists what a server offers; `default` if no personal secret is required. Otherwise that of an
+/// active agent that has supplied every required value: a service if there is one, because admins set its values, otherwise a
+/// person with a grant.
 ///
 /// # Errors
 /// `conflict` (`reason` is `secret_missing`) if there is no such agent; any error of the store.

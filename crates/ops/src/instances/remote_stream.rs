@@ -32,8 +32,8 @@ pub(super) fn can_subscribe(ops: &Ops, instance: &Instance) -> Option<bool> {
     ops.remote_servers.find_open(&instance.id).map(|connection| has_subscriptions(&connection))
 }
 
-/// Opens the stream of a remote server, for 2026-07-28 with subscriptions of these resources, and connects to it first if there is
-/// no connection. Returns `None` if the server has no such stream.
+/// Opens the stream of a remote server, for 2026-07-28 with subscriptions of these resources, and connects to it first if
+/// there is no connection. Returns `None` if the server has no such stream.
 ///
 /// # Errors
 /// Those of [`to_error`].

@@ -130,9 +130,9 @@ impl ServerStream {
         }
     }
 
-    /// Subscribes to exactly these resources. A stream of a remote server with a handshake is kept. Any other is replaced by a new
-    /// one, which is opened before the old one is closed. If the server accepts no stream with additional resources, these are
-    /// refused, and the old one stays: one resource must not end what is announced of the others.
+    /// Subscribes to exactly these resources. A stream of a remote server with a handshake is kept. Any other is replaced by a
+    /// new one, which is opened before the old one is closed. If the server accepts no stream with additional resources, these
+    /// are refused, and the old one stays: one resource must not end what is announced of the others.
     ///
     /// # Errors
     /// Those of [`Self::open`] if the connection is lost. The stream cannot be used then.

@@ -41,12 +41,12 @@ pub struct InstancePatch {
     pub remote: Option<NewRemoteServer>,
 }
 
-/// Changes an instance. A remote server is checked again after any change except those of the name and of `record_contents`. An instance in containers
-/// cannot become a remote server or vice versa, and the URL of a remote server of the catalogue changes only with its
-/// version.
+/// Changes an instance. A remote server is checked again after any change except those of the name and of `record_contents`.
+/// An instance in containers cannot become a remote server or vice versa, and the URL of a remote server of the catalogue
+/// changes only with its version.
 ///
-/// In containers, any change except those of the name and of `record_contents` begins the deployment of a new generation: the old container
-/// serves calls until the new one is healthy.
+/// In containers, any change except those of the name and of `record_contents` begins the deployment of a new generation: the
+/// old container serves calls until the new one is healthy.
 ///
 /// A stopped instance stays stopped. Its deployment is complete when the toolbox has accepted the new generation; the server
 /// is checked only when the instance is started. If it then does not become healthy, there is no rollback.

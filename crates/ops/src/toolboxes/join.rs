@@ -70,8 +70,8 @@ pub(crate) fn check_public_key(text: &str) -> Option<&str> {
 /// its request with the same key until its daemon has connected or the token has expired.
 ///
 /// # Errors
-/// `forbidden` if the token is unknown, used or expired, the toolbox is revoked, or toolboxes are off; `invalid_arguments` for a malformed
-/// key; `conflict` if there is no common version of the protocol. The token stays valid in the last two cases.
+/// `forbidden` if the token is unknown, used or expired, the toolbox is revoked, or toolboxes are off; `invalid_arguments` for
+/// a malformed key; `conflict` if there is no common version of the protocol. The token stays valid in the last two cases.
 pub async fn join(cx: &Ctx, ops: &Ops, request: &JoinRequest) -> Result<JoinResponse> {
     let public_key = check_public_key(&request.public_key).ok_or_else(|| {
         Error::invalid("public_key", "`public_key` must be an Ed25519 public key in base64url without padding.")

@@ -277,7 +277,9 @@ async fn only_changes_of_the_specification_are_deployed(fixture: Fixture) {
         Code::Conflict
     );
     let audited = "SELECT count(*) FROM audit_events WHERE act = 'instance.update'";
-    assert_eq!(fixture.count(audited).await, 4);
+    assert_eq!(fixture.count(audited).await, 5);
+    let audited = "SELECT count(*) FROM audit_events WHERE act = 'instance.record_contents'";
+    assert_eq!(fixture.count(audited).await, 1);
 }
 
 async fn a_larger_version_needs_room(fixture: Fixture) {

@@ -147,8 +147,8 @@ async fn a_new_value_replaces_only_the_container_of_its_agent() {
     assert_eq!(daemon.crashes(), 0);
 }
 
-/// After a restore of the control plane, its numbers may be lower than before. A call is served all the same, after a limited number
-/// of starts.
+/// After a restore of the control plane, its numbers may be lower than before. A call is served all the same, after a limited
+/// number of starts.
 #[tokio::test(start_paused = true)]
 async fn a_number_that_is_never_reached_does_not_start_containers_forever() {
     let daemon = deployed().await;
