@@ -138,10 +138,11 @@ impl Call {
         &self.head.headers
     }
 
-    /// Reads the JSON in the body of the request.
-    pub async fn message(&mut self) -> Value {
+    /// Reads the JSON in the body of the request. Returns `None` if the control plane has cancelled it.
+    pub async fn message(&mut self) -> Option<Value> {
         let body = Body::new(self.body.take().unwrap());
-        serde_json::from_slice(&body.read_to_end(MAX_BYTES).await.unwrap()).unwrap()
+        let text = body.read_to_end(MAX_BYTES).await.ok()?;
+        Some(serde_json::from_slice(&text).unwrap())
     }
 
     /// Responds with JSON documents, one per line.

@@ -118,7 +118,7 @@ impl Received {
         let header = |name| call.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
         let (key, timeout) = (header("waypost-container-key"), header("waypost-timeout-ms"));
         let path = call.path().to_owned();
-        let message = if path.ends_with("/mcp") { call.message().await } else { Value::Null };
+        let message = if path.ends_with("/mcp") { call.message().await.unwrap() } else { Value::Null };
         Self { path, key, timeout, message }
     }
 }

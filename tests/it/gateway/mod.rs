@@ -311,7 +311,7 @@ fn serve(mut daemon: Daemon, server: Arc<Mutex<ServerState>>) -> JoinHandle<()> 
                 crate::daemon::spawn(async move { container.answer(call).await });
                 continue;
             }
-            let message = call.message().await;
+            let Some(message) = call.message().await else { continue };
             match call.path().ends_with("/notifications") {
                 true => open_stream(call, message, &server).await,
                 false => answer(call, &message, &server).await,

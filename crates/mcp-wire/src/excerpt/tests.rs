@@ -27,7 +27,7 @@ fn secrets_are_masked_wherever_they_are() {
     ] {
         let found = excerpt(&["hunter2", "p\"ss/w\\rd"], &text);
         assert!(found.contains(MASK), "{text}: {found}");
-        for part in ["hunter", "unter", "ss/w", "ss%2Fw", "aHVu"] {
+        for part in ["hunter", "nter", "ss/w", "ss%2Fw", "aHVu"] {
             assert!(!found.contains(part), "{text}: {found}");
         }
     }

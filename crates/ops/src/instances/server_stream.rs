@@ -160,7 +160,9 @@ impl ServerStream {
     /// Continues with a new stream. For a while, the old one is read as well; that a change is announced on both does not matter.
     fn replace(&mut self, stream: Self) {
         let old = std::mem::replace(&mut self.messages, stream::empty().boxed());
-        let old = old.take_until(tokio::time::sleep(OVERLAP));
+        let old = old.take_until(tokio::time::sleep(OVERLAP)).boxed();
+        // Drops the old one, and so closes it, at its end.
+        let old = stream::unfold(old, async |mut old| Some((old.next().await?, old)));
         let messages = stream::select(old, stream.messages).boxed();
         *self = Self { messages, ..stream };
     }

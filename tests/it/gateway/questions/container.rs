@@ -111,7 +111,8 @@ impl Container {
     /// Answers a request of the control plane as the daemon does.
     pub async fn answer(&self, mut call: Call) {
         let (path, options) = (call.path().to_owned(), CallOptions::from_headers(call.headers()));
-        let message = call.message().await.to_string();
+        let Some(message) = call.message().await else { return };
+        let message = message.to_string();
         if path == responses_path(&self.instance) {
             let status = match self.bridge.respond(&self.instance, message.as_bytes()).await {
                 Ok(()) => 202,
