@@ -3,7 +3,8 @@
 //!
 //! Invariants (tests in `tests/it/gateway/call_contents.rs`):
 //! 1. Of a call to any other instance, nothing is copied.
-//! 2. A call never waits: texts are copied up to [`MAX_READ`] bytes, masked and sealed in the background. If too many wait, the
+//! 2. A call never waits: texts are copied up to
+//!    [`MAX_READ`](waypost_mcp_wire::excerpt::MAX_READ) bytes, masked and sealed in the background. If too many wait, the
 //!    call is recorded without contents.
 //! 3. Contents are stored only if all secrets that they could contain were opened: those of the instance, those of the calling
 //!    agent, its OAuth connection, and the URL of a remote server. Otherwise the call is recorded without contents.
