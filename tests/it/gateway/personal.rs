@@ -163,6 +163,7 @@ async fn a_change_that_the_container_of_an_agent_announces_is_read_there_and_whe
         server.tools = changed_tools();
         let changed = br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
         server.answers.insert(0, changed.to_vec());
+        server.keys.clear();
     });
     assert!(call_as(&stage, &token).await["result"].is_object());
     let wait = async {

@@ -35,6 +35,8 @@ pub struct ServerState {
     pub calls: Vec<String>,
     /// The tools that the account of an access token lists, if not the tool `find`.
     pub lists: BTreeMap<String, Vec<Value>>,
+    /// The access tokens of accounts that may not use the server (403).
+    pub forbidden: Vec<String>,
     /// The tokens that were revoked, with their types, and the status of the responses.
     pub revocations: Vec<(String, String)>,
     pub revocation_status: u16,
@@ -246,6 +248,9 @@ fn answer(state: &mut ServerState, headers: &HeaderMap, body: &[u8]) -> Response
         let metadata = format!("{}/.well-known/oauth-protected-resource/mcp", state.base);
         let challenge = format!(r#"Bearer resource_metadata="{metadata}", scope="use""#);
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
+    }
+    if state.forbidden.contains(&token) {
+        return StatusCode::FORBIDDEN.into_response();
     }
     if state.has_accounts {
         return answer_account(state, headers, &message, &token);

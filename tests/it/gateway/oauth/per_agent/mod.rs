@@ -353,6 +353,26 @@ async fn a_failed_refresh_concerns_one_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_are_read_with_another_account_if_the_server_does_not_accept_the_first() {
+    let stage = Stage::both_connected().await;
+    let (tools, check) =
+        (format!("/instances/{}/tools", stage.id), format!("/instances/{}/check-definitions", stage.id));
+    // One of them is the first choice.
+    for forbidden in ["access-1", "access-2"] {
+        stage.server.state().forbidden = vec![forbidden.to_owned()];
+        stage.check().await;
+        assert_eq!(stage.instance().await["state"], "running");
+        assert_eq!(stage.api.get(&tools).await["items"].as_array().unwrap().len(), 1, "{forbidden}");
+        stage.api.post(&check, json!({})).await.assert_status(200);
+    }
+    stage.server.state().forbidden = vec!["access-1".to_owned(), "access-2".to_owned()];
+    let problem = stage.api.post(&check, json!({})).await;
+    problem.assert_status(502);
+    assert_eq!(problem.json()["reason"], "unauthorized");
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_are_revoked_when_connections_end() {
     let stage = Stage::both_connected().await;
     let bob = TestPerson::new(&stage, "bob@acme.example").await;
