@@ -12,6 +12,14 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::row::RowRef;
 
+/// The columns of [`Row`].
+macro_rules! columns {
+    () => {
+        "id, organization_id, agent_id, instance_id, method, tool, outcome, duration_ms, upstream_ms, request_bytes,
+            response_bytes, argument_shape, at"
+    };
+}
+
 const COLUMNS: &[Column] = &[
     ("id", Kind::Text),
     ("organization_id", Kind::Text),
@@ -64,10 +72,7 @@ pub async fn insert(conn: &mut Conn, calls: &[Call]) -> Result<()> {
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.
 pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &CallId) -> Result<Option<Call>> {
-    const SQL: &str =
-        "SELECT id, organization_id, agent_id, instance_id, method, tool, outcome, duration_ms, upstream_ms,
-            request_bytes, response_bytes, argument_shape, at
-        FROM calls WHERE id = $1 AND organization_id = $2";
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM calls WHERE id = $1 AND organization_id = $2");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
     row.map(Call::try_from).transpose()
@@ -111,11 +116,10 @@ pub async fn list(
         Some(_) => "outcome = $6 AND outcome <> 'ok'",
     };
     let sql = AssertSqlSafe(format!(
-        "SELECT id, organization_id, agent_id, instance_id, method, tool, outcome, duration_ms, upstream_ms, request_bytes,
-            response_bytes, argument_shape, at
-         FROM calls WHERE organization_id = $1 AND id >= $2 AND id < $3 AND {} AND {} AND {outcome}
+        "SELECT {} FROM calls WHERE organization_id = $1 AND id >= $2 AND id < $3 AND {} AND {} AND {outcome}
             AND (CAST($7 AS TEXT) IS NULL OR tool = $7)
          ORDER BY id DESC LIMIT $8",
+        columns!(),
         condition(filter.agent.is_some(), "agent_id = $4", "CAST($4 AS TEXT) IS NULL"),
         condition(filter.instance.is_some(), "instance_id = $5", "CAST($5 AS TEXT) IS NULL"),
     ));

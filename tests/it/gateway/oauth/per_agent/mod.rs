@@ -2,6 +2,8 @@
 
 mod streams;
 
+use std::collections::BTreeSet;
+
 use futures::future::join_all;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
@@ -353,18 +355,36 @@ async fn a_failed_refresh_concerns_one_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_tokens_that_are_due_are_refreshed_in_one_run() {
+    let stage = Stage::both_connected().await;
+    // More than are refreshed at a time.
+    for n in 0..10 {
+        stage.connect(&service(&stage.api, &format!("more-{n}")).await).await;
+    }
+    stage.api.app.advance_clock(HOUR - 5 * MINUTE).await;
+    assert_eq!(stage.refresh().await, (12, 0));
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn definitions_are_read_with_another_account_if_the_server_does_not_accept_the_first() {
     let stage = Stage::both_connected().await;
     let (tools, check) =
         (format!("/instances/{}/tools", stage.id), format!("/instances/{}/check-definitions", stage.id));
-    // One of them is the first choice.
-    for forbidden in ["access-1", "access-2"] {
-        stage.server.state().forbidden = vec![forbidden.to_owned()];
-        stage.check().await;
-        assert_eq!(stage.instance().await["state"], "running");
-        assert_eq!(stage.api.get(&tools).await["items"].as_array().unwrap().len(), 1, "{forbidden}");
-        stage.api.post(&check, json!({})).await.assert_status(200);
-    }
+    // The older connection is the first choice.
+    stage.server.state().forbidden = vec!["access-1".to_owned()];
+    let sent = || -> BTreeSet<String> { stage.server.state().authorizations.drain(..).flatten().collect() };
+    let both = ["Bearer access-1".to_owned(), "Bearer access-2".to_owned()].into();
+    sent();
+    // The check is due.
+    stage.api.app.advance_clock(31 * 1_000).await;
+    stage.check().await;
+    assert_eq!(stage.instance().await["state"], "running");
+    assert_eq!(sent(), both);
+    assert_eq!(stage.api.get(&tools).await["items"].as_array().unwrap().len(), 1);
+    assert_eq!(sent(), both);
+    stage.api.post(&check, json!({})).await.assert_status(200);
+    assert_eq!(sent(), both);
     stage.server.state().forbidden = vec!["access-1".to_owned(), "access-2".to_owned()];
     let problem = stage.api.post(&check, json!({})).await;
     problem.assert_status(502);
