@@ -77,7 +77,7 @@ async fn contents_are_recorded_only_if_they_are_switched_on() {
     });
     assert_eq!((&call["contents"], &call["outcome"]), (&expected, &json!("ok")));
     // Stored text is sealed.
-    assert!(!stage.api.app.query_lines("SELECT contents FROM call_contents").await.contains("docs"));
+    assert!(!stage.api.app.query_lines("SELECT contents FROM call_contents").await.contains("\"docs\""));
     clear(&stage.api.app).await;
     // An unknown tool belongs to no instance.
     stage.call("search__unknown", json!({ "query": "docs" })).await;
