@@ -1,4 +1,4 @@
-//! `waypost call`: the log of calls through the gateway.
+//! `waypost call`: the call log through the gateway.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -328,13 +328,13 @@ impl ToolResult {
         self.structured["error"]["code"].as_str().unwrap_or_else(|| panic!("not an error: {}", self.response))
     }
 
-    /// Returns the position of the current step and the percentage, such as `2/3 33 %`, or `completed 100 %`.
+    /// Returns the position of the current step and the percentage, such as `2/3 33%`, or `completed 100%`.
     pub fn progress(&self) -> String {
         let (progress, step) = (&self.ok()["progress"], &self.structured["step"]);
         assert_eq!(step.is_null(), progress["status"] == "completed", "step is null if and only if completed");
         match step["position"].as_u64() {
-            Some(position) => format!("{position}/{} {} %", progress["total"], progress["percent"]),
-            None => format!("completed {} %", progress["percent"]),
+            Some(position) => format!("{position}/{} {}%", progress["total"], progress["percent"]),
+            None => format!("completed {}%", progress["percent"]),
         }
     }
 

@@ -166,7 +166,7 @@ async fn a_stepwise_server_mentions_only_its_own_tools() {
     let lost = server.modern().with_handle("wph_00000000000000000000000000");
     seen.push_str(&lost.call("get_current_step", by_slug.clone()).await.response.body);
     let started = user.play("complete_step", done("Open").await).await;
-    assert_eq!(started.progress(), "2/2 50 %");
+    assert_eq!(started.progress(), "2/2 50%");
     let details = user.call("get_walkthrough_details", by_slug.clone()).await;
     let expected = json!({ "id": walkthrough.id, "slug": "use-acme", "title": "Use Acme", "version": 1, "latest_version": 1,
         "description": "", "type": "course", "tags": [], "step_count": 2, "estimated_duration_minutes": null });
@@ -180,7 +180,7 @@ async fn a_stepwise_server_mentions_only_its_own_tools() {
         "{current}"
     );
     let moved = user.play("move_to_latest_version", by_slug.clone()).await;
-    assert_eq!((moved.progress().as_str(), &moved.ok()["walkthrough"]["version"]), ("2/3 33 %", &json!(2)));
+    assert_eq!((moved.progress().as_str(), &moved.ok()["walkthrough"]["version"]), ("2/3 33%", &json!(2)));
     let same = user.play("move_to_latest_version", by_slug.clone()).await;
     assert!(same.message().starts_with("This is already the newest version"), "{same}");
     for title in ["Click", "Close"] {
@@ -239,7 +239,7 @@ async fn null_and_empty_arguments_count_as_absent() {
             "use_version": absent, "progress_handle": absent });
         user.play("select_walkthrough", begin.clone()).await.ok();
         let next = json!({ "walkthrough_id": absent, "current_step_id": absent });
-        assert_eq!(user.play("next_walkthrough_step", next).await.progress(), "2/3 33 %");
+        assert_eq!(user.play("next_walkthrough_step", next).await.progress(), "2/3 33%");
         let list = json!({ "query": absent, "cursor": absent });
         assert_eq!(user.call("list_walkthroughs", list).await.ok()["walkthroughs"][0]["progress_percent"], 33);
         let nameless = json!({ "walkthrough_id": absent });
@@ -264,9 +264,9 @@ async fn a_step_id_determines_the_walkthrough(app: App) {
     assert_eq!(user.call("next_walkthrough_step", json!({})).await.error_code(), "ambiguous_walkthrough");
     let next = |step: &str| json!({ "current_step_id": step });
     let result = user.call("next_walkthrough_step", next(&first.step_id())).await;
-    assert_eq!((result.progress().as_str(), &result.ok()["walkthrough"]["slug"]), ("2/3 33 %", &json!("install-acme")));
+    assert_eq!((result.progress().as_str(), &result.ok()["walkthrough"]["slug"]), ("2/3 33%", &json!("install-acme")));
     let repeated = user.call("next_walkthrough_step", next(&first.step_id())).await;
-    assert_eq!((repeated.progress().as_str(), &repeated.ok()["completed_step_id"]), ("2/3 33 %", &Value::Null));
+    assert_eq!((repeated.progress().as_str(), &repeated.ok()["completed_step_id"]), ("2/3 33%", &Value::Null));
     let crossed = json!({ "walkthrough_id": "install-acme", "current_step_id": other.step_id() });
     assert_eq!(user.call("next_walkthrough_step", crossed).await.error_code(), "step_mismatch");
     assert_eq!(
@@ -320,7 +320,7 @@ async fn a_trailing_slash_is_ignored() {
     ] {
         let client: Client = server.modern().at_host(host, path);
         let result = client.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
-        assert_eq!(result.progress(), "1/3 0 %", "{host}{path}");
+        assert_eq!(result.progress(), "1/3 0%", "{host}{path}");
         let get = app.request(Method::GET, path).header("host", host).send().await;
         assert_eq!(get.status, StatusCode::METHOD_NOT_ALLOWED, "{host}{path}");
     }

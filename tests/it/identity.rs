@@ -123,7 +123,7 @@ async fn a_handle_expires_90_days_after_its_last_use(app: App) {
         assert_eq!(user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"][0]["status"], "in_progress");
     }
     app.advance_clock(90 * DAY - 1).await;
-    assert_eq!(user.call("next_walkthrough_step", json!({})).await.progress(), "2/3 33 %");
+    assert_eq!(user.call("next_walkthrough_step", json!({})).await.progress(), "2/3 33%");
     app.advance_clock(90 * DAY).await;
     assert_eq!(user.call("next_walkthrough_step", json!({})).await.error_code(), "handle_unknown");
     assert_eq!(user.call("list_walkthroughs", json!({})).await.error_code(), "handle_unknown");
@@ -170,7 +170,7 @@ async fn credentials_have_a_fixed_precedence(app: App) {
     );
     personal.handle = Some("wph_unknown".to_owned());
     let select = personal.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await;
-    assert_eq!(select.progress(), "1/3 0 %", "the handle is ignored");
+    assert_eq!(select.progress(), "1/3 0%", "the handle is ignored");
     let listed = session.with_handle(&by_session).call("list_walkthroughs", json!({})).await;
     assert_eq!(listed.ok()["walkthroughs"][0]["progress_percent"], 0);
     assert_eq!(count_end_users(&app).await, 3);
@@ -194,7 +194,7 @@ async fn credentials_of_one_server_are_unknown_on_another(app: App) {
     }
     server.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();
     let same = sibling.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": "sibling" })).await;
-    assert_eq!(same.progress(), "1/2 0 %");
+    assert_eq!(same.progress(), "1/2 0%");
     let other = other_org.personal("ann").call("next_walkthrough_step", json!({})).await;
     assert_eq!(other.error_code(), "no_active_walkthrough");
     other_org.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();

@@ -24,7 +24,7 @@ async fn a_walkthrough_can_be_completed_in_every_revision(app: App) {
                 break;
             }
         }
-        assert_eq!(progress, ["1/3 0 %", "2/3 33 %", "3/3 66 %", "completed 100 %"], "{:?}", client.era);
+        assert_eq!(progress, ["1/3 0%", "2/3 33%", "3/3 66%", "completed 100%"], "{:?}", client.era);
     }
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 5);
     app.finish().await;

@@ -36,10 +36,10 @@ async fn a_repeated_next_call_advances_once(app: App) {
     let first = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.step_id();
     let next = json!({ "walkthrough_id": SLUG, "current_step_id": first });
     let once = user.call("next_walkthrough_step", next.clone()).await;
-    assert_eq!((once.progress().as_str(), &once.ok()["completed_step_id"]), ("2/3 33 %", &json!(first)));
+    assert_eq!((once.progress().as_str(), &once.ok()["completed_step_id"]), ("2/3 33%", &json!(first)));
     for _ in 0..2 {
         let again = user.call("next_walkthrough_step", next.clone()).await;
-        assert_eq!((again.progress().as_str(), &again.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
+        assert_eq!((again.progress().as_str(), &again.ok()["completed_step_id"]), ("2/3 33%", &json!(null)));
         assert_eq!(again.ok()["step"], once.ok()["step"]);
     }
     let ahead = json!({ "current_step_id": walkthrough.step("Run").await });
@@ -61,7 +61,7 @@ async fn a_completed_walkthrough_stays_completed_until_a_new_attempt(app: App) {
     assert!(last.message().starts_with("\"Install Acme\" is completed. Tell the user."), "{last}");
     assert_eq!(last.ok()["progress"]["completed_at"], "2026-11-18T11:06:41.500Z");
     let next = user.play("next_walkthrough_step", json!({ "walkthrough_id": SLUG })).await;
-    assert_eq!((next.progress().as_str(), &next.ok()["completed_step_id"]), ("completed 100 %", &json!(null)));
+    assert_eq!((next.progress().as_str(), &next.ok()["completed_step_id"]), ("completed 100%", &json!(null)));
     assert_eq!(user.call("next_walkthrough_step", json!({})).await.error_code(), "no_active_walkthrough");
     let select = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
     allow_duplicates! { assert_snapshot!(app.redact(select.message()), @r#""Install Acme" is already completed. To repeat it, ask the user first, then call select_walkthrough(walkthrough_id: "wt:1", resume_if_exists: false, confirm: true). Call list_walkthroughs to see what else is available."#); }
@@ -70,12 +70,12 @@ async fn a_completed_walkthrough_stays_completed_until_a_new_attempt(app: App) {
     assert_eq!(
         user.call("select_walkthrough", new_attempt).await.error_code(),
         "confirmation_required",
-        "progress is 100 %"
+        "progress is 100%"
     );
     let new_attempt = json!({ "walkthrough_id": SLUG, "resume_if_exists": false, "confirm": true });
     let new_attempt = user.play("select_walkthrough", new_attempt).await;
     let replaced = "Replaced the attempt at 100% (2 of 2 steps); its history is kept. Started \"Install Acme\".";
-    assert_eq!(new_attempt.progress(), "1/2 0 %");
+    assert_eq!(new_attempt.progress(), "1/2 0%");
     assert!(new_attempt.message().starts_with(replaced) && new_attempt.text.contains(replaced), "{new_attempt}");
     assert_eq!(new_attempt.ok()["progress"]["started_at"], "2026-11-18T11:06:41.500Z");
     assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "the old attempt is in the history");
@@ -89,19 +89,19 @@ async fn steps_can_be_completed_in_any_order(app: App) {
     let user = server.personal("ann");
     let done = |step: String| json!({ "walkthrough_id": SLUG, "step_id": step });
     let current = user.call("get_current_step", json!({ "walkthrough_id": SLUG })).await;
-    assert_eq!((current.progress().as_str(), &current.ok()["progress"]["status"]), ("1/3 0 %", &json!("not_started")));
+    assert_eq!((current.progress().as_str(), &current.ok()["progress"]["status"]), ("1/3 0%", &json!("not_started")));
     let last = user.call("complete_step", done(walkthrough.step("Run").await)).await;
-    assert_eq!(last.progress(), "1/3 33 %", "the walkthrough is started, and the first step is not completed");
+    assert_eq!(last.progress(), "1/3 33%", "the walkthrough is started, and the first step is not completed");
     let steps = user.call("get_walkthrough_steps", json!({ "walkthrough_id": SLUG })).await;
     let steps = steps.ok()["steps"].as_array().unwrap().clone();
     let states: Vec<&str> = steps.iter().map(|step| step["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["current", "pending", "completed"]);
     assert!(steps.iter().all(|step| step.get("content").is_none()), "no future content");
     let again = user.call("complete_step", done(walkthrough.step("Run").await)).await;
-    assert_eq!((again.progress().as_str(), &again.ok()["completed_step_id"]), ("1/3 33 %", &json!(null)));
+    assert_eq!((again.progress().as_str(), &again.ok()["completed_step_id"]), ("1/3 33%", &json!(null)));
     user.call("complete_step", done(walkthrough.step("Download").await)).await.ok();
     let end = user.call("complete_step", done(walkthrough.step("Unpack").await)).await;
-    assert_eq!(end.progress(), "completed 100 %");
+    assert_eq!(end.progress(), "completed 100%");
     let details = user.call("get_walkthrough_details", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(details.ok()["progress"]["status"], "completed");
     app.finish().await;
@@ -135,7 +135,7 @@ async fn a_reset_closes_the_attempt_and_keeps_the_history(app: App) {
     let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(status.ok()["progress"]["status"], "not_started");
     assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 1, "the history is kept");
-    assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(), "1/2 0 %");
+    assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(), "1/2 0%");
     app.finish().await;
 }
 
@@ -149,7 +149,7 @@ async fn a_new_version_applies_only_on_request(app: App) {
     let next = user.play("next_walkthrough_step", json!({})).await;
     assert_eq!(
         (next.progress().as_str(), &next.ok()["step"]["title"]),
-        ("3/3 66 %", &json!("Run")),
+        ("3/3 66%", &json!("Run")),
         "still on version 1"
     );
     assert_eq!(
@@ -162,7 +162,7 @@ async fn a_new_version_applies_only_on_request(app: App) {
     assert_eq!(resumed.ok()["walkthrough"]["version"], 1, "the started version is the default");
     let latest = json!({ "walkthrough_id": SLUG, "use_version": "latest" });
     let moved = user.play("select_walkthrough", latest.clone()).await;
-    assert_eq!((moved.progress().as_str(), &moved.ok()["step"]["title"]), ("1/4 25 %", &json!("Check")));
+    assert_eq!((moved.progress().as_str(), &moved.ok()["step"]["title"]), ("1/4 25%", &json!("Check")));
     let stays = "Moved from version 1; completed steps that still exist stay completed.";
     assert!(moved.message().starts_with(stays) && moved.text.contains(stays), "{moved}");
     let again = user.play("select_walkthrough", latest.clone()).await;
@@ -172,9 +172,9 @@ async fn a_new_version_applies_only_on_request(app: App) {
     }
     walkthrough.publish(&["Check", "Download", "Run", "Tidy", "Enjoy"]).await;
     let completed = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
-    assert_eq!(completed.progress(), "completed 100 %", "completed stays completed");
+    assert_eq!(completed.progress(), "completed 100%", "completed stays completed");
     let onwards = user.play("select_walkthrough", latest).await;
-    assert_eq!((onwards.progress().as_str(), &onwards.ok()["step"]["title"]), ("5/5 80 %", &json!("Enjoy")));
+    assert_eq!((onwards.progress().as_str(), &onwards.ok()["step"]["title"]), ("5/5 80%", &json!("Enjoy")));
     assert_eq!(app.count("SELECT count(*) FROM progress WHERE status = 'completed'").await, 1, "in a new attempt");
     app.finish().await;
 }
@@ -190,12 +190,12 @@ async fn a_withdrawn_version_moves_its_users_and_completes_nothing(app: App) {
     let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(status.ok()["steps"][1]["title"], "Mount the disk", "a withdrawn step is not shown");
     let next = user.play("next_walkthrough_step", json!({ "current_step_id": at })).await;
-    assert_eq!((next.progress().as_str(), &next.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
+    assert_eq!((next.progress().as_str(), &next.ok()["completed_step_id"]), ("2/3 33%", &json!(null)));
     assert_eq!(next.ok()["step"]["title"], "Mount the disk");
     let withdrawn = "Version 1 was withdrawn by its author: It formats the wrong disk. This is the newest version; this call completed \
                      no step. Tell the user before you continue.";
     assert!(next.message().starts_with(withdrawn) && next.text.contains(withdrawn), "{next}");
-    assert_eq!(user.play("next_walkthrough_step", json!({})).await.progress(), "3/3 66 %");
+    assert_eq!(user.play("next_walkthrough_step", json!({})).await.progress(), "3/3 66%");
     app.finish().await;
 }
 
@@ -214,7 +214,7 @@ async fn moving_to_a_new_version_keeps_completed_steps(app: App) {
     }
     assert_eq!(
         seen,
-        ["3/3 66 %", "1/2 50 %", "2/3 33 %", "1/2 0 %", "1/2 0 %"],
+        ["3/3 66%", "1/2 50%", "2/3 33%", "1/2 0%", "1/2 0%"],
         "a step that was deleted and created again is a new step"
     );
     app.finish().await;
@@ -244,7 +244,7 @@ async fn the_handle_of_a_deleted_user_is_unknown(app: App) {
     );
     assert_eq!(
         ann.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(),
-        "1/3 0 %",
+        "1/3 0%",
         "Ann starts again"
     );
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
@@ -269,12 +269,12 @@ async fn a_deleted_walkthrough_is_hidden_and_continues_after_restore(app: App) {
     assert_eq!(gone.error_code(), "walkthrough_not_found");
     assert_eq!(
         user.play("next_walkthrough_step", json!({})).await.progress(),
-        "completed 100 %",
+        "completed 100%",
         "the only remaining walkthrough"
     );
     assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "progress is kept");
     walkthrough.restore().await;
-    assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(), "2/2 50 %");
+    assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(), "2/2 50%");
     app.finish().await;
 }
 
@@ -289,7 +289,7 @@ async fn a_deleted_user_with_a_session_starts_again(app: App) {
     let id = end_users::resolve(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
     end_users::delete(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
     let again = session.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
-    assert_eq!(again.progress(), "1/3 0 %");
+    assert_eq!(again.progress(), "1/3 0%");
     assert!(again.message().starts_with("Started \"Install Acme\"."), "{again}");
     assert_eq!(again.handle(), handle, "the session identifies the same user as the handle");
     assert_ne!(query_id(&app, "SELECT id FROM end_users").await, id.to_string());

@@ -171,6 +171,6 @@ async fn a_slug_survives_a_new_title_and_can_be_changed() {
     let old = user.call("next_walkthrough_step", json!({ "walkthrough_id": "install-acme" })).await;
     assert_eq!(old.error_code(), "walkthrough_not_found");
     assert_eq!(user.send("prompts/get", json!({ "name": "set-up" })).await.error_code(), 0);
-    assert_eq!(user.call("next_walkthrough_step", json!({ "walkthrough_id": "set-up" })).await.progress(), "2/2 50 %");
+    assert_eq!(user.call("next_walkthrough_step", json!({ "walkthrough_id": "set-up" })).await.progress(), "2/2 50%");
     app.finish().await;
 }

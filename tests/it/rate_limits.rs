@@ -113,7 +113,7 @@ async fn a_session_with_progress_has_its_own_limit(app: App) {
     );
     app.advance_clock(60_000).await;
     for session in &sessions {
-        assert_eq!(select(session).await.progress(), "1/3 0 %");
+        assert_eq!(select(session).await.progress(), "1/3 0%");
     }
     app.advance_clock(60_000).await;
     assert_eq!(
@@ -145,7 +145,7 @@ async fn new_end_users_per_address_are_limited(app: App) {
         let client = if n == 0 { &mut first } else { &mut server.modern() };
         assert_eq!(
             client.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.progress(),
-            "1/3 0 %"
+            "1/3 0%"
         );
         app.advance_clock(1_000).await;
     }
@@ -156,13 +156,13 @@ async fn new_end_users_per_address_are_limited(app: App) {
         app.advance_clock(1_000).await;
     }
     assert_eq!(users(&app).await, 8);
-    assert_eq!(first.call("next_walkthrough_step", json!({})).await.progress(), "2/3 33 %", "existing users continue");
+    assert_eq!(first.call("next_walkthrough_step", json!({})).await.progress(), "2/3 33%", "existing users continue");
     let params = json!({ "name": "select_walkthrough", "arguments": { "walkthrough_id": "install-acme" } });
     let other = server.modern().request("tools/call", params).header("x-forwarded-for", "198.51.100.1").send().await;
     app.count_call();
     assert_eq!(other.result()["isError"], json!(false), "another IP address has its own limit: {other}");
     app.advance_clock(3_600_000 / 8).await;
-    assert_eq!(select(&server.modern()).await.progress(), "1/3 0 %", "one more after an eighth of an hour");
+    assert_eq!(select(&server.modern()).await.progress(), "1/3 0%", "one more after an eighth of an hour");
     assert_eq!(users(&app).await, 10);
     app.finish().await;
 }
@@ -180,10 +180,10 @@ async fn a_class_of_200_can_share_one_address() {
     }
     app.advance_clock(2_000).await;
     for client in &class {
-        assert_eq!(select(client).await.progress(), "1/3 0 %");
+        assert_eq!(select(client).await.progress(), "1/3 0%");
     }
     // From now on each has a separate limit, and together they stay below the limit per address.
-    for at in ["2/3 33 %", "3/3 66 %", "completed 100 %"] {
+    for at in ["2/3 33%", "3/3 66%", "completed 100%"] {
         for client in &class {
             assert_eq!(client.call("next_walkthrough_step", json!({})).await.progress(), at);
         }

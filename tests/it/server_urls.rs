@@ -92,11 +92,11 @@ async fn every_url_reaches_the_same_server() {
     let started = server.modern().play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
     let handle = started.handle();
     let virtual_host = server.modern().at_host("acme.localhost", "/mcp").with_handle(&handle);
-    assert_eq!(virtual_host.call("next_walkthrough_step", json!({})).await.progress(), "2/2 50 %");
+    assert_eq!(virtual_host.call("next_walkthrough_step", json!({})).await.progress(), "2/2 50%");
     let personal = server.personal("ann");
     personal.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     let virtual_host = personal.at_host("acme.localhost", "/t/ann/mcp");
-    assert_eq!(virtual_host.call("next_walkthrough_step", json!({})).await.progress(), "2/2 50 %");
+    assert_eq!(virtual_host.call("next_walkthrough_step", json!({})).await.progress(), "2/2 50%");
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 2);
     app.finish().await;
 }

@@ -285,7 +285,7 @@ async fn a_database_error_is_unavailable_and_hides_details() {
     app.execute("ALTER TABLE away RENAME TO step_completions").await;
     assert_eq!(
         user.call("next_walkthrough_step", next.clone()).await.progress(),
-        "2/2 50 %",
+        "2/2 50%",
         "the failed call changed nothing"
     );
     // Waits first, because the recorder cannot write while a table is missing.

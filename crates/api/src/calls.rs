@@ -1,4 +1,4 @@
-//! `/calls`: the log of calls through the gateway.
+//! `/calls`: the call log through the gateway.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
 use crate::schema::call_method;
 
-/// The operations on the log of calls.
+/// The operations on the call log.
 pub(super) fn routes() -> Routes {
     Routes::new().routes(routes!(list)).routes(routes!(get))
 }

@@ -19,7 +19,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// The name and the description of a tool for agents, in place of those that the server lists. Grants, rules, approvals and the
-/// log of calls refer to the original name.
+/// call log refer to the original name.
 #[derive(Debug, Serialize, ToSchema)]
 struct ToolOverride {
     /// The original name of the tool.

@@ -9,7 +9,7 @@ pub const MAX_DESCRIPTION: usize = 4_000;
 /// The maximum number of overrides of an instance.
 pub const MAX_OVERRIDES: usize = 500;
 
-/// The name and the description of a tool for agents. Grants, rules, approvals and the log of calls refer to the original name.
+/// The name and the description of a tool for agents. Grants, rules, approvals and the call log refer to the original name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolOverride {
     /// The organisation.

@@ -103,7 +103,7 @@ mod tests {
     fn every_kind_has_its_own_limit() {
         use LimitKind::{
             Api, Authorize, ClientDocument, ClientRegistration, EndUserForm, EndUserMail, InvalidCredentials,
-            Invitation, Mail, PublicPage, Request, SignIn, SignUp, Token,
+            Invitation, Mail, PublicPage, Request, SignIn, SignUp, Token, ToolboxJoin, ToolboxLink,
         };
         let kinds = [
             Api,
@@ -120,6 +120,8 @@ mod tests {
             SignIn,
             SignUp,
             Token,
+            ToolboxJoin,
+            ToolboxLink,
         ];
         let limits = Limits::new(Arc::new(ManualClock::new(Timestamp(0))));
         let address = IpAddr::from([192, 0, 2, 7]);

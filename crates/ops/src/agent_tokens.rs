@@ -33,7 +33,7 @@ const SECRET_BYTES: usize = 32;
 /// The maximum length of a secret, in bytes.
 const MAX_SECRET: usize = 128;
 /// The maximum number of tokens that are deleted in one transaction.
-const AT_ONCE: u32 = 500;
+const BATCH_SIZE: u32 = 500;
 
 /// A token to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,10 +186,10 @@ pub async fn delete_ended(db: &Db, clock: &dyn Clock) -> Result<u64> {
     let mut deleted = 0;
     loop {
         let mut tx = db.begin().await?;
-        let rows = store::delete_ended(&mut tx, before, AT_ONCE).await?;
+        let rows = store::delete_ended(&mut tx, before, BATCH_SIZE).await?;
         tx.commit().await?;
         deleted += rows;
-        if rows < u64::from(AT_ONCE) {
+        if rows < u64::from(BATCH_SIZE) {
             return Ok(deleted);
         }
     }

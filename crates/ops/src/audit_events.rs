@@ -15,7 +15,7 @@ use crate::audit::{Entry, record};
 /// The maximum number of events of an export.
 pub const MAX_EXPORT: usize = 100_000;
 /// The number of events per batch of an export.
-const AT_ONCE: u32 = 1_000;
+const BATCH_SIZE: u32 = 1_000;
 /// The maximum length of a filter value, in characters: that of an email.
 const MAX_TEXT: usize = 254;
 
@@ -112,8 +112,8 @@ impl AuditExport {
             return Ok(Vec::new());
         }
         let mut conn = ops.store.read().await?;
-        let events = read(&mut conn, &self.organization_id, &self.filter, self.last.as_ref(), AT_ONCE).await?;
-        self.done = events.len() < AT_ONCE as usize;
+        let events = read(&mut conn, &self.organization_id, &self.filter, self.last.as_ref(), BATCH_SIZE).await?;
+        self.done = events.len() < BATCH_SIZE as usize;
         self.last = events.last().map(|listed| listed.event.id.clone());
         self.read += events.len();
         if self.read > MAX_EXPORT {

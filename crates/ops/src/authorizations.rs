@@ -73,11 +73,11 @@ pub(crate) fn not_found() -> Error {
 }
 
 /// The time between the expiry of a row and its deletion.
-const KEPT_MS: i64 = 60 * 60 * 1_000;
+const RETENTION_MS: i64 = 60 * 60 * 1_000;
 /// The time between the last use of a client and its deletion. Its last grant has expired by then.
 const IDLE_CLIENT_MS: i64 = 180 * 24 * 60 * 60 * 1_000;
 /// The maximum number of rows of a table that are deleted in one transaction.
-const AT_ONCE: u32 = 500;
+const BATCH_SIZE: u32 = 500;
 
 /// Deletes all requests, codes, tokens, sessions and clients that had expired when the call began, regardless of their
 /// number, because rows can be created faster than a fixed number of them is deleted. Each transaction deletes a few
@@ -92,12 +92,12 @@ pub async fn delete_expired(db: &waypost_store::Db, clock: &dyn waypost_core::Cl
     let mut deleted = 0;
     loop {
         let mut tx = db.begin().await?;
-        let rows = expired::delete(&mut tx, now.plus(-KEPT_MS), AT_ONCE).await?;
-        let unused = oauth_client::delete_unused(&mut tx, unused, AT_ONCE).await?;
-        let idle = oauth_client::delete_idle(&mut tx, now.plus(-IDLE_CLIENT_MS), AT_ONCE).await?;
+        let rows = expired::delete(&mut tx, now.plus(-RETENTION_MS), BATCH_SIZE).await?;
+        let unused = oauth_client::delete_unused(&mut tx, unused, BATCH_SIZE).await?;
+        let idle = oauth_client::delete_idle(&mut tx, now.plus(-IDLE_CLIENT_MS), BATCH_SIZE).await?;
         tx.commit().await?;
         deleted += rows.rows + unused + idle;
-        if !rows.has_more && unused.max(idle) < u64::from(AT_ONCE) {
+        if !rows.has_more && unused.max(idle) < u64::from(BATCH_SIZE) {
             return Ok(deleted);
         }
     }

@@ -61,7 +61,7 @@ pub struct Notification {
 pub enum NotificationKind {
     /// To the team: new tickets.
     Opened {
-        /// The newest of the other tickets, at most 19.
+        /// The newest of the other tickets: at most [`DIGEST_TICKETS`] together with [`Notification::ticket`].
         others: Vec<Ticket>,
         /// The number of new tickets.
         count: usize,

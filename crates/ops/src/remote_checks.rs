@@ -27,7 +27,7 @@ use crate::instances::call::{Call, LIST_KEY};
 use crate::instances::containers::ContainerKey;
 use crate::instances::requests::within;
 use crate::remote_servers::CONNECT_TIMEOUT;
-use crate::remote_tokens::{is_of_account, read_as_any};
+use crate::remote_tokens::{is_account_error, read_as_any};
 use crate::tool_definitions::{fetch, observe};
 
 /// The maximum number of servers that are checked in one run.
@@ -101,7 +101,7 @@ async fn record(
         && outcome.as_ref().is_err_and(|error| match is_new {
             // The first connection of a new server has to work.
             true => error.reason() == Some("not_connected"),
-            false => is_of_account(error) || error.reason() == Some("not_refreshed"),
+            false => is_account_error(error) || error.reason() == Some("not_refreshed"),
         });
     let mut tx = ops.store.begin().await?;
     toolbox::lock_organization(&mut tx, organization).await?;

@@ -9,7 +9,7 @@ use waypost_store::sealed as store;
 use crate::Ops;
 
 /// The number of rows that are read at a time.
-const AT_ONCE: i64 = 500;
+const BATCH_SIZE: i64 = 500;
 
 /// The result of resealing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSumm
     for column in store::COLUMNS {
         let mut after = String::new();
         loop {
-            let rows = store::list_outdated(&mut tx, column, &after, &current, AT_ONCE).await?;
+            let rows = store::list_outdated(&mut tx, column, &after, &current, BATCH_SIZE).await?;
             let Some((last, _)) = rows.last() else { break };
             after.clone_from(last);
             for (row, old) in rows {

@@ -1,7 +1,7 @@
 //! Names and descriptions of tools for agents, in place of those that the server lists.
 //!
 //! Invariants:
-//! 1. Grants, rules, approvals, tool sets and the log of calls refer to the original name of a tool.
+//! 1. Grants, rules, approvals, tool sets and the call log refer to the original name of a tool.
 //! 2. A name that an admin has given to a tool belongs to it until the override is changed, even while the server does not list
 //!    the tool. If the server later lists another tool with this name, agents do not see that one (`shadowed_tools`), so
 //!    they never call a tool other than the one that the admin named.

@@ -97,17 +97,17 @@ impl<'t> Screen<'t> {
         Ok(())
     }
 
-    /// Writes `Step 3 of 12  [####--------------------]  16 %`, or without a bar `Step 3 of 12 (16 %)`.
+    /// Writes `Step 3 of 12  [####--------------------]  16%`, or without a bar `Step 3 of 12 (16%)`.
     fn progress(&mut self, label: &str, progress: &Progress) -> io::Result<()> {
         let percent = progress.percent.min(100);
         if !self.style.bar {
-            return self.line(&format!("{label} ({percent} %)"));
+            return self.line(&format!("{label} ({percent}%)"));
         }
         let done = usize::try_from(percent).unwrap_or(100) * BAR_WIDTH / 100;
         let ansi = self.style.ansi;
         let bar = TextStyle { colour: Some(GREEN), ..TextStyle::PLAIN }.paint(&"#".repeat(done), ansi)
             + &TextStyle::DIM.paint(&"-".repeat(BAR_WIDTH - done), ansi);
-        self.line(&format!("{}  [{bar}] {percent:>3} %", TextStyle::BOLD.paint(label, ansi)))
+        self.line(&format!("{}  [{bar}] {percent:>3}%", TextStyle::BOLD.paint(label, ansi)))
     }
 
     fn markdown(&mut self, markdown: &str) -> io::Result<()> {

@@ -100,7 +100,7 @@ async fn a_walkthrough_is_played_to_the_end() -> TestResult {
 
     3 steps, about 5 minutes
 
-    Step 1 of 3 (0 %)
+    Step 1 of 3 (0%)
 
     Setup
     Install
@@ -110,7 +110,7 @@ async fn a_walkthrough_is_played_to_the_end() -> TestResult {
 
         curl https://example.com | sh
 
-    Step 2 of 3 (33 %)
+    Step 2 of 3 (33%)
 
     Setup
     Configure
@@ -119,7 +119,7 @@ async fn a_walkthrough_is_played_to_the_end() -> TestResult {
     1. Open `config.toml`
     2. Set the port
 
-    Step 3 of 3 (66 %)
+    Step 3 of 3 (66%)
 
     Use
     Go
@@ -127,7 +127,7 @@ async fn a_walkthrough_is_played_to_the_end() -> TestResult {
 
     That is all.
 
-    3 of 3 steps completed (100 %)
+    3 of 3 steps completed (100%)
     Completed: First steps
     Time taken: 12 min 5 s.
     Next walkthrough: Second. Run the same command to start it.
@@ -155,7 +155,7 @@ async fn user_input_controls_the_player() -> TestResult {
 
     3 steps, about 5 minutes
 
-    Step 1 of 3 (0 %)
+    Step 1 of 3 (0%)
 
     Setup
     Install
@@ -168,7 +168,7 @@ async fn user_input_controls_the_player() -> TestResult {
     [Enter] complete step · [b] show step again · [s] status · [q] quit
     > 
 
-    Step 2 of 3 (33 %)
+    Step 2 of 3 (33%)
 
     Setup
     Configure
@@ -184,7 +184,7 @@ async fn user_input_controls_the_player() -> TestResult {
     [Enter] complete step · [b] show step again · [s] status · [q] quit
     > 
 
-    1 of 3 steps completed (33 %)
+    1 of 3 steps completed (33%)
 
     Setup
     [x]  1. Install
@@ -196,7 +196,7 @@ async fn user_input_controls_the_player() -> TestResult {
     [Enter] complete step · [b] show step again · [s] status · [q] quit
     > 
 
-    Step 2 of 3 (33 %)
+    Step 2 of 3 (33%)
 
     Setup
     Configure
@@ -225,7 +225,7 @@ async fn a_later_run_resumes_and_then_starts_the_next_walkthrough() -> TestResul
     assert!(!output.contains("Step 1 of 3"), "{output}");
     assert_eq!(fixture.state().progress.len(), 1, "all runs use the same handle");
     let (output, _) = user.play("\n").await;
-    assert!(output.contains("Step 1 of 1 (0 %)"), "the next walkthrough starts: {output}");
+    assert!(output.contains("Step 1 of 1 (0%)"), "the next walkthrough starts: {output}");
     let (output, result) = user.play("").await;
     assert_eq!(result?.outcome, Outcome::NothingLeft);
     assert_eq!(output, "Nothing left to play: 2 walkthroughs completed.\n");

@@ -1,4 +1,4 @@
-//! The log of calls through the gateway.
+//! The call log through the gateway.
 
 use serde_json::json;
 use sqlx::AssertSqlSafe;

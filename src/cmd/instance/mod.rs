@@ -123,7 +123,7 @@ pub enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Give a tool of an instance another name or description for agents of the gateway. Grants, rules and the log of calls
+    /// Give a tool of an instance another name or description for agents of the gateway. Grants, rules and the call log
     /// refer to the original name.
     ToolOverride {
         #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The page of the log of calls, and what other pages show of it.
+//! The page of the call log, and what other pages show of it.
 
 use axum::body::Body;
 use http::{Request, header};

@@ -443,10 +443,10 @@ async fn the_history_is_read_from_the_toolbox() {
     };
     let samples = [sample(-7_200_000, 90.0), sample(-60_000, 12.5), sample(-30_000, 25.0)];
     let day = load(&mut daemon, "", &samples).await;
-    day.assert_contains("CPU: 25 %").assert_contains("<span class=\"chart-top\">100 %</span>");
+    day.assert_contains("CPU: 25%").assert_contains("<span class=\"chart-top\">100%</span>");
     day.assert_contains("Memory: 256 MiB").assert_contains("Received: 1000 KiB/s").assert_contains("Processes: 3");
     let hour = load(&mut daemon, "?hours=1", &samples).await;
-    hour.assert_contains("<span class=\"chart-top\">50 %</span>").assert_contains("d=\"M0.0 180.0L1000.0 120.0\"");
+    hour.assert_contains("<span class=\"chart-top\">50%</span>").assert_contains("d=\"M0.0 180.0L1000.0 120.0\"");
     load(&mut daemon, "?hours=nonsense", &[]).await.assert_contains("No data in this period");
     drop(daemon);
     stage.api.app.finish().await;

@@ -1,4 +1,4 @@
-//! The log of calls: each call has exactly one record, however it ends.
+//! The call log: each call has exactly one record, however it ends.
 
 use std::time::Duration;
 

@@ -122,7 +122,7 @@ async fn a_page_view_stores_nothing_and_progress_creates_the_user(app: App) {
     }
     let second = server.personal(&id).at_host("acme.localhost", &format!("/t/{id}/mcp"));
     let again = second.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await;
-    assert_eq!(again.progress(), "4/4 75 %", "a new client continues at step four");
+    assert_eq!(again.progress(), "4/4 75%", "a new client continues at step four");
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
     // The stored hash gives no access: it is not a valid tracking ID, and without its prefix it belongs to no end
     // user.

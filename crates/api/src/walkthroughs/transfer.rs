@@ -246,7 +246,7 @@ fn check_path(path: &str) -> Result<String> {
         return reject("it is outside the folder");
     }
     if path.split('/').count() > MAX_DEPTH + 1 {
-        return reject("it is nested more than 8 folders deep");
+        return reject(&format!("it is nested more than {MAX_DEPTH} folders deep"));
     }
     Ok(path)
 }

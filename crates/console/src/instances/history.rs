@@ -153,7 +153,7 @@ fn path(points: &[Point], top: f64, value: impl Fn(&Point) -> f64) -> String {
 }
 
 fn percent(value: f64) -> String {
-    if value < 10.0 { format!("{value:.1} %") } else { format!("{value:.0} %") }
+    if value < 10.0 { format!("{value:.1}%") } else { format!("{value:.0}%") }
 }
 
 fn rate(value: f64) -> String {

@@ -1,4 +1,4 @@
-//! Excerpts of arguments and results for the log of calls, in which secrets are masked.
+//! Excerpts of arguments and results for the call log, in which secrets are masked.
 //!
 //! Invariants (the property tests are in `tests.rs`):
 //! 1. No known secret is part of an excerpt: neither as it is, nor with the escapes of JSON, nor percent-encoded, nor as

@@ -20,7 +20,7 @@ const AHEAD_MS: i64 = 5 * 60 * 1_000;
 /// The lease of a token, which is longer than the timeout of a request. It is also the pause before the next attempt.
 const LEASE_MS: i64 = 60 * 1_000;
 /// The maximum number of tokens per run.
-const AT_ONCE: i64 = 10;
+const BATCH_SIZE: i64 = 10;
 
 /// The result of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub async fn refresh_due_tokens(cx: &Ctx, ops: &Ops) -> Result<RefreshSummary> {
     waypost_core::access::authorize_operator(&cx.caller)?;
     let now = cx.now();
     let mut tx = ops.store.begin().await?;
-    let due = store::lease_expiring(&mut tx, now, now.plus(AHEAD_MS), now.plus(LEASE_MS), AT_ONCE).await?;
+    let due = store::lease_expiring(&mut tx, now, now.plus(AHEAD_MS), now.plus(LEASE_MS), BATCH_SIZE).await?;
     tx.commit().await?;
     let mut work = JoinSet::new();
     for token in due {

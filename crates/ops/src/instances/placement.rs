@@ -163,7 +163,7 @@ mod tests {
     }
 
     proptest! {
-        /// However many instances are placed, no toolbox exceeds 80 % of its memory and of its overcommitted CPUs.
+        /// However many instances are placed, no toolbox exceeds 80% of its memory and of its overcommitted CPUs.
         #[test]
         fn the_budget_is_never_exceeded(
             sizes in proptest::collection::vec((0.0_f64..16.0, 0_u64..20_000), 1..4),

@@ -130,7 +130,7 @@ pub async fn update(
     let organization = &old.organization_id;
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     settings.check()?;
-    let (provider, mut findings) = match settings.concerns_provider() {
+    let (provider, mut findings) = match settings.has_provider_settings() {
         true => check_provider(ops, organization, &settings.provider_input_with_defaults(old))
             .await
             .map(|(provider, found)| (Some(provider), found))?,

@@ -81,7 +81,7 @@ impl OauthConfigSettings {
     }
 
     /// Whether settings other than `name` and `link_verified_email` are specified. Only those concern the provider.
-    pub(super) fn concerns_provider(&self) -> bool {
+    pub(super) fn has_provider_settings(&self) -> bool {
         let own = Self { name: self.name.clone(), link_verified_email: self.link_verified_email, ..Self::default() };
         *self != own
     }

@@ -100,7 +100,7 @@ pub(crate) fn not_connected(message: &str) -> Error {
 }
 
 /// Whether an error is about the account of a connection, so that it says nothing about the server.
-pub(crate) fn is_of_account(error: &Error) -> bool {
+pub(crate) fn is_account_error(error: &Error) -> bool {
     matches!(error.reason(), Some("not_connected" | "unauthorized"))
 }
 
@@ -130,7 +130,7 @@ pub(crate) async fn read_as_any<'a, T>(
     let mut agents = list_definition_agents(ops, instance).await?.into_iter().peekable();
     while let Some(agent) = agents.next() {
         match read(agent).await {
-            Err(error) if is_of_account(&error) && agents.peek().is_some() => {}
+            Err(error) if is_account_error(&error) && agents.peek().is_some() => {}
             result => return result,
         }
     }

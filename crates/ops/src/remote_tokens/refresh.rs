@@ -24,8 +24,8 @@ const LEASE_MS: i64 = 60 * 1_000;
 /// sends the same refresh token in the meantime.
 const MAX_REFRESH: Duration = Duration::from_secs(30);
 /// The maximum number of connections that are refreshed at the same time.
-const AT_ONCE: i64 = 10;
-/// The maximum number of times that [`AT_ONCE`] connections are refreshed in a run.
+const BATCH_SIZE: i64 = 10;
+/// The maximum number of times that [`BATCH_SIZE`] connections are refreshed in a run.
 const MAX_ROUNDS: usize = 20;
 /// The minimum age of a token that is refreshed because the server rejects it, in milliseconds. A server that rejects
 /// every token causes at most one refresh in this time.
@@ -52,9 +52,9 @@ pub async fn refresh_due(cx: &Ctx, ops: &Ops) -> Result<RefreshSummary> {
     for _ in 0..MAX_ROUNDS {
         let now = cx.now();
         let mut tx = ops.store.begin().await?;
-        let due = store::lease_due(&mut tx, now, now.plus(LEASE_MS), AT_ONCE).await?;
+        let due = store::lease_due(&mut tx, now, now.plus(LEASE_MS), BATCH_SIZE).await?;
         tx.commit().await?;
-        let is_last = (due.len() as i64) < AT_ONCE;
+        let is_last = (due.len() as i64) < BATCH_SIZE;
         refresh_all(cx, ops, due, &mut summary).await;
         if is_last {
             break;

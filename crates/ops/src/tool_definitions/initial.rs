@@ -39,13 +39,13 @@ const RETRY_MS: i64 = 1_000;
 const MAX_RETRY_MS: i64 = 60_000;
 
 /// An initial approval that applies to the definitions that are being stored.
-pub(super) struct Initial {
+pub(super) struct InitialApproval {
     /// The context of the user or key that gave it.
     cx: Ctx,
     class: Class,
 }
 
-impl Initial {
+impl InitialApproval {
     /// Ends the initial approval of an instance, and returns it if it applies to what was read from `checked`.
     ///
     /// # Errors

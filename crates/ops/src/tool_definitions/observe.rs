@@ -13,7 +13,7 @@ use waypost_store::tool_definition::{self as store, Content, Seen};
 use waypost_store::{Tx, initial_approval, organization};
 
 use super::Listed;
-use super::initial::Initial;
+use super::initial::InitialApproval;
 use crate::Ops;
 use crate::deployments::notify::clean;
 use crate::webhooks::{Event, enqueue};
@@ -56,7 +56,7 @@ pub async fn observe(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]
     }
     let seen = store::list_seen(&mut tx, organization, &instance.id).await?;
     let difference = Difference::new(&seen, listed);
-    let initial = Initial::consume(cx, &mut tx, instance).await?.filter(|_| seen.is_empty());
+    let initial = InitialApproval::consume(cx, &mut tx, instance).await?.filter(|_| seen.is_empty());
     store::set_current(&mut tx, organization, &difference.gone, false).await?;
     store::set_current(&mut tx, organization, &difference.back, true).await?;
     let mut observation = Observation { is_changed: !difference.is_empty(), ..Observation::default() };
@@ -114,7 +114,7 @@ async fn insert(
     cx: &Ctx,
     tx: &mut Tx,
     instance: &Instance,
-    (new, initial): (&Listed, Option<&Initial>),
+    (new, initial): (&Listed, Option<&InitialApproval>),
 ) -> Result<ToolDefinition> {
     let organization = &instance.organization_id;
     let same = match instance.catalog_version_id() {

@@ -14,7 +14,7 @@ use super::{EditTarget, find_free_slug, find_free_title, lock_names, lock_walkth
 use crate::Ops;
 
 /// The time for which a deleted walkthrough is kept.
-pub const KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+pub const RETENTION_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// A deleted walkthrough.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +60,7 @@ pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) ->
     actors.dedup();
     let names = audit::find_actor_names(&mut tx, organization, &actors).await?;
     let listed = deleted.into_iter().map(|row| TrashedWalkthrough {
-        purged_at: row.deleted_at.plus(KEPT_MS),
+        purged_at: row.deleted_at.plus(RETENTION_MS),
         deleted_by_name: names.get(&row.deleted_by).cloned(),
         walkthrough: row.walkthrough,
         deleted_at: row.deleted_at,
@@ -129,7 +129,7 @@ pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walk
 pub async fn purge_expired(cx: &Ctx, ops: &Ops) -> Result<u64> {
     const BATCH: i64 = 5;
     let mut conn = ops.store.read().await?;
-    let due = trash::list_expired(&mut conn, cx.now().plus(-KEPT_MS), BATCH).await?;
+    let due = trash::list_expired(&mut conn, cx.now().plus(-RETENTION_MS), BATCH).await?;
     drop(conn);
     let mut purged = 0;
     for (organization, id) in due {

@@ -7,7 +7,7 @@ use waypost_core::organization::Role;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_ops::assignments::{self, AssignmentPatch};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
-use waypost_ops::walkthroughs::trash::{KEPT_MS, list_deleted, purge, purge_expired, restore};
+use waypost_ops::walkthroughs::trash::{RETENTION_MS, list_deleted, purge, purge_expired, restore};
 use waypost_ops::walkthroughs::{WalkthroughListQuery, delete, get_draft, get_draft_by_slug, list};
 
 use crate::{Fixture, set_up};
@@ -98,7 +98,7 @@ async fn the_trash_is_emptied_after_30_days(fixture: Fixture) {
         delete(cx, ops, fixture.target(&id)).await.unwrap();
         deleted.push(id);
     }
-    fixture.clock.advance(KEPT_MS);
+    fixture.clock.advance(RETENTION_MS);
     let later = fixture.create("Later").await.id;
     delete(cx, ops, fixture.target(&later)).await.unwrap();
     assert_eq!(purge_expired(cx, ops).await.unwrap(), 0, "30 days have not passed");

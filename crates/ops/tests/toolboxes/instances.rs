@@ -146,7 +146,7 @@ async fn parallel_instances_do_not_exceed_the_budget(fixture: Fixture) {
     let Fixture { cx, org, .. } = &fixture;
     let ops = fixture.ops.clone().with_instance_limit(100);
     let daemon = fixture.daemon(org, "rack").await;
-    // Four times 80 % of it are 1.6 CPUs: three light instances.
+    // Four times 80% of it are 1.6 CPUs: three light instances.
     let small = Capacity { cpus: 0.5, memory_bytes: 16 * 1024 * MIB, disk_free_bytes: 1 };
     let beat = Heartbeat { capacity: small, ..heartbeat(Vec::new()) };
     daemon.receive(DaemonMessage::Heartbeat(beat)).await;
@@ -295,7 +295,7 @@ async fn a_larger_version_needs_room(fixture: Fixture) {
     daemon.receive(beat(2)).await;
     let error = instances::update(cx, ops, org, &id, &patch).await.unwrap_err();
     assert_eq!(error.details["reason"], "no_capacity");
-    // 80 % of 2.5 GiB are 2 GiB: the instance's own 512 MiB become free.
+    // 80% of 2.5 GiB are 2 GiB: the instance's own 512 MiB become free.
     daemon.receive(beat(3)).await;
     let updated = instances::update(cx, ops, org, &id, &patch).await.unwrap().instance;
     assert_eq!((updated.generation, updated.state), (2, InstanceState::Deploying));

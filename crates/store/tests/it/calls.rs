@@ -1,4 +1,4 @@
-//! The log of calls through the gateway.
+//! The call log through the gateway.
 
 use waypost_core::call::{Call, CallMethod, CallOutcome};
 use waypost_core::id::{AgentId, CallId, InstanceId, OrganizationId};
