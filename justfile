@@ -34,6 +34,10 @@ install:
 conformance:
     cargo test --workspace --test conformance
 
+# Run the commands of the program, and compare their output
+cli:
+    cargo test --workspace --test cli
+
 # Complete walkthroughs with the official clients, with every protocol era they support, with and without sign-in
 clients:
     cargo test --workspace --test clients
