@@ -4,6 +4,7 @@
 //! `e2e/servers/install.sh` installs the servers, `e2e/clients/install.sh` the clients.
 
 mod calls;
+mod updates;
 
 use std::path::{Path, PathBuf};
 
@@ -219,6 +220,9 @@ async fn compare(site: &Site, server: &Server, image: &str, token: &str) {
     let (tools, calls) = (deployed.approve(&instance).await, (server.calls)());
     let uncalled: Vec<_> = tools.iter().filter(|tool| calls.iter().all(|call| call.tool != **tool)).collect();
     assert!(!tools.is_empty() && uncalled.is_empty(), "{}: {tools:?}, not called: {uncalled:?}", server.slug);
+    if server.slug == "everything" {
+        updates::receive_update(site, token).await;
+    }
     let mut direct = Direct::start(&site.engine, image, server);
     deployed.compare_bytes(&mut direct, &calls).await;
     for client in CLIENTS {

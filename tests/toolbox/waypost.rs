@@ -72,17 +72,29 @@ impl Waypost {
     }
 
     /// Posts a request of 2026-07-28, and returns the response.
-    pub async fn post_modern(&self, path: &str, token: &str, (capabilities, mut message): (Value, Value)) -> Value {
+    pub async fn post_modern(&self, path: &str, token: &str, request: (Value, Value)) -> Value {
+        self.open_modern(path, token, request).await.json().await.expect("the response is JSON")
+    }
+
+    /// Posts a request of 2026-07-28, and returns the response before its body is read.
+    pub async fn open_modern(
+        &self,
+        path: &str,
+        token: &str,
+        (capabilities, mut message): (Value, Value),
+    ) -> reqwest::Response {
         let version = "2026-07-28";
         message["params"]["_meta"] = serde_json::json!({
             "io.modelcontextprotocol/protocolVersion": version,
             "io.modelcontextprotocol/clientCapabilities": capabilities,
         });
-        let text = |value: &Value| value.as_str().expect("a string").to_owned();
         let request = self.client.post(format!("{}{path}", self.origin)).bearer_auth(token).json(&message);
-        let request = request.header("mcp-protocol-version", version).header("mcp-method", text(&message["method"]));
-        let request = request.header("mcp-name", text(&message["params"]["name"]));
-        request.send().await.expect("the server responds").json().await.expect("the response is JSON")
+        let method = message["method"].as_str().expect("a string");
+        let mut request = request.header("mcp-protocol-version", version).header("mcp-method", method);
+        if let Some(name) = message["params"]["name"].as_str() {
+            request = request.header("mcp-name", name);
+        }
+        request.header("accept", "application/json, text/event-stream").send().await.expect("the server responds")
     }
 
     /// Returns the path of the setup page, on which the first owner signs up.
