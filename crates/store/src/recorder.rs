@@ -264,10 +264,10 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
                 *last = (*last).max(*at);
             }
             RecorderEntry::TokenUse(token_use) => tokens.push(token_use.clone()),
-            RecorderEntry::GatewayCall(call) => gateway_calls.push((**call).clone()),
+            RecorderEntry::GatewayCall(call) => gateway_calls.push(&**call),
             RecorderEntry::GatewayCallWithContents(entry) => {
                 let (call, sealed) = &**entry;
-                gateway_calls.push(call.clone());
+                gateway_calls.push(call);
                 contents.push(sealed.clone());
             }
         }
@@ -287,9 +287,7 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
         session::record_use(&mut tx, handle_hash, at).await?;
     }
     agent_token::record_uses(&mut tx, &tokens).await?;
-    if !gateway_calls.is_empty() {
-        call::insert(&mut tx, &gateway_calls).await?;
-    }
+    call::insert(&mut tx, gateway_calls).await?;
     if !contents.is_empty() {
         call_contents::insert(&mut tx, &contents).await?;
     }

@@ -128,6 +128,21 @@ async fn calls_are_counted_for_each_agent_and_instance(Log { mut tx, one, two, .
     assert_eq!(summarize(4_001, 9).await, []);
 }
 
+/// 75 calls need statements of every size.
+async fn any_number_of_calls_is_inserted(Log { mut tx, one, .. }: Log) {
+    let gone = Call { organization_id: OrganizationId::from_store("org_gone".to_owned()), ..new_call(&one, 1) };
+    for count in [0, 1, 8, 75] {
+        let calls: Vec<Call> = (1..=count).map(|n| Call { duration_ms: n, ..new_call(&one, n) }).collect();
+        // One of a deleted organisation, in each position of a statement.
+        let mixed =
+            calls.iter().flat_map(|call| [call, &gone].into_iter().take(if call.duration_ms % 7 == 0 { 2 } else { 1 }));
+        call::insert(&mut tx, mixed).await.unwrap();
+        let found = call::list(&mut tx, &one.organization, ALL, 100).await.unwrap();
+        assert_eq!(found, calls.into_iter().rev().collect::<Vec<_>>());
+        call::delete_old(&mut tx, Timestamp(i64::MAX), 100).await.unwrap();
+    }
+}
+
 async fn old_calls_are_deleted_in_batches(Log { mut tx, one, two, .. }: Log) {
     let org = &one.organization;
     let calls: Vec<Call> = (1..=5).map(|n| new_call(&one, n * 1_000)).collect();
@@ -229,6 +244,7 @@ async fn a_full_queue_drops_calls(Log { db, mut tx, one, .. }: Log) {
 waypost_testkit::both!(log =>
     calls_are_listed_newest_first_with_filters,
     calls_are_counted_for_each_agent_and_instance,
+    any_number_of_calls_is_inserted,
     old_calls_are_deleted_in_batches,
     the_log_ends_with_its_organisation,
     contents_end_with_what_they_belong_to,
