@@ -215,7 +215,7 @@ impl LinkExchange {
     /// Returns the next line; `None` at the end. Can be cancelled without losing a line.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            if let Some(position) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+            if let Some(position) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
                 let mut line = self.buffer.split_to(self.searched + position + 1);
                 line.truncate(line.len() - 1);
                 self.searched = 0;

@@ -76,7 +76,7 @@ impl LineReader {
 
     /// Adds a chunk, and passes each line that it completes to `receive`.
     pub(super) fn push(&mut self, mut chunk: &[u8], mut receive: impl FnMut(Line<'_>)) {
-        while let Some(end) = chunk.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', chunk) {
             let (part, rest) = (&chunk[..end], &chunk[end + 1..]);
             chunk = rest;
             if std::mem::take(&mut self.is_discarding) {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use waypost_link_io::{Body, BodyError};
 use waypost_mcp_wire::Envelope;
+use waypost_mcp_wire::relay::make_single_line;
 use waypost_toolbox_proto::http::{MAX_MESSAGE_BYTES, NotificationsRequest};
 
 use super::storage::Storage;
@@ -176,11 +177,8 @@ fn log_query(query: &str) -> (usize, bool) {
 /// escaped (RFC 8259, section 7).
 fn to_line(message: Bytes) -> Bytes {
     let mut line = BytesMut::with_capacity(message.len() + 1);
-    if message.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-        line.extend(message.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
-    } else {
-        line.extend_from_slice(&message);
-    }
+    line.extend_from_slice(&message);
+    make_single_line(&mut line);
     line.put_u8(b'\n');
     line.freeze()
 }
