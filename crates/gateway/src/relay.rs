@@ -38,6 +38,7 @@ use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
 use crate::agent_call::{AgentCall, Input, Messages, OpenCall, Opened, REPORT_TIME, TIMEOUT, late};
 use crate::conversation::{Asker, Asking, Question};
 use crate::input_state::InputState;
+use crate::message_text::MessageText;
 use crate::parked::ParkedCall;
 use crate::record::CallRecord;
 use crate::slots::Slot;
@@ -84,7 +85,7 @@ enum Next {
     /// Events of the stream.
     Events(Bytes),
     /// The response, and its status if it is the first message.
-    Response(Bytes, StatusCode),
+    Response(MessageText, StatusCode),
 }
 
 enum Event {
@@ -150,7 +151,7 @@ impl Relay {
             // After the response, the call is dropped.
             let (events, state) = match next {
                 Ok(Next::Events(events)) => (events, Some((relay, None))),
-                Ok(Next::Response(text, _)) => (reply::event(&text), None),
+                Ok(Next::Response(text, _)) => (reply::response_event(text), None),
                 Err(error) => (reply::event(reply::failure(&relay.raw_id, &error).as_bytes()), None),
             };
             Some((Ok::<_, std::convert::Infallible>(events), state))
@@ -236,11 +237,9 @@ impl Relay {
                     self.require_input(message, result).await
                 }
                 _ => {
-                    let converted = self.convert(message)?;
+                    let text = self.convert(&received)?;
                     self.record.respond(message);
-                    let status = status(message, self.is_modern);
-                    let text = converted.unwrap_or_else(|| received.text().clone());
-                    Ok(Some(Next::Response(text, status)))
+                    Ok(Some(Next::Response(text, status(message, self.is_modern))))
                 }
             },
         }
@@ -254,8 +253,9 @@ impl Relay {
         }
     }
 
-    /// Returns the response for the agent and its era; `None` if it can be relayed as it is.
-    fn convert(&self, response: &Message<'_>) -> Result<Option<Bytes>> {
+    /// Returns the response for the agent and its era.
+    fn convert(&self, received: &OwnedMessage) -> Result<MessageText> {
+        let response = received.message();
         let result_type = text_of(response.result.as_ref().and_then(|result| result.result_type));
         if result_type.as_deref().is_some_and(|kind| kind != "complete") {
             return Err(server_error("The server answers in a way that this gateway does not relay.", "result_type"));
@@ -264,7 +264,7 @@ impl Relay {
         // A remote server knows the call by another ID, and so does the agent that has sent it again.
         let has_other_id = response.raw_id != Some(&self.raw_id);
         if !is_of_other_era && !has_other_id {
-            return Ok(None);
+            return Ok(received.text().clone().into());
         }
         let mut rewrite = Rewrite::new(response);
         if has_other_id {
@@ -275,7 +275,7 @@ impl Relay {
         } else if is_of_other_era {
             rewrite.result_to_legacy();
         }
-        Ok(Some(rewrite.finish().into()))
+        Ok(MessageText::new(rewrite.finish_shared(received.text())))
     }
 
     fn relay_notification(&mut self, notification: &Message<'_>, text: &Bytes) -> Option<Bytes> {
@@ -374,7 +374,7 @@ impl Relay {
                     rewrite.set(Member::RequestState, Some(&sealed));
                 }
                 self.record.respond(message);
-                Ok(Some(Next::Response(rewrite.finish().into(), StatusCode::OK)))
+                Ok(Some(Next::Response(Bytes::from(rewrite.finish()).into(), StatusCode::OK)))
             }
             Asking::InStream(conversation) => {
                 self.count += 1;

@@ -8,8 +8,11 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use waypost_core::{Code, Error};
+use waypost_mcp_wire::relay::make_single_line;
 use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::{INTERNAL_ERROR, INVALID_PARAMS, JsonRpcError, METHOD_NOT_FOUND, UNSUPPORTED_VERSION};
+
+use crate::message_text::MessageText;
 
 /// The JSON-RPC code of the error for a caller with too many calls, outside the reserved ranges.
 const LIMIT_REACHED: i64 = -31_429;
@@ -17,7 +20,7 @@ const LIMIT_REACHED: i64 = -31_429;
 const HEADER_MISMATCH: i64 = -32_020;
 
 /// A response with a message.
-pub(crate) fn message(status: StatusCode, text: impl Into<Bytes>) -> Response {
+pub(crate) fn message(status: StatusCode, text: impl Into<MessageText>) -> Response {
     let mut response = (status, Body::from(text.into())).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -109,6 +112,13 @@ pub(crate) fn failure(raw_id: &str, error: &Error) -> String {
     };
     let object = json!({ "code": INTERNAL_ERROR, "message": text, "data": { "reason": reason } });
     format!(r#"{{"jsonrpc":"2.0","id":{raw_id},"error":{object}}}"#)
+}
+
+/// The last event of a call, with the response.
+pub(crate) fn response_event(text: MessageText) -> Bytes {
+    let mut text = text.join().to_vec();
+    make_single_line(&mut text);
+    event(&text)
 }
 
 /// An event of a stream (HTML standard, "Server-sent events"). `text` is one line.

@@ -2,9 +2,17 @@
 
 use std::ops::Range;
 
+use bytes::{Bytes, BytesMut};
+
+/// Unchanged parts of at least this size in bytes are shared with the original text instead of copied.
+const MIN_SHARED: usize = 16 * 1024;
+
 /// Replaces line breaks by spaces. In JSON, they occur only between tokens.
 pub fn make_single_line(text: &mut [u8]) {
-    text.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+    // Every byte is written, so that the compiler can turn this into vector instructions.
+    for byte in text {
+        *byte = if matches!(*byte, b'\n' | b'\r') { b' ' } else { *byte };
+    }
 }
 
 /// Edits of a text. Their places are parts of the text itself; they must not overlap.
@@ -25,6 +33,14 @@ enum Change {
     Insert(String),
     /// Removes the member at the range.
     Remove,
+}
+
+/// A piece of an edited text.
+enum Piece<'p> {
+    /// A part of the original text.
+    Kept(&'p str),
+    /// The text of an edit.
+    New(&'p str),
 }
 
 impl<'a> Edits<'a> {
@@ -69,26 +85,56 @@ impl<'a> Edits<'a> {
         self.apply_to(text)
     }
 
+    /// Returns the text with all edits in pieces, of which long ones are shared with `owner` if it contains the text. Line breaks
+    /// remain.
+    pub(crate) fn apply_shared(mut self, owner: &Bytes) -> Vec<Bytes> {
+        let is_owner = owner.as_ptr() == self.text.as_ptr() && owner.len() == self.text.len();
+        let (mut pieces, mut copied) = (Vec::new(), BytesMut::new());
+        self.prepare(0..self.text.len());
+        self.for_each_piece(0..self.text.len(), |piece| match piece {
+            Piece::Kept(text) if is_owner && text.len() >= MIN_SHARED => {
+                pieces.extend(Some(copied.split().freeze()).filter(|copied| !copied.is_empty()));
+                pieces.push(owner.slice_ref(text.as_bytes()));
+            }
+            Piece::Kept(text) | Piece::New(text) => copied.extend_from_slice(text.as_bytes()),
+        });
+        pieces.extend(Some(copied.freeze()).filter(|copied| !copied.is_empty()));
+        pieces
+    }
+
     /// Returns a part of the text with the edits in it, in one line.
     pub(crate) fn apply_to(mut self, part: &str) -> Vec<u8> {
-        let Range { start, end } = self.range(part);
+        let range = self.range(part);
+        self.prepare(range.clone());
+        let added: usize = self.edits.iter().map(|edit| edit.change.text().len() + 1).sum();
+        let mut result = Vec::with_capacity(part.len() + added + 1);
+        self.for_each_piece(range, |piece| {
+            let (Piece::Kept(text) | Piece::New(text)) = piece;
+            result.extend_from_slice(text.as_bytes());
+        });
+        make_single_line(&mut result);
+        result
+    }
+
+    /// Puts the edits in a part of the text in order, and drops all others.
+    fn prepare(&mut self, Range { start, end }: Range<usize>) {
         self.edits.retain(|edit| (start..=end).contains(&edit.range.start) && edit.range.end <= end);
         self.edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
         self.resolve_removals();
-        let added: usize = self.edits.iter().map(|edit| edit.change.text().len() + 1).sum();
-        let mut result = Vec::with_capacity(part.len() + added + 1);
+    }
+
+    /// Passes the pieces of a part with the edits in it to `visit`, in order.
+    fn for_each_piece(&self, Range { start, end }: Range<usize>, mut visit: impl FnMut(Piece<'_>)) {
         let mut position = start;
         for (index, Edit { range, change }) in self.edits.iter().enumerate() {
-            result.extend_from_slice(&self.text.as_bytes()[position..range.start]);
-            result.extend_from_slice(change.text().as_bytes());
+            visit(Piece::Kept(&self.text[position..range.start]));
+            visit(Piece::New(change.text()));
             if matches!(change, Change::Insert(_)) && !self.is_empty_after(range.end, index + 1) {
-                result.push(b',');
+                visit(Piece::New(","));
             }
             position = range.end;
         }
-        result.extend_from_slice(&self.text.as_bytes()[position..end]);
-        make_single_line(&mut result);
-        result
+        visit(Piece::Kept(&self.text[position..end]));
     }
 
     /// Joins removals of adjacent members, and extends each by the comma that belongs to it.
@@ -196,6 +242,30 @@ mod tests {
         }
         inserted.iter().for_each(|name| edits.insert_members(object, &format!("\"{name}\":0")));
         String::from_utf8(edits.apply()).unwrap()
+    }
+
+    #[test]
+    fn long_unchanged_parts_are_shared() {
+        let long = format!("{:1$}", "", MIN_SHARED);
+        let text = Bytes::from(format!("{{\"id\":1,\"a\":\"{long}\",\"b\":2,\"c\":\"{long}\"\n}}"));
+        let edited = |owner: &Bytes| {
+            let text = std::str::from_utf8(&text).unwrap();
+            let mut edits = Edits::new(text);
+            edits.replace(&text[6..7], "\"seven\"");
+            let at = text.find("\"b\"").unwrap();
+            edits.remove_member(&text[at..at + 3], &text[at + 4..at + 5]);
+            edits.apply_shared(owner)
+        };
+        let expected = format!("{{\"id\":\"seven\",\"a\":\"{long}\",\"c\":\"{long}\"\n}}");
+        let shared = edited(&text);
+        assert_eq!(shared.concat(), expected.as_bytes());
+        let is_part = |piece: &&Bytes| text.as_ptr_range().contains(&piece.as_ptr());
+        assert_eq!((shared.len(), shared.iter().filter(is_part).count()), (3, 2));
+        let copied = edited(&Bytes::copy_from_slice(&text));
+        assert_eq!(copied.concat(), expected.as_bytes(), "another text owns nothing of it");
+        assert_eq!(copied.len(), 1);
+        let unchanged = Edits::new(std::str::from_utf8(&text).unwrap()).apply_shared(&text);
+        assert_eq!((unchanged.len(), &unchanged[0]), (1, &text));
     }
 
     proptest! {

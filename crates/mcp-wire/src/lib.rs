@@ -19,6 +19,7 @@ pub mod methods;
 pub mod names;
 pub mod param_headers;
 mod params;
+mod plain_text;
 pub mod relay;
 mod request_id;
 pub mod revision;

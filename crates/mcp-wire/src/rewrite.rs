@@ -3,6 +3,8 @@
 //! Only the edited members change. Everything else stays as it was received, byte for byte, except that line breaks
 //! between tokens become spaces. Values are JSON text.
 
+use bytes::Bytes;
+
 use crate::edits::{Edits, key_of};
 use crate::relay::RequestMeta;
 use crate::revision::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_PROTOCOL_VERSION};
@@ -219,11 +221,23 @@ impl<'m, 'a> Rewrite<'m, 'a> {
     /// Returns the message in one line.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
+        self.add_params();
+        self.edits.apply()
+    }
+
+    /// Returns the message in pieces. Long parts that have not changed are shared with `owner` instead of copied, if it is what
+    /// the message was read from ([`OwnedMessage::text`](crate::strict::OwnedMessage::text)). Line breaks remain.
+    #[must_use]
+    pub fn finish_shared(mut self, owner: &Bytes) -> Vec<Bytes> {
+        self.add_params();
+        self.edits.apply_shared(owner)
+    }
+
+    fn add_params(&mut self) {
         // An error has no parameters.
         if let Some(members) = self.add_members().filter(|_| self.message.method.is_some()) {
             self.edits.insert_members(self.message.text, &format!("\"params\":{{{members}}}"));
         }
-        self.edits.apply()
     }
 
     /// Returns only the parameters of a request or notification, in one line; `None` if there are none.

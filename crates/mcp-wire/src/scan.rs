@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::plain_text::plain_length;
+
 /// The maximum number of levels of arrays and objects in a message, without its `result` and `error`, and in a
 /// definition (contract, section 8).
 pub const MAX_LEVELS: usize = 64;
@@ -432,26 +434,6 @@ impl Nesting {
 pub(crate) fn unquote(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
-}
-
-/// Returns the number of bytes before the first quotation mark, backslash or control character.
-fn plain_length(bytes: &[u8]) -> usize {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let mut length = 0;
-    // Eight bytes at a time. A bit of `hits` above the first one that is set may be wrong, because of carries.
-    while let Some(word) = bytes[length..].first_chunk::<8>() {
-        let word = u64::from_le_bytes(*word);
-        let zero = |word: u64| word.wrapping_sub(LOW) & !word;
-        let control = word.wrapping_sub(LOW * 0x20) & !word;
-        let hits = (zero(word ^ (LOW * 0x22)) | zero(word ^ (LOW * 0x5c)) | control) & HIGH;
-        if hits != 0 {
-            return length + hits.trailing_zeros() as usize / 8;
-        }
-        length += 8;
-    }
-    let is_plain = |byte: &&u8| **byte >= 0x20 && **byte != b'"' && **byte != b'\\';
-    length + bytes[length..].iter().take_while(is_plain).count()
 }
 
 /// Returns the length of the number at the start of `bytes` (RFC 8259, section 6), or the position of the error.

@@ -73,6 +73,8 @@ pub(super) enum Fault {
     Babbles,
     /// The response is preceded by the announcements that the tools and the resource `file:///a` have changed.
     Announces,
+    /// The response is preceded by a log message, and both are events.
+    Logs,
     /// There is no response.
     Hangs,
 }
@@ -268,6 +270,13 @@ fn misbehave(state: &mut ServerState, fault: Fault, id: &Value, text: String) ->
                 text,
             ];
             let events: String = events.iter().map(|text| format!("data: {text}\n\n")).collect();
+            ([("content-type", "text/event-stream")], events).into_response()
+        }
+        Fault::Logs => {
+            let params = json!({ "level": "error", "data": "a" });
+            let log = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": params });
+            // Each line of an event has its own prefix.
+            let events = format!("data: {log}\n\ndata: {}\n\n", text.replace('\n', "\ndata: "));
             ([("content-type", "text/event-stream")], events).into_response()
         }
         Fault::Babbles => {

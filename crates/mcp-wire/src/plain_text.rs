@@ -1,0 +1,59 @@
+//! Text within a JSON string that needs no further reading.
+
+/// Returns the number of bytes before the first quotation mark, backslash or control character.
+pub(crate) fn plain_length(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 64;
+    let length = plain_words(&bytes[..bytes.len().min(BLOCK)]);
+    if length < BLOCK {
+        return length;
+    }
+    // The string is long. The compiler turns the check of a block into vector instructions.
+    let blocks = bytes[BLOCK..]
+        .chunks_exact(BLOCK)
+        .take_while(|block| block.iter().fold(true, |is_plain, byte| is_plain & is_plain_byte(*byte)))
+        .count();
+    let length = BLOCK * (1 + blocks);
+    length + plain_words(&bytes[length..])
+}
+
+/// Like [`plain_length`], eight bytes at a time.
+fn plain_words(bytes: &[u8]) -> usize {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut length = 0;
+    // A bit of `hits` above the first one that is set may be wrong, because of carries.
+    while let Some(word) = bytes[length..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*word);
+        let zero = |word: u64| word.wrapping_sub(LOW) & !word;
+        let control = word.wrapping_sub(LOW * 0x20) & !word;
+        let hits = (zero(word ^ (LOW * 0x22)) | zero(word ^ (LOW * 0x5c)) | control) & HIGH;
+        if hits != 0 {
+            return length + hits.trailing_zeros() as usize / 8;
+        }
+        length += 8;
+    }
+    length + bytes[length..].iter().take_while(|byte| is_plain_byte(**byte)).count()
+}
+
+fn is_plain_byte(byte: u8) -> bool {
+    byte >= 0x20 && byte != b'"' && byte != b'\\'
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_first_byte_that_is_not_plain_is_found(length in 0_usize..300, at in 0_usize..300, byte in any::<u8>()) {
+            let mut bytes = vec![0xe9; length];
+            if let Some(changed) = bytes.get_mut(at) {
+                *changed = byte;
+            }
+            let expected = bytes.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')).unwrap_or(length);
+            prop_assert_eq!(plain_length(&bytes), expected);
+        }
+    }
+}
