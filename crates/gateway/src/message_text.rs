@@ -87,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_pieces_are_sent_in_order_with_their_length() {
-        let pieces = ["a", "bc", "d"].map(Bytes::from_static);
+        let pieces = ["a", "bc", "d"].map(Bytes::from);
         let text = || MessageText::new(pieces.to_vec());
         assert_eq!((text().len(), text().join()), (4, Bytes::from_static(b"abcd")));
         let mut body = Body::from(text());

@@ -1,6 +1,5 @@
-//! Multi-row statements with one bound JSON document that the database expands into rows.
-//!
-//! The text of a statement does not depend on the number of rows, so it is prepared once.
+//! Multi-row statements: most with one bound JSON document that the database expands into rows. The text of such a statement does
+//! not depend on the number of rows, so it is prepared once.
 
 use crate::db::Dialect;
 
@@ -36,6 +35,19 @@ pub(crate) fn rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
         }
         Dialect::Postgres => recordset(&format!("$1::json -> '{name}'"), columns),
     }
+}
+
+/// Returns the table expression `batch`, for the start of a statement, with a number of rows whose values are bound one by one.
+/// The parameters have no names on SQLite: sqlx looks for the name of each, and SQLite then searches those of all.
+pub(crate) fn bound_rows(dialect: Dialect, rows: usize, columns: &[Column]) -> String {
+    let parameter = |row: usize, (at, (_, kind)): (usize, &Column)| match dialect {
+        Dialect::Sqlite => "?".to_owned(),
+        Dialect::Postgres => format!("CAST(${} AS {})", row * columns.len() + at + 1, kind.postgres()),
+    };
+    let row = |row| columns.iter().enumerate().map(|column| parameter(row, column)).collect::<Vec<_>>().join(", ");
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    let rows: Vec<_> = (0..rows).map(|number| format!("({})", row(number))).collect();
+    format!("WITH batch ({}) AS (VALUES {})", names.join(", "), rows.join(", "))
 }
 
 /// Returns [`rows`] under the name `batch`.

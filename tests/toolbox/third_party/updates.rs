@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::site::Site;
 use crate::support::TIMEOUT;
 
-/// A resource of a template of `server-everything`.
-const URI: &str = "demo://resource/dynamic/text/1";
+/// A resource of a template of `server-everything`, as agents know it.
+const URI: &str = "wp+everything:demo://resource/dynamic/text/1";
 
 /// Listens to a resource of `server-everything` as an agent, makes the server change it, and waits until the agent is told.
 pub async fn receive_update(site: &Site, token: &str) {
