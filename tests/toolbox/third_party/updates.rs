@@ -7,9 +7,16 @@ use crate::support::TIMEOUT;
 
 /// A resource of a template of `server-everything`, as agents know it.
 const URI: &str = "wp+everything:demo://resource/dynamic/text/1";
+/// The tool that turns simulated changes on and off.
+const TOOL: &str = "everything__toggle-subscriber-updates";
 
 /// Listens to a resource of `server-everything` as an agent, makes the server change it, and waits until the agent is told.
 pub async fn receive_update(site: &Site, token: &str) {
+    let approved = async {
+        let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
+        while !site.waypost.post_text("/gateway/mcp", token, &list).await.contains(TOOL) {}
+    };
+    tokio::time::timeout(TIMEOUT, approved).await.expect("the approvals take effect");
     let listen = json!({
         "jsonrpc": "2.0", "id": "updates", "method": "subscriptions/listen",
         "params": { "notifications": { "resourceSubscriptions": [URI] } },
@@ -27,7 +34,7 @@ pub async fn receive_update(site: &Site, token: &str) {
 
 /// Turns the simulated changes on or off.
 async fn toggle(site: &Site, token: &str, expected: &str) {
-    let params = json!({ "name": "everything__toggle-subscriber-updates", "arguments": {} });
+    let params = json!({ "name": TOOL, "arguments": {} });
     let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
     let response = site.waypost.post("/gateway/mcp", token, &message).await;
     let text = response["result"]["content"][0]["text"].as_str().unwrap_or_default();
