@@ -137,6 +137,11 @@ async fn run(args: &GatewayArgs) -> Result<()> {
         Some(folder) => TempDir::new_in(folder)?,
         None => TempDir::new()?,
     };
+    if args.peers {
+        // Before anything is measured, because it can fail and uses all cores.
+        print_progress("installation of other gateways");
+        peers::install().await?;
+    }
     let amounts = amounts(args);
     let environment = Environment::inspect(folder.path(), None).await?;
     print_progress("memory with the gateway on and off");

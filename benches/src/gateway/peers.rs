@@ -39,13 +39,17 @@ impl Peer {
     }
 }
 
-/// Installs the gateways if necessary, and starts them in front of the server at `upstream`. `own` is this program. One that
-/// cannot be started is left out.
+/// Installs the gateways if necessary.
+pub async fn install() -> Result<()> {
+    let mut install = Command::new("sh");
+    install.arg(PathBuf::from(SOURCE).join("install.sh"));
+    process::run(install).await.map(drop).context("the other gateways cannot be installed")
+}
+
+/// Starts the installed gateways in front of the server at `upstream`. `own` is this program. One that cannot be started is left
+/// out.
 pub async fn start(own: &Path, upstream: SocketAddr, folder: &Path) -> Result<Vec<Peer>> {
     let source = PathBuf::from(SOURCE);
-    let mut install = Command::new("sh");
-    install.arg(source.join("install.sh"));
-    process::run(install).await.context("the other gateways cannot be installed")?;
     let environment = |name: &str| source.join(".venv").join(name).join("bin");
     let stdio = format!("{} gateway-upstream --stdio", own.display());
     let mut peers = Vec::new();
