@@ -42,7 +42,9 @@ pub(crate) fn rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
 pub(crate) fn bound_rows(dialect: Dialect, rows: usize, columns: &[Column]) -> String {
     let parameter = |row: usize, (at, (_, kind)): (usize, &Column)| match dialect {
         Dialect::Sqlite => "?".to_owned(),
-        Dialect::Postgres => format!("CAST(${} AS {})", row * columns.len() + at + 1, kind.postgres()),
+        // The other rows have the types of the first one.
+        Dialect::Postgres if row == 0 => format!("CAST(${} AS {})", at + 1, kind.postgres()),
+        Dialect::Postgres => format!("${}", row * columns.len() + at + 1),
     };
     let row = |row| columns.iter().enumerate().map(|column| parameter(row, column)).collect::<Vec<_>>().join(", ");
     let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();

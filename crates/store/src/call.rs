@@ -1,4 +1,7 @@
-//! The call log through the gateway.
+//! The gateway's call log.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
@@ -35,8 +38,8 @@ const COLUMNS: &[Column] = &[
     ("at", Kind::Integer),
 ];
 
-/// The numbers of rows that one statement inserts. There are few, so that the statements stay prepared.
-const CHUNKS: [usize; 3] = [64, 8, 1];
+/// The number of rows that one statement inserts. Only the statement with all of them is kept prepared.
+const CHUNK: usize = 128;
 
 /// Inserts calls. Calls of organisations that were deleted in the meantime are skipped.
 ///
@@ -46,12 +49,11 @@ const CHUNKS: [usize; 3] = [64, 8, 1];
 /// Returns an error if the database fails.
 pub async fn insert<'c>(conn: &mut Conn, calls: impl IntoIterator<Item = &'c Call>) -> Result<()> {
     let calls: Vec<_> = calls.into_iter().collect();
-    let mut rest = calls.as_slice();
-    while let Some(size) = CHUNKS.into_iter().find(|size| *size <= rest.len()) {
-        let (chunk, others) = rest.split_at(size);
-        let sql = AssertSqlSafe(insert_sql(conn.dialect(), size));
+    for chunk in calls.chunks(CHUNK) {
+        let sql = insert_sql(conn.dialect(), chunk.len());
         on!(conn, c => {
-            let bound = chunk.iter().fold(sqlx::query(sql), |query, call| query
+            let query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() == CHUNK);
+            let bound = chunk.iter().fold(query, |query, call| query
                 .bind(call.id.as_str())
                 .bind(call.organization_id.as_str())
                 .bind(call.agent_id.as_str())
@@ -67,13 +69,22 @@ pub async fn insert<'c>(conn: &mut Conn, calls: impl IntoIterator<Item = &'c Cal
                 .bind(call.at.0));
             bound.execute(c).await?.rows_affected()
         });
-        rest = others;
     }
     Ok(())
 }
 
 /// Returns a statement that inserts this number of calls.
-fn insert_sql(dialect: Dialect, rows: usize) -> String {
+fn insert_sql(dialect: Dialect, rows: usize) -> Cow<'static, str> {
+    static SQLITE: LazyLock<String> = LazyLock::new(|| write_insert_sql(Dialect::Sqlite, CHUNK));
+    static POSTGRES: LazyLock<String> = LazyLock::new(|| write_insert_sql(Dialect::Postgres, CHUNK));
+    match dialect {
+        _ if rows != CHUNK => write_insert_sql(dialect, rows).into(),
+        Dialect::Sqlite => SQLITE.as_str().into(),
+        Dialect::Postgres => POSTGRES.as_str().into(),
+    }
+}
+
+fn write_insert_sql(dialect: Dialect, rows: usize) -> String {
     let names: Vec<_> = COLUMNS.iter().map(|(name, _)| *name).collect();
     // `OFFSET` keeps PostgreSQL from joining the tables, which would read all organisations.
     format!(

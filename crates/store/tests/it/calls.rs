@@ -1,4 +1,4 @@
-//! The call log through the gateway.
+//! The gateway's call log.
 
 use waypost_core::call::{Call, CallMethod, CallOutcome};
 use waypost_core::id::{AgentId, CallId, InstanceId, OrganizationId};
@@ -128,18 +128,19 @@ async fn calls_are_counted_for_each_agent_and_instance(Log { mut tx, one, two, .
     assert_eq!(summarize(4_001, 9).await, []);
 }
 
-/// 75 calls need statements of every size.
+/// 300 calls need several statements.
 async fn any_number_of_calls_is_inserted(Log { mut tx, one, .. }: Log) {
     let gone = Call { organization_id: OrganizationId::from_store("org_gone".to_owned()), ..new_call(&one, 1) };
-    for count in [0, 1, 8, 75] {
+    call::insert(&mut tx, [&gone]).await.unwrap();
+    for count in [0, 1, 127, 128, 129, 300] {
         let calls: Vec<Call> = (1..=count).map(|n| Call { duration_ms: n, ..new_call(&one, n) }).collect();
-        // One of a deleted organisation, in each position of a statement.
-        let mixed =
-            calls.iter().flat_map(|call| [call, &gone].into_iter().take(if call.duration_ms % 7 == 0 { 2 } else { 1 }));
+        // Each sixth call is followed by one of a deleted organisation.
+        let followed = |call: &Call| call.duration_ms % 6 == 0;
+        let mixed = calls.iter().flat_map(|call| std::iter::once(call).chain(followed(call).then_some(&gone)));
         call::insert(&mut tx, mixed).await.unwrap();
-        let found = call::list(&mut tx, &one.organization, ALL, 100).await.unwrap();
+        let found = call::list(&mut tx, &one.organization, ALL, 400).await.unwrap();
         assert_eq!(found, calls.into_iter().rev().collect::<Vec<_>>());
-        call::delete_old(&mut tx, Timestamp(i64::MAX), 100).await.unwrap();
+        assert_eq!(call::delete_old(&mut tx, Timestamp(i64::MAX), 400).await.unwrap(), count.unsigned_abs());
     }
 }
 
