@@ -1,4 +1,4 @@
-//! `waypost call`: the call log through the gateway.
+//! `waypost call`: the gateway's call log.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -154,7 +154,7 @@ enum Command {
     /// Manage tool sets, each with its own URL of the gateway.
     #[command(subcommand)]
     ToolSet(tool_set::Command),
-    /// Show the call log through the gateway.
+    /// Show the gateway's call log.
     #[command(subcommand)]
     Call(call::Command),
     /// Use the gateway on the machine of an agent.

@@ -438,7 +438,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "retention_gateway_calls",
         flag: None,
         default: "`30d`",
-        help: "Retention period of the call log through the gateway ([gateway.md](gateway.md#the-call-log)).",
+        help: "Retention period of the gateway's call log ([gateway.md](gateway.md#the-call-log)).",
         set: |settings, text| value::period(text).map(|period| settings.retention.gateway_calls = period),
     },
     Setting {

@@ -1,4 +1,4 @@
-//! The call log through the gateway, on the database and through the REST API.
+//! The gateway's call log, on the database and through the REST API.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -18,6 +18,7 @@ use crate::attach::Attached;
 use crate::engine::{Engine, ImagesOf, Scratch};
 use crate::image::Image;
 use crate::site::Site;
+use crate::support::TIMEOUT;
 
 /// The clients: the interpreter and the script of each.
 const CLIENTS: [(&str, &str); 3] = [
@@ -122,7 +123,7 @@ struct Deployed<'a> {
 }
 
 impl Deployed<'_> {
-    /// Approves all tools, and returns their original names.
+    /// Approves all tools, waits until the agent sees them, and returns their original names.
     async fn approve(&self, instance: &str) -> Vec<String> {
         let site = self.site;
         site.api(Method::POST, &format!("/instances/{instance}/check-definitions"), &json!({})).await;
@@ -133,7 +134,17 @@ impl Deployed<'_> {
         let body = json!({ "digests": digests, "class": "write" });
         site.api(Method::POST, &format!("/instances/{instance}/approve-all"), &body).await;
         let tools = pending.iter().filter(|definition| definition["kind"] == "tool");
-        tools.map(|tool| tool["name"].as_str().expect("a name").to_owned()).collect()
+        let tools: Vec<_> = tools.map(|tool| tool["name"].as_str().expect("a name").to_owned()).collect();
+        let seen = async { while !self.sees(&tools).await {} };
+        tokio::time::timeout(TIMEOUT, seen).await.expect("the approvals take effect");
+        tools
+    }
+
+    /// Whether the agent sees these tools.
+    async fn sees(&self, tools: &[String]) -> bool {
+        let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
+        let listed = self.site.waypost.post_text("/gateway/mcp", self.token, &list).await;
+        tools.iter().all(|tool| listed.contains(&format!("\"{}__{tool}\"", self.server.slug)))
     }
 
     fn named(&self, call: &Call) -> Value {

@@ -1,4 +1,4 @@
-//! `/calls`: the call log through the gateway.
+//! `/calls`: the gateway's call log.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};

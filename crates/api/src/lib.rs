@@ -80,7 +80,7 @@ use crate::routes::Routes;
         (name = "api-keys", description = "Keys for this API."),
         (name = "assignments", description = "Walkthroughs assigned to servers."),
         (name = "audit-events", description = "The audit log: who did what, and when."),
-        (name = "calls", description = "The call log through the gateway."),
+        (name = "calls", description = "The gateway's call log."),
         (name = "catalog", description = "The catalogue of tool servers that can be deployed, with their versions."),
         (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
         (name = "events", description = "The progress events of attempts."),

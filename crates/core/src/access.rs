@@ -109,7 +109,7 @@ names! {
         GrantRead = "grant.read",
         /// Create, change and delete grants.
         GrantWrite = "grant.write",
-        /// View the call log through the gateway.
+        /// View the gateway's call log.
         CallRead = "call.read",
         /// View a call with its recorded arguments and result.
         CallContentsRead = "call_contents.read",

@@ -151,7 +151,7 @@ impl Relay {
             // After the response, the call is dropped.
             let (events, state) = match next {
                 Ok(Next::Events(events)) => (events, Some((relay, None))),
-                Ok(Next::Response(text, _)) => (reply::response_event(text), None),
+                Ok(Next::Response(text, _)) => (reply::response_event(&text), None),
                 Err(error) => (reply::event(reply::failure(&relay.raw_id, &error).as_bytes()), None),
             };
             Some((Ok::<_, std::convert::Infallible>(events), state))
@@ -387,10 +387,8 @@ impl Relay {
                     let params = params.map_or(String::new(), |params| format!(",\"params\":{params}"));
                     let id = conversation.ask(&self.gateway, Asker::Input { key, method: method.clone() });
                     let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{}{params}}}"#, quote(&method));
-                    let mut text = text.into_bytes();
-                    waypost_mcp_wire::relay::make_single_line(&mut text);
                     self.record.add_response(text.len());
-                    events.extend_from_slice(&reply::event(&text));
+                    events.extend_from_slice(&reply::event(text.as_bytes()));
                 }
                 if events.is_empty() {
                     return self.repeat().await;

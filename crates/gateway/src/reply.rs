@@ -115,18 +115,24 @@ pub(crate) fn failure(raw_id: &str, error: &Error) -> String {
 }
 
 /// The last event of a call, with the response.
-pub(crate) fn response_event(text: MessageText) -> Bytes {
-    let mut text = text.join().to_vec();
-    make_single_line(&mut text);
-    event(&text)
+pub(crate) fn response_event(text: &MessageText) -> Bytes {
+    event_of(text.pieces().map(Bytes::as_ref), text.len())
 }
 
-/// An event of a stream (HTML standard, "Server-sent events"). `text` is one line.
+/// An event of a stream (HTML standard, "Server-sent events").
 pub(crate) fn event(text: &[u8]) -> Bytes {
-    let mut event = Vec::with_capacity(text.len() + 24);
-    event.extend_from_slice(b"event: message\ndata: ");
-    event.extend_from_slice(text);
-    event.extend_from_slice(b"\n\n");
+    event_of(std::iter::once(text), text.len())
+}
+
+/// An event with a text of this size in bytes, in one line.
+fn event_of<'p>(pieces: impl Iterator<Item = &'p [u8]>, size: usize) -> Bytes {
+    const START: &[u8] = b"event: message\ndata: ";
+    const END: &[u8] = b"\n\n";
+    let mut event = Vec::with_capacity(START.len() + size + END.len());
+    event.extend_from_slice(START);
+    pieces.for_each(|piece| event.extend_from_slice(piece));
+    make_single_line(&mut event[START.len()..]);
+    event.extend_from_slice(END);
     event.into()
 }
 

@@ -254,9 +254,10 @@ mod tests {
             edits.replace(&text[6..7], "\"seven\"");
             let at = text.find("\"b\"").unwrap();
             edits.remove_member(&text[at..at + 3], &text[at + 4..at + 5]);
+            edits.insert_members(text, "\"n\":0");
             edits.apply_shared(owner)
         };
-        let expected = format!("{{\"id\":\"seven\",\"a\":\"{long}\",\"c\":\"{long}\"\n}}");
+        let expected = format!("{{\"n\":0,\"id\":\"seven\",\"a\":\"{long}\",\"c\":\"{long}\"\n}}");
         let shared = edited(&text);
         assert_eq!(shared.concat(), expected.as_bytes());
         let is_part = |piece: &&Bytes| text.as_ptr_range().contains(&piece.as_ptr());

@@ -45,14 +45,18 @@ mod tests {
 
     use super::*;
 
+    /// Plain bytes, among them those next to others.
+    const PLAIN: [u8; 7] = [b' ', b'!', b'#', b'[', b']', 0x7f, 0xff];
+
     proptest! {
         #[test]
-        fn the_first_byte_that_is_not_plain_is_found(length in 0_usize..300, at in 0_usize..300, byte in any::<u8>()) {
-            let mut bytes = vec![0xe9; length];
-            if let Some(changed) = bytes.get_mut(at) {
-                *changed = byte;
-            }
-            let expected = bytes.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')).unwrap_or(length);
+        fn the_first_byte_that_is_not_plain_is_found(
+            plain in prop::collection::vec(prop::sample::select(&PLAIN), 0..200),
+            rest in prop::collection::vec(prop_oneof![prop::sample::select(&b"\"\\\0\x1f\n"[..]), any::<u8>()], 0..100),
+        ) {
+            let bytes = [plain, rest].concat();
+            let is_other = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+            let expected = bytes.iter().position(is_other).unwrap_or(bytes.len());
             prop_assert_eq!(plain_length(&bytes), expected);
         }
     }

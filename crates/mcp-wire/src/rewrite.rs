@@ -1,7 +1,7 @@
 //! Rewriting of messages and definitions that are relayed under other names, or between the eras of the protocol.
 //!
 //! Only the edited members change. Everything else stays as it was received, byte for byte, except that line breaks
-//! between tokens become spaces. Values are JSON text.
+//! between tokens become spaces, if not stated otherwise. Values are JSON text.
 
 use bytes::Bytes;
 

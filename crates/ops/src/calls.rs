@@ -1,4 +1,4 @@
-//! The call log through the gateway.
+//! The gateway's call log.
 
 use std::cmp::Reverse;
 

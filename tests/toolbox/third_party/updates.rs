@@ -12,11 +12,6 @@ const TOOL: &str = "everything__toggle-subscriber-updates";
 
 /// Listens to a resource of `server-everything` as an agent, makes the server change it, and waits until the agent is told.
 pub async fn receive_update(site: &Site, token: &str) {
-    let approved = async {
-        let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
-        while !site.waypost.post_text("/gateway/mcp", token, &list).await.contains(TOOL) {}
-    };
-    tokio::time::timeout(TIMEOUT, approved).await.expect("the approvals take effect");
     let listen = json!({
         "jsonrpc": "2.0", "id": "updates", "method": "subscriptions/listen",
         "params": { "notifications": { "resourceSubscriptions": [URI] } },

@@ -121,7 +121,7 @@ struct AgentHeader {
 impl AgentHeader {
     /// Returns the path and label of each tab, and whether it is the current one.
     fn tabs(&self) -> Vec<(String, &'static str, bool)> {
-        let tabs = [("", "Overview"), ("visible", "Visible tools"), ("secrets", "Secrets"), ("connect", "Connect")];
+        let tabs = [("", "Overview"), ("visible", "Visibility"), ("secrets", "Secrets"), ("connect", "Connect")];
         let tab = |(rest, label): (&str, &'static str)| {
             let href = if rest.is_empty() { self.base.clone() } else { format!("{}/{rest}", self.base) };
             (href, label, rest == self.tab)

@@ -1,4 +1,4 @@
-//! `/o/{org}/calls`: the call log through the gateway, and `/o/{org}/connections`: which agent calls which instance.
+//! `/o/{org}/calls`: the gateway's call log, and `/o/{org}/connections`: which agent calls which instance.
 
 mod connections;
 mod detail;

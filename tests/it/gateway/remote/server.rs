@@ -276,7 +276,8 @@ fn misbehave(state: &mut ServerState, fault: Fault, id: &Value, text: String) ->
             let params = json!({ "level": "error", "data": "a" });
             let log = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": params });
             // Each line of an event has its own prefix.
-            let events = format!("data: {log}\n\ndata: {}\n\n", text.replace('\n', "\ndata: "));
+            let event = |text: &str| format!("data: {}\n\n", text.replace('\n', "\ndata: "));
+            let events = event(&format!("{log:#}")) + &event(&text);
             ([("content-type", "text/event-stream")], events).into_response()
         }
         Fault::Babbles => {
