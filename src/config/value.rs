@@ -271,7 +271,7 @@ pub(super) fn at_least_one(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Parses a period in days (`90d`) or hours (`36h`) to milliseconds; `None` for `off` and `0`.
+/// Parses a period in days (`90d`) or hours (`36h`) into milliseconds; `None` for `off` and `0`.
 pub(super) fn period(text: &str) -> Result<Option<i64>, String> {
     const HOUR_MS: i64 = 3_600_000;
     if matches!(text, "off" | "0") {
@@ -303,7 +303,7 @@ pub(super) fn header_bytes(text: &str) -> Result<u32, String> {
     fitting.ok_or_else(|| format!("expected 8KiB to 1MiB, not `{text}`"))
 }
 
-/// Parses a non-empty text of one line.
+/// Parses a non-empty line of text.
 pub(super) fn text(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.contains(char::is_control) {

@@ -1,7 +1,7 @@
-//! Relays requests of other replicas to the toolboxes whose links this process holds.
+//! Relays requests from other replicas to the toolboxes whose links this process holds.
 //!
-//! The route is `/toolboxes/ID/…`: the rest is the path of the request to the daemon. Status and body of the response are
-//! those of the daemon. If the link cannot be used, the response is 503 with the reason in [`LINK_ERROR_HEADER`].
+//! The route is `/toolboxes/ID/…`: the rest is the path of the request to the daemon. The response has the daemon's
+//! status and body. If the link cannot be used, the response is 503 with the reason in [`LINK_ERROR_HEADER`].
 
 use axum::Router;
 use axum::body::Body;
@@ -13,7 +13,7 @@ use waypost_core::id::ToolboxId;
 use waypost_link::{LinkError, Links};
 use waypost_toolbox_proto::http::{CALL_HEADERS, MAX_MESSAGE_BYTES};
 
-/// The header with [`LinkError::reason`], which distinguishes an error of the link from a response of the daemon.
+/// The header with [`LinkError::reason`], which distinguishes a link error from a response of the daemon.
 pub const LINK_ERROR_HEADER: &str = "waypost-link-error";
 
 /// Returns the path and query at which another replica relays a request to `uri`.
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_relayed_as_they_are() {
+    fn paths_are_relayed_unchanged() {
         let toolbox = ToolboxId::from_store("tbx_1".to_owned());
         for uri in ["/v1/instances/ins_1/logs?tail=1&follow=true", "/v1/a%2Fb//c"] {
             let outer: Uri = path(&toolbox, &uri.parse().unwrap()).parse().unwrap();

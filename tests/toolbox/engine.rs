@@ -1,5 +1,5 @@
-//! A small client of the Docker Engine API, for tests: it looks from outside at what the daemon did, and needs no
-//! `docker` command.
+//! A small Docker Engine API client for tests: it inspects from outside what the daemon did, and needs no `docker`
+//! command.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,7 +22,7 @@ pub struct Engine {
     socket: PathBuf,
 }
 
-/// An error response of the engine.
+/// An error response from the engine.
 #[derive(Debug)]
 pub struct Refused {
     /// The HTTP status. 200 if a pull failed after it began.
@@ -32,7 +32,7 @@ pub struct Refused {
 }
 
 impl Engine {
-    /// Returns the engine of `DOCKER_HOST`, which others use as well.
+    /// Returns the engine at `DOCKER_HOST`, which others use as well.
     pub fn shared() -> Self {
         Self::at(&waypost_testkit::docker_socket().expect("DOCKER_HOST is a Unix socket"))
     }
@@ -125,7 +125,7 @@ impl Engine {
         Attached::new(stream)
     }
 
-    /// Returns the containers with a label `NAME=VALUE`, also those that do not run.
+    /// Returns the containers with a label `NAME=VALUE`, including stopped ones.
     pub fn containers(&self, label: &str) -> Vec<Value> {
         as_list(self.call("GET", &format!("/containers/json?all=true&{}", label_filter(label)), &Value::Null))
     }
@@ -177,7 +177,7 @@ impl Engine {
         network["IPAM"]["Config"][0]["Gateway"].as_str().expect("the network has a gateway").to_owned()
     }
 
-    /// Sends a request in HTTP 1.0, in which the response ends with the connection.
+    /// Sends an HTTP/1.0 request, whose response ends with the connection.
     fn send(&self, method: &str, path: &str, headers: &str, body: &Value) -> (u16, String) {
         let mut stream = self.connect();
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -235,14 +235,14 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Creates nothing yet.
+    /// Returns an empty set.
     pub fn new(engine: &Engine) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self { engine: engine.clone(), label: format!("{}-{number}", std::process::id()) }
     }
 
-    /// Creates a container and returns its ID. `config` is the request of the API.
+    /// Creates a container and returns its ID. `config` is the request body.
     pub fn container(&self, config: Value) -> String {
         self.create("/containers/create", config)
     }
@@ -274,7 +274,7 @@ impl Drop for Scratch {
     }
 }
 
-/// The images that were pulled from a registry `HOST:PORT`. Removed on drop, if the engine runs.
+/// The images that were pulled from a registry `HOST:PORT`. Removed on drop if the engine is running.
 pub struct ImagesOf {
     engine: Engine,
     registry: String,

@@ -1,4 +1,4 @@
-//! `/tool-approvals`: definitions of tool servers that wait for a decision, and the decisions.
+//! `/tool-approvals`: tool server definitions that await a decision, and the decisions.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -136,7 +136,7 @@ struct ApproveDefinitions {
     class: Class,
 }
 
-/// Without a class, nothing is covered by grants with `read_only`.
+/// Without a stated class, `read_only` grants cover nothing.
 fn default_class() -> Class {
     Class::Write
 }

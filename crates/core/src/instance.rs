@@ -39,9 +39,9 @@ names! {
     ConnectionState {
         /// Requests are authorized.
         Connected = "connected",
-        /// The access token has expired. It is refreshed with the next request, if it can be.
+        /// The access token has expired. It is refreshed with the next request, if possible.
         Expired = "expired",
-        /// The authorization server has rejected a refresh. The agent must be connected again.
+        /// The authorization server rejected a refresh. The agent must be connected again.
         Failed = "failed",
     }
 }
@@ -53,11 +53,11 @@ pub struct SecretUse {
     pub name: String,
     /// The secret.
     pub secret_id: ToolSecretId,
-    /// The number of the value that the instance uses, or is to use.
+    /// The version of the value that the instance uses or will use.
     pub version: u64,
 }
 
-/// The location of the server of an instance.
+/// The location of an instance's server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backend {
     /// In containers of a toolbox.
@@ -78,7 +78,7 @@ pub struct Container {
 /// A server that is already running elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteServer {
-    /// The catalogue version from which the URL was copied; `None` if an admin has entered it.
+    /// The catalogue version from which the URL was copied; `None` if an admin entered it.
     pub catalog_version_id: Option<CatalogVersionId>,
     /// The transport, which is not [`Transport::Stdio`].
     pub transport: Transport,
@@ -88,7 +88,7 @@ pub struct RemoteServer {
     pub sealed_url: String,
     /// Whether requests are authorized with OAuth.
     pub is_oauth: bool,
-    /// Whose connection authorizes them. [`ConnectionMode::Shared`] without OAuth.
+    /// The connection mode. [`ConnectionMode::Shared`] without OAuth.
     pub connection: ConnectionMode,
 }
 
@@ -99,7 +99,7 @@ pub struct Instance {
     pub id: InstanceId,
     /// The organisation that owns the instance.
     pub organization_id: OrganizationId,
-    /// The slug, unique in the organisation, with no two that look alike.
+    /// The slug, unique in the organisation, even among look-alikes.
     pub slug: String,
     /// The name.
     pub name: String,
@@ -123,7 +123,7 @@ pub struct Instance {
     pub config: Map<String, Value>,
     /// The secrets, ordered by name.
     pub secrets: Vec<SecretUse>,
-    /// The secrets of which each agent supplies its own value, ordered by name. Their names are not in `secrets`.
+    /// The secrets for which each agent supplies its own value, ordered by name. Their names are not in `secrets`.
     pub personal_secrets: Vec<PersonalSecret>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: bool,
@@ -138,7 +138,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Returns the deployed catalogue version; `None` for a remote server that is not one of the catalogue.
+    /// Returns the deployed catalogue version; `None` for a remote server that is not from the catalogue.
     #[must_use]
     pub fn catalog_version_id(&self) -> Option<&CatalogVersionId> {
         match &self.backend {
@@ -162,7 +162,7 @@ impl Instance {
         }
     }
 
-    /// Returns what is only known of a server in containers.
+    /// Returns the details of a server in containers.
     ///
     /// # Errors
     /// `conflict` (`reason` is `remote`) for a remote server.
@@ -198,7 +198,7 @@ pub struct InstanceEvent {
     pub instance_id: InstanceId,
     /// The kind.
     pub kind: InstanceEventKind,
-    /// The new state, or the cause of the crash, for people.
+    /// The human-readable new state or cause of the crash.
     pub message: String,
     /// The time by the toolbox's clock, but not later than the time at which the event was stored.
     pub created_at: Timestamp,

@@ -193,7 +193,7 @@ async fn a_worker_continues_after_a_panic_and_is_late_only_while_processing() {
 }
 
 #[tokio::test]
-async fn panics_of_background_tasks_are_caught() {
+async fn panics_in_background_tasks_are_caught() {
     waypost_jobs::spawn("probe", async { panic!("no response") }).await.unwrap();
     assert_eq!(waypost_jobs::catch("probe", async { panic!("no response") }).await, None::<()>);
     assert_eq!(waypost_jobs::catch("probe", async { 1 }).await, Some(1));

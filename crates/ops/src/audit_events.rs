@@ -12,7 +12,7 @@ use waypost_store::{Conn, api_key, audit as store, user};
 use crate::Ops;
 use crate::audit::{Entry, record};
 
-/// The maximum number of events of an export.
+/// The maximum number of events in an export.
 pub const MAX_EXPORT: usize = 100_000;
 /// The number of events per batch of an export.
 const BATCH_SIZE: u32 = 1_000;
@@ -75,7 +75,7 @@ pub struct AuditExport {
 /// Starts an export of the events that match `filter`. `format` is recorded in the event of the export.
 ///
 /// # Errors
-/// As [`list`].
+/// Those of [`list`].
 pub async fn export(
     cx: &Ctx,
     ops: &Ops,

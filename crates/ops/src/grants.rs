@@ -1,4 +1,4 @@
-//! Grants: what agents may use of instances. Every process applies a change within one second.
+//! Grants: the access of agents to instances. Every process applies a change within one second.
 
 use serde_json::{Value, json};
 use waypost_core::access::{Operation, authorize};
@@ -19,7 +19,7 @@ use crate::audit::{Entry, record};
 use crate::checks::{check_expiry, conflict_if_deleted, exceeds};
 use crate::webhooks::{Event, enqueue};
 
-/// The maximum number of names and rules in an entry of the audit log.
+/// The maximum number of names and rules in an audit log entry.
 const AUDITED: usize = 20;
 
 /// A grant to create.
@@ -42,7 +42,7 @@ pub struct NewGrant {
 /// Changes to a grant. Fields that are `None` stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GrantPatch {
-    /// The access level. A change to another level than `custom` empties the lists.
+    /// The access level. Any level other than `custom` empties the lists.
     pub access: Option<AccessLevel>,
     /// All original names of tools.
     pub tools: Option<Vec<String>>,
@@ -72,7 +72,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
 /// Like [`create`], in a transaction. The caller has been authorized.
 ///
 /// # Errors
-/// Those of [`create`], without those of the authorization.
+/// Those of [`create`], except authorization errors.
 pub(crate) async fn create_in(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, new: &NewGrant) -> Result<Grant> {
     let now = cx.now();
     check_expiry(now, new.expires_at)?;
@@ -97,7 +97,7 @@ pub(crate) async fn create_in(cx: &Ctx, tx: &mut Tx, organization: &Organization
     if instance.is_removing {
         return Err(Error::new(Code::Conflict, format!("The instance `{}` is being removed.", instance.slug)));
     }
-    // The insertion locks the number of changes, so grants are counted one after another.
+    // The insertion locks the change counter, so grants are counted one after another.
     let inserted = store::insert(tx, &grant).await;
     inserted.map_err(|error| conflict_if_deleted(error, "The agent or the instance"))?;
     if exceeds(store::count(tx, organization, &grant.agent_id).await?, MAX_GRANTS) {
@@ -133,7 +133,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &GrantI
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Changes a grant. Agent and instance cannot be changed. An expired grant works again if it gets a later expiry.
+/// Changes a grant, except its agent and instance. An expired grant works again if it gets a later expiry.
 ///
 /// # Errors
 /// Those of [`create`]; `not_found` if the grant does not exist.
@@ -221,7 +221,7 @@ async fn notify(cx: &Ctx, tx: &mut Tx, grant: &Grant, agent: &Agent, instance: &
     enqueue(cx, tx, &grant.organization_id, &event).await
 }
 
-/// Records an operation in the audit log, with the beginnings of long lists.
+/// Records an operation in the audit log. Long lists are truncated.
 async fn record_operation(cx: &Ctx, tx: &mut Tx, grant: &Grant, action: &'static str) -> Result<()> {
     let names = |list: &[String]| json!({ "count": list.len(), "first": &list[..list.len().min(AUDITED)] });
     let rules: Vec<Value> = grant.rules.iter().take(AUDITED).map(|rule| json!(rule)).collect();

@@ -1,4 +1,4 @@
-//! The URL and the headers of remote servers: their rules, which are the same for instances and for versions of the catalogue.
+//! The rules for URLs and headers of remote servers, which are the same for instances and catalogue versions.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use crate::config_template::{TemplateError, expand};
 
 /// The maximum number of headers.
 pub(crate) const MAX_HEADERS: usize = 20;
-/// The maximum length of a value in bytes that is not a secret.
+/// The maximum length in bytes of a value that is not a secret.
 pub(crate) const MAX_HEADER_VALUE: usize = 4_096;
 /// The maximum length of a URL in bytes.
 const MAX_URL: usize = 2_048;
-/// The maximum length of the name of a header in bytes.
+/// The maximum length of a header name in bytes.
 const MAX_HEADER_NAME: usize = 100;
 /// Headers that belong to HTTP or to MCP, in addition to those that begin with `mcp-`.
 const RESERVED_HEADERS: [&str; 10] = [

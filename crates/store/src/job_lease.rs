@@ -1,4 +1,4 @@
-//! Leases of background jobs: which process runs a job, until when.
+//! Leases of background jobs: which process runs a job, and until when.
 
 use waypost_core::Timestamp;
 

@@ -14,7 +14,7 @@ waypost_testkit::both!(extended open =>
     a_claim_is_reported_and_undone_over_the_api,
 );
 
-/// A server with sign-in on which "ann" has reached step 2 before sign-in was required.
+/// Creates a server on which "ann" reached step 2 before sign-in was required.
 async fn set_up(app: &App) -> Server {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;

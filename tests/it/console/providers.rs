@@ -24,7 +24,7 @@ use waypost_ops::users;
 use super::{ConsoleBrowser, ConsoleResponse};
 use crate::app::{App, START, Setup};
 
-/// The claims and emails that the provider returns, and its issued codes with PKCE challenge and nonce.
+/// The claims and emails that the provider returns, and its issued codes with their PKCE challenge and nonce.
 struct ProviderState {
     claims: Value,
     emails: Value,
@@ -79,7 +79,7 @@ impl FakeProvider {
         App::with(Setup { sign_up, providers: self.providers(), ..Setup::default() }).await
     }
 
-    /// Begins a login with `provider` and authorises it. Returns the path of the callback.
+    /// Begins a login with `provider` and authorizes it. Returns the path of the callback.
     async fn authorize(&self, browser: &ConsoleBrowser, provider: &str) -> String {
         let redirect = browser.get(&format!("/login/with/{provider}?next=/account")).await;
         let url = Url::parse(redirect.assert_status(303).location()).unwrap();
@@ -156,7 +156,7 @@ async fn get_emails(State(provider): State<FakeProvider>, headers: HeaderMap) ->
 }
 
 #[tokio::test]
-async fn a_provider_signs_in_the_member_with_its_email() {
+async fn a_provider_signs_in_the_member_by_email() {
     let fake = FakeProvider::start().await;
     for provider in ["github", "openid"] {
         let app = fake.start_app(SignUpPolicy::Invite).await;
@@ -241,7 +241,7 @@ async fn repeated_logins_replace_rows_of_the_same_network() {
     let browser = ConsoleBrowser::new(&app);
     for n in 0..310 {
         if n % 100 == 0 {
-            // Avoids the separate limit per minute.
+            // Avoids the separate per-minute limit.
             app.advance_clock(60_000).await;
         }
         ConsoleBrowser::new(&app).get("/login/with/github").await.assert_status(303);

@@ -43,7 +43,7 @@ pub struct GatewayRequest {
     pub request_id: String,
 }
 
-/// The pending request of a client of the gateway.
+/// The pending request of a gateway client.
 type PendingRequest = PendingAuthorization<GatewayRequest>;
 
 impl<S: Send + Sync> FromRequestParts<S> for GatewayRequest {
@@ -144,7 +144,7 @@ fn one_resource(auth: &Auth, resources: &[String]) -> Result<Option<GatewayResou
 /// The user who is signed in to the console in the browser of a request.
 struct SignedInUser {
     user: User,
-    /// The context of operations of this user.
+    /// The context for this user's operations.
     cx: Ctx,
     /// Whether the session is recent enough for the request.
     is_fresh: bool,
@@ -176,8 +176,8 @@ struct SignInPage<'a> {
     csrf: &'a str,
 }
 
-/// Redirects to the console's sign-in, which redirects back. A user whose session is older than the request asks for signs
-/// out first.
+/// Redirects to the console's sign-in, which redirects back. If the session is too old for the request, the user
+/// signs out first.
 async fn sign_in(State(auth): State<Auth>, pending: PendingRequest, headers: HeaderMap) -> Response {
     match find_user(&auth, &pending, &headers).await {
         Ok(None) => page::redirect(&login_path(&pending)),
@@ -208,7 +208,7 @@ struct SignOutForm {
     csrf: String,
 }
 
-/// Ends the session of the console in this browser, so that another user can sign in.
+/// Ends the console session in this browser, so that another user can sign in.
 async fn sign_out(
     State(auth): State<Auth>,
     pending: PendingRequest,

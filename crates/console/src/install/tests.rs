@@ -89,7 +89,7 @@ fn only_authors_get_the_inspector() {
 }
 
 #[test]
-fn cloud_clients_need_https_on_the_internet() {
+fn cloud_clients_need_a_public_https_url() {
     let clouds: Vec<_> =
         all_clients(Target { name: "a", url: URL }).into_iter().filter(|client| client.needs_internet).collect();
     assert_eq!(clouds.iter().map(|client| client.id).collect::<Vec<_>>(), ["claude-desktop", "chatgpt"]);

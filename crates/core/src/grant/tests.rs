@@ -36,7 +36,7 @@ fn target(kind: DefinitionKind, name: &str, class: Option<Class>) -> Target<'_> 
 }
 
 #[test]
-fn read_only_covers_the_class_read_of_every_kind() {
+fn read_only_covers_the_read_class_of_every_kind() {
     let grants = [grant(AccessLevel::ReadOnly)];
     for kind in DefinitionKind::ALL {
         for class in [None, Some(Class::Read), Some(Class::Write), Some(Class::Destructive)] {
@@ -48,7 +48,7 @@ fn read_only_covers_the_class_read_of_every_kind() {
 }
 
 #[test]
-fn custom_covers_the_names_in_the_list_of_the_kind() {
+fn custom_covers_the_names_listed_for_each_kind() {
     use DefinitionKind::*;
     let grants = [custom(&["search"], &["review"], &["notes://all", "notes://{id}/body"])];
     for (kind, name, expected) in [
@@ -171,7 +171,7 @@ proptest! {
         prop_assert!(!allows(&[], Timestamp(now), target, arguments.as_ref()) && !covers(&[], Timestamp(now), target));
     }
 
-    /// Union, monotony, and the order of the grants, which has no effect.
+    /// Access is a monotonic union: the order of the grants has no effect.
     #[test]
     fn access_is_the_union_of_the_grants(
         grants in prop::collection::vec(any_grant(), 0..4), (kind, name, class) in any_target(),

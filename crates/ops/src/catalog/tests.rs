@@ -7,7 +7,7 @@ use super::file::{EntryFile, MAX_FILE_BYTES};
 
 const DIGEST: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-/// The smallest entry.
+/// Returns the smallest entry.
 fn smallest() -> Value {
     json!({
         "slug": "search",
@@ -18,7 +18,7 @@ fn smallest() -> Value {
     })
 }
 
-/// Returns the smallest entry with other members; `null` removes a member.
+/// Returns the smallest entry with changed members; `null` removes one.
 fn with(changes: Value) -> Value {
     let mut entry = smallest();
     for (name, value) in changes.as_object().unwrap() {
@@ -262,7 +262,7 @@ fn rejections_name_the_field() {
     }
 }
 
-/// No key of an entry can weaken the isolation.
+/// No key in an entry can weaken the isolation.
 #[test]
 fn isolation_cannot_be_configured() {
     for key in [

@@ -1,7 +1,7 @@
-//! The stream of what a server in a container announces outside of calls, over the link to its toolbox.
+//! Streams what a server in a container announces outside of calls, over the link to its toolbox.
 //!
 //! The daemon subscribes to resources at the server, because all replicas share one session with it: one of them must not end
-//! what another one needs. A daemon that does not know the request announces nothing.
+//! a subscription that another one needs. A daemon that does not know the request announces nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,11 +20,11 @@ use super::requests::{interrupted, send, within};
 use super::server_stream::{Opened, not_supported, rejected};
 use crate::Ops;
 
-/// The time in which the toolbox must open the stream, which includes the answers of the server to all subscriptions.
+/// The time in which the toolbox must open the stream, including the server's answers to all subscriptions.
 const TIMEOUT: Duration = Duration::from_secs(18);
 
-/// Opens the stream of the server of an instance, with subscriptions of these resources. Does not start a container. Returns
-/// `None` if the server announces nothing, or the toolbox does not support this.
+/// Opens the stream of an instance's server, with subscriptions to these resources. Does not start a container. Returns `None`
+/// if the server announces nothing, or the toolbox does not support this.
 ///
 /// # Errors
 /// `conflict` if no container is running (`reason` is `not_running`), or callers have their own containers (`not_supported`);
@@ -70,8 +70,8 @@ async fn check_sharing(ops: &Ops, instance: &Instance) -> Result<()> {
     Err(own_container())
 }
 
-/// Returns the error for a server of which each agent or session has its own container: what one of them is told reaches no other
-/// agent, and the gateway does not keep a stream of each.
+/// Returns the error for a server with a separate container for each agent or session: what one container announces reaches
+/// no other agent, and the gateway does not keep a stream for each.
 pub fn own_container() -> Error {
     let message = "Changes of single resources are not announced for a server of which each agent or session has its own \
                    container. Read the resource again instead.";

@@ -17,7 +17,7 @@ const MAX_SAMPLES: usize = 10_000;
 /// The time in which all samples must arrive.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Returns the use of resources by an instance in the last seven days, oldest first.
+/// Returns the resource usage of an instance over the last seven days, oldest first.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `unavailable` if there is no link to the

@@ -1,4 +1,4 @@
-//! The calls that wait for a response on a connection that they share.
+//! The calls that wait for a response on a shared connection.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,13 +27,13 @@ use crate::supervisor::servers::LogSink;
 /// The number of notifications of one call that wait for its caller. Further ones are dropped.
 const MAX_NOTIFICATIONS: usize = 64;
 
-/// The error for a request of the server of which nobody knows to which call it belongs.
+/// The error for a server request that cannot be attributed to one call.
 const AMBIGUOUS: &str = "Invalid Request: several calls are running, so it is unknown whose client should answer.";
 
 /// Counts what was dropped on a connection.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Responses to no waiting call: late, repeated, or with an unknown ID.
+    /// Responses that match no call: late, repeated, or with an unknown ID.
     pub unmatched_responses: AtomicU64,
     /// Notifications that belong to no call, or to one whose caller is too slow.
     pub dropped_notifications: AtomicU64,
@@ -201,7 +201,7 @@ impl Mux {
         true
     }
 
-    /// Passes a request of the server to the caller of the call that has caused it. Otherwise returns the answer for the server.
+    /// Passes a request of the server to the caller whose call caused it, or returns the answer to the server.
     fn receive_request(&self, request: &Envelope<'_>) -> Option<Vec<u8>> {
         let calls = self.calls();
         let waiting = calls.iter().flat_map(|calls| calls.waiting.values()).filter(|call| call.is_sent);
@@ -234,7 +234,7 @@ impl Mux {
 
     fn deliver_notification(&self, envelope: &Envelope<'_>) -> bool {
         if envelope.method.as_deref() == Some("notifications/message") {
-            // It does not say to which call it belongs. Passing it to a caller could show data of another one.
+            // It does not say which call it belongs to. Passing it on could show a caller another caller's data.
             let text = envelope.params.map_or("", |params| params.get());
             let end = text.floor_char_boundary(crate::logs::MAX_TEXT_BYTES);
             self.log.line(LogStream::Stdout, &text[..end]);
@@ -258,8 +258,8 @@ impl Mux {
         is_delivered
     }
 
-    /// Tells all calls that a list has changed, because the control plane then checks what the server lists. Whatever else the
-    /// server says is dropped: it could be data of one of the callers. Returns whether a call was told.
+    /// Notifies all calls that a list has changed, because the control plane then checks what the server lists. Parameters
+    /// are dropped: they could contain a caller's data. Returns whether a call was notified.
     fn deliver_change(&self, method: &str) -> bool {
         let text = json!({ "jsonrpc": "2.0", "method": method }).to_string().into_bytes();
         let Some(message) = self.budget.hold(text) else { return false };
@@ -296,8 +296,7 @@ impl AbandonedCalls {
     }
 }
 
-/// Returns the daemon's own answer to a request of the server that is passed on to nobody, without a line feed: only `ping` has
-/// a result.
+/// Returns the daemon's own answer, without a line feed, to a server request that is not passed on: only `ping` has a result.
 pub(super) fn answer(request: &Envelope<'_>) -> Option<Vec<u8>> {
     let id = request.id.clone()?;
     Some(match request.method.as_deref()? {
@@ -313,7 +312,7 @@ pub(super) type Cancel = Arc<dyn Fn(u64) + Send + Sync>;
 pub(super) struct NewCall {
     pub(super) id: u64,
     pub(super) original: Original,
-    /// The caller whom the server can ask; `None` for requests that cause none.
+    /// The caller that the server can ask; `None` if it cannot ask.
     pub(super) caller: Option<Caller>,
     pub(super) deadline: Instant,
     /// Held until the call ends.

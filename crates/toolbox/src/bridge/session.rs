@@ -36,7 +36,7 @@ use crate::supervisor::servers::{CallFailure, CallOptions, ConnectContext, Messa
 
 /// The number of calls that wait for one container.
 pub const MAX_CALLS: usize = 256;
-/// The number of own requests, such as probes, that wait for one container.
+/// The number of daemon requests, such as probes, that wait for one container.
 const MAX_OWN_CALLS: usize = 8;
 /// The maximum time of a call.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -44,14 +44,14 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The timeout of each page of a list.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
-/// The time for which calls wait until the server has set its level of log messages.
+/// The time for which calls wait for the server to set its log level.
 const LOG_LEVEL_TIMEOUT: Duration = Duration::from_secs(2);
-/// The limits of a list of tools.
+/// The limits of a tool list.
 const MAX_PAGES: usize = 100;
 const MAX_TOOLS: usize = 10_000;
 /// The time after which the tools are listed again to find the headers of calls.
 const PARAMS_AGE: Duration = Duration::from_secs(5 * 60);
-/// The maximum length of a text of the server in an error.
+/// The maximum length of server text in an error.
 const MAX_CAUSE_BYTES: usize = 300;
 
 pub(super) type RawMessages = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>;
@@ -101,11 +101,11 @@ pub(super) struct Link {
     pub(super) file: SessionFile,
     pub(super) budget: Budget,
     pub(super) instance_id: Arc<str>,
-    /// What the server is told in the handshake that it may ask callers for.
+    /// The client capabilities declared to the server in the handshake.
     pub(super) declared: ClientCapabilities,
     /// The requests of all servers to callers.
     pub(super) requests: WaitingRequests,
-    /// What the server announces outside of calls.
+    /// The server's announcements outside of calls.
     pub(super) announcements: Arc<Announcements>,
 }
 
@@ -123,7 +123,7 @@ pub struct Session {
     context: ConnectContext,
     /// The headers of tools, and when they were read.
     params: Mutex<Option<(Instant, Arc<ParamHeaders>)>>,
-    /// The lowest level of log messages that the server was asked for, and in which session.
+    /// The lowest log level requested from the server, and its session.
     log_level: tokio::sync::Mutex<Option<(Arc<Negotiated>, LogLevel)>>,
 }
 
@@ -148,9 +148,9 @@ impl Session {
         }
     }
 
-    /// Sends a message of the control plane and returns the messages that answer it. The last one is the response; there
-    /// is none for a notification. Dropping the stream cancels the call. Requests among the messages are those of the server to
-    /// the caller, whose responses [`Bridge::respond`](super::Bridge::respond) accepts until the stream ends.
+    /// Sends a message from the control plane and returns the messages that answer it. The last one is the response; there
+    /// is none for a notification. Dropping the stream cancels the call. Requests among the messages are from the server to
+    /// the caller; [`Bridge::respond`](super::Bridge::respond) accepts the responses until the stream ends.
     ///
     /// Only the ID, the progress token and, for a modern server, missing members of `_meta` are changed. `initialize` is
     /// answered from the handshake of this session, because it must not be repeated; `notifications/initialized` and
@@ -221,7 +221,7 @@ impl Session {
         Err(format!("The list of tools has more than {MAX_PAGES} pages."))
     }
 
-    /// Waits until the connection is closed by the server. Only the connection of a stdio server can be: the others are
+    /// Waits until the connection is closed by the server. Only a stdio server can close it: other connections are
     /// opened as needed.
     pub async fn closed(&self) {
         match &self.link.transport {
@@ -243,7 +243,7 @@ impl Session {
         self.negotiated().result.clone()
     }
 
-    /// Returns the numbers of messages that were dropped.
+    /// Returns the counters of dropped messages.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -291,7 +291,7 @@ impl Session {
         deadline: Instant,
         (slot, options): (OwnedSemaphorePermit, Option<&CallOptions>),
     ) -> Result<RawMessages, Failure> {
-        // A server of 2026-07-28 asks with its results.
+        // A modern server (2026-07-28) asks in its results.
         let can_ask = |wire: &Wire| !wire.is_modern() && envelope.method.as_deref().is_some_and(can_ask);
         let mut slot = Some(slot);
         let mut is_renewed = false;
@@ -333,7 +333,7 @@ impl Session {
         }
     }
 
-    /// Returns the headers that repeat arguments of a call of a modern HTTP server. Lists the tools if necessary.
+    /// Returns the headers that repeat arguments of a call to a modern HTTP server. Lists the tools if necessary.
     fn param_headers<'a>(&'a self, envelope: &'a Envelope<'a>) -> BoxFuture<'a, Vec<(HeaderName, HeaderValue)>> {
         let is_call = envelope.method.as_deref() == Some("tools/call");
         if !is_call || !matches!(self.link.transport, Transport::Streamable(_)) {
@@ -409,11 +409,11 @@ impl Session {
         if let Err(cause) = Box::pin(self.request("logging/setLevel", params, timeout.min(LOG_LEVEL_TIMEOUT))).await {
             self.log(LogStream::Toolbox, &format!("the level of log messages cannot be set: {cause}"));
         }
-        // Not before: a caller that disconnects meanwhile leaves it to the next one.
+        // Set last, so that the next caller retries if this one disconnects.
         *requested = Some((negotiated, level));
     }
 
-    /// Tells the server again that the handshake is complete, if the daemon was killed before that was certain.
+    /// Notifies the server again that the handshake is complete, if the daemon was killed before that was certain.
     pub(super) async fn announce_again(&self, saved: Negotiated) -> Result<(), Failure> {
         if !saved.is_announced {
             let negotiated = announce(&self.link, saved).await?;
@@ -430,7 +430,7 @@ impl Session {
         self.context.log.line(stream, text);
     }
 
-    /// Sends a request of the daemon itself, and returns the result.
+    /// Sends a request from the daemon itself, and returns the result.
     pub(super) async fn request(
         &self,
         method: &str,
@@ -459,7 +459,7 @@ impl Session {
         }
     }
 
-    /// Returns a text that can contain text of the server, without secrets and not too long.
+    /// Masks secrets in a text that can contain text of the server, and shortens it.
     fn describe(&self, text: &str) -> String {
         describe(&self.context.masks, text)
     }
@@ -479,8 +479,8 @@ impl Drop for Session {
     }
 }
 
-/// Saves a new session, and tells a legacy server that the handshake is complete. It is saved first, so that a daemon that
-/// is killed in between does not repeat `initialize`, but only the notification.
+/// Saves a new session, and notifies a legacy server that the handshake is complete. It is saved first, so that a daemon
+/// that is killed in between repeats only the notification, not `initialize`.
 pub(super) async fn announce(link: &Link, mut negotiated: Negotiated) -> Result<Negotiated, Failure> {
     link.file.save(&negotiated).await?;
     if !negotiated.is_announced {

@@ -12,7 +12,7 @@ pub(super) fn folder(data_dir: &Path, instance_id: &str) -> PathBuf {
     data_dir.join("instances").join(instance_id)
 }
 
-/// Whether a text is the ID of an instance, so that it can be the name of a folder.
+/// Whether a text is an instance ID, so that it can be a folder name.
 pub(super) fn is_id(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with("ins_")
@@ -30,7 +30,7 @@ pub(super) async fn instances(data_dir: &Path) -> Vec<String> {
     .unwrap_or_default()
 }
 
-/// Reads what is remembered of an instance. A file that is missing or damaged counts as lost.
+/// Reads the saved state of an instance. A missing or damaged file counts as lost.
 pub(super) async fn load(folder: &Path) -> Memory {
     let path = folder.join(STATE);
     let text = blocking(move || std::fs::read(path)).await;
@@ -44,7 +44,7 @@ pub(super) async fn load(folder: &Path) -> Memory {
     }
 }
 
-/// Writes what is to be remembered of an instance: completely or not at all, even if the machine loses power.
+/// Saves the state of an instance completely or not at all, even if the machine loses power.
 pub(super) async fn save(folder: &Path, memory: &Memory) -> io::Result<()> {
     let text = serde_json::to_vec(memory)?;
     let folder = folder.to_owned();
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_cannot_leave_the_folder() {
+    fn ids_cannot_escape_the_folder() {
         assert!(is_id("ins_01abcXYZ"));
         for text in ["", "ins_/..", "..", "ins_..", "tbx_1", "ins_a/b"] {
             assert!(!is_id(text), "{text}");

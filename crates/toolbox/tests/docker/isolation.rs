@@ -9,7 +9,7 @@ use waypost_toolbox_proto::{Transport, Volume};
 
 use super::support::{read_all, read_until, run, secret_values, spec, with_everything};
 
-/// Compares what the engine reports with the isolation list of the documentation.
+/// Compares what the engine reports with the isolation list in the documentation.
 fn check_isolation(inspected: &Value, instance: &str, toolbox: &str, is_stdio: bool) {
     let network = format!("waypost-{instance}");
     let host = &inspected["HostConfig"];
@@ -160,7 +160,7 @@ waypost_testkit::needs_docker! {
     }
 }
 
-/// Returns the first address of a network, which the machine has by default.
+/// Returns the first address of a network, by default the machine's.
 async fn gateway_of(docker: &Docker, network: &str) -> Ipv4Addr {
     let network = docker.inspect_network(network, None).await.unwrap();
     let config = network.ipam.unwrap().config.unwrap().remove(0);
@@ -189,7 +189,7 @@ waypost_testkit::needs_docker! {
             bed.engine.prepare(&own).await.unwrap();
             let network = format!("waypost-{}", own.instance_id);
             let gateway = gateway_of(&bed.docker, &network).await;
-            // Services of the machine listen on all its addresses.
+            // Services on the machine listen on all its addresses.
             let host = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
             let port = host.local_addr().unwrap().port();
             let bridge = gateway_of(&bed.docker, "bridge").await;
@@ -217,7 +217,7 @@ waypost_testkit::needs_docker! {
             let sibling_namespace = bed.engine.network_namespace(&sibling.id).await.unwrap();
             let _sibling = sibling_namespace.tcp_listen(any).await.unwrap();
             let sibling_address = format!("{sibling_address}:8080");
-            // It listens, so what fails below is the way to it.
+            // It listens, so attempts below fail on the way to it.
             let timeout = std::time::Duration::from_secs(5);
             sibling_namespace.tcp_connect(sibling_address.parse().unwrap(), timeout).await.unwrap();
             args.push(&sibling_address);

@@ -11,7 +11,7 @@ use waypost_upstream::{CallRequest, Connection, ConnectionOptions, Error, Protoc
 use crate::connection::{all, call, count, text};
 use crate::server::{EventSender, ReceivedRequest, Server, event, result, stream};
 
-/// A server whose stream the test and its reactions to messages write.
+/// A server whose stream is written by the test and by `react`.
 struct SseServer {
     server: Server,
     /// The streams, the current one last.
@@ -123,7 +123,7 @@ async fn forwarded_headers_are_sent_with_their_own_message_only() {
 }
 
 #[tokio::test]
-async fn a_request_of_the_server_reaches_the_listener_if_the_caller_answers_it() {
+async fn a_server_request_reaches_the_listener_if_requests_are_accepted() {
     let server = SseServer::start("messages", |_| Ok(Vec::new())).await;
     let options = ConnectionOptions { accepts_requests: true, ..server.server.raw_options(Protocol::Sse) };
     let connection = Connection::open(options).await.unwrap();
@@ -162,7 +162,7 @@ async fn an_ambiguous_response_fails_its_own_request_only() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_fails_its_requests_and_the_next_one_opens_another() {
+async fn an_ended_stream_fails_its_requests_and_the_next_request_reconnects() {
     let server = SseServer::start("/messages", |request| match request.rpc_method() {
         "x" => Ok(vec![result(request, "{}")]),
         _ => Ok(Vec::new()),

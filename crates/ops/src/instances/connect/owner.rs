@@ -1,8 +1,8 @@
-//! The rules of who connects which agent, if each agent has its own connection.
+//! The rules for who connects which agent if each agent has its own connection.
 //!
 //! Invariants:
-//! 1. A person is connected only by this person, who has a grant to the instance and is active, so that nobody acts with the
-//!    account of another person without their knowledge, or lends an account to a person.
+//! 1. A person is connected only by themselves, if they are active and have a grant to the instance, so that nobody uses
+//!    another person's account without their knowledge, or lends an account to a person.
 //! 2. A service is connected only by an admin.
 
 use waypost_core::access::Operation;
@@ -18,11 +18,11 @@ use waypost_store::{Conn, agent as agent_store, grant};
 use super::{ConnectionOwner, user_of};
 use crate::Ops;
 
-/// Whose connection it is.
+/// The owner of a connection.
 pub(super) enum Owner {
-    /// That of the organisation.
+    /// The organisation.
     Organization,
-    /// That of an agent.
+    /// An agent.
     Agent(Box<Agent>),
 }
 
@@ -48,7 +48,7 @@ fn conflict(reason: &str, message: &str) -> Error {
     Error::new(Code::Conflict, message).with("reason", reason)
 }
 
-/// Returns whose connection an admin starts.
+/// Returns the owner of a connection that an admin starts.
 ///
 /// # Errors
 /// `not_found` if the agent does not exist; `conflict` (`reason` is `agent_required`, `not_per_agent` or `person_required`) if
@@ -93,7 +93,7 @@ pub(super) async fn find_granted_agent(
     Ok(Some(agent).filter(|_| has_grant))
 }
 
-/// Authorizes the caller to finish a connection that they have started: of their own agent as a member, any other as an admin.
+/// Authorizes the caller to finish a connection that they started: members only for their own agent, admins for any.
 ///
 /// # Errors
 /// `forbidden` for members below admin, except for their own agent.
@@ -111,10 +111,10 @@ pub(super) async fn authorize_owner(
     }
 }
 
-/// Returns whose connection the caller stores. The caller has been authorized.
+/// Returns the owner of a connection that the caller stores. The caller has been authorized.
 ///
 /// # Errors
-/// `not_found` if the person has no grant to the instance any more, or the agent does not exist; `conflict` as in
+/// `not_found` if the person no longer has a grant to the instance, or the agent does not exist; `conflict` as in
 /// [`find_owner`].
 pub(super) async fn check_owner(
     cx: &Ctx,

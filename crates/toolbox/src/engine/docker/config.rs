@@ -49,7 +49,7 @@ pub struct ImageInfo {
     pub user: User,
     /// The entry point of the image.
     pub entrypoint: Vec<String>,
-    /// The paths for which the image wants a volume.
+    /// The paths at which the image needs a volume.
     pub volumes: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ pub fn container_config(
     check_image_volumes(spec, image)?;
     let is_stdio = spec.transport == Transport::Stdio;
     let command = spec.command.as_ref().filter(|command| !command.is_empty());
-    // The engine takes the image's arguments if there are none, unless the entry point is set as well.
+    // The engine uses the image's arguments if there are none, unless the entry point is set as well.
     let entrypoint = command.or(spec.args.as_ref().map(|_| &image.entrypoint)).cloned();
     Ok(ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -146,7 +146,7 @@ fn host_config(request: &ContainerRequest, placement: &Placement) -> HostConfig 
     }
 }
 
-/// Returns the lines of `/etc/hosts` for the allowed names. With the fix of CVE-2024-29018, the engine does not forward
+/// Returns the lines of `/etc/hosts` for the allowed names. With the fix for CVE-2024-29018, the engine does not forward
 /// queries of containers on internal networks to the daemon's DNS server, so names must resolve without it.
 fn extra_hosts(spec: &InstanceSpec) -> Vec<String> {
     hosts::addresses(&spec.egress).into_iter().map(|(name, address)| format!("{name}:{address}")).collect()
@@ -279,7 +279,7 @@ fn check_volumes(spec: &InstanceSpec) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Checks that the specification has every volume that the image wants. The engine would create others without a name.
+/// Checks that the specification has every volume that the image needs. The engine would create missing ones unnamed.
 fn check_image_volumes(spec: &InstanceSpec, image: &ImageInfo) -> Result<(), EngineError> {
     let has_volume = |path: &String| spec.volumes.iter().any(|volume| volume.path == path.trim_end_matches('/'));
     match image.volumes.iter().find(|path| !has_volume(path)) {

@@ -27,7 +27,7 @@ pub(super) enum End {
 
 /// A container, and everything that belongs to it. Its [`Container`] is what the rules see.
 pub(super) struct Unit {
-    /// The ID: of the engine, or of the start while it is in progress.
+    /// The engine's ID, or that of the start while it is in progress.
     pub(super) id: String,
     pub(super) key: Key,
     pub(super) generation: u64,
@@ -37,7 +37,7 @@ pub(super) struct Unit {
     pub(super) has_volumes: bool,
     pub(super) phase: Phase,
     pub(super) is_removing: bool,
-    /// When it was started or found, since the start of the daemon, and the age that it had then.
+    /// When it was started or found, since the daemon's start, and its age at that time.
     pub(super) started: Duration,
     pub(super) age: Duration,
     pub(super) usage: Arc<Usage>,
@@ -46,13 +46,13 @@ pub(super) struct Unit {
     pub(super) is_connecting: bool,
     /// Whether its way out was opened by this process.
     pub(super) is_opened: bool,
-    /// What the engine says; `None` while it starts.
+    /// The engine's report; `None` while it starts.
     pub(super) observed: Option<ObservedContainer>,
     /// Standard input and output of a container that was just started.
     pub(super) attached: Option<Attached>,
     /// Cancels the start or the check.
     pub(super) cancel: CancellationToken,
-    /// Cancelled when the container is not used any more.
+    /// Cancelled when the container is no longer used.
     pub(super) gone: CancellationToken,
     pub(super) end: watch::Sender<Option<End>>,
     /// The network namespace, once it is needed.
@@ -67,7 +67,7 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Returns what the rules see. `start` is the start of the daemon.
+    /// Returns what the rules see. `start` is the daemon's start time.
     pub(super) fn container(&self, start: Instant) -> Container {
         Container {
             id: self.id.clone(),
@@ -84,7 +84,7 @@ impl Unit {
         }
     }
 
-    /// Whether the process may run, even after a failed check.
+    /// Whether the process may be running, even after a failed check.
     pub(super) fn is_running(&self) -> bool {
         self.end.borrow().is_none() && self.observed.as_ref().is_some_and(|observed| observed.running)
     }
@@ -101,7 +101,7 @@ impl Unit {
         Some(Route { container: self.id.clone(), session, usage, personal_version: self.personal_version() })
     }
 
-    /// Returns the number of the personal secrets of the container; 0 while it starts.
+    /// Returns the version of the container's personal secrets; 0 while it starts.
     pub(super) fn personal_version(&self) -> u64 {
         self.observed.as_ref().map_or(0, |observed| observed.personal_version)
     }
@@ -115,7 +115,7 @@ impl Unit {
         self.namespace = Arc::default();
     }
 
-    /// Records that the container does not run any more.
+    /// Records that the container no longer runs.
     pub(super) fn set_exited(&mut self) {
         self.phase = Phase::Exited;
         self.disconnect();
