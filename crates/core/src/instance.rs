@@ -99,7 +99,7 @@ pub struct Instance {
     pub id: InstanceId,
     /// The organisation that owns the instance.
     pub organization_id: OrganizationId,
-    /// The slug, unique in the organisation, even among look-alikes.
+    /// The slug, unique in the organisation, with no two that look alike.
     pub slug: String,
     /// The name.
     pub name: String,
