@@ -109,8 +109,9 @@ pub async fn list_by_toolbox(
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
     ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
     let mut conn = ops.store.read().await?;
-    let instance = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
+    // Before the instance, so that the end of a deployment is never shown with the state before it.
     let deployment = deployment::list_current(&mut conn, organization, &[id]).await?.pop();
+    let instance = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
     Ok(InstanceView { instance, deployment })
 }
 
