@@ -1,5 +1,6 @@
 //! The text of a message for an agent, in pieces: the long ones are those of the server's message, which are not copied.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,16 +12,14 @@ use http_body::{Frame, SizeHint};
 /// The text of a message.
 #[derive(Debug)]
 pub(crate) struct MessageText {
-    /// In reverse order.
-    pieces: Vec<Bytes>,
+    pieces: VecDeque<Bytes>,
     length: usize,
 }
 
 impl MessageText {
-    pub(crate) fn new(mut pieces: Vec<Bytes>) -> Self {
-        pieces.reverse();
+    pub(crate) fn new(pieces: Vec<Bytes>) -> Self {
         let length = pieces.iter().map(Bytes::len).sum();
-        Self { pieces, length }
+        Self { pieces: pieces.into(), length }
     }
 
     /// Returns the size in bytes.
@@ -30,7 +29,7 @@ impl MessageText {
 
     /// Returns the pieces in order.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
-        self.pieces.iter().rev()
+        self.pieces.iter()
     }
 }
 
@@ -49,7 +48,7 @@ impl From<String> for MessageText {
 impl From<MessageText> for Body {
     fn from(mut text: MessageText) -> Self {
         match text.pieces.len() {
-            1 => Self::from(text.pieces.pop().unwrap_or_default()),
+            1 => Self::from(text.pieces.pop_front().unwrap_or_default()),
             _ => Self::new(text),
         }
     }
@@ -63,7 +62,7 @@ impl HttpBody for MessageText {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let piece = self.pieces.pop();
+        let piece = self.pieces.pop_front();
         self.length -= piece.as_ref().map_or(0, Bytes::len);
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }

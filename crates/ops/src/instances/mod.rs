@@ -73,10 +73,11 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<InstanceView>> {
     ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
-    let mut conn = ops.store.read().await?;
-    let instances = store::list(&mut conn, organization, after, i64::from(limit)).await?;
+    // An instance and its deployment belong together.
+    let mut tx = ops.store.snapshot().await?;
+    let instances = store::list(&mut tx, organization, after, i64::from(limit)).await?;
     let ids: Vec<_> = instances.iter().map(|instance| &instance.id).collect();
-    let mut deployments = deployment::list_current(&mut conn, organization, &ids).await?;
+    let mut deployments = deployment::list_current(&mut tx, organization, &ids).await?;
     let view = |instance: Instance| {
         let at = deployments.iter().position(|deployment| deployment.instance_id == instance.id);
         InstanceView { deployment: at.map(|at| deployments.swap_remove(at)), instance }
@@ -108,10 +109,9 @@ pub async fn list_by_toolbox(
 /// Those of [`list`]; `not_found` if the instance does not exist.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
     ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
-    let mut conn = ops.store.read().await?;
-    // Before the instance, so that the end of a deployment is never shown with the state before it.
-    let deployment = deployment::list_current(&mut conn, organization, &[id]).await?.pop();
-    let instance = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
+    let mut tx = ops.store.snapshot().await?;
+    let instance = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let deployment = deployment::list_current(&mut tx, organization, &[id]).await?.pop();
     Ok(InstanceView { instance, deployment })
 }
 
@@ -121,19 +121,19 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Instan
 /// Those of [`get`]; `conflict` if several instances have this name.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<InstanceView> {
     ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
-    let mut conn = ops.store.read().await?;
+    let mut tx = ops.store.snapshot().await?;
     let by_id = match text.parse::<InstanceId>() {
-        Ok(id) => store::find(&mut conn, organization, &id).await?,
+        Ok(id) => store::find(&mut tx, organization, &id).await?,
         Err(_) => None,
     };
     let found = match by_id {
         Some(instance) => Some(instance),
-        None => store::find_by_slug(&mut conn, organization, text).await?,
+        None => store::find_by_slug(&mut tx, organization, text).await?,
     };
     let instance = match found {
         Some(instance) => instance,
         None => {
-            let mut named = store::list(&mut conn, organization, None, MAX_NAMESAKES).await?;
+            let mut named = store::list(&mut tx, organization, None, MAX_NAMESAKES).await?;
             named.retain(|instance| instance.name == text);
             let instance = named.pop().ok_or_else(not_found)?;
             if !named.is_empty() {
@@ -143,7 +143,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
             instance
         }
     };
-    let deployment = deployment::list_current(&mut conn, organization, &[&instance.id]).await?.pop();
+    let deployment = deployment::list_current(&mut tx, organization, &[&instance.id]).await?.pop();
     Ok(InstanceView { instance, deployment })
 }
 

@@ -5,7 +5,7 @@ use waypost_core::deployment::DeploymentState;
 use waypost_core::id::InstanceId;
 use waypost_link::Directory;
 use waypost_ops::deployments::{self, MAX_OFFLINE_MS};
-use waypost_ops::instances::{self, InstancePatch};
+use waypost_ops::instances::{self, InstancePatch, InstanceView};
 use waypost_toolbox_proto::deployment::{DeploymentStep, ErrorCode};
 use waypost_toolbox_proto::instance::InstanceState;
 use waypost_toolbox_proto::message::{DeploymentOutcome, ToolboxEvent};
@@ -19,6 +19,7 @@ waypost_testkit::both!(extended set_up =>
     a_late_outcome_does_not_affect_a_newer_generation,
     deployments_on_offline_toolboxes_end,
     deployments_are_bounded,
+    an_instance_is_read_together_with_its_deployment,
 );
 
 async fn change_root(fixture: &Fixture, id: &InstanceId, root: &str) {
@@ -206,4 +207,34 @@ async fn deployments_are_bounded(fixture: Fixture) {
     assert_eq!(count, 101, "the newest hundred and the serving one");
     daemon.end(&id, rolled_back()).await;
     assert_eq!(fixture.instance(&id).await.config["root"], "/data");
+}
+
+/// The end of a deployment is never returned with the instance before it.
+async fn an_instance_is_read_together_with_its_deployment(fixture: Fixture) {
+    let Fixture { cx, ops, org, .. } = &fixture;
+    let daemon = fixture.daemon(org, "rack").await;
+    let id = fixture.create("search").await.instance.id;
+    let changes = async {
+        for n in 0..50 {
+            daemon.complete(&id).await;
+            change_root(&fixture, &id, &format!("/{n}")).await;
+        }
+    };
+    let reads = async {
+        loop {
+            let mut views = instances::list(cx, ops, org, None, 9).await.unwrap();
+            views.push(instances::resolve(cx, ops, org, "search").await.unwrap());
+            views.push(fixture.get(&id).await);
+            for InstanceView { instance, deployment } in views {
+                let deployment = deployment.unwrap();
+                assert_eq!(deployment.generation, instance.generation);
+                let is_complete = deployment.state == DeploymentState::Complete;
+                assert_eq!(is_complete, instance.observed_generation == instance.generation, "{deployment:?}");
+            }
+        }
+    };
+    tokio::select! {
+        () = changes => {}
+        () = reads => {}
+    }
 }
