@@ -37,11 +37,11 @@ struct Call {
     outcome: CallOutcome,
     /// The time from the request to the end of the call, in milliseconds.
     duration_ms: i64,
-    /// The part of it during which the server was called. Null if it was not called.
+    /// The part of `duration_ms` that was spent on the call of the server. Null if the server was not called.
     upstream_ms: Option<i64>,
     /// The size of the request in bytes.
     request_bytes: i64,
-    /// The size of the messages of the server that were relayed in bytes.
+    /// The total size of the relayed messages of the server, in bytes.
     response_bytes: i64,
     /// The names and JSON types of the first 32 top-level arguments.
     #[schema(value_type = Object, additional_properties, example = json!({ "query": "string", "limit": "number" }))]
@@ -76,7 +76,7 @@ impl From<waypost_core::call::Call> for Call {
 struct CallDetail {
     #[serde(flatten)]
     call: Call,
-    /// The contents. Null unless the instance had `record_contents` when it was called, and if they were deleted.
+    /// The contents. Null if `record_contents` of the instance was off during the call, or the contents were deleted.
     contents: Option<CallContents>,
 }
 
@@ -146,7 +146,7 @@ struct GatewayCallQuery {
 
 /// Lists the calls of agents through the gateway, newest first.
 ///
-/// A call is listed within a few seconds after it has ended, for 30 days by default. Requires the role `admin`.
+/// A call appears within a few seconds after it ends and is kept for 30 days by default. Requires the role `admin`.
 #[utoipa::path(get, path = "/calls", tag = "calls", operation_id = "list_calls", params(GatewayCallQuery),
     responses((status = 200, body = Page<Call>), Problems))]
 async fn list(

@@ -73,7 +73,7 @@ struct LogQuery {
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
     responses((status = 200, body = InstanceTools),
         (status = 502, body = Problem, content_type = "application/problem+json",
-            description = "The server reported an error, or did not answer with MCP in time. `reason` says which."),
+            description = "The server returned an error, or no valid MCP response in time. See `reason`."),
         Problems))]
 async fn list_tools(
     State(web): State<Web>,
@@ -95,7 +95,7 @@ async fn list_tools(
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")), request_body = ToolCall,
     responses((status = 200, body = Object),
         (status = 502, body = Problem, content_type = "application/problem+json",
-            description = "The server reported an error, or did not answer with MCP in time. `reason` says which."),
+            description = "The server returned an error, or no valid MCP response in time. See `reason`."),
         Problems))]
 async fn call_tool(
     State(web): State<Web>,

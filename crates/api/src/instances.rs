@@ -82,8 +82,8 @@ struct RemoteServer {
     transport: Transport,
     /// Whether the server requires OAuth, so that the instance or its agents must be connected.
     oauth: bool,
-    /// Whose OAuth connection authorizes the requests: one of the organisation for all agents (`shared`), or one of each agent
-    /// (`per_agent`).
+    /// The owner of the OAuth connection that authorizes requests: `shared` (the organisation has one connection for all
+    /// agents) or `per_agent` (each agent has its own connection).
     connection: ConnectionMode,
 }
 
@@ -202,7 +202,7 @@ struct RemoteServerInput {
     /// Whether the server requires OAuth. The instance is then not tested before it, or one of its agents, is connected.
     #[serde(default)]
     oauth: bool,
-    /// Whose OAuth connection authorizes the requests: `shared` (the default) or `per_agent`, which requires `oauth`.
+    /// The owner of the OAuth connection: `shared` (the default) or `per_agent`, which requires `oauth`.
     #[serde(default = "shared")]
     connection: ConnectionMode,
 }

@@ -30,7 +30,8 @@ pub(super) fn routes() -> Routes {
         .routes(routes!(check_definitions))
 }
 
-/// A definition of a tool server, with its approval. Only approved definitions that the server lists at present can be used.
+/// A definition of a tool server and its approval. Agents can use a definition only if it is approved and the server
+/// currently lists it.
 #[derive(Debug, Serialize, ToSchema)]
 struct ToolApproval {
     #[schema(example = "apr_0123456789abcdef01234567")]
@@ -41,15 +42,16 @@ struct ToolApproval {
     /// The name of a tool or prompt, the URI of a resource, or the URI template.
     name: String,
     state: ApprovalState,
-    /// The effect, as an admin has classified it. Null unless approved.
+    /// The effect, as classified by an admin. Null if the definition is not approved.
     class: Option<Class>,
-    /// Whether the server lists the definition at present.
+    /// Whether the server currently lists the definition.
     is_current: bool,
     /// The SHA-256 of the canonical JSON (RFC 8785) in hexadecimal.
     digest: String,
-    /// The digest of the definition that was approved last, or seen last before.
+    /// The digest of the previous definition: the most recently approved one or, if none is approved, the one seen before
+    /// this definition. Null if there is none.
     previous_digest: Option<String>,
-    /// The definition as the server sent it. Null if it is too large.
+    /// The definition as sent by the server. Null if it is too large.
     #[schema(value_type = Option<Object>)]
     definition: Option<Box<RawValue>>,
     /// The previous definition.
@@ -59,9 +61,9 @@ struct ToolApproval {
     diff: Vec<DiffLine>,
     /// The reason why the definition cannot be approved: `not_canonical` or `too_large`.
     problem: Option<String>,
-    /// The reason of a rejection.
+    /// The reason for the rejection.
     reason: Option<String>,
-    /// The user or API key that decided. Null if a decision about another instance of the same catalogue version applies.
+    /// The user or API key that decided. Null if the decision for another instance of the same catalogue version applies.
     decided_by: Option<String>,
     #[schema(format = DateTime)]
     decided_at: Option<String>,
@@ -119,7 +121,7 @@ struct ApproveDefinition {
     /// The digest of the definition that was reviewed.
     #[schema(min_length = 64, max_length = 64)]
     digest: String,
-    /// The effect: it decides what grants with `read_only` cover.
+    /// The effect. Grants with the access `read_only` cover only definitions with the class `read`.
     class: Class,
 }
 
@@ -136,7 +138,7 @@ struct ApproveDefinitions {
     class: Class,
 }
 
-/// Without a stated class, `read_only` grants cover nothing.
+/// Returns the class of definitions that are approved without one. `read_only` grants do not cover it.
 fn default_class() -> Class {
     Class::Write
 }
@@ -154,13 +156,13 @@ struct RejectDefinition {
 /// The result of a check of a server's definitions.
 #[derive(Debug, Serialize, ToSchema)]
 struct DefinitionCheck {
-    /// The number of definitions that were not known.
+    /// The number of new definitions.
     added: usize,
-    /// The number of those that wait for an approval.
+    /// The number of new definitions that await a decision.
     pending: usize,
 }
 
-/// Lists the definitions that tool servers have listed, oldest first, with their approvals.
+/// Lists the definitions of tool servers with their approvals, oldest first.
 #[utoipa::path(get, path = "/tool-approvals", tag = "tool-approvals", operation_id = "list_tool_approvals",
     params(ApprovalQuery), responses((status = 200, body = Page<ToolApproval>), Problems))]
 async fn list(
@@ -180,7 +182,7 @@ async fn list(
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }
 
-/// Returns a definition with its approval, and the difference from the previous one.
+/// Returns a definition with its approval and the difference from the previous definition.
 #[utoipa::path(get, path = "/tool-approvals/{id}", tag = "tool-approvals", operation_id = "get_tool_approval",
     params(("id" = String, Path, description = "The ID of the approval (`apr_…`).")),
     responses((status = 200, body = ToolApproval), Problems))]
@@ -195,8 +197,8 @@ async fn get(
 
 /// Approves exactly the definition with this digest.
 ///
-/// The approval applies to all instances of the same catalogue version that list a definition with this digest. If the
-/// digest is another, or the server no longer lists the definition, the status is 409. Requires the role `admin`.
+/// The approval applies to all instances of the same catalogue version that list a definition with this digest. Returns 409
+/// if the digest does not match or the server no longer lists the definition. Requires the role `admin`.
 #[utoipa::path(post, path = "/tool-approvals/{id}/approve", tag = "tool-approvals", operation_id = "approve_definition",
     params(("id" = String, Path, description = "The ID of the approval (`apr_…`).")), request_body = ApproveDefinition,
     responses((status = 200, body = ToolApproval), Problems))]
@@ -211,7 +213,7 @@ async fn approve(
     Ok(Json(tool_approvals::get(&cx, web.ops(), &organization_id, &id).await?.into()))
 }
 
-/// Rejects a definition, also one that was approved before. Nobody can use it from then on.
+/// Rejects a definition, even if it was approved before. Agents can no longer use it.
 ///
 /// Requires the role `admin`.
 #[utoipa::path(post, path = "/tool-approvals/{id}/reject", tag = "tool-approvals", operation_id = "reject_definition",
@@ -228,7 +230,7 @@ async fn reject(
     Ok(Json(tool_approvals::get(&cx, web.ops(), &organization_id, &id).await?.into()))
 }
 
-/// Approves several definitions of an instance: all of them or, if there is an error, none.
+/// Approves several definitions of an instance. If one of them cannot be approved, none is.
 ///
 /// Requires the role `admin`.
 #[utoipa::path(post, path = "/instances/{id}/approve-all", tag = "tool-approvals", operation_id = "approve_definitions",
@@ -247,7 +249,7 @@ async fn approve_all(
     Ok(Json(Page::complete(items.map(ToolApproval::from).collect())))
 }
 
-/// Reads what the server of an instance lists at present, so that new definitions can be approved.
+/// Reads the definitions that the server of an instance currently lists, so that new ones can be approved.
 ///
 /// Requires the role `admin`.
 #[utoipa::path(post, path = "/instances/{id}/check-definitions", tag = "tool-approvals",
@@ -255,7 +257,7 @@ async fn approve_all(
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
     responses((status = 200, body = DefinitionCheck),
         (status = 502, body = Problem, content_type = "application/problem+json",
-            description = "The server reported an error, or did not answer with MCP in time. `reason` says which."),
+            description = "The server returned an error, or no valid MCP response in time. See `reason`."),
         Problems))]
 async fn check_definitions(
     State(web): State<Web>,

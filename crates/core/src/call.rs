@@ -61,11 +61,11 @@ pub struct Call {
     pub outcome: CallOutcome,
     /// The time from the request to the end of the call, in milliseconds.
     pub duration_ms: i64,
-    /// The part of it during which the server was called. `None` if it was not called.
+    /// The part of `duration_ms` that was spent on the call of the server. `None` if the server was not called.
     pub upstream_ms: Option<i64>,
     /// The size of the request in bytes.
     pub request_bytes: i64,
-    /// The size of the messages of the server that were relayed in bytes.
+    /// The total size of the relayed messages of the server, in bytes.
     pub response_bytes: i64,
     /// The names and JSON types of the top-level arguments, as a JSON object.
     pub argument_shape: String,

@@ -25,7 +25,7 @@ names! {
 }
 
 names! {
-    /// Whose OAuth connection authorizes the requests to a remote server.
+    /// The owner of the OAuth connection that authorizes requests to a remote server.
     ConnectionMode {
         /// One connection of the organisation, for all agents.
         Shared = "shared",
@@ -170,7 +170,7 @@ impl Instance {
         match &self.backend {
             Backend::Container(container) => Ok(container),
             Backend::Remote(_) => {
-                let message = "This instance is a remote server, which Waypost does not run: it has no container.";
+                let message = "This instance is a remote server. It has no container, because Waypost does not run it.";
                 Err(Error::new(Code::Conflict, message).with("reason", "remote"))
             }
         }

@@ -76,7 +76,7 @@ pub struct ToolDefinition {
     pub state: ApprovalState,
     /// The effect, if it was approved.
     pub class: Option<Class>,
-    /// The reason of a rejection.
+    /// The reason for the rejection.
     pub reason: Option<String>,
     /// The user or key that decided. `None` if a decision for another instance of the same catalogue version applies.
     pub decided_by: Option<String>,

@@ -155,7 +155,7 @@ pub(crate) fn no_shared_stream(instance: &Instance) -> Error {
     if let Backend::Container(_) = instance.backend {
         return server_stream::own_container();
     }
-    let message = "Changes of single resources are not announced for a server to which each agent has its own connection. \
-                   Read the resource again instead.";
+    let message = "Each agent has its own connection to this server, so resource subscriptions are not supported. Read the \
+                   resource again instead.";
     Error::new(Code::Conflict, message).with("reason", "not_supported")
 }

@@ -64,11 +64,11 @@ pub(crate) async fn find_address_problem(
     Ok(route.check_url(url).err().map(|error| error.to_string()))
 }
 
-/// Returns the problem with the name of a header, as a sentence for users.
+/// Checks the name of a header. Returns a sentence for users if it cannot be used, or `None` if it can.
 pub(crate) fn find_header_problem(name: &str) -> Option<String> {
     if name.len() > MAX_HEADER_NAME || HeaderName::try_from(name).is_err() {
         let shown: String = name.chars().filter(|letter| !letter.is_control()).take(MAX_HEADER_NAME).collect();
-        return Some(format!("`{shown}` is not the name of a header."));
+        return Some(format!("`{shown}` is not a valid header name."));
     }
     let lower = name.to_ascii_lowercase();
     let is_reserved = RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("mcp-");

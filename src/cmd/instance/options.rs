@@ -35,7 +35,7 @@ pub struct CreateOptions {
     /// prints the address).
     #[arg(long, requires = "remote_url")]
     pub(in crate::cmd) oauth: bool,
-    /// Whose OAuth connection is used: `shared` (one for the organisation) or `per_agent` (each agent has its own).
+    /// Owner of the OAuth connection: `shared` (one for the organisation) or `per_agent` (each agent has its own).
     #[arg(long, value_name = "MODE", default_value_t = ConnectionMode::Shared, requires = "oauth")]
     pub(in crate::cmd) connection: ConnectionMode,
     /// Toolbox to run on (name or ID) [default: the online toolbox with the most free memory]. Rejected for a remote server.

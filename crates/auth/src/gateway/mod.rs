@@ -96,7 +96,7 @@ impl IssuerRequest for GatewayRequest {
     }
 
     async fn requested_resource(&self, auth: &Auth, resources: &[String]) -> Result<RequestedResource, OauthError> {
-        match one_resource(auth, resources)? {
+        match parse_resource(auth, resources)? {
             Some(resource) => Ok(RequestedResource { url: self.urls.resource(&resource), claim: None }),
             None => Err(OauthError::new(
                 OauthCode::InvalidTarget,
@@ -106,7 +106,7 @@ impl IssuerRequest for GatewayRequest {
     }
 
     async fn token_resource(&self, auth: &Auth, resources: &[String]) -> Result<Option<GatewayResource>, OauthError> {
-        one_resource(auth, resources)
+        parse_resource(auth, resources)
     }
 
     async fn has_consented(&self, _: &Auth, _: &HeaderMap, _: &str, _: &str) -> Result<bool> {
@@ -127,9 +127,12 @@ impl SignIn for GatewayRequest {
     }
 }
 
-/// Returns the only resource that the indicators name. A token is bound to one resource, so several are an error.
-fn one_resource(auth: &Auth, resources: &[String]) -> Result<Option<GatewayResource>, OauthError> {
-    let invalid = || OauthError::new(OauthCode::InvalidTarget, "The resource is not one URL of this gateway.");
+/// Parses resource indicators (RFC 8707). Returns the resource that all of them name, or `None` if there are none.
+///
+/// # Errors
+/// `invalid_target` if one of them is not a URL of this gateway, or they name several resources: a token is bound to one.
+fn parse_resource(auth: &Auth, resources: &[String]) -> Result<Option<GatewayResource>, OauthError> {
+    let invalid = || OauthError::new(OauthCode::InvalidTarget, "The resource must be exactly one URL of this gateway.");
     let mut named = None;
     for resource in resources {
         let resource = GatewayResource::parse(&auth.public_url, resource).ok_or_else(invalid)?;

@@ -41,7 +41,7 @@ struct RemoteFields {
     transport: String,
     /// Whether the server requires OAuth.
     oauth: bool,
-    /// Whose OAuth connection is used.
+    /// The owner of the OAuth connection.
     connection: String,
     /// Whether contents of calls are recorded.
     record_contents: bool,

@@ -70,10 +70,10 @@ async fn check_sharing(ops: &Ops, instance: &Instance) -> Result<()> {
     Err(own_container())
 }
 
-/// Returns the error for a server with a separate container for each agent or session: what one container announces reaches
-/// no other agent, and the gateway does not keep a stream for each.
+/// Returns the error for a server with a separate container for each agent or session. Notifications of one container must
+/// not reach other agents, and the gateway does not keep a stream to each container.
 pub fn own_container() -> Error {
-    let message = "Changes of single resources are not announced for a server of which each agent or session has its own \
-                   container. Read the resource again instead.";
+    let message = "This server has a separate container for each agent or session, so resource subscriptions are not \
+                   supported. Read the resource again instead.";
     Error::new(Code::Conflict, message).with("reason", "not_supported")
 }

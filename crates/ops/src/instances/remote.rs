@@ -26,7 +26,7 @@ pub struct NewRemoteServer {
     pub transport: Transport,
     /// Whether it requires OAuth.
     pub is_oauth: bool,
-    /// Whose OAuth connection authorizes the requests.
+    /// The owner of the OAuth connection that authorizes requests.
     pub connection: ConnectionMode,
 }
 

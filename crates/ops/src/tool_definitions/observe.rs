@@ -25,9 +25,9 @@ pub const KEPT_UNDECIDED: usize = 200;
 /// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observation {
-    /// The definitions that were not known.
+    /// The new definitions.
     pub added: Vec<ToolApprovalId>,
-    /// The number of those that wait for an approval.
+    /// The number of new definitions that await a decision.
     pub pending: usize,
     /// Whether anything has changed.
     pub is_changed: bool,

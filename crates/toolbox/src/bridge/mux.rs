@@ -28,7 +28,7 @@ use crate::supervisor::servers::LogSink;
 const MAX_NOTIFICATIONS: usize = 64;
 
 /// The error for a server request that cannot be attributed to one call.
-const AMBIGUOUS: &str = "Invalid Request: several calls are running, so it is unknown whose client should answer.";
+const AMBIGUOUS: &str = "Invalid Request: several calls are running, so the request cannot be attributed to one.";
 
 /// Counts what was dropped on a connection.
 #[derive(Debug, Default)]

@@ -265,7 +265,7 @@ impl Session {
         };
         match (envelope.method.as_deref(), &envelope.id) {
             (None, id) => {
-                let text = "Invalid Request: responses to requests of the server are sent to another address.";
+                let text = "Invalid Request: responses to server requests have a separate endpoint.";
                 Ok(reply(&JsonRpcError::new(INVALID_REQUEST, text, id.clone())))
             }
             (Some("notifications/initialized" | "notifications/cancelled"), None) => Ok(stream::empty().boxed()),
@@ -387,9 +387,9 @@ impl Session {
         Ok(())
     }
 
-    /// Makes sure that a server with a handshake sends log messages of this level and above (2025-11-25, "Logging"). All
-    /// callers get the messages of the lowest level that one of them asked for. Only with Streamable HTTP, because the log
-    /// messages of other transports belong to no call. A server that refuses is not asked again.
+    /// Requests log messages of this level and above from a server with a handshake (2025-11-25, "Logging"). All callers
+    /// receive the messages from the lowest level that one of them has requested. Does nothing for transports other than
+    /// Streamable HTTP, because their log messages belong to no call. If the server rejects a level, it is not requested again.
     async fn request_logs(&self, level: LogLevel, timeout: Duration) {
         let negotiated = self.negotiated();
         if negotiated.wire().is_modern() || !matches!(self.link.transport, Transport::Streamable(_)) {
@@ -407,7 +407,7 @@ impl Session {
         }
         let params = json!({ "level": level.as_str() });
         if let Err(cause) = Box::pin(self.request("logging/setLevel", params, timeout.min(LOG_LEVEL_TIMEOUT))).await {
-            self.log(LogStream::Toolbox, &format!("the level of log messages cannot be set: {cause}"));
+            self.log(LogStream::Toolbox, &format!("failed to set the log level of the server: {cause}"));
         }
         // Set last, so that the next caller retries if this one disconnects.
         *requested = Some((negotiated, level));

@@ -1,4 +1,4 @@
-//! The rules for who connects which agent if each agent has its own connection.
+//! Rules for who can connect which agent if each agent has its own connection.
 //!
 //! Invariants:
 //! 1. A person is connected only by themselves, if they are active and have a grant to the instance, so that nobody uses
@@ -61,14 +61,14 @@ pub(super) async fn find_owner(conn: &mut Conn, instance: &Instance, agent: Opti
             Err(conflict("not_per_agent", message))
         }
         (true, None) => {
-            let message = "Each agent has its own connection to this instance. State which service to connect.";
+            let message = "Each agent has its own connection to this instance. Specify the service to connect.";
             Err(conflict("agent_required", message))
         }
         (true, Some(id)) => {
             let agent = agent_store::find(conn, &instance.organization_id, id).await?;
             let agent = agent.ok_or_else(|| Error::not_found("agent"))?;
             if agent.kind == AgentKind::Person {
-                let message = "This agent belongs to a person, who connects it with their own account.";
+                let message = "This agent belongs to a person. Only they can connect it, with their own account.";
                 return Err(conflict("person_required", message));
             }
             Ok(Owner::Agent(Box::new(agent)))

@@ -204,13 +204,13 @@ fn environment(spec: &InstanceSpec, secrets: &BTreeMap<String, String>) -> Resul
             && name.starts_with(|c: char| !c.is_ascii_digit())
             && name.len() <= 256;
         if !is_name {
-            let cause = format!("`{}` is not the name of an environment variable", name.escape_debug());
+            let cause = format!("`{}` is not a valid environment variable name", name.escape_debug());
             return Err(invalid(cause, "Use letters, digits and underscores in the configuration's names."));
         }
         if value.len() > MAX_VALUE || value.contains('\0') {
             let cause =
-                format!("The value of the environment variable {name} is longer than 64 KiB or contains a zero byte");
-            return Err(invalid(cause, "Shorten the value."));
+                format!("The value of the environment variable `{name}` is longer than 64 KiB or contains a NUL byte");
+            return Err(invalid(cause, "Use a shorter value without NUL bytes."));
         }
         variables.insert(name, value);
     }
@@ -268,12 +268,13 @@ fn check_volumes(spec: &InstanceSpec) -> Result<(), EngineError> {
             && volume.name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && volume.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
         if !is_name || !names.insert(&volume.name) {
-            let cause = format!("The name `{}` of a volume is invalid or used twice", volume.name.escape_debug());
-            return Err(invalid(cause, "Use different names of letters, digits, `.`, `_` and `-`."));
+            let cause = format!("Volume name `{}` is invalid or used more than once", volume.name.escape_debug());
+            return Err(invalid(cause, "Use unique names of letters, digits, `.`, `_` and `-`."));
         }
         if !is_volume_path(&volume.path) || !paths.insert(&volume.path) {
-            let cause = format!("The path `{}` of a volume cannot be used", volume.path.escape_debug());
-            return Err(invalid(cause, "Use an absolute path that the system does not need, such as /data."));
+            let cause =
+                format!("Volume path `{}` is invalid, reserved or used more than once", volume.path.escape_debug());
+            return Err(invalid(cause, "Use an absolute path that is not a system path, such as /data."));
         }
     }
     Ok(())

@@ -142,7 +142,7 @@ impl SecretFiles {
     }
 }
 
-/// Checks the name of a secret: it is the name of a file.
+/// Checks the name of a secret, which is used as a file name.
 pub fn check_name(name: &str) -> Result<(), EngineError> {
     let is_name = (1..=128).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
@@ -150,7 +150,7 @@ pub fn check_name(name: &str) -> Result<(), EngineError> {
     if is_name {
         return Ok(());
     }
-    let cause = format!("`{}` is not the name of a secret", name.escape_debug());
+    let cause = format!("`{}` is not a valid secret name", name.escape_debug());
     Err(invalid(cause, "Use letters, digits, `_`, `-` and `.` in the names of secrets."))
 }
 
