@@ -131,7 +131,7 @@ async fn find(session: &Session, text: &str) -> anyhow::Result<Organization> {
 pub(super) const MEMBERS: &[&str] = &["id", "slug", "name", "toolboxes_enabled", "created_at"];
 
 fn parse_switch(text: &str) -> Result<bool, String> {
-    crate::config::value::switch(text)
+    crate::config::value::parse_switch(text)
 }
 
 fn to_json(organization: &Organization) -> Value {

@@ -26,7 +26,7 @@ use waypost_ops::retention::RetentionPeriods;
 use waypost_outbound::Allowance;
 
 use table::{SETTINGS, Setting};
-pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey, origin};
+pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey, parse_origin};
 
 /// Milliseconds per day.
 const DAY_MS: i64 = 24 * 3_600_000;

@@ -136,7 +136,7 @@ fn outgoing_requests_reach_only_the_public_internet_by_default() {
     assert_eq!(settings.outbound_ca_file.as_deref(), Some(Path::new("ca.pem")));
     insta::assert_snapshot!(load_error("outbound_allow = 'intranet'", &[], &[]), @"invalid setting `outbound_allow` (from file DIR/waypost.toml): expected NETWORK=PURPOSE or NETWORK=PURPOSE@ORG, such as 10.0.0.0/8=sign-in, not `intranet`");
     insta::assert_snapshot!(load_error("", &[("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8")], &[]), @"invalid setting `outbound_allow` (from environment variable WAYPOST_OUTBOUND_ALLOW): `127.0.0.0/8` has no purpose: write 127.0.0.0/8=PURPOSE or 127.0.0.0/8=PURPOSE@ORG, where PURPOSE is one of sign-in, client-documents, webhooks, tools");
-    insta::assert_snapshot!(load_error("", &[("WAYPOST_OUTBOUND_CA_FILE", "")], &[]), @"invalid setting `outbound_ca_file` (from environment variable WAYPOST_OUTBOUND_CA_FILE): expected a file");
+    insta::assert_snapshot!(load_error("", &[("WAYPOST_OUTBOUND_CA_FILE", "")], &[]), @"invalid setting `outbound_ca_file` (from environment variable WAYPOST_OUTBOUND_CA_FILE): expected a file path");
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl FromStr for DatabaseUrl {
                 return Err(expected.to_owned());
             }
             if path.starts_with(":memory:") || path.contains("mode=memory") {
-                return Err("in-memory databases are not supported, specify a file".to_owned());
+                return Err("in-memory databases are not supported; specify a file".to_owned());
             }
             return Ok(Self(text.to_owned()));
         }
@@ -190,13 +190,13 @@ impl FromStr for LogLevel {
 }
 
 /// Parses a listen address.
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
     text.parse().map_err(|_| format!("expected an address and a port, such as 127.0.0.1:8080, not `{text}`"))
 }
 
 /// Parses `on` or `off`.
-pub fn switch(text: &str) -> Result<bool, String> {
+pub fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
@@ -205,15 +205,15 @@ pub fn switch(text: &str) -> Result<bool, String> {
 }
 
 /// Parses a listen address or `off`.
-pub(super) fn address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text == "off" { Ok(None) } else { address(text).map(Some).map_err(|reason| format!("{reason}, or `off`")) }
+pub(super) fn parse_address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" { Ok(None) } else { parse_address(text).map(Some).map_err(|reason| format!("{reason}, or `off`")) }
 }
 
 /// Parses an origin, `scheme://host[:port]`.
 ///
 /// # Errors
 /// The expected format.
-pub fn origin(text: &str) -> Result<Url, String> {
+pub fn parse_origin(text: &str) -> Result<Url, String> {
     let expected = "expected an origin, such as https://waypost.example.com";
     let url = Url::parse(text).map_err(|error| format!("{expected}: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
@@ -229,8 +229,8 @@ pub fn origin(text: &str) -> Result<Url, String> {
 }
 
 /// Parses an origin with `https://`.
-pub(super) fn secure_origin(text: &str) -> Result<Url, String> {
-    let url = origin(text)?;
+pub(super) fn parse_secure_origin(text: &str) -> Result<Url, String> {
+    let url = parse_origin(text)?;
     match url.scheme() {
         "https" => Ok(url),
         _ => Err("expected an origin that starts with https://".to_owned()),
@@ -238,7 +238,7 @@ pub(super) fn secure_origin(text: &str) -> Result<Url, String> {
 }
 
 /// Parses comma-separated addresses and networks.
-pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+pub(super) fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
     let network = |part: &str| {
         let address = part.parse::<IpAddr>().map(IpNet::from);
         address
@@ -249,30 +249,30 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
 }
 
 /// Parses comma-separated entries of `outbound_allow`.
-pub(super) fn allowances(text: &str) -> Result<Vec<Allowance>, String> {
+pub(super) fn parse_allowances(text: &str) -> Result<Vec<Allowance>, String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
 }
 
 /// Parses a file path.
-pub(super) fn file(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("expected a file".to_owned()) } else { Ok(PathBuf::from(text)) }
+pub(super) fn parse_path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("expected a file path".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 /// Parses a number that is at least 0.
-pub(super) fn number(text: &str) -> Result<u32, String> {
+pub(super) fn parse_number(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}, not `{text}`", u32::MAX))
 }
 
 /// Parses a number that is at least 1.
-pub(super) fn at_least_one(text: &str) -> Result<u32, String> {
-    match number(text)? {
+pub(super) fn parse_positive_number(text: &str) -> Result<u32, String> {
+    match parse_number(text)? {
         0 => Err("expected at least 1".to_owned()),
         number => Ok(number),
     }
 }
 
 /// Parses a period in days (`90d`) or hours (`36h`) into milliseconds; `None` for `off` and `0`.
-pub(super) fn period(text: &str) -> Result<Option<i64>, String> {
+pub(super) fn parse_period(text: &str) -> Result<Option<i64>, String> {
     const HOUR_MS: i64 = 3_600_000;
     if matches!(text, "off" | "0") {
         return Ok(None);
@@ -287,7 +287,7 @@ pub(super) fn period(text: &str) -> Result<Option<i64>, String> {
 }
 
 /// Parses a size in bytes, or with the unit `KiB`, `MiB` or `GiB`.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn parse_byte_size(text: &str) -> Result<u64, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
     let (digits, shift) = units
         .iter()
@@ -298,13 +298,13 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Parses the maximum size of a request head: from 8 KiB, the minimum of the HTTP library, to 1 MiB.
-pub(super) fn header_bytes(text: &str) -> Result<u32, String> {
-    let fitting = u32::try_from(bytes(text)?).ok().filter(|bytes| (8_192..=1 << 20).contains(bytes));
-    fitting.ok_or_else(|| format!("expected 8KiB to 1MiB, not `{text}`"))
+pub(super) fn parse_header_limit(text: &str) -> Result<u32, String> {
+    let size = u32::try_from(parse_byte_size(text)?).ok().filter(|bytes| (8_192..=1 << 20).contains(bytes));
+    size.ok_or_else(|| format!("expected 8KiB to 1MiB, not `{text}`"))
 }
 
 /// Parses a non-empty line of text.
-pub(super) fn text(text: &str) -> Result<String, String> {
+pub(super) fn parse_text(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.contains(char::is_control) {
         return Err("expected one line of text".to_owned());
@@ -314,7 +314,7 @@ pub(super) fn text(text: &str) -> Result<String, String> {
 
 /// Parses the issuer of an OpenID Connect provider (Discovery 1.0, section 3): a URL without query and fragment. Returned
 /// exactly as written, because issuers are compared as strings and a parsed URL would gain a trailing slash.
-pub(super) fn issuer(text: &str) -> Result<String, String> {
+pub(super) fn parse_issuer(text: &str) -> Result<String, String> {
     let expected = || "expected an issuer, such as https://id.example.com".to_owned();
     let url = Url::parse(text.trim()).map_err(|_| expected())?;
     let is_valid = matches!(url.scheme(), "https" | "http")

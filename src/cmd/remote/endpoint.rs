@@ -82,7 +82,8 @@ pub fn find(global: &Global, command: &Command) -> anyhow::Result<Option<ApiEndp
         }
         return Ok(None);
     };
-    let origin = config::origin(&url).map_err(|reason| UsageError(format!("invalid installation URL: {reason}")))?;
+    let origin =
+        config::parse_origin(&url).map_err(|reason| UsageError(format!("invalid installation URL: {reason}")))?;
     Ok(Some(ApiEndpoint { origin, key: api_key(global)? }))
 }
 
