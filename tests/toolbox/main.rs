@@ -13,6 +13,7 @@ mod clocks;
 mod commands;
 mod deploy;
 mod diagnostics;
+mod egress;
 mod engine;
 mod faults;
 mod forged;
@@ -37,7 +38,6 @@ mod steps;
 mod tar;
 mod third_party;
 mod waypost;
-mod ways_out;
 
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]

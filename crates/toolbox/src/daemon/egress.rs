@@ -1,4 +1,4 @@
-//! The ways out of all containers.
+//! The egress of all containers.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,29 +15,31 @@ use crate::engine::{NetworkNamespace, ObservedContainer};
 /// The interval between reports of rejected destinations.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The open ways out, by container.
-pub(super) struct Ways {
+/// Opens and closes the egress of containers.
+pub(super) struct EgressManager {
     policy: EgressPolicy,
-    open: Mutex<HashMap<String, Way>>,
+    /// The containers with open egress, by ID.
+    open: Mutex<HashMap<String, ContainerEgress>>,
 }
 
-struct Way {
+/// The open egress of a container.
+struct ContainerEgress {
     instance_id: String,
     /// The process of the container: a container that was restarted has another network namespace.
     pid: u32,
     egress: Egress,
 }
 
-impl Ways {
+impl EgressManager {
     pub(super) fn new(policy: EgressPolicy) -> Self {
         Self { policy, open: Mutex::default() }
     }
 
-    fn open_ways(&self) -> MutexGuard<'_, HashMap<String, Way>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, ContainerEgress>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the way out of a container that runs, in its network namespace.
+    /// Opens the egress of a running container in its network namespace.
     pub(super) async fn open(
         &self,
         container: &ObservedContainer,
@@ -45,19 +47,19 @@ impl Ways {
         namespace: NetworkNamespace,
     ) -> io::Result<()> {
         let pid = container.pid.ok_or_else(|| io::Error::other("the container does not run"))?;
-        if self.open_ways().get(&container.id).is_some_and(|way| way.pid == pid) {
+        if self.lock().get(&container.id).is_some_and(|open| open.pid == pid) {
             return Ok(());
         }
         let rules = EgressRules { destinations: spec.egress.clone(), learn: spec.learn_egress };
         let egress = Egress::start(&namespace, &rules, self.policy.clone()).await?;
-        let way = Way { instance_id: container.instance_id.clone(), pid, egress };
-        self.open_ways().insert(container.id.clone(), way);
+        let opened = ContainerEgress { instance_id: container.instance_id.clone(), pid, egress };
+        self.lock().insert(container.id.clone(), opened);
         Ok(())
     }
 
-    /// Closes the way out of a container, with all its connections.
+    /// Closes the egress of a container, with all its connections.
     pub(super) fn close(&self, container_id: &str) {
-        self.open_ways().remove(container_id);
+        self.lock().remove(container_id);
     }
 
     /// Reports the destinations that are rejected in learning mode. Runs until it is cancelled.
@@ -66,8 +68,8 @@ impl Ways {
         loop {
             interval.tick().await;
             let rejected: Vec<_> = {
-                let ways = self.open_ways();
-                ways.values().map(|way| (way.instance_id.clone(), way.egress.take_rejected())).collect()
+                let open = self.lock();
+                open.values().map(|one| (one.instance_id.clone(), one.egress.take_rejected())).collect()
             };
             for (instance_id, destinations) in rejected {
                 if !destinations.is_empty() {

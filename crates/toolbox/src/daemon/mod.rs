@@ -1,4 +1,4 @@
-//! The running daemon: connects the link, the supervisor, the container engine, the bridge and the ways out.
+//! The running daemon: connects the link, the supervisor, the container engine, the bridge and the egress.
 
 mod egress;
 mod requests;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use waypost_toolbox_proto::message::{Capacity, Heartbeat};
 
-use self::egress::Ways;
+use self::egress::EgressManager;
 use self::requests::InstanceRequests;
 use self::storage::Storage;
 use crate::bridge::Bridge;
@@ -92,7 +92,7 @@ pub async fn run(
     let engine = CountedEngine(engine);
     let policy = EgressPolicy { allow: options.egress_allow.clone(), never: vec![options.network_pool.into()] };
     let link = Link::open(identity, &options.data_dir, clock::system)?;
-    let storage = Arc::new(Storage::new(&options.data_dir, Ways::new(policy), clock::system));
+    let storage = Arc::new(Storage::new(&options.data_dir, EgressManager::new(policy), clock::system));
     let supervisor = Supervisor::new(Parts {
         engine: Arc::new(engine.clone()),
         servers: Arc::new(Bridge::new(clock::system)),
@@ -124,7 +124,7 @@ pub async fn run(
     let reporting = tasks::spawn("link-status", report_status(link.status(), toolbox_id, on_status));
     let rejections = tasks::spawn("egress-reports", {
         let (storage, link) = (Arc::clone(&storage), link.clone());
-        async move { storage.ways().report_rejections(&link).await }
+        async move { storage.egress().report_rejections(&link).await }
     });
     let connect = async {
         supervisor.started().await;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use waypost_toolbox_proto::InstanceSpec;
 use waypost_toolbox_proto::http::{LogStream, StatsSample};
 
-use super::egress::Ways;
+use super::egress::EgressManager;
 use crate::clock::WallClock;
 use crate::engine::{NetworkNamespace, ObservedContainer, Usage};
 use crate::logs::{InstanceLog, LogOptions};
@@ -15,10 +15,10 @@ use crate::stats::StatsLog;
 use crate::supervisor::Sink;
 use crate::supervisor::servers::BoxFuture;
 
-/// The logs, statistics and ways out of all instances.
+/// The logs, statistics and egress of all instances.
 pub(super) struct Storage {
     data_dir: PathBuf,
-    ways: Ways,
+    egress: EgressManager,
     clock: WallClock,
     instances: Mutex<HashMap<String, Files>>,
 }
@@ -40,12 +40,12 @@ struct Sampled {
 }
 
 impl Storage {
-    pub(super) fn new(data_dir: &Path, ways: Ways, clock: WallClock) -> Self {
-        Self { data_dir: data_dir.to_owned(), ways, clock, instances: Mutex::default() }
+    pub(super) fn new(data_dir: &Path, egress: EgressManager, clock: WallClock) -> Self {
+        Self { data_dir: data_dir.to_owned(), egress, clock, instances: Mutex::default() }
     }
 
-    pub(super) fn ways(&self) -> &Ways {
-        &self.ways
+    pub(super) fn egress(&self) -> &EgressManager {
+        &self.egress
     }
 
     pub(super) fn clock(&self) -> WallClock {
@@ -88,13 +88,13 @@ impl Sink for Storage {
         namespace: NetworkNamespace,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            let opened = self.ways.open(container, spec, namespace).await;
-            opened.map_err(|error| format!("The way out of the container cannot be opened: {error}."))
+            let opened = self.egress.open(container, spec, namespace).await;
+            opened.map_err(|error| format!("The egress of the container cannot be opened: {error}."))
         })
     }
 
     fn closed(&self, instance_id: &str, container_id: &str) {
-        self.ways.close(container_id);
+        self.egress.close(container_id);
         if let Some(files) = self.instances().get_mut(instance_id) {
             files.usage.remove(container_id);
         }

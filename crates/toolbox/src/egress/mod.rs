@@ -1,4 +1,4 @@
-//! The way out of a container: only to the destinations that its entry names.
+//! The egress of a container: connections to the destinations that its entry names, and to no others.
 //!
 //! A container's network has no route to the outside. The daemon opens sockets inside the container's network namespace
 //! and connects them to the allowed destinations from the namespace of the host:
@@ -80,7 +80,7 @@ pub struct EgressRules {
     pub learn: bool,
 }
 
-/// The open way out of one container. It is closed, with all its connections, when this is dropped.
+/// The open egress of one container. Dropping it closes the egress with all its connections.
 pub struct Egress {
     shared: Arc<Shared>,
     _stop: DropGuard,

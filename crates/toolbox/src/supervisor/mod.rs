@@ -62,10 +62,11 @@ const MAX_REFRESHES: usize = 3;
 /// The maximum length of a container's key in bytes.
 const MAX_KEY: usize = 128;
 
-/// What else happens with containers: the way out, statistics and logs. Tests replace it.
+/// The egress, statistics and logs of containers. Tests replace it.
 pub trait Sink: Send + Sync + 'static {
-    /// Opens the way out of a container (egress) in its network namespace, after it was started or when the daemon finds it
-    /// running. Called only for containers that have a way out. Returns an error in one sentence if this fails.
+    /// Opens the egress of a container in its network namespace, after it was started or when the daemon finds it running.
+    /// Called only for containers that have destinations or are in learning mode. Returns an error in one sentence if this
+    /// fails.
     fn opened<'a>(
         &'a self,
         container: &'a ObservedContainer,
@@ -73,7 +74,7 @@ pub trait Sink: Send + Sync + 'static {
         namespace: NetworkNamespace,
     ) -> BoxFuture<'a, Result<(), String>>;
 
-    /// Closes the way out of a container, which no longer runs. Also called for containers that were never opened.
+    /// Closes the egress of a container that no longer runs. Also called for containers whose egress was never opened.
     fn closed(&self, instance_id: &str, container_id: &str);
 
     /// Stores a sample of the use of resources by a container.

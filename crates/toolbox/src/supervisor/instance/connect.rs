@@ -162,7 +162,7 @@ impl Connection {
         self.namespace.get_or_try_init(open).await.cloned()
     }
 
-    /// Opens the way out of the container, if its entry has destinations or is in learning mode.
+    /// Opens the egress of the container, if its entry has destinations or is in learning mode.
     async fn open_egress<E: Engine, S: Servers>(&self, shared: &Shared<E, S>) -> Result<(), EngineError> {
         if self.spec.egress.is_empty() && !self.spec.learn_egress {
             return Ok(());

@@ -98,7 +98,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             health: None,
             session: None,
             is_connecting: false,
-            is_opened: false,
+            is_egress_open: false,
             observed: None,
             attached: None,
             cancel: CancellationToken::new(),
@@ -301,8 +301,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
 
     fn connect(&mut self, id: &str) {
         let Some(connection) = self.connection(id) else { return };
-        // A container that was found running has no way out yet.
-        let is_first = self.unit(id).is_some_and(|unit| !std::mem::replace(&mut unit.is_opened, true));
+        // The egress of a container that was found running is not open yet.
+        let is_first = self.unit(id).is_some_and(|unit| !std::mem::replace(&mut unit.is_egress_open, true));
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
         self.work(async move {
             match connection.reconnect(&shared, is_first).await {

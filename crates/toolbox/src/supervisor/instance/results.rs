@@ -105,7 +105,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         let (at, now) = ((self.shared.parts.clock)(), self.shared.now());
         let jitter = (self.shared.parts.jitter)().clamp(0.0, 1.0);
         let Some(unit) = self.unit(id) else { return };
-        unit.is_opened = true;
+        unit.is_egress_open = true;
         // It may have ended just after the check.
         let end = *unit.end.borrow();
         let result = match (result, end) {

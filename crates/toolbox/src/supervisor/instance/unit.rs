@@ -44,8 +44,8 @@ pub(super) struct Unit {
     pub(super) health: Option<HealthTracker>,
     pub(super) session: Option<Arc<dyn ServerSession>>,
     pub(super) is_connecting: bool,
-    /// Whether its way out was opened by this process.
-    pub(super) is_opened: bool,
+    /// Whether this process has opened its egress.
+    pub(super) is_egress_open: bool,
     /// The engine's report; `None` while it starts.
     pub(super) observed: Option<ObservedContainer>,
     /// Standard input and output of a container that was just started.

@@ -40,7 +40,7 @@ async fn a_restart_of_the_daemon_keeps_everything() {
         let outcomes = daemon.outcomes("dep_ins_1_1");
         assert!(outcomes.iter().all(|outcome| *outcome == DeploymentOutcome::Complete));
         assert_eq!(outcomes.len(), if memory { 1 } else { 2 });
-        assert_eq!(daemon.sink.open.lock().unwrap()["con1"], 2, "the way out is opened again");
+        assert_eq!(daemon.sink.open.lock().unwrap()["con1"], 2, "the egress is opened again");
     }
 }
 

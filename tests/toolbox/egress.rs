@@ -1,4 +1,4 @@
-//! The way out of a server: what its entry names and the operator of the machine allows can be reached, nothing else.
+//! The egress of a server: it reaches what its entry names and the operator of the machine allows, and nothing else.
 //!
 //! The destination is a container of the test on a network that has nothing to do with Waypost: its address is private,
 //! and not one of this machine, which are never reached. The daemon resolves names with an `/etc/hosts` of its own, in a
