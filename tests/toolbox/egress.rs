@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use http::StatusCode;
 use serde_json::json;
 
-use crate::engine::{Engine, ImagesOf, Scratch};
+use crate::engine::{Engine, RegistryImages, Scratch};
 use crate::image::Image;
 use crate::netns::in_network_of;
 use crate::registry::Registry;
@@ -26,7 +26,7 @@ const WITH_HOSTS: &str = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
 struct Destination {
     // Dropped before its image.
     _scratch: Scratch,
-    _images: ImagesOf,
+    _images: RegistryImages,
     address: Ipv4Addr,
     /// The address of this machine in the same network.
     gateway: Ipv4Addr,
@@ -49,7 +49,7 @@ impl Destination {
         for port in [PORT, OTHER_PORT] {
             serve(in_network_of(pid, || listen(Ipv4Addr::UNSPECIFIED, port)), "the destination\n");
         }
-        Self { _scratch: scratch, _images: ImagesOf::new(engine, registry.address()), address, gateway }
+        Self { _scratch: scratch, _images: RegistryImages::new(engine, registry.address()), address, gateway }
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Engine {
 
 /// An error response from the engine.
 #[derive(Debug)]
-pub struct Refused {
+pub struct ErrorResponse {
     /// The HTTP status. 200 if a pull failed after it began.
     pub status: u16,
     /// The engine's message.
@@ -57,21 +57,21 @@ impl Engine {
     /// # Panics
     /// If the engine rejects it.
     pub fn call(&self, method: &str, path: &str, body: &Value) -> Value {
-        self.try_call(method, path, body).unwrap_or_else(|refused| panic!("{method} {path}: {refused:?}"))
+        self.try_call(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
     }
 
     /// Sends a request and returns the JSON of the response, or `null`.
-    pub fn try_call(&self, method: &str, path: &str, body: &Value) -> Result<Value, Refused> {
+    pub fn try_call(&self, method: &str, path: &str, body: &Value) -> Result<Value, ErrorResponse> {
         let (status, text) = self.send(method, path, "", body);
         let value = serde_json::from_str(&text).unwrap_or(Value::Null);
         if status < 400 {
             return Ok(value);
         }
-        Err(Refused { status, message: value["message"].as_str().unwrap_or(&text).to_owned() })
+        Err(ErrorResponse { status, message: value["message"].as_str().unwrap_or(&text).to_owned() })
     }
 
     /// Pulls an image, with a user name and a password if the registry needs them.
-    pub fn pull(&self, reference: &str, credentials: Option<(&str, &str)>) -> Result<(), Refused> {
+    pub fn pull(&self, reference: &str, credentials: Option<(&str, &str)>) -> Result<(), ErrorResponse> {
         let (name, digest) = reference.split_once('@').expect("a reference by digest");
         let query = Serializer::new(String::new()).extend_pairs([("fromImage", name), ("tag", digest)]).finish();
         let auth = credentials.map(|(user, password)| {
@@ -81,7 +81,7 @@ impl Engine {
         let path = format!("/images/create?{query}");
         let (status, text) = self.send("POST", &path, &auth.unwrap_or_default(), &Value::Null);
         let failed = text.lines().find(|line| status >= 400 || line.contains("\"errorDetail\""));
-        failed.map_or(Ok(()), |line| Err(Refused { status, message: line.to_owned() }))
+        failed.map_or(Ok(()), |line| Err(ErrorResponse { status, message: line.to_owned() }))
     }
 
     /// Starts a container.
@@ -274,20 +274,20 @@ impl Drop for Scratch {
     }
 }
 
-/// The images that were pulled from a registry `HOST:PORT`. Removed on drop if the engine is running.
-pub struct ImagesOf {
+/// A guard for the images that were pulled from a registry `HOST:PORT`. Removes them on drop if the engine is running.
+pub struct RegistryImages {
     engine: Engine,
     registry: String,
 }
 
-impl ImagesOf {
-    /// Remembers the registry.
+impl RegistryImages {
+    /// Creates a guard for the images of the registry.
     pub fn new(engine: &Engine, registry: &str) -> Self {
         Self { engine: engine.clone(), registry: registry.to_owned() }
     }
 }
 
-impl Drop for ImagesOf {
+impl Drop for RegistryImages {
     fn drop(&mut self) {
         if self.engine.is_running() {
             self.engine.remove_images_of(&self.registry);

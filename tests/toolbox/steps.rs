@@ -9,7 +9,7 @@ use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, ImagesOf};
+use crate::engine::{Engine, RegistryImages};
 use crate::image::Image;
 use crate::own_engine::OwnEngine;
 use crate::registry::Registry;
@@ -52,7 +52,7 @@ struct Stage {
     /// Between the engine and the registry.
     registry: Relay,
     versions: u32,
-    _images: ImagesOf,
+    _images: RegistryImages,
 }
 
 /// The two instances that are deployed in a step.
@@ -67,7 +67,7 @@ impl Stage {
         let (to_engine, to_registry) = (Relay::to_engine(&engine), Relay::to(registry.address()).await);
         let mut toolbox = Toolbox::join(&waypost, "machine").await;
         toolbox.run(&Engine::at(to_engine.address().as_ref())).await;
-        let _images = ImagesOf::new(&engine, to_registry.address());
+        let _images = RegistryImages::new(&engine, to_registry.address());
         let site = Site::of(engine, registry, waypost, toolbox).await;
         Self { site, engine: to_engine, registry: to_registry, versions: 0, _images }
     }

@@ -15,7 +15,7 @@ use tokio::process::Command;
 
 use self::calls::{Call, SERVERS, Server};
 use crate::attach::Attached;
-use crate::engine::{Engine, ImagesOf, Scratch};
+use crate::engine::{Engine, RegistryImages, Scratch};
 use crate::image::Image;
 use crate::site::Site;
 use crate::support::TIMEOUT;
@@ -246,7 +246,7 @@ waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
     async fn official_clients_call_every_tool_of_third_party_servers_docker() {
         let site = Site::start().await;
-        let _images = ImagesOf::new(&site.engine, site.registry.address());
+        let _images = RegistryImages::new(&site.engine, site.registry.address());
         let mut references = Vec::new();
         for (name, image) in ["node", "python"].into_iter().zip(images()) {
             references.push(site.registry.push(name, &image).await);

@@ -16,7 +16,7 @@ pub struct KnownClient {
     /// The first version that no longer fails; `None` if no such version is known.
     pub fixed_in: Option<&'static str>,
     /// The versions that were tested.
-    pub measured: &'static str,
+    pub tested_versions: &'static str,
     /// The effect of a 401 response to a call in the middle of a session.
     pub reason: &'static str,
 }
@@ -41,7 +41,7 @@ pub struct ConnectingClient<'a> {
     /// `clientInfo.version`; empty if absent.
     pub version: &'a str,
     /// Whether the request has an `Mcp-Method` header.
-    pub method_header: bool,
+    pub has_method_header: bool,
 }
 
 /// All clients that are known to fail.
@@ -50,28 +50,28 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         product: "Codex",
         name: NamePattern::Exact("codex-mcp-client"),
         fixed_in: None,
-        measured: "0.169.0",
+        tested_versions: "0.169.0",
         reason: "The call ends in an error. If asked on connect, it suggests `codex mcp login`, which works.",
     },
     KnownClient {
         product: "Gemini CLI",
         name: NamePattern::Exact("gemini-cli-mcp-client"),
         fixed_in: None,
-        measured: "0.61.0",
+        tested_versions: "0.61.0",
         reason: "The model sees a raw 401 and the user is not asked.",
     },
     KnownClient {
         product: "opencode",
         name: NamePattern::Exact("opencode"),
         fixed_in: None,
-        measured: "1.18.33",
+        tested_versions: "1.18.33",
         reason: "`opencode mcp auth` connects, gets no 401, and reports success without signing in.",
     },
     KnownClient {
         product: "mcp-remote (its probe)",
         name: NamePattern::Probe("mcp-remote-fallback-test"),
         fixed_in: None,
-        measured: "0.1.38, 0.1.49, 0.2.7",
+        tested_versions: "0.1.38, 0.1.49, 0.2.7",
         reason: "Only its first request, a probe, waits for the sign-in. A later request that returns 401 is lost, \
                  and the client behind it waits forever.",
     },
@@ -79,7 +79,7 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         product: "mcp-remote (for its client)",
         name: NamePattern::Via("mcp-remote"),
         fixed_in: Some("0.4.1"),
-        measured: "0.1.38 (reports itself as 0.1.37), 0.1.49, 0.2.7",
+        tested_versions: "0.1.38 (reports itself as 0.1.37), 0.1.49, 0.2.7",
         reason: "As above: the request is lost. It already has a token by then, unless the probe did not need one.",
     },
 ];
@@ -99,7 +99,7 @@ impl KnownClient {
     fn matches(&self, client: ConnectingClient<'_>) -> bool {
         let version = match self.name {
             NamePattern::Exact(name) => (client.name == name).then_some(client.version),
-            NamePattern::Probe(name) => (client.name == name && !client.method_header).then_some(client.version),
+            NamePattern::Probe(name) => (client.name == name && !client.has_method_header).then_some(client.version),
             NamePattern::Via(proxy) => version_via(client.name, proxy),
         };
         version.is_some_and(|version| self.fixed_in.is_none_or(|fixed| is_before(version, fixed)))
@@ -144,8 +144,8 @@ pub fn markdown_table() -> String {
             NamePattern::Exact(name) | NamePattern::Probe(name) => format!("`{name}`"),
             NamePattern::Via(proxy) => format!("`… (via {proxy} VERSION)`"),
         };
-        let KnownClient { product, measured, reason, .. } = client;
-        table.push_str(&format!("| {product} | {name} | {} | {measured} | {reason} |\n", client.versions()));
+        let KnownClient { product, tested_versions, reason, .. } = client;
+        table.push_str(&format!("| {product} | {name} | {} | {tested_versions} | {reason} |\n", client.versions()));
     }
     table
 }
@@ -159,8 +159,8 @@ mod tests {
     const BEGIN: &str = "<!-- known clients: written by a test of waypost-mcp -->\n";
     const END: &str = "<!-- end of known clients -->\n";
 
-    fn is_asked(name: &str, version: &str, method_header: bool) -> bool {
-        is_asked_on_connect(SignInPolicy::Auto, Some(ConnectingClient { name, version, method_header }))
+    fn is_asked(name: &str, version: &str, has_method_header: bool) -> bool {
+        is_asked_on_connect(SignInPolicy::Auto, Some(ConnectingClient { name, version, has_method_header }))
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn other_sign_in_settings_apply_to_every_client() {
-        let codex = ConnectingClient { name: "codex-mcp-client", version: "0.169.0", method_header: false };
+        let codex = ConnectingClient { name: "codex-mcp-client", version: "0.169.0", has_method_header: false };
         assert!(!is_asked_on_connect(SignInPolicy::WhenNeeded, Some(codex)));
         assert!(is_asked_on_connect(SignInPolicy::OnConnect, None));
     }

@@ -9,7 +9,7 @@ use waypost_core::issuer::IssuerId;
 use waypost_core::secret::hash;
 use waypost_core::{Error, Result};
 use waypost_store::authorization_request::{self as store, AuthorizationRequestKey};
-use waypost_store::open_rows::{self, LimitedTable, RowLimits};
+use waypost_store::row_limits::{self, LimitedTable, RowLimits};
 use waypost_store::{expired, oauth_client};
 
 use crate::Ops;
@@ -28,7 +28,7 @@ pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 10_000,
 /// `unavailable` if the database cannot be reached.
 pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, network: &str) -> Result<()> {
     let mut tx = ops.store.begin().await?;
-    open_rows::evict_excess(&mut tx, LimitedTable::AuthorizationRequests, request.issuer_id.as_str(), network, BOUNDS)
+    row_limits::evict_excess(&mut tx, LimitedTable::AuthorizationRequests, request.issuer_id.as_str(), network, BOUNDS)
         .await?;
     store::insert(&mut tx, request, &hash(browser), network).await?;
     Ok(tx.commit().await?)

@@ -9,7 +9,7 @@ use waypost_core::issuer::IssuerId;
 use waypost_core::oauth_client::{ApplicationType, ClientAuthMethod, OauthClient};
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::secret::hash;
-use waypost_store::open_rows::{self, LimitedTable, RowLimits};
+use waypost_store::row_limits::{self, LimitedTable, RowLimits};
 use waypost_store::{Tx, oauth_client as store};
 
 use crate::Ops;
@@ -87,7 +87,7 @@ pub async fn register(
         used_at: None,
     };
     let mut tx = ops.store.begin().await.map_err(waypost_core::Error::from)?;
-    open_rows::evict_excess(&mut tx, LimitedTable::OauthClients, issuer.as_str(), network, BOUNDS)
+    row_limits::evict_excess(&mut tx, LimitedTable::OauthClients, issuer.as_str(), network, BOUNDS)
         .await
         .map_err(waypost_core::Error::from)?;
     store::insert(&mut tx, &client, network).await.map_err(waypost_core::Error::from)?;

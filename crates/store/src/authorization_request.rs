@@ -76,7 +76,7 @@ pub struct AuthorizationRequestKey<'a> {
 }
 
 /// Inserts a request that the browser with `browser_hash` sent from `network`.
-/// [`open_rows::evict_excess`](crate::open_rows::evict_excess) limits the number of requests.
+/// [`row_limits::evict_excess`](crate::row_limits::evict_excess) limits the number of requests.
 ///
 /// # Errors
 /// Returns an error if the database fails.

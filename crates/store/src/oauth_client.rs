@@ -46,7 +46,7 @@ impl TryFrom<Row> for OauthClient {
     }
 }
 
-/// Inserts a client that registered from `network`. [`open_rows::evict_excess`](crate::open_rows::evict_excess) limits
+/// Inserts a client that registered from `network`. [`row_limits::evict_excess`](crate::row_limits::evict_excess) limits
 /// the number of clients.
 ///
 /// # Errors

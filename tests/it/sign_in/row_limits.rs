@@ -1,5 +1,5 @@
 //! Limits for rows that anonymous callers can create at a server's OAuth endpoints (docs/security.md). Which rows are
-//! replaced is tested in crates/store/tests/it/open_rows.rs.
+//! replaced is tested in crates/store/tests/it/row_limits.rs.
 
 use super::{EndUserBrowser, OauthClient, create_sign_in_server};
 use crate::app::{App, open};

@@ -128,7 +128,7 @@ const COLUMN_WIDTH: f64 = 96.0;
 const NODE_WIDTH: f64 = 14.0;
 const TOP_Y: f64 = 16.0;
 const FLOW_HEIGHT: f64 = 180.0;
-/// The vertical position at which links to [`FlowNode::Left`] end.
+/// The vertical position at which links to [`FlowNode::DropOff`] end.
 const EXIT_Y: f64 = 268.0;
 
 /// Returns the full name of a node.
@@ -137,7 +137,7 @@ pub(super) fn name(place: &FlowNode) -> &str {
         FlowNode::Start => "Start",
         FlowNode::Step(_, title) => title,
         FlowNode::End => "Completed",
-        FlowNode::Left => "Left or still active",
+        FlowNode::DropOff => "Left or still active",
     }
 }
 
@@ -167,8 +167,8 @@ pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
     };
     let mut links = Vec::new();
     let mut flows: Vec<&FlowEdge> = flows.iter().collect();
-    // Links to other steps are placed above links to `Left`, and short links above long ones.
-    flows.sort_by_key(|flow| (flow.to == FlowNode::Left, layout.column(&flow.to), layout.column(&flow.from)));
+    // Links to other steps are placed above links to `DropOff`, and short links above long ones.
+    flows.sort_by_key(|flow| (flow.to == FlowNode::DropOff, layout.column(&flow.to), layout.column(&flow.from)));
     for flow in &flows {
         links.extend(layout.link(flow));
     }
@@ -187,13 +187,13 @@ struct SankeyLayout<'a> {
 }
 
 impl SankeyLayout<'_> {
-    /// Returns the column of a node, or `None` for omitted steps and for [`FlowNode::Left`].
+    /// Returns the column of a node, or `None` for omitted steps and for [`FlowNode::DropOff`].
     fn column(&self, place: &FlowNode) -> Option<usize> {
         match place {
             FlowNode::Start => Some(0),
             FlowNode::Step(id, _) => Some(1 + self.columns.iter().position(|known| known == id.as_str())?),
             FlowNode::End => Some(self.columns.len() + 1),
-            FlowNode::Left => None,
+            FlowNode::DropOff => None,
         }
     }
 
@@ -205,7 +205,7 @@ impl SankeyLayout<'_> {
         let used = self.out.entry(from).or_default();
         let y1 = TOP_Y + *used + width / 2.0;
         *used += width;
-        if flow.to == FlowNode::Left {
+        if flow.to == FlowNode::DropOff {
             let x2 = x1 + COLUMN_WIDTH / 2.0;
             let path = format!("M{x1:.1} {y1:.1}C{x2:.1} {y1:.1} {x2:.1} {y1:.1} {x2:.1} {EXIT_Y:.1}");
             return Some(SankeyLink {
@@ -253,7 +253,7 @@ impl SankeyLayout<'_> {
             let (class, label) = match place {
                 FlowNode::Start => ("node-start", "Start".to_owned()),
                 FlowNode::End => ("node-end", "Completed".to_owned()),
-                FlowNode::Step(..) | FlowNode::Left => ("node-step", format!("Step {column}")),
+                FlowNode::Step(..) | FlowNode::DropOff => ("node-step", format!("Step {column}")),
             };
             let count = (height / self.scale).round();
             let title = format!("{}: {count}", name(place));
@@ -292,7 +292,7 @@ mod tests {
         let flows = [
             flow(FlowNode::Start, step(1), 3),
             flow(step(1), step(2), 2),
-            flow(step(1), FlowNode::Left, 1),
+            flow(step(1), FlowNode::DropOff, 1),
             flow(step(2), FlowNode::End, 2),
         ];
         let chart = sankey(&flows, &["ws_1".to_owned(), "ws_2".to_owned()]).unwrap();

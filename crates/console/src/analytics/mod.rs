@@ -237,7 +237,7 @@ fn charts(data: AnalyticsData, walkthrough: &str, query: &str) -> AnalyticsChart
         to: chart::name(&flow.to).to_owned(),
         count: flow.count,
     };
-    let mut sorted: Vec<&FlowEdge> = flows.iter().filter(|flow| flow.from != FlowNode::Left).collect();
+    let mut sorted: Vec<&FlowEdge> = flows.iter().filter(|flow| flow.from != FlowNode::DropOff).collect();
     sorted.sort_by_key(|flow| std::cmp::Reverse(flow.count));
     AnalyticsCharts {
         lines,

@@ -16,7 +16,7 @@ pub enum FlowPoint {
     /// The completion of the attempt.
     End,
     /// No further completion before the end of the range.
-    Left,
+    DropOff,
 }
 
 /// The number of attempts that went from one node to another.
@@ -49,7 +49,7 @@ pub fn transitions(log: &Log, range: TimeRange, filter: Filter) -> Vec<Transitio
         }
     }
     for from in at.into_iter().filter(|at| *at != FlowPoint::End) {
-        *counts.entry((from, FlowPoint::Left)).or_default() += 1;
+        *counts.entry((from, FlowPoint::DropOff)).or_default() += 1;
     }
     let mut transitions: Vec<Transition> =
         counts.into_iter().map(|((from, to), count)| Transition { from, to, count }).collect();

@@ -246,7 +246,7 @@ fn name(log: &Log, node: FlowPoint) -> String {
     match node {
         FlowPoint::Start => "start".to_owned(),
         FlowPoint::End => "end".to_owned(),
-        FlowPoint::Left => "left".to_owned(),
+        FlowPoint::DropOff => "left".to_owned(),
         FlowPoint::Step(step) => log.names.text(step).unwrap().to_owned(),
     }
 }

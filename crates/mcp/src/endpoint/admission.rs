@@ -59,10 +59,10 @@ impl<F: HandlerFactory> Endpoint<F> {
             return known_clients::is_asked_on_connect(sign_in, None);
         }
         if let Some((name, version)) = messages.find_map(|message| message.client.as_ref()) {
-            let method_header = headers.contains_key(METHOD_HEADER);
+            let has_method_header = headers.contains_key(METHOD_HEADER);
             return known_clients::is_asked_on_connect(
                 sign_in,
-                Some(ConnectingClient { name, version, method_header }),
+                Some(ConnectingClient { name, version, has_method_header }),
             );
         }
         let now = self.hosting.clock().now();
@@ -70,7 +70,7 @@ impl<F: HandlerFactory> Endpoint<F> {
         let session = id.and_then(|id| Session::open(id, self.hosting.keys(), &mcp_request.offers.server.id, now));
         let Some((name, version)) = session.and_then(|opened| opened.session.client) else { return false };
         // The session does not record whether its first request had the header. A probe without it was asked then.
-        let client = ConnectingClient { name: &name, version: &version, method_header: true };
+        let client = ConnectingClient { name: &name, version: &version, has_method_header: true };
         known_clients::is_asked_on_connect(sign_in, Some(client))
     }
 

@@ -120,7 +120,7 @@ pub enum FlowNode {
     /// The completion of the walkthrough.
     End,
     /// No further step was completed before the end of the range. The attempt may still be active.
-    Left,
+    DropOff,
 }
 
 /// The number of attempts that went from one node to another.
@@ -258,7 +258,7 @@ impl Report {
         let node = |point| match point {
             FlowPoint::Start => FlowNode::Start,
             FlowPoint::End => FlowNode::End,
-            FlowPoint::Left => FlowNode::Left,
+            FlowPoint::DropOff => FlowNode::DropOff,
             FlowPoint::Step(number) => {
                 let id = self.log.names.text(number).unwrap_or_default();
                 let title = titles.get(id).copied().unwrap_or(id);

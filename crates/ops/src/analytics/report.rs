@@ -363,7 +363,7 @@ impl From<FlowNode> for FlowPoint {
         match place {
             FlowNode::Start => plain("start"),
             FlowNode::End => plain("end"),
-            FlowNode::Left => plain("left"),
+            FlowNode::DropOff => plain("left"),
             FlowNode::Step(id, title) => Self { kind: "step", step_id: Some(id.to_string()), title: Some(title) },
         }
     }

@@ -11,7 +11,7 @@ use waypost_core::organization::{SignUpPolicy, User};
 use waypost_core::seal::SealLocation;
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result};
-use waypost_store::open_rows::{self, LimitedTable, RowLimits};
+use waypost_store::row_limits::{self, LimitedTable, RowLimits};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Tx, system, user as store, user_identity, user_session};
 
@@ -91,7 +91,7 @@ impl UserAccounts {
         };
         let mut tx = self.ops.store.begin().await?;
         let network = stored_network(&self.secret, client);
-        open_rows::evict_excess(&mut tx, LimitedTable::UserSignIns, key, &network, BOUNDS).await?;
+        row_limits::evict_excess(&mut tx, LimitedTable::UserSignIns, key, &network, BOUNDS).await?;
         user_sign_in::insert(&mut tx, &row, &network).await?;
         tx.commit().await?;
         Ok(url)

@@ -13,11 +13,11 @@ use waypost_core::oauth_grant::{GrantOwner, OauthGrant};
 use waypost_core::progress::Attempt;
 use waypost_store::browser_session::NewBrowserSession;
 use waypost_store::email_code::NewEmailCode;
-use waypost_store::open_rows::{LimitedTable, RowLimits};
 use waypost_store::progress::ProgressKey;
+use waypost_store::row_limits::{LimitedTable, RowLimits};
 use waypost_store::{
     Tx, account, authorization_request, browser_session, email_code, end_user, expired, identity, join, logo,
-    oauth_client, oauth_consent, oauth_grant, open_rows, session, system,
+    oauth_client, oauth_consent, oauth_grant, row_limits, session, system,
 };
 
 use crate::fixture::{Fixture, NOW};
@@ -86,8 +86,8 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &Fixture) {
     let all = RowLimits { share: 100, ..bounds };
     for table in [LimitedTable::OauthClients, LimitedTable::AuthorizationRequests, LimitedTable::UserSignIns] {
         for scope in [server.as_str(), IssuerId::GATEWAY] {
-            open_rows::evict_excess(tx, table, scope, "other", bounds).await.unwrap();
-            open_rows::evict_excess(tx, table, scope, "other", all).await.unwrap();
+            row_limits::evict_excess(tx, table, scope, "other", bounds).await.unwrap();
+            row_limits::evict_excess(tx, table, scope, "other", all).await.unwrap();
         }
     }
     authorization_request::record_consent(tx, key, NOW).await.unwrap();

@@ -6,7 +6,7 @@ use waypost_core::issuer::IssuerId;
 use waypost_core::oauth_client::{ApplicationType, ClientAuthMethod, OauthClient};
 use waypost_core::random::SeededRandom;
 use waypost_core::{Random, Timestamp};
-use waypost_store::open_rows::{LimitedTable, RowLimits, evict_excess};
+use waypost_store::row_limits::{LimitedTable, RowLimits, evict_excess};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Conn, Db, authorization_request, oauth_client, on};
 
