@@ -15,10 +15,10 @@ use crate::engine::{NetworkNamespace, ObservedContainer};
 /// The interval between reports of rejected destinations.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Opens and closes the egress of containers.
-pub(super) struct EgressManager {
+/// The containers whose egress is open.
+pub(super) struct EgressTable {
     policy: EgressPolicy,
-    /// The containers with open egress, by ID.
+    /// By the ID of the container.
     open: Mutex<HashMap<String, ContainerEgress>>,
 }
 
@@ -30,7 +30,7 @@ struct ContainerEgress {
     egress: Egress,
 }
 
-impl EgressManager {
+impl EgressTable {
     pub(super) fn new(policy: EgressPolicy) -> Self {
         Self { policy, open: Mutex::default() }
     }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use waypost_toolbox_proto::message::{Capacity, Heartbeat};
 
-use self::egress::EgressManager;
+use self::egress::EgressTable;
 use self::requests::InstanceRequests;
 use self::storage::Storage;
 use crate::bridge::Bridge;
@@ -92,7 +92,7 @@ pub async fn run(
     let engine = CountedEngine(engine);
     let policy = EgressPolicy { allow: options.egress_allow.clone(), never: vec![options.network_pool.into()] };
     let link = Link::open(identity, &options.data_dir, clock::system)?;
-    let storage = Arc::new(Storage::new(&options.data_dir, EgressManager::new(policy), clock::system));
+    let storage = Arc::new(Storage::new(&options.data_dir, EgressTable::new(policy), clock::system));
     let supervisor = Supervisor::new(Parts {
         engine: Arc::new(engine.clone()),
         servers: Arc::new(Bridge::new(clock::system)),

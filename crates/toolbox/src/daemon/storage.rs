@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use waypost_toolbox_proto::InstanceSpec;
 use waypost_toolbox_proto::http::{LogStream, StatsSample};
 
-use super::egress::EgressManager;
+use super::egress::EgressTable;
 use crate::clock::WallClock;
 use crate::engine::{NetworkNamespace, ObservedContainer, Usage};
 use crate::logs::{InstanceLog, LogOptions};
@@ -18,7 +18,7 @@ use crate::supervisor::servers::BoxFuture;
 /// The logs, statistics and egress of all instances.
 pub(super) struct Storage {
     data_dir: PathBuf,
-    egress: EgressManager,
+    egress: EgressTable,
     clock: WallClock,
     instances: Mutex<HashMap<String, Files>>,
 }
@@ -40,11 +40,11 @@ struct Sampled {
 }
 
 impl Storage {
-    pub(super) fn new(data_dir: &Path, egress: EgressManager, clock: WallClock) -> Self {
+    pub(super) fn new(data_dir: &Path, egress: EgressTable, clock: WallClock) -> Self {
         Self { data_dir: data_dir.to_owned(), egress, clock, instances: Mutex::default() }
     }
 
-    pub(super) fn egress(&self) -> &EgressManager {
+    pub(super) fn egress(&self) -> &EgressTable {
         &self.egress
     }
 
