@@ -72,9 +72,9 @@ struct CatalogVersion {
     /// The tag that was resolved to the digest in `source` when the version was imported.
     #[serde(skip_serializing_if = "Option::is_none")]
     image_tag: Option<String>,
-    /// The MCP transport of the server. That of `source.remote`, if the server is remote.
+    /// The MCP transport of the server. For a remote server, the same as `source.remote.transport`.
     transport: Transport,
-    /// Replaces the entry point of the image.
+    /// The command, which replaces the entry point of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<Vec<String>>,
     /// The arguments. `${config.NAME}` stands for a member of the configuration.
@@ -102,21 +102,21 @@ struct CatalogVersion {
     egress: Vec<String>,
     /// The volumes, which keep files when a container is replaced.
     volumes: Vec<Volume>,
-    /// Who shares a container.
+    /// The callers that share a container.
     sharing: Sharing,
     /// Whether a container starts only when it is first called.
     lazy: bool,
-    /// Stops a container after this time without a call, in seconds.
+    /// The time without a call after which a container is stopped, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_seconds: Option<u64>,
-    /// Replaces a container after this time, in seconds.
+    /// The age at which a container is replaced, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_lifetime_seconds: Option<u64>,
     #[schema(format = DateTime)]
     created_at: String,
 }
 
-/// Where a tool server comes from: exactly one member.
+/// The source of a tool server. Has exactly one member.
 #[derive(Debug, Default, Serialize, ToSchema)]
 struct CatalogSource {
     /// A container image by digest.
@@ -231,7 +231,7 @@ impl CatalogEntry {
     }
 }
 
-/// Where the tool server of a file comes from: exactly one member.
+/// The source of the tool server in a file. Requires exactly one member.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "describes a file, which is parsed by the operation")]
@@ -261,7 +261,7 @@ struct RemoteSourceFile {
     headers: Option<BTreeMap<String, String>>,
 }
 
-/// A catalogue entry with one version, in the format of a file.
+/// A file that describes a catalogue entry and one of its versions.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "describes a file, which is parsed by the operation")]
@@ -288,7 +288,7 @@ struct CatalogEntryFile {
     /// Required for an image. For a remote server, it must equal `source.remote.transport`.
     #[schema(nullable = false)]
     transport: Option<Transport>,
-    /// Replaces the entry point of the image.
+    /// The command, which replaces the entry point of the image.
     #[schema(min_items = 1, max_items = 100, nullable = false)]
     command: Option<Vec<String>>,
     /// The arguments. `${config.NAME}` stands for a member of the configuration.
@@ -320,10 +320,10 @@ struct CatalogEntryFile {
     /// Whether a container starts only when it is first called.
     #[schema(nullable = false)]
     lazy: Option<bool>,
-    /// Stops a container after this time without a call, in seconds.
+    /// The time without a call after which a container is stopped, in seconds.
     #[schema(minimum = 10, maximum = 2_592_000, nullable = false)]
     idle_seconds: Option<u64>,
-    /// Replaces a container after this time, in seconds.
+    /// The age at which a container is replaced, in seconds.
     #[schema(minimum = 60, maximum = 31_536_000, nullable = false)]
     max_lifetime_seconds: Option<u64>,
 }
@@ -388,10 +388,10 @@ struct ImportQuery {
 
 /// Imports a catalogue entry with one version, and publishes it.
 ///
-/// The body is a file in JSON or YAML. A known entry gets the fields of the file, and its version if it is new. Importing
-/// the same file again changes nothing; a known version with other content is rejected with `conflict`. The tag of an
-/// image is resolved to a digest once. Errors contain `file` and `field`; the codes `image_not_found` and `image_denied`
-/// come from the registry. Requires the role `admin`.
+/// The body is a file in JSON or YAML. If the entry exists, its fields are updated, and the version is added if it is new.
+/// Importing the same file again changes nothing; an existing version with different content is rejected with
+/// `conflict`. The tag of an image is resolved to a digest once. Errors contain `file` and `field`; the codes
+/// `image_not_found` and `image_denied` come from the registry. Requires the role `admin`.
 #[utoipa::path(post, path = "/catalog/import", tag = "catalog", operation_id = "import_catalog_entry",
     params(ImportQuery),
     request_body(content((CatalogEntryFile = "application/json"), (String = "application/yaml"))),
@@ -415,7 +415,7 @@ async fn import(
     Ok(Json(CatalogImport::new(ops::import_text(&cx, web.ops(), &organization_id, name, text).await?)?))
 }
 
-/// Returns the file name for the media type of a request, whose extension determines the format.
+/// Returns a file name for the media type of a request. Its extension determines the format of the file.
 fn default_filename(request: &Request) -> Result<&'static str, ApiError> {
     let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -433,11 +433,11 @@ fn default_filename(request: &Request) -> Result<&'static str, ApiError> {
 }
 
 fn check_filename(name: &str) -> Result<&str, Error> {
-    let is_shown = (1..=MAX_FILENAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    if is_shown {
+    let is_valid = (1..=MAX_FILENAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if is_valid {
         return Ok(name);
     }
-    let message = format!("`filename` must have 1 to {MAX_FILENAME_CHARS} characters, without control characters.");
+    let message = format!("`filename` must have 1 to {MAX_FILENAME_CHARS} characters and no control characters.");
     Err(Error::invalid("filename", message))
 }
 

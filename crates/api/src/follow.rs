@@ -26,10 +26,10 @@ use crate::extract::Scope;
 
 /// The interval at which access is checked.
 const CHECK: Duration = Duration::from_secs(3);
-/// The interval of comments on an idle connection.
+/// The interval between comments on an idle connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// What an open response sends.
+/// The source of the events of an open response.
 pub(super) trait Source: Send + 'static {
     type Item: Serialize + Send;
 
@@ -67,7 +67,7 @@ fn event_stream(events: impl Stream<Item = Result<Event, Infallible>> + Send + '
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Asks reverse proxies not to collect events.
+    // Asks reverse proxies not to buffer events.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
@@ -87,7 +87,7 @@ impl<S: Source> OpenResponse<S> {
     async fn next_event(&mut self) -> Option<Event> {
         let stopped = self.web.ops().links().stopped();
         while !self.is_ended {
-            // Checks come before events, so that no number of events delays them.
+            // Checks have priority over events, so that a flood of events cannot delay them.
             let next = tokio::select! {
                 biased;
                 () = stopped.cancelled() => return None,
@@ -115,7 +115,7 @@ impl<S: Source> OpenResponse<S> {
         None
     }
 
-    /// Checks access. If the database is not available, the next check decides.
+    /// Checks access. If this fails for a temporary or internal reason, the response stays open until the next check.
     async fn check(&mut self) -> Result<()> {
         let checked = match self.credentials.context(&self.web).await {
             Ok(cx) => self.source.check(cx).await,

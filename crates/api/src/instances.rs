@@ -44,7 +44,7 @@ struct Instance {
     /// The slug, unique in the organisation.
     slug: String,
     name: String,
-    /// The version that is deployed. Null for a remote server that is not one of the catalogue.
+    /// The version that is deployed. Null for a remote server that is not in the catalogue.
     catalog_version_id: Option<String>,
     /// The toolbox on which the instance runs. Null for a remote server.
     toolbox_id: Option<String>,
@@ -64,7 +64,7 @@ struct Instance {
     config: Map<String, Value>,
     /// The IDs of the secrets, by the names that the version declares, or by the headers of a remote server.
     secrets: BTreeMap<String, String>,
-    /// The names of the secrets of which each agent supplies its own value, sorted.
+    /// The names of the secrets for which each agent supplies its own value, sorted.
     personal_secrets: Vec<String>,
     /// Whether arguments and results of calls through the gateway are recorded.
     record_contents: bool,
@@ -152,7 +152,7 @@ impl From<InstanceView> for Instance {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct InstanceCreate {
-    /// The slug, which is part of the public names of its tools. It must not look like that of another instance.
+    /// The slug, which is part of the public names of its tools. It must not look like another instance's slug.
     #[schema(min_length = 1, max_length = 24, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", example = "github")]
     slug: String,
     /// The name. Defaults to that of the catalogue entry, or to the slug of a remote server.
@@ -172,18 +172,18 @@ struct InstanceCreate {
     /// header with this name, such as `Authorization`.
     #[serde(default)]
     secrets: BTreeMap<String, String>,
-    /// The names of declared secrets of which each agent supplies its own value. Only for versions with `sharing: per_agent`
-    /// and without volumes; not for names in `secrets`.
+    /// The names of declared secrets for which each agent supplies its own value. Allowed only for versions with
+    /// `sharing: per_agent` and without volumes, and not for names in `secrets`.
     #[serde(default)]
     personal_secrets: BTreeSet<String>,
     /// Whether rejected destinations are recorded, so that an allowlist can be proposed.
     #[serde(default)]
     learn_egress: bool,
     /// Approves everything that the server lists at its first check: once, within an hour, unless the deployment fails or the
-    /// instance is changed before. Definitions that are approved already keep their class. Rejected if each agent has its own
+    /// instance is changed first. Definitions that are already approved keep their class. Rejected if each agent has its own
     /// connection to a remote server.
     approve: Option<InitialApproval>,
-    /// The agents that are granted access at once.
+    /// The agents that are granted access immediately.
     #[serde(default)]
     #[schema(max_items = 50)]
     grants: Vec<InitialGrant>,
@@ -199,7 +199,7 @@ struct RemoteServerInput {
     /// The transport: `streamable_http` (the default) or `sse`.
     #[serde(default = "streamable_http")]
     transport: Transport,
-    /// Whether the server requires OAuth. The instance is then not tested before it, or one of its agents, is connected.
+    /// Whether the server requires OAuth. If so, the instance is not tested until it or one of its agents is connected.
     #[serde(default)]
     oauth: bool,
     /// The owner of the OAuth connection: `shared` (the default) or `per_agent`, which requires `oauth`.
@@ -222,29 +222,29 @@ impl From<RemoteServerInput> for NewRemoteServer {
     }
 }
 
-/// Changes to an instance. Absent members are not changed. A change of anything except the name and `record_contents` is a new
-/// deployment.
+/// Changes to an instance. Absent members are not changed. Changing anything except the name and `record_contents` starts a
+/// new deployment.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct InstanceUpdate {
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// Another version of the same catalogue entry, also on a toolbox or also remote. A remote server moves to the URL and the
-    /// headers of the version, and is tested again.
+    /// Another version of the same catalogue entry. An instance cannot move between a toolbox and a remote server. A remote
+    /// server moves to the URL and the headers of the version, and is tested again.
     catalog_version_id: Option<String>,
     /// The complete configuration. Replaces the current one.
     config: Option<Map<String, Value>>,
-    /// All secrets. Replaces the current assignment.
+    /// The IDs of all secrets, by name. Replaces the current assignment.
     secrets: Option<BTreeMap<String, String>>,
-    /// The names of all secrets of which each agent supplies its own value. Replaces the current ones. Values of agents for
+    /// The names of all secrets for which each agent supplies its own value. Replaces the current ones. Values of agents for
     /// other names are deleted when the deployment is complete.
     personal_secrets: Option<BTreeSet<String>>,
     /// Whether rejected destinations are recorded.
     learn_egress: Option<bool>,
     /// Whether arguments and results of calls through the gateway are recorded, with secrets masked. Takes effect for new calls.
     record_contents: Option<bool>,
-    /// The new URL and transport of a remote server, whether it requires OAuth, and whose connection is used. Its connections
-    /// end. Rejected if the server is one of the catalogue.
+    /// The new URL and transport of a remote server, whether it requires OAuth, and whose connection is used. Its OAuth
+    /// connections are removed. Rejected if the server is in the catalogue.
     remote: Option<RemoteServerInput>,
 }
 
@@ -267,7 +267,7 @@ impl From<instance::InstanceEvent> for InstanceEvent {
     }
 }
 
-/// The connections of an instance that were rejected.
+/// The rejected connections of an instance.
 #[derive(Debug, Serialize, ToSchema)]
 struct InstanceEgress {
     /// Whether rejected destinations are recorded.
@@ -355,7 +355,7 @@ async fn list(
 
 /// Creates an instance and deploys it, or connects to a remote server.
 ///
-/// The response is returned at once; the deployment continues in the background. Get the instance to follow it. If no
+/// The response is returned immediately; the deployment continues in the background. Get the instance to follow it. If no
 /// toolbox has room, the error has the `reason` `no_capacity` and a reason for each toolbox. A remote server is `deploying` until
 /// it has answered, and has `failed` after three attempts. With `approve` and `grants`, agents can use the server as soon as
 /// it is healthy. Requires the role `admin`.
@@ -387,8 +387,8 @@ async fn get(
 
 /// Updates an instance.
 ///
-/// A change of anything except the name and `record_contents` is a new deployment: the previous container serves calls until
-/// the new one is healthy, and otherwise the change is rolled back. Requires the role `admin`.
+/// Changing anything except the name and `record_contents` starts a new deployment: the previous container serves calls until
+/// the new one is healthy. If the new one does not become healthy, the change is rolled back. Requires the role `admin`.
 #[utoipa::path(patch, path = "/instances/{id}", tag = "instances", operation_id = "update_instance",
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")), request_body = InstanceUpdate,
     responses((status = 200, body = Instance), Problems))]
@@ -434,7 +434,7 @@ async fn start(
 
 /// Stops an instance.
 ///
-/// The server has 30 seconds to end. Requires the role `admin`.
+/// The server has 30 seconds to exit. Requires the role `admin`.
 #[utoipa::path(post, path = "/instances/{id}/stop", tag = "instances", operation_id = "stop_instance",
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
     responses((status = 200, body = Instance), Problems))]
@@ -448,7 +448,7 @@ async fn stop(
 
 /// Restarts an instance.
 ///
-/// If its deployment failed, or a secret was rotated, this is a new deployment. Requires the role `admin`.
+/// If its deployment failed, or a secret was rotated, this starts a new deployment. Requires the role `admin`.
 #[utoipa::path(post, path = "/instances/{id}/restart", tag = "instances", operation_id = "restart_instance",
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
     responses((status = 200, body = Instance), Problems))]
@@ -479,9 +479,9 @@ async fn list_events(
     Ok(Json(Page::paginate(found, limit, |event: &InstanceEvent| event.id.clone())))
 }
 
-/// Returns the connections of an instance that were rejected.
+/// Returns the rejected connections of an instance.
 ///
-/// Add what it needs to the catalogue entry, and deploy the new version.
+/// Add the destinations that it needs to a new version of the catalogue entry, and deploy that version.
 #[utoipa::path(get, path = "/instances/{id}/egress", tag = "instances", operation_id = "get_instance_egress",
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`).")),
     responses((status = 200, body = InstanceEgress), Problems))]

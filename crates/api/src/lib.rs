@@ -84,7 +84,7 @@ use crate::routes::Routes;
         (name = "catalog", description = "The catalogue of tool servers that can be deployed, with their versions."),
         (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
         (name = "events", description = "The progress events of attempts."),
-        (name = "grants", description = "What agents may use of instances."),
+        (name = "grants", description = "The access of agents to instances."),
         (name = "instances", description = "Tool servers that run on toolboxes, and their deployments."),
         (name = "invitations", description = "Invitations to join the organisation."),
         (name = "members", description = "The users of the organisation."),
@@ -97,7 +97,7 @@ use crate::routes::Routes;
         (name = "steps", description = "The steps of a walkthrough's draft, and their revisions."),
         (name = "tickets", description = "Support tickets and comments."),
         (name = "toolboxes", description = "Machines that run tool servers."),
-        (name = "tool-sets", description = "Selections of the tools of instances, each with its own URL of the gateway."),
+        (name = "tool-sets", description = "Selections of the tools of instances, each with its own gateway URL."),
         (name = "tool-calls", description = "The log of tool calls."),
         (name = "versions", description = "Publishing a draft, and the published versions of a walkthrough."),
         (name = "walkthroughs", description = "Walkthroughs, their drafts, import and export."),
@@ -191,14 +191,14 @@ pub fn router(web: &Web) -> Router {
 }
 
 /// Returns the same routes for the operator, who is the caller of every request and needs no credentials. The header
-/// `Waypost-Organization` selects the organisation. Must only be served where nobody else can connect.
+/// `Waypost-Organization` selects the organisation. Must be served only where no one else can connect.
 pub fn operator_router(web: &Web) -> Router {
     let authenticate = middleware::from_fn_with_state(web.clone(), authenticate::authenticate_operator);
     with_documents(layered(operation_routes(web), authenticate))
 }
 
-/// Returns the routes of all operations, without the layer that determines the caller. No request can determine its
-/// caller itself, because both of these layers replace the extension that handlers read.
+/// Returns the routes of all operations, without the layer that determines the caller. A request cannot choose its
+/// caller, because both layers that determine it replace the extension that handlers read.
 fn operation_routes(web: &Web) -> Router {
     let routes = operations()
         .into_router()
@@ -212,7 +212,7 @@ fn operation_routes(web: &Web) -> Router {
     layered(routes, middleware::from_fn_with_state(web.clone(), idempotency::handle))
 }
 
-/// Adds the OpenAPI document, which needs no caller, and compression.
+/// Adds the OpenAPI document, which requires no authentication, and compression.
 fn with_documents(routes: Router) -> Router {
     let mark = middleware::map_response(|mut response: Response| async {
         // Only responses to GET and HEAD are compressed. They contain no secrets: a secret is returned once, in the

@@ -27,7 +27,7 @@ impl<T> Page<T> {
         Self { items, next_cursor: None }
     }
 
-    /// Creates a page from up to `limit + 1` items. `cursor` returns the cursor of the page after an item.
+    /// Creates a page from up to `limit + 1` items. `cursor` returns the cursor for the page that follows an item.
     #[must_use]
     pub fn paginate(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
         let limit = limit as usize;

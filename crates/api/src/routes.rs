@@ -66,7 +66,7 @@ impl Routes {
     }
 }
 
-/// Returns the [`Operations`] of handlers with the same path, each with a `#[utoipa::path]` attribute.
+/// Creates the [`Operations`] of handlers with the same path, each with a `#[utoipa::path]` attribute.
 macro_rules! routes {
     ($($handler:ident),+ $(,)?) => {
         utoipa_axum::paste! {

@@ -130,7 +130,7 @@ struct TicketQuery {
     server_id: Option<String>,
     /// Only tickets opened in this walkthrough (`wt_…`).
     walkthrough_id: Option<String>,
-    /// Only tickets whose number, title, problem or email contains these words.
+    /// Only tickets whose number, title, problem or email contains this text.
     #[param(max_length = 200)]
     q: Option<String>,
     /// The maximum number of items to return.
@@ -141,7 +141,7 @@ struct TicketQuery {
 }
 
 impl TicketQuery {
-    fn into_list(self, cx: &Ctx) -> Result<TicketListQuery> {
+    fn into_list_query(self, cx: &Ctx) -> Result<TicketListQuery> {
         let filter = TicketFilter {
             status: self.status,
             priority: self.priority,
@@ -161,7 +161,7 @@ impl TicketQuery {
 /// Parses an assignee filter: a user ID, `me` or `none`. Returns `None` for `none`.
 ///
 /// # Errors
-/// `invalid_arguments` if the text is anything else, or if it is `me` and the caller is not a user (an API key).
+/// `invalid_arguments` if the text is anything else, or if it is `me` and the caller is an API key rather than a user.
 pub(crate) fn parse_assignee(cx: &Ctx, text: &str) -> Result<Option<UserId>> {
     match text {
         "none" => Ok(None),
@@ -188,7 +188,7 @@ struct TicketUpdate {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(max_length = 254)]
     assignee_id: Option<Option<String>>,
-    /// The email to which replies are sent. Setting it ends the status `needs_email`.
+    /// The email to which replies are sent. Setting it changes the status `needs_email` to `pending`.
     #[schema(min_length = 3, max_length = 254, example = "anna@example.com")]
     email: Option<String>,
 }
@@ -251,7 +251,7 @@ async fn list(
     Scope { cx, organization_id }: Scope,
     Query(query): Query<TicketQuery>,
 ) -> ApiResult<Json<Page<Ticket>>> {
-    let page = tickets::list(&cx, web.ops(), &organization_id, query.into_list(&cx)?).await?;
+    let page = tickets::list(&cx, web.ops(), &organization_id, query.into_list_query(&cx)?).await?;
     let items = page.items.into_iter().map(Ticket::from).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }

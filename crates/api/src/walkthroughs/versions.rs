@@ -160,7 +160,7 @@ struct LintFinding {
     severity: &'static str,
     /// The position of the step, starting at 1. Null if the finding is about the whole walkthrough.
     position: Option<usize>,
-    /// The step in words, such as `step 3 "Install"`.
+    /// A readable label for the step, such as `step 3 "Install"`.
     step: Option<String>,
     step_id: Option<String>,
     /// The name of the field. Null if the finding is not about a field.
@@ -185,7 +185,8 @@ impl LintFinding {
 
 /// Lints the draft.
 ///
-/// Lists errors that prevent publishing, and probable mistakes. The list is complete: `next_cursor` is always null.
+/// Lists errors that prevent publishing, probable mistakes, and text that changes when it is served. The list is
+/// complete: `next_cursor` is always null.
 #[utoipa::path(get, path = "/walkthroughs/{id}/lint", tag = "versions", operation_id = "lint_walkthrough",
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
     responses((status = 200, body = Page<LintFinding>), Problems))]
@@ -301,8 +302,8 @@ async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> A
     Ok(Json(Page::complete(listed.collect())))
 }
 
-/// Parses the number of a version. A malformed number results in `not_found`.
-fn number(text: &str) -> Result<u32> {
+/// Parses a version number. A malformed number results in `not_found`.
+fn parse_number(text: &str) -> Result<u32> {
     text.parse().map_err(|_| Error::not_found("version"))
 }
 
@@ -316,7 +317,7 @@ async fn get(
     scope: Scope,
     Path((id, version)): Path<(String, String)>,
 ) -> ApiResult<Json<Version>> {
-    let (id, version) = (walkthrough_id(&id)?, number(&version)?);
+    let (id, version) = (walkthrough_id(&id)?, parse_number(&version)?);
     let (info, steps) = versions::get(&scope.cx, web.ops(), &scope.organization_id, &id, version).await?;
     let kind = info.fields.kind;
     Ok(Json(Version {
@@ -341,7 +342,7 @@ struct CompareQuery {
 
 /// Compares a version with another version or with the draft.
 ///
-/// Steps and fields are compared line by line.
+/// The text of each field is compared line by line.
 #[utoipa::path(get, path = "/walkthroughs/{id}/versions/compare", tag = "versions", operation_id = "compare_versions",
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."), CompareQuery),
     responses((status = 200, body = WalkthroughDiff), Problems))]
@@ -377,7 +378,7 @@ async fn restore(
     Path((id, version)): Path<(String, String)>,
     if_match: IfMatch,
 ) -> ApiResult<Response> {
-    let (id, version) = (walkthrough_id(&id)?, number(&version)?);
+    let (id, version) = (walkthrough_id(&id)?, parse_number(&version)?);
     match versions::restore(&scope.cx, web.ops(), target(&scope, &id, if_match), version).await {
         Ok(_) => full_response(&scope, &web, &id).await,
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
@@ -414,7 +415,7 @@ async fn withdraw(
     if_match: IfMatch,
     Json(withdrawal): Json<VersionWithdrawal>,
 ) -> ApiResult<Response> {
-    let (id, version) = (walkthrough_id(&id)?, number(&version)?);
+    let (id, version) = (walkthrough_id(&id)?, parse_number(&version)?);
     match publish::withdraw(&scope.cx, web.ops(), target(&scope, &id, if_match), version, &withdrawal.reason).await {
         Ok(_) => full_response(&scope, &web, &id).await,
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
