@@ -1,6 +1,5 @@
 //! Access rules over HTTP: every API operation and every page is requested without credentials, with each role, and
-//! by the owner of another organisation. The results are written to `docs/access.md`. A route that is missing there
-//! fails the test.
+//! by the owner of another organisation. The results must match `docs/access.md`, which `WAYPOST_TEST_WRITE=1` updates.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -191,7 +190,7 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
 
 /// Returns a value that matches a schema, with the fixture's IDs where an ID is expected.
 fn example_value(document: &Value, schema: &Value, name: &str, ids: &BTreeMap<String, String>) -> Value {
-    // Parameters for which any other text is rejected before the resource is looked up.
+    // For these parameters, any other value is rejected before the resource is looked up.
     match name {
         "after" => return Value::Null,
         "from" | "to" => return json!("1"),
@@ -227,7 +226,7 @@ fn example_value(document: &Value, schema: &Value, name: &str, ids: &BTreeMap<St
     }
 }
 
-/// Fills the fixture's IDs into a path template. A placeholder follows its noun: `/servers/{server_id}`.
+/// Replaces the placeholders in a path template with the fixture's IDs. A placeholder follows its noun: `/servers/{server_id}`.
 fn resolve_path(path: &str, fixture: &Fixture) -> String {
     let mut parts: Vec<String> = Vec::new();
     for part in path.split('/') {
@@ -254,10 +253,10 @@ async fn minimum_role(app: &App, fixture: &Fixture, method: &str, path: &str, bo
         assert!(is_expected, "{method} {path}: {} {}", response.status, response.body);
         if response.status != StatusCode::FORBIDDEN {
             // A 404 is expected only for a missing logo or a step that was not deleted.
-            let absent = ["no such logo", "was deleted from this walkthrough"];
-            let is_there =
-                response.status != StatusCode::NOT_FOUND || absent.iter().any(|text| response.body.contains(text));
-            assert!(is_there, "{method} {path} as {role}: {}", response.body);
+            let expected = ["no such logo", "was deleted from this walkthrough"];
+            let is_found =
+                response.status != StatusCode::NOT_FOUND || expected.iter().any(|text| response.body.contains(text));
+            assert!(is_found, "{method} {path} as {role}: {}", response.body);
             return role.as_str().to_owned();
         }
     }
@@ -289,7 +288,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
                 .collect();
             let own = if query.is_empty() { own } else { format!("{own}?{}", query.join("&")) };
             let method = method.to_uppercase();
-            // Every writing operation gets its own copy, because one operation can delete what the next one needs.
+            // Every write operation gets its own copy, because one operation can delete what the next one needs.
             let own_copy = if method == "GET" { None } else { Some(start_copy(fixture).await) };
             let app = own_copy.as_ref().map_or(&read_copy.1, |(_, app)| app);
             let anonymous = call(app, None, &method, &own, body.as_ref()).await;
@@ -322,7 +321,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
     read_copy.1.stop().await;
 }
 
-/// Starts the product on a copy of the fixture. Its calls are not checked.
+/// Starts an app on a copy of the fixture's database, without the check that every call is recorded.
 async fn start_copy(fixture: &Fixture) -> (TempDir, App) {
     let folder = waypost_testkit::folder();
     std::fs::copy(database_file(&fixture.folder), database_file(&folder)).unwrap();
@@ -362,11 +361,11 @@ async fn check_pages(app: &App, table: &mut String) {
             );
             send(&outsider).await.assert_status(404);
             for (role, browser) in &browsers {
-                let may = action.minimum_role().is_some_and(|least| role.covers(least));
+                let is_allowed = action.minimum_role().is_some_and(|least| role.covers(least));
                 let response = send(browser).await;
                 assert_eq!(
                     response.status == StatusCode::FORBIDDEN,
-                    !may,
+                    !is_allowed,
                     "{method} {at} as {role}: {}",
                     response.status
                 );
@@ -379,8 +378,12 @@ async fn check_pages(app: &App, table: &mut String) {
         } else {
             let response = send(&visitor).await;
             assert!(response.status != StatusCode::INTERNAL_SERVER_ERROR, "{method} {at}: {}", response.body);
-            let sent = response.location().starts_with("/login");
-            assert!(route.access == Access::Public || sent, "{method} {at}: a visitor gets {}", response.status);
+            let is_redirected = response.location().starts_with("/login");
+            assert!(
+                route.access == Access::Public || is_redirected,
+                "{method} {at}: a visitor gets {}",
+                response.status
+            );
         }
         let least = match route.access {
             Access::Public => "anyone",

@@ -49,7 +49,7 @@ async fn events_are_filtered_and_paginated(app: App) {
     assert_eq!(rest.json()["next_cursor"], Value::Null);
     let one = get(&format!("target={key_id}")).await.json();
     assert_eq!(one["items"][0]["actor_name"], "owner@example.com");
-    for wrong in [
+    for invalid in [
         "from=x",
         "to=",
         "actor=nobody%40example.com",
@@ -60,7 +60,7 @@ async fn events_are_filtered_and_paginated(app: App) {
         "q=1",
         "format=csv&limit=5",
     ] {
-        get(wrong).await.assert_status(422);
+        get(invalid).await.assert_status(422);
     }
     get(&format!("from={}&to={day}", START.plus(2 * DAY).rfc3339()))
         .await

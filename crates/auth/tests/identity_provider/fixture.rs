@@ -1,4 +1,4 @@
-//! An installation with an identity provider, a server whose users it signs in, and a browser.
+//! An installation with an identity provider, servers whose users sign in with it, and a browser.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -115,8 +115,8 @@ impl Fixture {
     }
 
     pub async fn configure(&self, settings: &OauthConfigSettings) -> OauthConfig {
-        let made = oauth_configs::create(&self.cx, &self.ops, &self.organization, settings).await;
-        made.unwrap().0
+        let created = oauth_configs::create(&self.cx, &self.ops, &self.organization, settings).await;
+        created.unwrap().0
     }
 
     /// Creates a server whose users sign in with the provider.
@@ -130,7 +130,7 @@ impl Fixture {
         self.provider.set().now = self.cx.now();
     }
 
-    /// Loads changed settings.
+    /// Reloads the settings of the servers.
     pub async fn poll(&self) {
         self.hosting.offer_cache().poll().await.unwrap();
     }
@@ -184,7 +184,7 @@ impl Fixture {
         Page { status, location, session: cookie, text: String::from_utf8(body.to_vec()).unwrap() }
     }
 
-    /// Starts the login and returns the URL of the provider to which the browser is redirected.
+    /// Begins the login. Returns the URL of the provider to which the browser is redirected.
     pub async fn begin_login(&self, server: &Server, request: &AuthorizationRequest) -> Url {
         let page = self.get(server, &format!("upstream?request={}", request.id), BROWSER).await;
         assert_eq!(page.status, StatusCode::OK, "{}", page.text);
@@ -192,7 +192,7 @@ impl Fixture {
         target.replace("&#38;", "&").replace("&amp;", "&").parse().unwrap()
     }
 
-    /// Performs a whole login with the user's approval.
+    /// Performs a complete login with the user's approval.
     pub async fn sign_in(&self, server: &Server) -> Page {
         let request = self.request(server, true).await;
         let target = self.begin_login(server, &request).await;
@@ -200,7 +200,7 @@ impl Fixture {
         self.get(server, &format!("callback?code={code}&state={}", parameter(&target, "state")), BROWSER).await
     }
 
-    /// Returns the session of the cookie that a response has set. Panics if there is none.
+    /// Returns the session of the cookie that a response sets. Panics if it sets none.
     pub async fn who(&self, page: &Page) -> BrowserSession {
         let session = page.session.as_deref().unwrap_or_else(|| panic!("{}: {}", page.status, page.text));
         browser_sessions::find(&self.cx, &self.ops, &self.organization, session).await.unwrap().unwrap()
@@ -212,7 +212,7 @@ impl Fixture {
         on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
     }
 
-    /// Queries a text from the database.
+    /// Queries a string from the database.
     pub async fn text(&self, sql: &'static str) -> String {
         let mut conn = self.ops.store().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())

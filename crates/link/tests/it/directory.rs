@@ -10,7 +10,7 @@ use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage};
 
 use crate::{ORIGIN, daemon};
 
-/// A directory in memory.
+/// An in-memory directory.
 pub struct TestDirectory {
     state: Mutex<State>,
     received: watch::Sender<usize>,
@@ -24,7 +24,7 @@ pub struct State {
     /// Whether this process is recorded as the one that holds the link.
     pub is_claimed: bool,
     pub fails_to_claim: bool,
-    /// The number of calls that fail.
+    /// The number of calls that fail from now on.
     pub failures: usize,
 }
 

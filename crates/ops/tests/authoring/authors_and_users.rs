@@ -1,4 +1,4 @@
-//! Tests that interleave edits by authors with calls by users: moving, adding, deleting and renaming steps, publishing
+//! Tests that interleave edits by authors with calls by users. Moving, adding, deleting and renaming steps, publishing
 //! and withdrawing never lose a completion, and every user can finish.
 
 use std::collections::{BTreeSet, HashMap};
@@ -80,7 +80,7 @@ struct SimulatedUser {
     done: BTreeSet<StepId>,
 }
 
-/// A walkthrough with its users.
+/// A walkthrough and its simulated users.
 struct Simulation<'a> {
     fixture: &'a Fixture,
     writer: Writer,
@@ -172,7 +172,7 @@ impl<'a> Simulation<'a> {
         let head = waypost_store::walkthrough::find(&mut conn, &self.fixture.org, &self.id).await.unwrap().unwrap();
         let listed = version::list(&mut conn, &self.fixture.org, &self.id).await.unwrap();
         let newest = listed.iter().find(|version| version.withdrawal.is_none()).map(|version| version.id.clone());
-        assert_eq!(head.current_version_id, newest, "the head names the newest version that is not withdrawn");
+        assert_eq!(head.current_version_id, newest, "the current version is the newest that is not withdrawn");
         assert!(head.state != WalkthroughState::Published || newest.is_some());
         if head.state != WalkthroughState::Published {
             return None;
@@ -227,9 +227,9 @@ impl<'a> Simulation<'a> {
                 let pinned = attempt.map(|attempt| (attempt, &versions[&attempt.version_id]));
                 let withdrawal = attempt.and_then(|attempt| reasons.get(&attempt.version_id).cloned());
                 let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal };
-                let view = ProgressContext { attempt: pinned, offered: &offered, now, random: &*random };
+                let context = ProgressContext { attempt: pinned, offered: &offered, now, random: &*random };
                 let version = pinned.map_or(&latest, |(_, version)| version);
-                match decide_call(&view, version, call) {
+                match decide_call(&context, version, call) {
                     Ok(outcome) => Decision::Done(Box::new(outcome)),
                     Err(rejected) => Decision::Rejected(rejected),
                 }
@@ -300,14 +300,14 @@ impl<'a> Simulation<'a> {
     }
 }
 
-fn decide_call(view: &ProgressContext<'_>, version: &Version, call: UserCall) -> Result<Outcome, Error> {
+fn decide_call(context: &ProgressContext<'_>, version: &Version, call: UserCall) -> Result<Outcome, Error> {
     let step = |n: usize| version.steps()[n % version.step_count()].id.clone();
     match call {
-        UserCall::Select { resume, to_latest } => view.select(SelectOptions { resume, to_latest, confirmed: true }),
-        UserCall::Next => view.advance(None),
-        UserCall::NextAt(n) => view.advance(Some(&step(n))),
-        UserCall::Complete(n) => view.complete(&step(n)),
-        UserCall::Reset => view.reset(),
+        UserCall::Select { resume, to_latest } => context.select(SelectOptions { resume, to_latest, confirmed: true }),
+        UserCall::Next => context.advance(None),
+        UserCall::NextAt(n) => context.advance(Some(&step(n))),
+        UserCall::Complete(n) => context.complete(&step(n)),
+        UserCall::Reset => context.reset(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Responses that are read as a stream: the same checks as for complete responses, and limits per chunk.
+//! Responses that are read as a stream: the same checks as for complete responses, and limits on size and time.
 
 use http::{HeaderMap, Method};
 use tokio::time::Instant;
@@ -26,12 +26,12 @@ async fn read(mut response: StreamResponse) -> Result<String, Error> {
 #[tokio::test]
 async fn a_chunk_is_available_before_the_body_is_complete() {
     let server = Server::start("127.0.0.1", |_| Reply::Hold(format!("{CHUNKED}5\r\nfirst\r\n"))).await;
-    let request = OutboundRequest { method: Method::POST, body: b"planted".to_vec(), ..get(&server.url("/a?b=c")) };
+    let request = OutboundRequest { method: Method::POST, body: b"payload".to_vec(), ..get(&server.url("/a?b=c")) };
     let mut response = route_allowing(&["127.0.0.0/8"]).open(request, STREAM).await.unwrap();
     assert_eq!(response.status, 200);
     assert_eq!(&response.chunk().await.unwrap().unwrap()[..], b"first");
     let [request] = &server.received()[..] else { panic!("expected exactly one request") };
-    assert!(request.starts_with("POST /a?b=c HTTP/1.1\r\n") && request.ends_with("\r\n\r\nplanted"), "{request}");
+    assert!(request.starts_with("POST /a?b=c HTTP/1.1\r\n") && request.ends_with("\r\n\r\npayload"), "{request}");
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn size_idle_time_and_total_time_are_limited() {
     }
 }
 
-/// As in `lookup`: the connection uses the address that was checked, and each connection is checked.
+/// As in the tests of `lookup`: the connection uses the address that was checked, and each connection is checked.
 #[tokio::test]
 async fn streams_connect_only_to_checked_addresses() {
     let [good, bad] = Server::start_two(["127.0.0.2", "127.0.0.1"], ["checked", "inside"]).await;

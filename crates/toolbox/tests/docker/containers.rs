@@ -14,7 +14,7 @@ use super::support::{read_all, read_until, run, secret_values, spec, with_everyt
 
 waypost_testkit::needs_docker! {
     #[test]
-    fn docker_stdio_is_attached_before_the_start_and_again_later() {
+    fn docker_stdio_is_attached_before_the_start_and_can_be_reattached() {
         run(|bed| async {
             let image = bed.image("stdio", &[]).await;
             bed.engine.pull(&image, None).await.unwrap();
@@ -27,7 +27,7 @@ waypost_testkit::needs_docker! {
             attached.stdin.write_all(b"one\n").await.unwrap();
             read_until(&mut attached.output, "echo one").await;
 
-            // The connection is lost, as with a daemon that is killed. The server's standard input stays open.
+            // The connection is lost, as when the daemon is killed. The server's standard input stays open.
             drop(attached);
             let mut attached = bed.engine.attach(&id).await.unwrap();
             attached.stdin.write_all(b"two\n").await.unwrap();
@@ -47,7 +47,7 @@ waypost_testkit::needs_docker! {
             let stopped = bed.engine.containers().await.unwrap().remove(0);
             assert_eq!((stopped.running, stopped.pid, stopped.exit_code), (false, None, Some(137)));
 
-            // Everything is idempotent.
+            // Stopping and removing are idempotent.
             bed.engine.stop(&id, Duration::from_secs(1)).await.unwrap();
             for _ in 0..2 {
                 bed.engine.remove(&id).await.unwrap();
@@ -62,7 +62,7 @@ waypost_testkit::needs_docker! {
 
 waypost_testkit::needs_docker! {
     #[test]
-    fn docker_processes_that_exit_at_once_are_returned() {
+    fn docker_containers_that_exit_at_once_are_returned() {
         run(|bed| async {
             let image = bed.image("exit", &[]).await;
             bed.engine.pull(&image, None).await.unwrap();
@@ -81,7 +81,7 @@ waypost_testkit::needs_docker! {
 
 waypost_testkit::needs_docker! {
     #[test]
-    fn docker_failed_starts_leave_nothing() {
+    fn docker_failed_starts_leave_no_containers_or_secret_files() {
         run(|bed| async {
             let image = bed.image("failed", &[]).await;
             bed.engine.pull(&image, None).await.unwrap();
@@ -127,7 +127,7 @@ waypost_testkit::needs_docker! {
             assert_eq!(bed.counts().await.2, 3);
             for _ in 0..2 {
                 bed.engine.remove_volumes(id, 2, &["kept".to_owned()]).await.unwrap();
-                assert_eq!(bed.counts().await.2, 2, "created by the first generation, and used");
+                assert_eq!(bed.counts().await.2, 2, "`one` was created by generation 1, and `kept` is excluded");
             }
             bed.engine.remove_instance(id, true).await.unwrap();
             assert_eq!(bed.counts().await.2, 0);
@@ -162,7 +162,7 @@ waypost_testkit::needs_docker! {
             let later = bed.engine.logs(&id).await.unwrap();
             bed.engine.stop(&id, Duration::ZERO).await.unwrap();
             assert_eq!((read_all(logs).await, read_all(later).await), (String::new(), String::new()));
-            // Nothing listens there outside of the container.
+            // Nothing listens on this address outside the container.
             assert!(tokio::net::TcpStream::connect(address).await.is_err());
         });
     }
@@ -174,7 +174,7 @@ waypost_testkit::needs_docker! {
         run(|bed| async {
             let image = bed.image("sockets", &[]).await;
             bed.engine.pull(&image, None).await.unwrap();
-            let request = bed.request("a", spec(&image, Transport::Stdio, &["outside"]));
+            let request = bed.request("a", spec(&image, Transport::Stdio, &["daemon-sockets"]));
             let started = bed.engine.start(&request, &BTreeMap::new()).await.unwrap();
             let id = started.container.id;
             let mut attached = started.attached.unwrap();
@@ -185,7 +185,7 @@ waypost_testkit::needs_docker! {
             let mut buffer = [0; 512];
             proxy.accept().await.unwrap().0.read_exact(&mut buffer[..5]).await.unwrap();
             assert_eq!(&buffer[..5], b"hello");
-            // The query for `api.example` arrives, through the engine's own server. The answer is 127.0.0.9.
+            // The query for `api.example` arrives through the engine's own DNS server. The answer is 127.0.0.9.
             let (length, client) = dns.recv_from(&mut buffer).await.unwrap();
             let mut answer = buffer[..length].to_vec();
             assert!(answer.windows(12).any(|part| part == b"\x03api\x07example"), "{answer:?}");
@@ -194,7 +194,7 @@ waypost_testkit::needs_docker! {
             answer.extend_from_slice(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x7f\x00\x00\x09");
             dns.send_to(&answer, client).await.unwrap();
             assert_eq!(read_until(&mut attached.output, "answer=").await, "proxy=ok\nanswer=[127, 0, 0, 9]\n");
-            // A namespace stays usable after the container, and holds nothing back.
+            // An open namespace does not prevent the removal of its container. Connections in it fail.
             bed.engine.remove(&id).await.unwrap();
             assert!(bed.engine.network_namespace(&id).await.is_err());
             assert!(namespace.tcp_connect("127.0.0.1:9".parse().unwrap(), Duration::from_secs(5)).await.is_err());
@@ -204,7 +204,7 @@ waypost_testkit::needs_docker! {
 
 waypost_testkit::needs_docker! {
     #[test]
-    fn docker_things_of_others_are_not_listed_or_touched() {
+    fn docker_foreign_containers_are_neither_listed_nor_changed() {
         run(|bed| async {
             let image = bed.image("others", &[]).await;
             bed.engine.pull(&image, None).await.unwrap();
@@ -249,7 +249,7 @@ waypost_testkit::needs_docker! {
 
 waypost_testkit::needs_docker! {
     #[test]
-    fn docker_names_of_others_are_not_used() {
+    fn docker_foreign_networks_and_volumes_are_not_used() {
         run(|bed| async {
             let image = bed.image("names", &[]).await;
             let request = bed.request("names", with_everything(spec(&image, Transport::Stdio, &["wait"])));

@@ -1,5 +1,5 @@
-// A static program for images of the tests: an MCP server's process as far as the engine is concerned, and attempts to
-// leave a container. It is compiled by the tests, not by cargo.
+// A statically linked program for the test images. It stands in for the process of an MCP server, and attempts to escape
+// from its container. It is compiled by the tests, not by cargo.
 
 use std::ffi::{c_char, c_int, c_long, c_ulong, c_void};
 use std::fs;
@@ -38,9 +38,9 @@ fn main() {
         ["serve", port] => serve(port),
         ["write", path, text] => report("write", fs::write(path, text)),
         ["read", path] => println!("{}", fs::read_to_string(path).unwrap()),
-        ["outside"] => {
+        ["daemon-sockets"] => {
             io::stdin().read_line(&mut String::new()).unwrap();
-            outside();
+            use_daemon_sockets();
         }
         _ => panic!("unknown arguments"),
     }
@@ -121,7 +121,7 @@ fn escape(addresses: &[&str]) {
         check("chroot", chroot(tmp).into());
         check("device", mknod(c"/tmp/device".as_ptr(), 0o060_666, 0x0800).into());
         check("reboot", reboot(0x0123_4567).into());
-        // PTRACE_ATTACH. Only the processes of the container have IDs here, and this one is 1.
+        // PTRACE_ATTACH to process 2, which does not exist: the PID namespace contains only this process, with the ID 1.
         check("ptrace", ptrace(16, 2, std::ptr::null_mut(), std::ptr::null_mut()));
         // bpf, perf_event_open, keyctl, init_module, kexec_load, open_by_handle_at, userfaultfd on x86-64.
         #[cfg(target_arch = "x86_64")]
@@ -146,8 +146,8 @@ fn escape(addresses: &[&str]) {
     println!("done=");
 }
 
-// Connects to the proxy and sends a query for a name, as a client in a container does.
-fn outside() {
+// Connects to the proxy and sends a DNS query, as a client in a container does.
+fn use_daemon_sockets() {
     report("proxy", TcpStream::connect("127.0.0.1:3128").and_then(|mut stream| stream.write_all(b"hello")));
     let resolv = fs::read_to_string("/etc/resolv.conf").unwrap();
     let server = resolv.lines().find_map(|line| line.strip_prefix("nameserver ")).unwrap();

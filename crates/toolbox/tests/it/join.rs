@@ -10,8 +10,8 @@ use waypost_toolbox::join::{Join, JoinError, join};
 use waypost_toolbox::tasks;
 use waypost_toolbox_proto::handshake::JoinRequest;
 
-/// A server that answers with the given statuses and bodies, and records the requests.
-async fn server(responses: Vec<(&'static str, &'static str)>) -> (String, Arc<Mutex<Vec<JoinRequest>>>) {
+/// Starts a server that responds with the given statuses and bodies, and records the requests.
+async fn start_server(responses: Vec<(&'static str, &'static str)>) -> (String, Arc<Mutex<Vec<JoinRequest>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let received = Arc::new(Mutex::new(Vec::new()));
@@ -48,7 +48,7 @@ const JOINED: (&str, &str) = ("200 OK", r#"{"toolbox_id": "tbx_1", "name": "rack
 async fn joins_once() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
-    let (url, received) = server(vec![JOINED]).await;
+    let (url, received) = start_server(vec![JOINED]).await;
     let identity = join(request(&url, &data_dir)).await.unwrap();
     assert_eq!(
         (identity.toolbox_id.as_str(), identity.name.as_str(), identity.origin()),
@@ -68,7 +68,7 @@ async fn joins_once() {
 #[tokio::test]
 async fn a_repeated_join_sends_the_same_key() {
     let folder = tempfile::tempdir().unwrap();
-    let (url, received) = server(vec![("502 Bad Gateway", "<html>"), ("200 OK", "not JSON"), JOINED]).await;
+    let (url, received) = start_server(vec![("502 Bad Gateway", "<html>"), ("200 OK", "not JSON"), JOINED]).await;
     assert!(matches!(join(request(&url, folder.path())).await, Err(JoinError::Rejected { status: 502, .. })));
     assert!(matches!(join(request(&url, folder.path())).await, Err(JoinError::Response)));
     join(request(&url, folder.path())).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_repeated_join_sends_the_same_key() {
 async fn the_message_of_the_control_plane_is_shown() {
     let folder = tempfile::tempdir().unwrap();
     let problem = r#"{"code": "forbidden", "detail": "The token has expired. Create another one."}"#;
-    let (url, _) = server(vec![("403 Forbidden", problem)]).await;
+    let (url, _) = start_server(vec![("403 Forbidden", problem)]).await;
     let error = join(request(&url, folder.path())).await.unwrap_err().to_string();
     assert!(error.ends_with("status 403: The token has expired. Create another one."), "{error}");
     assert!(Identity::load(folder.path()).is_err());
