@@ -1,4 +1,4 @@
-//! `waypost instance agent-secret`: the values of agents for personal secrets.
+//! `waypost instance agent-secret`: agents' values for personal secrets.
 
 use serde_json::{Value, json};
 use waypost_core::id::OrganizationId;
@@ -10,7 +10,7 @@ use super::session::{Session, not_found_message};
 use super::user::Org;
 use super::{App, output};
 
-/// The members of a value.
+/// The JSON members of a listed value.
 pub(super) const MEMBERS: &[&str] = &["agent_id", "agent", "name", "set_at"];
 
 /// Subcommands of `waypost instance agent-secret`.
@@ -108,7 +108,7 @@ pub(super) async fn run(
     }
 }
 
-/// Returns a value with the same members as in the API.
+/// Returns the JSON object for a value, with the same members as in the API.
 fn to_json(view: &AgentSecretView) -> Value {
     json!({
         "agent_id": view.agent_id,

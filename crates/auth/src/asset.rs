@@ -1,4 +1,4 @@
-//! Assets of the pages: the style sheet and the organisation's logo.
+//! Assets of the sign-in pages: the style sheet and the organisation's logo.
 
 use std::sync::LazyLock;
 
@@ -19,10 +19,10 @@ use crate::server_request::ServerRequest;
 
 const STYLE: &str = include_str!("../assets/sign-in.css");
 
-/// The hash of the style sheet, which is the version in its URL.
+/// The hash of the style sheet, used as the version in its URL.
 static HASH: LazyLock<String> = LazyLock::new(|| HEXLOWER.encode(&Sha256::digest(STYLE.as_bytes())[..8]));
 
-/// Returns the URL path of the style sheet, which changes with its content.
+/// Returns the URL path of the style sheet. The path changes when the content does.
 #[must_use]
 pub fn style_path(incoming: &impl IssuerRequest) -> String {
     format!("{}?v={}", incoming.path("sign-in.css"), *HASH)
@@ -36,8 +36,8 @@ pub fn logo_path(address: &ServerUrls, at: Timestamp) -> String {
 
 /// `GET /oauth/sign-in.css`.
 pub async fn style<R: IssuerRequest>(_: R, RawQuery(query): RawQuery) -> Response {
-    let current = query.is_some_and(|query| query == format!("v={}", *HASH));
-    file("text/css; charset=utf-8", STYLE.as_bytes().to_vec(), current)
+    let is_current = query.is_some_and(|query| query == format!("v={}", *HASH));
+    file("text/css; charset=utf-8", STYLE.as_bytes().to_vec(), is_current)
 }
 
 /// `GET /oauth/logo.png`.
@@ -50,11 +50,12 @@ pub async fn logo(State(auth): State<Auth>, incoming: ServerRequest, RawQuery(qu
     }
 }
 
-/// Returns a file that browsers may cache for a year if `is_versioned`: its URL then identifies its content.
-fn file(kind: &'static str, content: Vec<u8>, is_versioned: bool) -> Response {
+/// Returns the response with a file. If `is_versioned`, the URL identifies the content, so browsers may cache it for a
+/// year.
+fn file(content_type: &'static str, content: Vec<u8>, is_versioned: bool) -> Response {
     let mut response = content.into_response();
     for (name, value) in [
-        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, cache_control(is_versioned)),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ] {

@@ -23,11 +23,11 @@ impl SignIn for ServerRequest {
         headers: &HeaderMap,
     ) -> Result<NextStep<BrowserSession>> {
         let request = &pending.request;
-        let custom = pending.incoming.server().auth_type == AuthType::CustomOauth;
+        let has_provider = pending.incoming.server().auth_type == AuthType::CustomOauth;
         let Some(session) = find_session(auth, pending, headers).await? else {
             // With an identity provider, consent comes first. Otherwise, any client could send the user to the provider
             // without their consent.
-            return Ok(match (custom, request.consented_at) {
+            return Ok(match (has_provider, request.consented_at) {
                 (true, None) => NextStep::Consent,
                 (true, Some(_)) => NextStep::Provider,
                 (false, _) => NextStep::SignIn,
@@ -36,15 +36,15 @@ impl SignIn for ServerRequest {
         if request.consented_at.is_some() {
             return Ok(NextStep::Complete(session));
         }
-        let claims = claimable_tracking_id(auth, pending).await?.is_some();
+        let is_claim = claimable_tracking_id(auth, pending).await?.is_some();
         // On the user's device, any program can impersonate a client that the user allowed before (RFC 8252, section 8.6).
-        if claims || requires_consent(request) || redirect_uri::is_on_device(&request.redirect_uri) {
+        if is_claim || requires_consent(request) || redirect_uri::is_on_device(&request.redirect_uri) {
             return Ok(NextStep::Consent);
         }
-        let asked = Scopes::parse(&request.scope).unwrap_or_default();
+        let requested = Scopes::parse(&request.scope).unwrap_or_default();
         let allowed = oauth_grants::find_consent(auth.hosting.ops(), request, &session.end_user_id).await?;
-        let known = allowed.is_some_and(|allowed| allowed.covers(&asked));
-        Ok(if known { NextStep::Complete(session) } else { NextStep::Consent })
+        let is_allowed = allowed.is_some_and(|allowed| allowed.covers(&requested));
+        Ok(if is_allowed { NextStep::Complete(session) } else { NextStep::Consent })
     }
 
     async fn complete(auth: &Auth, pending: &PendingAuthorization<Self>, session: BrowserSession) -> Response {
@@ -63,20 +63,20 @@ pub(crate) async fn find_session(
     let Some(cookie) = cookies::read(headers, &cookies::end_user_session(organization)) else { return Ok(None) };
     let session = browser_sessions::find(&pending.cx, auth.hosting.ops(), organization, &cookie).await?;
     let Some(session) = session else { return Ok(None) };
-    let known =
+    let is_current_issuer =
         identities::find_issuer(auth.hosting.ops(), pending.incoming.server()).await? == Some(session.issuer.clone());
-    Ok(Some(session).filter(|session| known && is_fresh(&pending.request, session.created_at)))
+    Ok(Some(session).filter(|session| is_current_issuer && is_fresh(&pending.request, session.created_at)))
 }
 
-/// Returns the tracking ID whose progress this sign-in would claim. Returns `None` if the request proves no tracking
-/// ID, or if the ID is unknown or can no longer be claimed.
+/// Returns the tracking ID whose progress this sign-in would claim. Returns `None` if the request contains no claim, or
+/// if the tracking ID is unknown or can no longer be claimed.
 pub(crate) async fn claimable_tracking_id(auth: &Auth, pending: &PendingAuthorization) -> Result<Option<String>> {
     let Some(claim) = &pending.request.claim else { return Ok(None) };
     let claimable = joins::is_claimable(&pending.cx, &auth.hosting, pending.incoming.server(), claim).await?;
     Ok(claimable.then(|| claim.tracking_id.clone()))
 }
 
-/// Issues the code and redirects to the client.
+/// Issues the authorization code and redirects to the client.
 pub(crate) async fn complete(auth: &Auth, pending: &PendingAuthorization, session: &BrowserSession) -> Response {
     let PendingAuthorization { cx, incoming, request, browser, .. } = pending;
     let code = match oauth_grants::issue_code(cx, auth.hosting.ops(), request, browser, &session.end_user_id).await {

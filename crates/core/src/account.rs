@@ -24,7 +24,7 @@ names! {
 pub struct Account {
     /// The account's ID, which is also the subject of its identity.
     pub id: AccountId,
-    /// The organisation.
+    /// The organisation to which the account belongs.
     pub organization_id: OrganizationId,
     /// The verified email, as first entered.
     pub email: String,
@@ -34,7 +34,7 @@ pub struct Account {
     pub created_at: Timestamp,
 }
 
-/// Omits the hash.
+/// Omits the email and the password hash.
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Account")

@@ -58,7 +58,7 @@ impl PersonalId {
     /// value or a value issued for another server is ignored.
     #[must_use]
     pub fn to_cookie(&self, keys: &SecretKeys, server: &ServerId) -> String {
-        let signature = keys.current.sign(PURPOSE, self.signed(server).as_bytes());
+        let signature = keys.current.sign(PURPOSE, self.signed_text(server).as_bytes());
         format!("{}.{}", self.0, BASE64URL_NOPAD.encode(&signature))
     }
 
@@ -68,11 +68,11 @@ impl PersonalId {
         let (id, signature) = value.split_once('.')?;
         let id = Self::parse(id)?;
         let signature = BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?;
-        keys.find_signing_key(PURPOSE, id.signed(server).as_bytes(), &signature)?;
+        keys.find_signing_key(PURPOSE, id.signed_text(server).as_bytes(), &signature)?;
         Some(id)
     }
 
-    fn signed(&self, server: &ServerId) -> String {
+    fn signed_text(&self, server: &ServerId) -> String {
         format!("{server} {}", self.0)
     }
 }
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn labels_are_not_personal_ids() {
         let id = PersonalId::new(&SeededRandom::new(2)).0;
-        let wrong = [
+        let invalid = [
             String::new(),
             "customer-4711".to_owned(),
             "pu_".to_owned(),
@@ -152,7 +152,7 @@ mod tests {
             format!("{}u", &id[..28]),
             id.replace("pu_", "wp_"),
         ];
-        for text in wrong {
+        for text in invalid {
             assert_eq!(PersonalId::parse(&text), None, "{text}");
             assert_eq!(stored_form(&text), text);
         }

@@ -1,4 +1,4 @@
-//! A call of an agent, and what becomes of it.
+//! An agent's call, and its possible outcomes.
 
 use std::time::Duration;
 
@@ -17,30 +17,30 @@ use crate::record::TIMEOUT_REASON;
 use crate::session::Session;
 use crate::upstreams::{Attempt, ServerKey};
 
-/// The time for the response of a server, including the start of its container.
+/// The time limit for the response of a server, including the start of its container.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
-/// The additional time in which the toolbox reports that a call has timed out.
+/// The additional time for the toolbox to report that a call has timed out.
 pub(crate) const REPORT_TIME: Duration = Duration::from_secs(5);
 
 /// The messages of a server.
 pub(crate) type Messages = BoxStream<'static, Result<OwnedMessage>>;
 
-/// A call of an agent, and where it came from.
+/// An agent's call, with the context of its request.
 #[derive(Clone, Copy)]
 pub(crate) struct AgentCall<'a> {
     pub(crate) caller: &'a ResolvedAgent,
     pub(crate) address: &'a GatewayAddress,
     pub(crate) request: &'a Message<'a>,
     pub(crate) headers: &'a HeaderMap,
-    /// The session, if the request is of a revision with a handshake and has one.
+    /// The session. `None` if the request has none, as in revisions without a handshake.
     pub(crate) session: Option<&'a Session>,
     /// The agent's capabilities that servers may use.
     pub(crate) capabilities: ClientCapabilities,
-    /// The lowest level of the log messages that the agent wants; `None` if it has not declared any.
+    /// The minimum level of the log messages that the agent requested; `None` if it has not requested any.
     pub(crate) log_level: Option<LogLevel>,
 }
 
-/// The agent's responses to the requests of a server of 2026-07-28.
+/// The agent's responses to the requests of a server that uses revision 2026-07-28.
 #[derive(Debug)]
 pub(crate) struct Input {
     /// `inputResponses` as JSON text.
@@ -49,7 +49,7 @@ pub(crate) struct Input {
     pub(crate) state: Option<String>,
 }
 
-/// What follows the checks of a call.
+/// The outcome of the checks of a call.
 pub(crate) enum Opened {
     /// The call is rejected.
     Rejected(JsonRpcError),
@@ -71,7 +71,7 @@ pub(crate) struct OpenCall {
     pub(crate) attempt: Attempt,
 }
 
-/// The error of a server that has not answered in time.
+/// Returns the error for a server that has not answered in time.
 pub(crate) fn late() -> Error {
     Error::new(Code::ToolServerError, "The server did not answer in time.").with("reason", TIMEOUT_REASON)
 }

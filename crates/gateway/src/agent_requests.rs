@@ -1,8 +1,8 @@
-//! Requests that are sent to agents in the stream of a call, and wait for their responses (revisions with a handshake).
+//! Requests that are sent to agents in the stream of a call and await their responses (revisions with a handshake).
 //!
 //! Invariants:
 //! 1. The ID of a request is random and never used twice. A response is accepted once, and only in the session of its request.
-//! 2. A request waits as long as its [`AgentRequest`] exists; then nothing of it is left.
+//! 2. A request is pending until its response arrives or its [`AgentRequest`] is dropped. Both remove its entry.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,18 +18,18 @@ use waypost_mcp_wire::strict::{Message, text_of};
 
 use crate::session::Session;
 
-/// The requests that wait. All clones share them.
+/// The pending requests. All clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AgentRequests(Arc<Mutex<HashMap<String, Waiting>>>);
+pub(crate) struct AgentRequests(Arc<Mutex<HashMap<String, PendingRequest>>>);
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingRequest {
     /// The key of the session.
     session: String,
     sender: oneshot::Sender<Bytes>,
 }
 
-/// A request that waits for its response, which it resolves to.
+/// A future that resolves to the response to a request.
 #[derive(Debug)]
 pub(crate) struct AgentRequest {
     requests: AgentRequests,
@@ -38,27 +38,27 @@ pub(crate) struct AgentRequest {
 }
 
 impl AgentRequests {
-    /// Begins to wait for the response to a request in a session.
+    /// Registers a request in a session. Await the result for its response.
     pub(crate) fn begin(&self, session: &Session, random: &dyn Random) -> AgentRequest {
         let id = format!("wp-{}", random_part(random));
         let (sender, receiver) = oneshot::channel();
-        self.waiting().insert(id.clone(), Waiting { session: session.key.clone(), sender });
+        self.pending().insert(id.clone(), PendingRequest { session: session.key.clone(), sender });
         AgentRequest { requests: self.clone(), id, receiver }
     }
 
-    /// Passes on a response. One that nobody waits for is dropped.
+    /// Delivers a response to its pending request. If the session has no such request, the response is dropped.
     pub(crate) fn respond(&self, session: &Session, response: &Message<'_>) {
         let Some(id) = text_of(response.raw_id) else { return };
-        let mut waiting = self.waiting();
-        if waiting.get(id.as_ref()).is_some_and(|request| request.session == session.key)
-            && let Some(request) = waiting.remove(id.as_ref())
+        let mut pending = self.pending();
+        if pending.get(id.as_ref()).is_some_and(|request| request.session == session.key)
+            && let Some(request) = pending.remove(id.as_ref())
         {
             // Fails if the call has just ended.
             let _ = request.sender.send(Bytes::copy_from_slice(response.text.as_bytes()));
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
+    fn pending(&self) -> MutexGuard<'_, HashMap<String, PendingRequest>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,7 +77,7 @@ impl Future for AgentRequest {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Bytes> {
         match Pin::new(&mut self.receiver).poll(context) {
             Poll::Ready(Ok(response)) => Poll::Ready(response),
-            // The sender is only dropped with this request.
+            // The sender is dropped only when this request is.
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }
@@ -85,7 +85,7 @@ impl Future for AgentRequest {
 
 impl Drop for AgentRequest {
     fn drop(&mut self) {
-        self.requests.waiting().remove(&self.id);
+        self.requests.pending().remove(&self.id);
     }
 }
 
@@ -116,8 +116,8 @@ mod tests {
         assert_eq!((&mut request).await, text);
         drop(request);
         let request = requests.begin(&own, &random);
-        assert_eq!(requests.waiting().len(), 1);
+        assert_eq!(requests.pending().len(), 1);
         drop(request);
-        assert!(requests.waiting().is_empty());
+        assert!(requests.pending().is_empty());
     }
 }

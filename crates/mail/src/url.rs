@@ -17,7 +17,7 @@ pub enum MailUrl {
 /// The security of the connection to a mail server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Security {
-    /// TLS from the first byte (RFC 8314, section 3.3).
+    /// Implicit TLS (RFC 8314, section 3.3).
     Wrapped,
     /// STARTTLS (RFC 3207) is required.
     Required,
@@ -27,7 +27,7 @@ pub(crate) enum Security {
     Off,
 }
 
-/// The URL of a mail server, which may contain a user and a password.
+/// The URL of a mail server, which may contain a username and a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SmtpUrl {
     url: Url,
@@ -45,15 +45,15 @@ impl SmtpUrl {
         self.security
     }
 
-    /// Returns the port. The default is 465 for TLS from the first byte, otherwise 587 (RFC 8314, section 3.3).
+    /// Returns the port. The default is 465 for implicit TLS, otherwise 587 (RFC 8314, section 3.3).
     pub(crate) fn port(&self) -> u16 {
         self.url.port().unwrap_or(if self.security == Security::Wrapped { 465 } else { 587 })
     }
 
-    /// Returns the decoded user and password. Returns `None` if the URL has none.
+    /// Returns the decoded username and password. Returns `None` if the URL has none.
     pub(crate) fn credentials(&self) -> Option<(String, String)> {
         let decoded = |text: &str| {
-            // The only available decoder is that of forms, in which a plus sign means a space.
+            // The `url` crate decodes only form data, in which a plus sign means a space.
             let pair = format!("x={}", text.replace('+', "%2B"));
             url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned())
         };
@@ -69,7 +69,7 @@ impl FromStr for MailUrl {
         if text == "console:" {
             return Ok(Self::Console);
         }
-        // The message of the URL parser may contain a part of the text, and that may be the password.
+        // The message of the URL parser may contain part of the text, which may be the password.
         let url = Url::parse(text).map_err(|_| EXPECTED.to_owned())?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(EXPECTED)?;
         let is_origin = matches!(url.path(), "" | "/") && url.fragment().is_none();

@@ -47,7 +47,7 @@ pub async fn create(
     Ok(token)
 }
 
-/// Returns the session of a cookie. Returns `None` if it is unknown in this organisation or has ended.
+/// Returns the session of a cookie. Returns `None` if it does not exist in this organisation or has expired.
 ///
 /// # Errors
 /// As [`create`].

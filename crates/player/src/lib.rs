@@ -1,7 +1,7 @@
 //! A terminal player for walkthroughs. It is a pure MCP client that relies only on the tools of the guided toolset, so
 //! it works with any server that has these tools.
 //!
-//! [`run`] plays in the terminal of the process, [`play()`] with any reader and writers.
+//! [`run`] uses the standard streams of the process; [`play()`] uses any [`Terminal`].
 
 mod clean;
 mod client;

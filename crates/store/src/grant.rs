@@ -37,15 +37,15 @@ impl TryFrom<Row> for Grant {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let at = RowRef { table: "grants", id: &row.id };
+        let row_ref = RowRef { table: "grants", id: &row.id };
         Ok(Self {
-            access: at.parse("access", &row.access)?,
+            access: row_ref.parse("access", &row.access)?,
             names: GrantedNames {
-                tools: at.parse_json("tools", &row.tools)?,
-                prompts: at.parse_json("prompts", &row.prompts)?,
-                resources: at.parse_json("resources", &row.resources)?,
+                tools: row_ref.parse_json("tools", &row.tools)?,
+                prompts: row_ref.parse_json("prompts", &row.prompts)?,
+                resources: row_ref.parse_json("resources", &row.resources)?,
             },
-            rules: at.parse_json("rules", &row.rules)?,
+            rules: row_ref.parse_json("rules", &row.rules)?,
             id: GrantId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),
             agent_id: AgentId::from_store(row.agent_id),
@@ -57,7 +57,7 @@ impl TryFrom<Row> for Grant {
     }
 }
 
-fn rules(grant: &Grant) -> Result<String> {
+fn rules_to_json(grant: &Grant) -> Result<String> {
     serde_json::to_string(&grant.rules).map_err(|error| Error::Database(sqlx::Error::Encode(error.into())))
 }
 
@@ -68,7 +68,7 @@ fn rules(grant: &Grant) -> Result<String> {
 pub async fn insert(conn: &mut Conn, grant: &Grant) -> Result<()> {
     const SQL: &str =
         concat!("INSERT INTO grants (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)");
-    let (rules, names) = (rules(grant)?, grant.names.clone());
+    let (rules, names) = (rules_to_json(grant)?, grant.names.clone());
     conn.bump_config_version(&grant.organization_id).await?;
     on!(conn, c => sqlx::query(SQL)
         .bind(grant.id.as_str()).bind(grant.organization_id.as_str()).bind(grant.agent_id.as_str())
@@ -90,7 +90,7 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &GrantId) 
     row.map(Grant::try_from).transpose()
 }
 
-/// The grants to list. Members that are `None` select all.
+/// The grants to list. A field that is `None` matches every grant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GrantFilter<'a> {
     /// The agent.
@@ -140,7 +140,7 @@ pub async fn count(conn: &mut Conn, organization: &OrganizationId, agent: &Agent
         .bind(agent.as_str()).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// Updates access level, lists, rules and expiry of a grant. Returns `false` if it does not exist.
+/// Updates the access level, names, rules and expiry of a grant. Returns `false` if it does not exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -148,7 +148,7 @@ pub async fn update(conn: &mut Conn, grant: &Grant) -> Result<bool> {
     const SQL: &str = "UPDATE grants
         SET access = $3, tools = $4, prompts = $5, resources = $6, rules = $7, expires_at = $8
         WHERE id = $1 AND organization_id = $2";
-    let (rules, names) = (rules(grant)?, grant.names.clone());
+    let (rules, names) = (rules_to_json(grant)?, grant.names.clone());
     conn.bump_config_version(&grant.organization_id).await?;
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(grant.id.as_str()).bind(grant.organization_id.as_str()).bind(grant.access.as_str())

@@ -36,7 +36,7 @@ pub struct Offer {
     pub step_count: u32,
     /// The ordinals of the steps.
     pub step_set: StepSet,
-    /// The withdrawn versions with the reason.
+    /// The withdrawn versions of the walkthrough, with the reasons.
     pub withdrawn: HashMap<VersionId, String>,
 }
 

@@ -1,4 +1,4 @@
-//! Converts column values to the types of the models. Invalid values become [`Error::Corrupt`].
+//! Converts column values to model types. Invalid values become [`Error::Corrupt`].
 
 use std::fmt::Display;
 
@@ -41,7 +41,7 @@ impl RowRef<'_> {
     }
 }
 
-/// Returns the condition that a column is in the JSON array of texts `$1`.
+/// Returns the SQL condition that a column is in `$1`, a JSON array of strings.
 pub(crate) fn in_list(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
@@ -55,7 +55,7 @@ pub(crate) fn to_json(value: impl Into<serde_json::Value>) -> String {
     value.into().to_string()
 }
 
-/// Returns the pattern of `LIKE … ESCAPE '!'` for values that contain `text`.
+/// Returns the pattern for `LIKE … ESCAPE '!'` that matches values containing `text`.
 pub(crate) fn containing(text: &str) -> String {
     let escaped = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
     format!("%{escaped}%")

@@ -1,6 +1,6 @@
-//! Enums whose values have names.
+//! A macro for enums whose values have fixed names.
 
-/// Declares an enum whose values have names in JSON, in the store, in the API and on the command line.
+/// Declares an enum whose values have the same names in JSON, in the store, in the API and on the command line.
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -9,7 +9,7 @@ macro_rules! names {
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
 
         impl $name {
-            /// Every value.
+            /// All values, in the order of their declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// Returns the name.

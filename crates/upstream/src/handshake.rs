@@ -1,4 +1,4 @@
-//! Negotiation of revision and transport.
+//! Negotiates the protocol revision and the transport.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub struct Server {
 pub(crate) struct Negotiated {
     pub(crate) wire: Wire,
     pub(crate) server: Server,
-    /// The level of the log messages that a server with a handshake was asked for; `None` if it was not asked.
+    /// The log level that was requested from a server with a handshake; `None` if none was requested.
     pub(crate) log_level: tokio::sync::Mutex<Option<LogLevel>>,
 }
 
@@ -60,7 +60,7 @@ impl Server {
     }
 }
 
-/// Asks for the revisions of the server. Returns `None` if it supports discovery, but not 2026-07-28.
+/// Asks the server which revisions it supports. Returns `None` if it supports discovery, but not 2026-07-28.
 pub(crate) async fn discover(core: &Arc<Core>) -> Result<Option<Negotiated>, Error> {
     let timeout = core.limits.timeout.min(core.limits.discover_timeout);
     let call = CallRequest { method: "server/discover", timeout: Some(timeout), ..CallRequest::default() };
@@ -76,7 +76,7 @@ pub(crate) async fn discover(core: &Arc<Core>) -> Result<Option<Negotiated>, Err
     Ok(is_modern.then(|| Negotiated::new(Wire::Modern, Server::new(MODERN, members))))
 }
 
-/// Completes the handshake of older revisions.
+/// Performs the handshake of older revisions.
 pub(crate) async fn initialize(core: &Arc<Core>) -> Result<Negotiated, Error> {
     let params = format!(
         r#"{{"protocolVersion":"{NEWEST_LEGACY}","capabilities":{},"clientInfo":{}}}"#,
@@ -94,7 +94,7 @@ pub(crate) async fn initialize(core: &Arc<Core>) -> Result<Negotiated, Error> {
     Ok(Negotiated::new(wire, Server::new(revision, members)))
 }
 
-/// Whether a server that rejected the first request like this may support the handshake.
+/// Whether a server that rejected the first request with this error may support the handshake.
 pub(crate) fn may_be_legacy(error: &Error) -> bool {
     match error {
         // Only a modern server returns these (2026-07-28, "Errors").
@@ -109,13 +109,13 @@ pub(crate) fn may_be_legacy(error: &Error) -> bool {
     }
 }
 
-/// Whether a server that rejected `initialize` like this may use HTTP+SSE (2025-03-26, "Backwards Compatibility").
+/// Whether a server that rejected `initialize` with this error may use HTTP+SSE (2025-03-26, "Backwards Compatibility").
 pub(crate) fn may_be_sse(error: &Error) -> bool {
     matches!(error, Error::Status { status, .. } if status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 429))
 }
 
-/// Whether a server rejects the revision of a request with an error that lists 2026-07-28 among those that it supports. Then
-/// the client asks with it once more, instead of beginning a handshake (2026-07-28, "Versioning").
+/// Whether a server rejected the revision of a request with an error that lists 2026-07-28 as supported. If so, the client
+/// retries once with this revision instead of starting a handshake (2026-07-28, "Versioning").
 fn is_rejected_but_supported(response: &OwnedMessage) -> bool {
     #[derive(Deserialize)]
     struct Data {
@@ -137,7 +137,7 @@ async fn ask(
     Ok((any_response_of(&mut exchange).await?, session))
 }
 
-/// Sends a request, and returns the session that the response sets.
+/// Sends a request. Returns the exchange, and the session that the response sets.
 pub(crate) async fn start(
     core: &Arc<Core>,
     outgoing: Outgoing,
@@ -152,7 +152,7 @@ pub(crate) async fn start(
     }
 }
 
-/// Waits for the response, and returns it if it has a result.
+/// Waits for the response. Returns it if it has a result, and the error that it contains otherwise.
 pub(crate) async fn response_of(exchange: &mut Exchange) -> Result<OwnedMessage, Error> {
     with_result(any_response_of(exchange).await?)
 }
@@ -168,7 +168,7 @@ async fn any_response_of(exchange: &mut Exchange) -> Result<OwnedMessage, Error>
     Err(Error::invalid("the stream ended before the response"))
 }
 
-/// Returns a response that has a result.
+/// Returns the response if it has a result, and the error that it contains otherwise.
 fn with_result(response: OwnedMessage) -> Result<OwnedMessage, Error> {
     match response.message().kind {
         MessageKind::Error => Err(rpc_error(response.text())),

@@ -26,11 +26,12 @@ struct CodePage<'a> {
     retry_page: &'static str,
 }
 
-/// The query parameters that identify a code.
+/// The query parameters of the pages for an emailed code.
 #[derive(Deserialize)]
 #[serde(default)]
 #[derive(Default)]
 pub(super) struct CodeQuery {
+    /// The ID of the code that was sent.
     pub(super) sent: String,
     /// The code itself. Set only by the link in the email.
     pub(super) code: String,
@@ -90,7 +91,7 @@ pub(super) async fn sign_in(
             Ok(session) => return super::signed_in(auth, pending, headers, &session).await,
             Err(error) => error,
         };
-    // Shows the code page again if the code can still be used.
+    // If the code can still be used, the code page is shown again.
     let open = auth.accounts().get_code(&pending.cx, &pending.request, &fields.sent).await;
     let Ok(open) = open else { return first_page_with_error(auth, pending, &fields.email, &error).await };
     let retry_page = if open.purpose == CodePurpose::SignUp { "sign-up" } else { "sign-in" };
@@ -103,7 +104,7 @@ pub(super) async fn sign_in(
     }
 }
 
-/// Returns the first page, with the error.
+/// Returns the first sign-in page, with the error.
 pub(super) async fn first_page_with_error(
     auth: &Auth,
     pending: &PendingAuthorization,

@@ -31,8 +31,8 @@ impl FromRequestParts<Auth> for Platform {
     }
 }
 
-/// The fields of all forms. Missing fields are empty. Does not implement `Debug`, because passwords and codes are among
-/// them.
+/// The fields of all forms. Missing fields are empty. Does not implement `Debug`, because the fields include passwords
+/// and codes.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Fields {
@@ -68,7 +68,7 @@ impl FromRequest<Auth> for Fields {
 
 impl Fields {
     /// Checks the rate limit, and that the form was sent from a page of this request in this browser. The rate limit
-    /// does not apply to a form with a code, because each code has its own limit of attempts, or to a browser in which
+    /// does not apply to a form with a code, because each code has its own limit on attempts, or to a browser in which
     /// the end user has signed in before.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Fields {
         pending.check_form(auth, headers, &self.csrf)
     }
 
-    /// Whether the limits by client address do not apply to this form.
+    /// Whether this form is exempt from the limits per client address.
     pub(super) fn is_unlimited(&self, auth: &Auth, pending: &PendingAuthorization, headers: &HeaderMap) -> bool {
         let device = super::device_cookie(pending, headers);
         let org = &pending.incoming.server().organization_id;
@@ -100,7 +100,7 @@ impl Fields {
 pub(super) struct Problem {
     /// The name of the invalid field. Empty if the problem is not about a field.
     pub(super) field: String,
-    /// The message to the user.
+    /// The message for the user.
     pub(super) message: String,
     /// The status of the response.
     pub(super) status: StatusCode,

@@ -15,9 +15,9 @@ use super::not_found;
 use crate::Ops;
 use crate::deployments::notify::clean;
 
-/// The time for the response to a request that does not reach the server of the instance.
+/// The time limit for the response to a request that the daemon answers itself.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
-/// The maximum size of the body of an error in bytes.
+/// The maximum size of the body of an error response, in bytes.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
 /// Returns an instance. The caller must be authorized.
@@ -37,7 +37,7 @@ pub(super) async fn send(ops: &Ops, instance: &Instance, request: Request<Bytes>
     send_to(ops.links(), &instance.container()?.toolbox_id, request).await
 }
 
-/// Like [`send`], to a toolbox.
+/// Like [`send`], but takes the toolbox instead of an instance.
 ///
 /// # Errors
 /// Those of [`send`] except `conflict` for a remote server.
@@ -61,10 +61,10 @@ pub(super) async fn get(ops: &Ops, instance: &Instance, path: &str) -> Result<Bo
     within(TIMEOUT, send(ops, instance, request)).await
 }
 
-/// Fails with `unavailable` if there is no answer in time.
+/// Waits for `work`, for at most `limit`.
 ///
 /// # Errors
-/// Those of `work`.
+/// Those of `work`; `unavailable` if the limit is exceeded.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     let late = |_| Error::new(Code::Unavailable, "There was no answer in time. Try again.").with("reason", "timeout");
     tokio::time::timeout(limit, work).await.map_err(late)?
@@ -81,7 +81,7 @@ fn error(status: StatusCode, message: String) -> Error {
         400 => (
             Code::InvalidArguments,
             "rejected",
-            "The toolbox rejected the message, for example because it is nested too deep.",
+            "The toolbox rejected the message, for example because it is nested too deeply.",
         ),
         404 => (Code::Conflict, "not_deployed", "The toolbox has not received this instance yet."),
         409 => (Code::Conflict, "not_running", "The instance is not running. Start it first."),
@@ -93,8 +93,8 @@ fn error(status: StatusCode, message: String) -> Error {
         other => return Error::internal(format!("a toolbox answered with status {other}: {message}")),
     };
     // The instance exists: the daemon has not received it yet.
-    let is_own = message.is_empty() || reason == "not_deployed";
-    let message = if is_own { default.to_owned() } else { message };
+    let uses_default = message.is_empty() || reason == "not_deployed";
+    let message = if uses_default { default.to_owned() } else { message };
     Error::new(code, message).with("reason", reason)
 }
 

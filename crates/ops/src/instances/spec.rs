@@ -1,4 +1,4 @@
-//! Validation of what an instance is to run.
+//! Validates the version, the configuration and the secrets of an instance.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use super::config;
 use crate::catalog;
 use crate::remote_endpoint::expand_headers;
 
-/// Returns a version that can be deployed.
+/// Returns the version with this ID, if it can be deployed.
 ///
 /// # Errors
 /// `invalid_arguments` for `catalog_version_id` if there is no such version or its source is a package; `conflict` if
@@ -54,15 +54,15 @@ pub(super) fn check_config(definition: &VersionDefinition, values: &Map<String, 
         catalog::check_config(&definition.config_schema, values)?;
         return expand_headers(&remote.headers, values).map(drop);
     }
-    // This also limits the size, which bounds the work of the validation.
+    // This also limits the size, which bounds the cost of the validation.
     let environment = config::environment(values)?;
     catalog::check_config(&definition.config_schema, values)?;
     if let Some(args) = &definition.args {
         config::arguments(args, values)?;
     }
-    let is_variable =
+    let is_secret =
         |name: &str| definition.secrets.iter().any(|secret| is_variable(secret.delivery) && secret.name == name);
-    if let Some(name) = environment.keys().find(|name| is_variable(name)) {
+    if let Some(name) = environment.keys().find(|name| is_secret(name)) {
         let message = format!("`config` sets the environment variable `{name}`, which belongs to a secret.");
         return Err(Error::invalid("config", message));
     }
@@ -76,8 +76,8 @@ fn is_variable(delivery: SecretDelivery) -> bool {
 /// Returns the uses of secrets with the current versions of their values. `personal` are the personal secrets.
 ///
 /// # Errors
-/// `invalid_arguments` for `secrets` if the version does not declare a name, requires another one, or a secret does not
-/// exist.
+/// `invalid_arguments` for `secrets` if the version does not declare a name, if a required secret is missing, or if a
+/// secret (including the one for the registry) does not exist.
 pub(super) async fn find_secrets(
     tx: &mut Tx,
     organization: &OrganizationId,
@@ -101,11 +101,12 @@ pub(super) async fn find_secrets(
     Ok(uses)
 }
 
-/// Returns the personal secrets with these names. `secrets` are the names to which secrets of the organisation are assigned.
+/// Returns the personal secrets with these names. `secrets` maps names to the secrets of the organisation that are
+/// assigned to them.
 ///
 /// # Errors
-/// `invalid_arguments` for `personal_secrets` if agents do not have their own containers or share volumes, the version does not
-/// declare a name, or a secret of the organisation is assigned to it.
+/// `invalid_arguments` for `personal_secrets` if agents do not have their own containers, if they share volumes, if the
+/// version does not declare a name, or if a secret of the organisation is assigned to it.
 pub(super) fn find_personal(
     definition: &VersionDefinition,
     names: &BTreeSet<String>,
@@ -114,13 +115,13 @@ pub(super) fn find_personal(
     let invalid = |message: String| Error::invalid("personal_secrets", message);
     if !names.is_empty() && definition.sharing != Sharing::PerAgent {
         let message = format!(
-            "Only versions with `sharing: per_agent` can have personal secrets; that of this version is `{}`.",
+            "Only versions with `sharing: per_agent` can have personal secrets. This version has `sharing: {}`.",
             definition.sharing
         );
         return Err(invalid(message));
     }
     if !names.is_empty() && !definition.volumes.is_empty() {
-        // A server could store the value of one agent where it uses it for another.
+        // A server could store one agent's value on a shared volume and use it for another agent.
         return Err(invalid(
             "The agents of this version share its volumes, so it cannot have personal secrets.".to_owned(),
         ));
@@ -141,7 +142,7 @@ pub(super) fn find_personal(
 /// Returns the uses of secrets with the current versions of their values.
 ///
 /// # Errors
-/// `invalid_arguments` for `secrets` if one does not exist.
+/// `invalid_arguments` for `secrets` if a secret does not exist.
 pub(super) async fn find_uses(
     tx: &mut Tx,
     organization: &OrganizationId,

@@ -21,7 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `unavailable` if there is no link to the
-/// toolbox (`reason` is `toolbox_offline`); `conflict` if it has not received the instance yet.
+/// toolbox (`reason` is `toolbox_offline`); `conflict` for a remote server, or if the toolbox has not received the instance
+/// yet.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<Vec<StatsSample>> {
     ops.authorize_toolbox_use(cx, Operation::InstanceRead, organization).await?;
     let instance = find(ops, organization, id).await?;

@@ -1,8 +1,8 @@
 //! The logs of instances: a ring of files on disk for each instance, limited in size and age.
 //!
-//! A line is one JSON object ([`LogLine`]) in a file. Lines are written with one system call for each chunk of output, so
-//! a daemon that is killed loses no line, and without waiting for the disk. After a power failure, the end of the log may
-//! be missing; an incomplete line is skipped. The rate of lines is limited for each instance.
+//! A line is one JSON object ([`LogLine`]) in a file. Each chunk of output is written with one system call, so no line is
+//! lost if the daemon is killed. Writes are not synced to the disk: after a power failure, the end of the log may be
+//! missing. An incomplete line is skipped. The rate of lines is limited for each instance.
 
 mod mask;
 mod segments;
@@ -27,9 +27,9 @@ use crate::clock::WallClock;
 pub const MAX_TAIL: usize = 100_000;
 /// The maximum number of bytes of lines that [`InstanceLog::tail`] returns.
 const MAX_TAIL_BYTES: usize = 8 * 1024 * 1024;
-/// The number of lines that wait for a slow reader, after which it misses lines.
+/// The number of lines that are buffered for a slow reader. If there are more, it misses lines.
 const FOLLOW_BUFFER: usize = 256;
-/// The interval between searches for segments that are too old.
+/// The interval at which segments that are too old are removed.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The limits of a log.
@@ -39,9 +39,9 @@ pub struct LogOptions {
     pub max_bytes: u64,
     /// The age after which lines are removed.
     pub max_age: Duration,
-    /// The number of lines per second in the long term. Ten times as many can be written at once.
+    /// The sustained number of lines per second. Ten times as many can be written at once.
     pub lines_per_second: u32,
-    /// The number of bytes of text per second in the long term. Ten times as many can be written at once.
+    /// The sustained number of bytes of text per second. Ten times as many can be written at once.
     pub bytes_per_second: u32,
 }
 
@@ -102,7 +102,7 @@ impl InstanceLog {
         LogWriter::new(self.clone(), stream, secrets)
     }
 
-    /// Appends a line of the daemon. The text must not contain secrets or text that was received from a server.
+    /// Appends a line from the daemon itself. The text must not contain secrets or text that was received from a server.
     pub fn note(&self, text: &str) {
         let text = if text.len() > MAX_TEXT_BYTES { text::cut(text.to_owned()) } else { text.to_owned() };
         self.append_all(LogStream::Toolbox, vec![text]);
@@ -218,7 +218,7 @@ fn serialise(line: &LogLine) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A token bucket that holds the tokens of ten seconds.
+/// A token bucket that holds at most the tokens of ten seconds.
 pub(crate) struct Bucket {
     rate: f64,
     tokens: f64,
@@ -243,7 +243,7 @@ impl Bucket {
         self.tokens -= tokens as f64;
     }
 
-    /// Returns the time after which the bucket is no longer overdrawn.
+    /// Returns the time after which the bucket is no longer overdrawn. Returns `None` if it is not overdrawn.
     pub(crate) fn delay(&mut self, now: Instant) -> Option<Duration> {
         (!self.has(0, now)).then(|| Duration::from_secs_f64(-self.tokens / self.rate))
     }
