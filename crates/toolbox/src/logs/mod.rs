@@ -68,10 +68,7 @@ struct State {
     segments: Segments,
     lines: Bucket,
     bytes: Bucket,
-    /// The number of lines that were dropped because of the rate limit since the last one that was written.
-    dropped: u64,
-    /// The number of lines that could not be written since the last one that was written.
-    failed: u64,
+    missing: MissingLines,
     expired_at: Instant,
 }
 
@@ -88,8 +85,7 @@ impl InstanceLog {
             segments,
             lines: Bucket::new(options.lines_per_second),
             bytes: Bucket::new(options.bytes_per_second),
-            dropped: 0,
-            failed: 0,
+            missing: MissingLines::default(),
             expired_at: Instant::now(),
         };
         let followers = broadcast::Sender::new(FOLLOW_BUFFER);
@@ -156,27 +152,33 @@ impl InstanceLog {
         }
         let at = (self.clock)();
         let mut state = self.state();
-        let mut lines = Vec::new();
+        let (mut lines, mut count, mut reported) = (Vec::new(), 0, MissingLines::default());
         for text in texts {
             // The daemon's own lines are few, and explain the others.
             if stream != LogStream::Toolbox && !state.admit(text.len()) {
-                state.dropped += 1;
+                state.missing.dropped += 1;
                 continue;
             }
-            lines.extend(state.missing().map(|text| LogLine { at, stream: LogStream::Toolbox, text }));
+            let missing = std::mem::take(&mut state.missing);
+            lines.extend(missing.describe().map(|text| LogLine { at, stream: LogStream::Toolbox, text }));
+            reported.add(missing);
             lines.push(LogLine { at, stream, text });
+            count += 1;
         }
         let serialised: Vec<Vec<u8>> = lines.iter().filter_map(serialise).collect();
-        let mut result = state.segments.append(&serialised, at);
-        if state.expired_at.elapsed() >= EXPIRE_INTERVAL {
-            state.expired_at = Instant::now();
-            result = result.and(state.segments.expire(at));
-        }
-        if let Err(error) = result {
-            if state.failed == 0 {
+        if let Err(error) = state.segments.append(&serialised, at) {
+            if reported.failed == 0 {
                 tracing::warn!(%error, "failed to write the log of an instance");
             }
-            state.failed += lines.len() as u64;
+            // What was to be reported was not written either.
+            state.missing.add(MissingLines { dropped: 0, failed: count });
+            state.missing.add(reported);
+        }
+        if state.expired_at.elapsed() >= EXPIRE_INTERVAL {
+            state.expired_at = Instant::now();
+            if let Err(error) = state.segments.expire(at) {
+                tracing::warn!(%error, "failed to delete old lines of the log of an instance");
+            }
         }
         for line in lines {
             // Fails if nobody follows the log.
@@ -199,16 +201,35 @@ impl State {
             true
         }
     }
+}
 
-    /// Returns a line about the lines that are missing, if there are any.
-    fn missing(&mut self) -> Option<String> {
-        let (dropped, failed) = (std::mem::take(&mut self.dropped), std::mem::take(&mut self.failed));
-        match (dropped, failed) {
-            (0, 0) => None,
-            (_, 0) => Some(format!("{dropped} lines are missing here because the server writes too fast")),
-            (0, _) => Some(format!("{failed} lines are missing here because the disk could not be written")),
-            _ => Some(format!("{} lines are missing here because of their rate or the disk", dropped + failed)),
-        }
+/// The numbers of lines that are missing since the last line that was written.
+#[derive(Debug, Default, Clone, Copy)]
+struct MissingLines {
+    /// Those beyond the rate limit.
+    dropped: u64,
+    /// Those that could not be written.
+    failed: u64,
+}
+
+impl MissingLines {
+    fn add(&mut self, other: Self) {
+        self.dropped += other.dropped;
+        self.failed += other.failed;
+    }
+
+    /// Returns a line about the missing lines, if there are any.
+    fn describe(self) -> Option<String> {
+        let reason = match (self.dropped, self.failed) {
+            (0, 0) => return None,
+            (_, 0) => "because the server writes too fast",
+            (0, _) => "because the disk could not be written",
+            _ => "because of their rate or the disk",
+        };
+        Some(match self.dropped + self.failed {
+            1 => format!("1 line is missing here {reason}"),
+            count => format!("{count} lines are missing here {reason}"),
+        })
     }
 }
 
