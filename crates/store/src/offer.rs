@@ -67,7 +67,10 @@ impl TryFrom<Row> for Offer {
             step_count: u32::try_from(row.step_count).map_err(|error| corrupt(error.to_string()))?,
             step_set: StepSet::from_hex(&row.step_set)
                 .ok_or_else(|| corrupt("step_set is not hexadecimal".to_owned()))?,
-            estimated_duration_minutes: row.estimated_duration_minutes.and_then(|minutes| u32::try_from(minutes).ok()),
+            estimated_duration_minutes: row
+                .estimated_duration_minutes
+                .map(|minutes| u32::try_from(minutes).map_err(|error| corrupt(error.to_string())))
+                .transpose()?,
             walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
             slug: row.slug,
             version_id: VersionId::from_store(row.version_id),
