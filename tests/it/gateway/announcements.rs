@@ -232,7 +232,7 @@ async fn a_container_that_is_not_shared_or_has_no_stream_announces_no_resources(
         let session = stage.begin_session().await;
         let refused = stage.subscribe(&session, A).await;
         assert_eq!(refused["error"]["data"]["reason"], "not_supported", "{refused}");
-        let is_named = refused["error"]["message"].as_str().unwrap().contains("own container");
+        let is_named = refused["error"]["message"].as_str().unwrap().contains("separate container");
         assert_eq!(is_named, sharing != "shared", "{refused}");
         let initialize = stage.legacy_request("initialize", json!({})).await;
         assert_eq!(initialize["result"]["capabilities"]["resources"], json!({ "listChanged": true }));

@@ -118,9 +118,9 @@ async fn an_authorization_request_needs_one_resource_and_pkce() {
     // The client is new, so errors are shown on a page before they are sent to it.
     client.open(&anna.browser, "", &[]).await.assert_status(400).assert_contains("resource is missing");
     for (resource, changes, message) in [
-        ("http://localhost:8080/gateway/mcp", &[][..], "resource is not one URL"),
-        ("http://localhost:8080/s/acme/mcp", &[], "resource is not one URL"),
-        ("https://evil.example/gateway/acme/mcp", &[], "resource is not one URL"),
+        ("http://localhost:8080/gateway/mcp", &[][..], "resource must be exactly one URL"),
+        ("http://localhost:8080/s/acme/mcp", &[], "resource must be exactly one URL"),
+        ("https://evil.example/gateway/acme/mcp", &[], "resource must be exactly one URL"),
         (ACME, &[("code_challenge", "")], "code_challenge is missing"),
         (ACME, &[("code_challenge_method", "plain")], "must be S256"),
         (ACME, &[("scope", "walk")], "unknown scope"),
@@ -131,7 +131,7 @@ async fn an_authorization_request_needs_one_resource_and_pkce() {
         page.assert_status(400).assert_contains(message);
     }
     let two = format!("{}&resource={}", client.authorize_path(ACME, &[]), ACME.replace("acme", "other"));
-    anna.browser.get(&two).await.assert_status(400).assert_contains("resource is not one URL");
+    anna.browser.get(&two).await.assert_status(400).assert_contains("resource must be exactly one URL");
     let page = client.open(&anna.browser, ACME, &[("scope", "gateway")]).await;
     let denied = decide(&anna.browser, &page, "deny").await;
     assert_eq!(parameter(&denied, "error").as_deref(), Some("access_denied"));
