@@ -2,7 +2,7 @@
 //! image needs no other file. `rustc -C target-feature=+crt-static` compiles it.
 //!
 //! `server stdio` speaks MCP on standard input and output, `server http PORT` over Streamable HTTP. Other first arguments
-//! are servers with a fault: `stubborn`, `silent`, `exit`, `noise`, `flood`, `slow-start`, `gated`.
+//! are servers with a fault: `stubborn`, `silent`, `exit`, `noise`, `flood`, `slow-start`, `gated`, `requires`.
 //!
 //! The JSON reader finds members by their names, which is sufficient for the messages of the tests.
 
@@ -75,6 +75,15 @@ fn main() {
                 std::thread::sleep(Duration::from_millis(20));
             }
             if arguments.len() > 1 {
+                std::process::exit(3);
+            }
+            stdio();
+        }
+        // Exits unless a file has a certain content.
+        Some("requires") => {
+            let [_, path, expected] = &arguments[..] else { panic!("usage: requires PATH CONTENT") };
+            if std::fs::read_to_string(path).ok().as_ref() != Some(expected) {
+                eprintln!("{path} does not have the expected content");
                 std::process::exit(3);
             }
             stdio();

@@ -63,6 +63,59 @@ waypost_testkit::needs_docker! {
 }
 
 waypost_testkit::needs_docker! {
+    /// The old container of an instance with a volume stops before the new one starts, so that the roll-back starts it again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_failed_rotation_continues_with_the_value_that_it_had_docker() {
+        let mut site = Site::start().await;
+        let secret = site.api(Method::POST, "/secrets", &json!({ "name": "KEY", "value": FIRST })).await;
+        let secret = id_of(&secret);
+        let fields = json!({
+            "secrets": [{ "name": "FILE" }],
+            "volumes": [{ "name": "data", "path": "/data" }],
+        });
+        let image = Image::new(&["requires", "/run/secrets/FILE", FIRST]);
+        let version = site.import("keeper", "1", &image, fields).await;
+        let body = json!({ "slug": "keeper", "catalog_version_id": version, "secrets": { "FILE": secret } });
+        let id = id_of(&site.api(Method::POST, "/instances", &body).await);
+        assert_eq!(site.deployed(&id).await["deployment"]["state"], "complete");
+        site.api(Method::POST, &format!("/secrets/{secret}/rotate"), &json!({ "value": SECOND })).await;
+        site.wait_for(&id, "the roll-back", |instance| {
+            instance["deployment"]["state"] == "rolled_back" && instance["generation"].as_u64() > Some(1)
+        })
+        .await;
+        site.wait_for_state(&id, "running").await;
+        let read = async |site: &Site| {
+            let (_, file) = site.call(&id, "read", json!({ "path": "/run/secrets/FILE" })).await;
+            assert_eq!(file["content"][0]["text"], FIRST, "{file}");
+        };
+        read(&site).await;
+        // A daemon that was restarted masks the value that the container has.
+        site.toolbox.kill().await;
+        site.toolbox.run(&site.engine).await;
+        site.wait_for_link(&id).await;
+        site.call(&id, "log", json!({ "text": format!("before {FIRST} after") })).await;
+        let (path, mut logs) = (format!("/instances/{id}/logs?tail=100"), String::new());
+        site.poll("the line of the log", async || {
+            logs = site.api(Method::GET, &path, &Value::Null).await.to_string();
+            logs.contains("before ")
+        })
+        .await;
+        assert!(logs.contains("before [secret] after") && !logs.contains(FIRST), "{logs}");
+        // And so does a container that replaces one that has exited.
+        let container = site.container(&id);
+        site.call(&id, "exit", json!({ "code": "1" })).await;
+        site.poll("another container", async || {
+            let containers = site.containers(&id);
+            containers.iter().any(|found| found["Id"] != container.as_str() && found["State"] == "running")
+        })
+        .await;
+        site.wait_for_link(&id).await;
+        read(&site).await;
+        site.finish().await;
+    }
+}
+
+waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
     async fn each_agent_has_its_own_value_in_its_own_container_docker() {
         let site = Site::start().await;

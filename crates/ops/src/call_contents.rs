@@ -10,8 +10,7 @@
 //!    agent, its OAuth connection, and the URL of a remote server. Otherwise the call is recorded without contents.
 //! 4. Every call is recorded once, whatever happens to its contents.
 //!
-//! A secret that was replaced is not known any more. Between the replacement and the restart of the container, a server can
-//! return a value that is not masked.
+//! A replaced value of a secret is masked while a deployment uses it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +26,10 @@ use waypost_jobs::{Job, Jobs, WorkerHandle};
 use waypost_mcp_wire::excerpt::{SecretMask, readable};
 use waypost_store::call_contents::SealedContents;
 use waypost_store::recorder::{Recorder, RecorderEntry};
-use waypost_store::{Conn, agent_secret, deployment, instance, instance_source};
+use waypost_store::{Conn, agent_secret, deployment, instance, instance_source, replaced_secret};
 
 use crate::remote_servers::read_url;
+use crate::tool_secrets::replaced_location;
 use crate::{Ops, agent_secrets, remote_tokens};
 
 /// The capacity of the queue, which bounds memory: each entry has at most two texts of [`MAX_READ`] bytes.
@@ -233,7 +233,12 @@ async fn list_shared(ops: &Ops, conn: &mut Conn, instance: &Instance) -> Result<
     let open = |secret: &instance_source::SealedSecret| {
         open_at(ops, &SealLocation { table: "tool_secrets", column: "value", row: &secret.id }, &secret.value)
     };
-    sealed.iter().map(open).collect()
+    let mut secrets: Vec<_> = sealed.iter().map(open).collect::<Result<_>>()?;
+    // The container that serves calls may have been started with an earlier value.
+    for replaced in replaced_secret::list(conn, &instance.organization_id, &ids).await? {
+        secrets.push(open_at(ops, &replaced_location(&replaced.id), &replaced.value)?);
+    }
+    Ok(secrets)
 }
 
 fn open_at(ops: &Ops, location: &SealLocation<'_>, sealed: &str) -> Result<SecretText> {

@@ -8,7 +8,8 @@ use waypost_core::id::{OrganizationId, ToolSecretId};
 use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::tool_secret::{MAX_SECRETS, ToolSecret, check_name, check_value, is_name};
 use waypost_core::{Code, Error, Result};
-use waypost_store::{Conn, Tx, catalog_version, organization, tool_secret as store};
+use waypost_store::instance_source::{self, SealedSecret};
+use waypost_store::{Conn, Tx, catalog_version, organization, replaced_secret, tool_secret as store};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -29,6 +30,11 @@ pub struct SecretPage {
 /// Returns the location to which a value is sealed.
 fn location(id: &ToolSecretId) -> SealLocation<'_> {
     SealLocation { table: "tool_secrets", column: "value", row: id.as_str() }
+}
+
+/// Returns the location to which a replaced value is sealed. `key` is the key of its row.
+pub(crate) fn replaced_location(key: &str) -> SealLocation<'_> {
+    SealLocation { table: "replaced_secrets", column: "value", row: key }
 }
 
 /// Creates a secret.
@@ -128,7 +134,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
 }
 
 /// Replaces the value of a secret, and increments its version. The result lists the instances that use the secret: each
-/// has to be restarted to receive the new value.
+/// has to be restarted to receive the new value. Until then, the previous value is kept for it.
 ///
 /// # Errors
 /// Those of [`get`]; `invalid_arguments` for the value.
@@ -143,13 +149,47 @@ pub async fn rotate(
     check_value(value.expose())?;
     let sealed = ops.keyring()?.seal(&location(id), value.expose().as_bytes(), &*cx.random);
     let mut tx = ops.store.begin().await?;
-    if !store::rotate(&mut tx, organization, id, &sealed, cx.now()).await? {
-        return Err(not_found());
-    }
+    // Rotations of a secret replace different versions.
+    organization::lock(&mut tx, organization).await?;
+    let current = instance_source::list_secrets(&mut tx, organization, &[id]).await?.pop().ok_or_else(not_found)?;
+    keep(cx, ops, &mut tx, (organization, id), &current).await?;
+    store::rotate(&mut tx, organization, id, &sealed, cx.now()).await?;
+    replaced_secret::delete_unused(&mut tx, organization).await?;
     let secret = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     record_operation(cx, &mut tx, &secret, "tool_secret.rotate").await?;
     tx.commit().await?;
     Ok(secret)
+}
+
+/// Keeps the value of a secret that is about to be replaced. A value that cannot be opened is of no use to anybody.
+async fn keep(
+    cx: &Ctx,
+    ops: &Ops,
+    tx: &mut Tx,
+    (organization, id): (&OrganizationId, &ToolSecretId),
+    current: &SealedSecret,
+) -> Result<()> {
+    let Ok(value) = open(ops, id, &current.value) else {
+        tracing::warn!(secret = %id, "the value that is replaced cannot be decrypted");
+        return Ok(());
+    };
+    let key = replaced_secret::key(id, current.version);
+    let sealed = ops.keyring()?.seal(&replaced_location(&key), value.expose().as_bytes(), &*cx.random);
+    Ok(replaced_secret::insert(tx, organization, id, current.version, &sealed).await?)
+}
+
+/// Deletes the replaced values of all organisations that no deployment uses any more.
+///
+/// # Errors
+/// Any error of the store.
+pub(crate) async fn delete_replaced(ops: &Ops) -> Result<()> {
+    let organizations = replaced_secret::list_organizations(&mut ops.store.read().await?).await?;
+    for organization in organizations {
+        let mut tx = ops.store.begin().await?;
+        replaced_secret::delete_unused(&mut tx, &organization).await?;
+        tx.commit().await?;
+    }
+    Ok(())
 }
 
 /// Deletes a secret.

@@ -60,6 +60,7 @@ pub mod recorder;
 pub mod remote_connection;
 pub mod remote_connection_request;
 pub mod remote_server;
+pub mod replaced_secret;
 pub mod retention;
 mod row;
 pub mod row_limits;

@@ -71,6 +71,7 @@ pub const COLUMNS: &[SealedColumn] = &[
     column!("instances", "remote_url", "id"),
     column!("remote_connections", "credentials", "id"),
     column!("remote_connection_requests", "request", "state_hash"),
+    column!("replaced_secrets", "value", "id"),
     column!("tool_secrets", "value", "id"),
     column!("webhooks", "secret", "id"),
     column!("webhooks", "previous_secret", "id"),

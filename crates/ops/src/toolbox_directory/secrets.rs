@@ -9,6 +9,7 @@ use waypost_core::id::{AgentId, CatalogVersionId, OrganizationId, ToolboxId};
 use waypost_core::instance::{Instance, SecretUse};
 use waypost_core::seal::{SealLocation, SecretText};
 use waypost_store::instance_source::{self, SealedSecret};
+use waypost_store::replaced_secret::{self, ReplacedSecret};
 use waypost_store::{Tx, agent_secret, deployment};
 use waypost_toolbox_proto::entry::Sharing;
 use waypost_toolbox_proto::http::agent_of_key;
@@ -16,6 +17,7 @@ use waypost_toolbox_proto::message::{InstanceSecrets, RegistryCredentials};
 
 use super::ToolboxDirectory;
 use crate::agent_secrets::location as agent_secrets_location;
+use crate::tool_secrets::replaced_location;
 
 impl ToolboxDirectory {
     /// Returns the secrets of a generation of an instance for the container with a key. Returns `None` if the toolbox has no such
@@ -58,6 +60,8 @@ impl ToolboxDirectory {
         Ok(Some(InstanceSecrets { values, registry, personal_version }))
     }
 
+    /// Returns the values of the versions that `uses` names. The values of other versions than the current one may not have been
+    /// kept; then, they are the current ones.
     async fn open_values(
         &self,
         tx: &mut Tx,
@@ -66,9 +70,17 @@ impl ToolboxDirectory {
     ) -> Result<Option<BTreeMap<String, String>>> {
         let ids: Vec<_> = uses.iter().map(|used| &used.secret_id).collect();
         let sealed = instance_source::list_secrets(tx, organization, &ids).await?;
+        let replaced = replaced_secret::list(tx, organization, &ids).await?;
         let open = |used: &SecretUse| {
-            let sealed = sealed.iter().find(|sealed| sealed.id == used.secret_id.as_str())?;
-            Some((used.name.clone(), self.open(sealed)?.expose().to_owned()))
+            let current = sealed.iter().find(|sealed| sealed.id == used.secret_id.as_str())?;
+            let is_used = |value: &&ReplacedSecret| {
+                value.secret_id == used.secret_id.as_str() && u64::try_from(value.version) == Ok(used.version)
+            };
+            let value = match replaced.iter().find(is_used) {
+                Some(replaced) => self.open_at(&replaced_location(&replaced.id), &replaced.value)?,
+                None => self.open(current)?,
+            };
+            Some((used.name.clone(), value.expose().to_owned()))
         };
         Ok(uses.iter().map(open).collect())
     }

@@ -12,7 +12,7 @@ use waypost_core::deployment::Deployment;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
 use waypost_core::instance::Instance;
 use waypost_core::random::SystemRandom;
-use waypost_core::seal::{Keyring, SealLocation};
+use waypost_core::seal::{Keyring, SealLocation, SecretText};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Result};
 use waypost_link::Directory;
@@ -20,7 +20,7 @@ use waypost_ops::instances::{CatalogServer, InitialAccess, InstanceView, NewInst
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::toolbox_directory::ToolboxDirectory;
 use waypost_ops::webhooks::NewWebhook;
-use waypost_ops::{Ops, instances, organizations, toolboxes, webhooks};
+use waypost_ops::{Ops, instances, organizations, tool_secrets, toolboxes, webhooks};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate, on};
 use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep, ErrorCode};
@@ -170,9 +170,7 @@ impl Fixture {
 
     /// Replaces the value of a secret.
     pub async fn rotate_secret(&self, id: &ToolSecretId, value: &str) {
-        let sealed = seal(id, value);
-        let sql = format!("UPDATE tool_secrets SET version = version + 1, value = '{sealed}' WHERE id = '{id}'");
-        self.execute(sql).await;
+        tool_secrets::rotate(&self.cx, &self.ops, &self.org, id, &SecretText::new(value)).await.unwrap();
     }
 
     /// Subscribes a webhook to all events.

@@ -63,6 +63,7 @@ async fn instances_get_a_new_value_one_after_another(fixture: Fixture) {
     let found = desired.instances.iter().find(|found| found.id == ids[0].as_str()).unwrap();
     assert_eq!(found.spec.secrets[0].version, 2);
     assert_eq!(daemon.secrets(&ids[0], 2).await.unwrap()["TOKEN"], "second");
+    assert_eq!(daemon.secrets(&ids[0], 1).await.unwrap()["TOKEN"], "hunter2", "a roll-back starts the old container");
     // The end of a deployment begins the next one.
     daemon.complete(&ids[0]).await;
     assert_eq!(generations(&fixture, &ids).await, [2, 2, 1]);
@@ -71,6 +72,11 @@ async fn instances_get_a_new_value_one_after_another(fixture: Fixture) {
     assert_eq!(advance(&fixture).await, 0);
     assert_eq!(generations(&fixture, &ids).await, [2, 2, 2]);
     assert_eq!(versions(&fixture, &ids).await, [2, 2, 2]);
+    assert_eq!(
+        fixture.count("SELECT count(*) FROM replaced_secrets").await,
+        0,
+        "no deployment uses the old value any more"
+    );
 }
 
 async fn a_failed_rotation_is_rolled_back_and_goes_on(fixture: Fixture) {
@@ -89,6 +95,9 @@ async fn a_failed_rotation_is_rolled_back_and_goes_on(fixture: Fixture) {
     for _ in 0..3 {
         assert_eq!(advance(&fixture).await, 0, "a failed attempt is not repeated");
     }
+    // The instance that was rolled back is started again with the value that it had.
+    assert_eq!(daemon.secrets(&ids[0], 1).await.unwrap()["TOKEN"], "hunter2");
+    assert_eq!(daemon.secrets(&ids[2], 2).await.unwrap()["TOKEN"], "second");
     assert_eq!(generations(&fixture, &ids).await, [2, 2, 2]);
     // A restart uses the new value, and so does the next rotation.
     let restarted = instances::restart(cx, ops, org, &ids[0]).await.unwrap().instance;
@@ -98,6 +107,9 @@ async fn a_failed_rotation_is_rolled_back_and_goes_on(fixture: Fixture) {
     fixture.rotate_secret(&secret(1, "TOKEN"), "third").await;
     assert_eq!(advance(&fixture).await, 1);
     assert_eq!(versions(&fixture, &ids).await[0], 3);
+    assert_eq!(daemon.secrets(&ids[0], 1).await.unwrap()["TOKEN"], "hunter2", "after two rotations");
+    assert_eq!(daemon.secrets(&ids[2], 2).await.unwrap()["TOKEN"], "second");
+    assert_eq!(daemon.secrets(&ids[0], 4).await.unwrap()["TOKEN"], "third");
     // A change that is rolled back for another reason does not end the rotation.
     daemon.complete(&ids[0]).await;
     let patch = InstancePatch { learn_egress: Some(true), ..InstancePatch::default() };

@@ -1,8 +1,10 @@
 //! Secrets of tool servers.
 
+use waypost_core::deployment::Deployment;
 use waypost_core::id::{InstanceId, OrganizationId, ToolSecretId};
+use waypost_core::instance::SecretUse;
 use waypost_core::tool_secret::{SecretUser, ToolSecret};
-use waypost_store::{Tx, organization, tool_secret};
+use waypost_store::{Tx, deployment, instance, organization, replaced_secret, tool_secret};
 
 use crate::fixture::{Fixture, NOW};
 use crate::open;
@@ -93,7 +95,43 @@ async fn names_are_unique_in_an_organisation(TwoWorlds { mut tx, one, two }: Two
     assert!(twice.unwrap_err().is_unique_violation());
 }
 
+/// The secret of a fixture has version 2, and its instance has one deployment, which names no secret.
+async fn replaced_values_are_kept_while_a_deployment_uses_them(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+    let (org, secret) = (&one.organization, id("sec_1"));
+    replaced_secret::insert(&mut tx, org, &secret, 2, "sealed-2").await.unwrap();
+    let mut found = instance::find(&mut tx, org, &user(1).instance_id).await.unwrap().unwrap();
+    let first = deployment::find_by_generation(&mut tx, org, &found.id, 1).await.unwrap().unwrap();
+    let used = async |tx: &mut Tx, generation, version| {
+        let secrets = vec![SecretUse { name: "API_KEY".into(), secret_id: id("sec_1"), version }];
+        let new = Deployment {
+            id: format!("dep_01j0000000000000000000000{generation}").parse().unwrap(),
+            generation,
+            secrets,
+            ..first.clone()
+        };
+        deployment::insert(tx, &new).await.unwrap();
+    };
+    used(&mut tx, 2, 1).await;
+    used(&mut tx, 3, 2).await;
+    (found.observed_generation, found.generation) = (2, 3);
+    instance::update(&mut tx, &found).await.unwrap();
+    assert_eq!(replaced_secret::delete_unused(&mut tx, org).await.unwrap(), 0, "both generations are in use");
+    let listed = replaced_secret::list(&mut tx, org, &[&secret, &id("sec_2")]).await.unwrap();
+    let mut listed: Vec<_> = listed.into_iter().map(|found| (found.id, found.version, found.value)).collect();
+    listed.sort();
+    let row = |version: i64| (format!("sec_1.{version}"), version, format!("sealed-{version}"));
+    assert_eq!(listed, [row(1), row(2)], "those of another organisation are not listed");
+    found.observed_generation = 3;
+    instance::update(&mut tx, &found).await.unwrap();
+    assert_eq!(replaced_secret::delete_unused(&mut tx, org).await.unwrap(), 1, "the first one served before");
+    let organizations = [org.clone(), two.organization.clone()];
+    assert_eq!(replaced_secret::list_organizations(&mut tx).await.unwrap(), organizations);
+    let twice = replaced_secret::insert(&mut tx, org, &secret, 2, "again").await;
+    assert!(twice.unwrap_err().is_unique_violation());
+}
+
 waypost_testkit::both!(two_worlds =>
+    replaced_values_are_kept_while_a_deployment_uses_them,
     secrets_know_the_instances_that_use_them,
     values_are_replaced_and_read_by_name,
     a_used_secret_cannot_be_deleted,

@@ -11,6 +11,8 @@ const WHOLE: &[&str] = &[
      WHERE id = 1 RETURNING version",
     "SELECT version, recorded_changes FROM config_version WHERE id = 1",
     "SELECT id, slug, name, toolboxes_enabled, created_at FROM organizations ORDER BY slug",
+    // Values are deleted when no deployment uses them any more, so there are few.
+    "SELECT DISTINCT organization_id FROM replaced_secrets ORDER BY organization_id",
     // Runs once, when the installation is set up.
     "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \
      WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id",
