@@ -24,6 +24,11 @@ pub enum LogProfile {
     Serve,
 }
 
+/// Libraries that log the contents of messages below `info`: bodies of requests to the container engine, frames of the
+/// links to toolboxes, and requests and results of MCP. These contain secrets, so no setting enables those levels. `h2`
+/// and `hyper` log neither bodies nor credentials.
+const CAPPED: [&str; 4] = ["bollard", "rmcp", "tokio_tungstenite", "tungstenite"];
+
 /// Initialises logging. Every line contains the fields of the enclosing spans, such as the request ID.
 ///
 /// # Errors
@@ -58,8 +63,10 @@ fn filter(settings: &Settings, profile: LogProfile) -> Targets {
     // `rmcp::service` logs a warning for every invalid request, so clients could flood the log. Internal failures are
     // logged elsewhere.
     let rmcp_service = rmcp.min(LevelFilter::ERROR);
+    let targets = settings.log_level.targets.iter().map(|(target, level)| (target.clone(), capped(target, *level)));
     Targets::new()
         .with_default(level)
+        .with_targets(CAPPED.map(|library| (library, at_most(LevelFilter::INFO))))
         .with_target("rmcp", rmcp)
         .with_target("rmcp::service", rmcp_service)
         .with_target("sqlx::query", at_most(LevelFilter::WARN))
@@ -67,10 +74,14 @@ fn filter(settings: &Settings, profile: LogProfile) -> Targets {
         .with_target("h2", at_most(LevelFilter::INFO))
         // Logs every query of a container at `info`, so a container could flood the log.
         .with_target("hickory_server", at_most(LevelFilter::ERROR))
-        .with_targets(settings.log_level.targets.iter().map(|(target, level)| (target.clone(), *level)))
-        // Logs the bodies of requests to the container engine at `debug`, which contain secrets. So it is last: it applies
-        // also if the setting names it.
-        .with_target("bollard", at_most(LevelFilter::INFO))
+        .with_targets(targets)
+}
+
+/// Returns the level for a target of the settings. [`Targets`] applies the longest target that a module path starts with,
+/// even if it ends within a name: `bollard:` takes precedence over `bollard`, so it is capped as well.
+fn capped(target: &str, level: LevelFilter) -> LevelFilter {
+    let is_capped = CAPPED.iter().any(|library| target.starts_with(library));
+    if is_capped { level.min(LevelFilter::INFO) } else { level }
 }
 
 /// The metrics of this process.
@@ -217,6 +228,36 @@ mod tests {
         assert!(serve.would_enable("rmcp::service", &Level::ERROR));
         assert!(serve.would_enable("rmcp::transport", &Level::WARN));
         assert!(!filter(&settings, LogProfile::Command).would_enable("rmcp::service", &Level::ERROR));
+    }
+
+    #[test]
+    fn libraries_that_log_secrets_never_log_below_info() {
+        let mut settings = Settings::load(&Sources::default()).unwrap();
+        for level in [
+            "trace",
+            "info,bollard=debug,rmcp=trace,tungstenite=trace,tokio_tungstenite=trace",
+            "info,bollard::docker=debug,rmcp::service=debug,tungstenite::protocol=trace,tokio_tungstenite::compat=trace",
+            "info,bollard:=debug,bollard::dock=trace,rmcp::=debug,tungstenite::p=trace,tokio_tungstenite:=trace",
+            "trace,b=trace,bollar=debug,rmc=trace,tung=trace,tokio=trace,=trace",
+        ] {
+            settings.log_level = level.parse().unwrap();
+            for profile in [LogProfile::Command, LogProfile::Verbose, LogProfile::Serve] {
+                let log = filter(&settings, profile);
+                for target in ["bollard::docker", "rmcp::service", "tungstenite::protocol", "tokio_tungstenite"] {
+                    assert!(!log.would_enable(target, &Level::DEBUG), "{level}: {target}");
+                    assert!(!log.would_enable(target, &Level::TRACE), "{level}: {target}");
+                }
+            }
+        }
+        settings.log_level = "trace,bollard=warn,tungstenite::protocol=off".parse().unwrap();
+        let serve = filter(&settings, LogProfile::Serve);
+        assert!(serve.would_enable("waypost::cmd::serve", &Level::TRACE));
+        assert!(serve.would_enable("tokio_tungstenite", &Level::INFO));
+        assert!(serve.would_enable("bollard::docker", &Level::WARN), "a lower level than the limit applies");
+        assert!(!serve.would_enable("bollard::docker", &Level::INFO));
+        assert!(!serve.would_enable("tungstenite::protocol", &Level::ERROR));
+        settings.log_level = "info,waypost_toolbox=trace".parse().unwrap();
+        assert!(filter(&settings, LogProfile::Serve).would_enable("waypost_toolbox::link", &Level::TRACE));
     }
 
     #[test]

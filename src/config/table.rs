@@ -466,7 +466,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "log_level",
         flag: None,
         default: "`info` (commands other than `serve`: `warn`)",
-        help: "`off`, `error`, `warn`, `info`, `debug` or `trace`, optionally with levels per module, such as `info,waypost=debug`.",
+        help: "`off`, `error`, `warn`, `info`, `debug` or `trace`, optionally with levels per module, such as `info,waypost=debug`. `bollard`, `rmcp`, `tokio_tungstenite` and `tungstenite` never log below `info`, because they log messages with secrets.",
         set: |settings, text| text.parse().map(|level| settings.log_level = level),
     },
     Setting {
