@@ -12,6 +12,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use waypost_toolbox_proto::Destination;
 
+use super::relay;
+
 /// The address of all rejected names.
 pub(super) const SINK: Ipv4Addr = Ipv4Addr::new(127, 65, 0, 1);
 /// The ports on which connections to [`SINK`] are recorded: web, mail, and usual databases and queues.
@@ -66,7 +68,7 @@ impl Rejections {
     pub(super) fn start(&self, listener: TcpListener, port: u16, stop: &CancellationToken) {
         let (rejections, stop) = (self.clone(), stop.clone());
         crate::tasks::spawn("egress-learning", async move {
-            while let Some(Ok(_)) = stop.run_until_cancelled(listener.accept()).await {
+            while relay::accept(&listener, &stop).await.is_some() {
                 let host = rejections.state().last_name.clone();
                 if let Some(host) = host {
                     rejections.record(&Destination { host, port });

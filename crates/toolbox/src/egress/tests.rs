@@ -1,9 +1,12 @@
 //! Tests on the loopback interface of the test machine. The sockets are opened on free ports instead of the fixed ones.
 
 use std::collections::HashMap;
+use std::process::Command;
 use std::sync::Mutex;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use super::*;
 
@@ -114,6 +117,40 @@ async fn learning_mode_records_what_is_rejected() {
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0, "the connection is closed");
     assert_eq!(egress.take_rejected(), ["api.example.com:443", "smtp.example.com:587"]);
     assert!(egress.take_rejected().is_empty());
+}
+
+/// Runs itself in a child process, because the limit of file descriptors applies to the whole process.
+#[test]
+fn learning_mode_continues_after_a_lack_of_file_descriptors() {
+    const IN_CHILD: &str = "WAYPOST_TEST_FILE_DESCRIPTORS";
+    if std::env::var_os(IN_CHILD).is_some() {
+        return record_after_a_lack_of_file_descriptors();
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let test = "egress::tests::learning_mode_continues_after_a_lack_of_file_descriptors";
+    let output = command.args(["--exact", test]).env(IN_CHILD, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[tokio::main(flavor = "current_thread", start_paused = true)]
+async fn record_after_a_lack_of_file_descriptors() {
+    let sockets = FreePorts::default();
+    let egress = Egress::start(&sockets, &rules(&[], true), EgressPolicy::default()).await.unwrap();
+    assert_eq!(resolve(sockets.udp(DNS), "smtp.example.com").await, (0, vec![learning::SINK]));
+    let sink = sockets.tcp(SocketAddr::from((learning::SINK, 587)));
+    let client = TcpSocket::new_v4().unwrap();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+    let mut stream = client.connect(sink).await.unwrap();
+    // The clock is paused, so it moves on when all tasks wait. Several times, so that the listener has tried as well.
+    for _ in 0..3 {
+        let waiting = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut [0; 1])).await;
+        waiting.expect_err("accepting a connection needs a file descriptor");
+    }
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0, "the connection is closed");
+    assert_eq!(egress.take_rejected(), ["smtp.example.com:587"]);
 }
 
 /// A destination on an own address of the machine would be rejected, so only the relay itself is tested here; the tests
