@@ -1,8 +1,9 @@
 //! Learning mode: records the destinations that a container wanted to reach, so that an allowlist can be proposed.
 //!
 //! A client that uses the proxy names host and port. A client that resolves a name gets the address [`SINK`], on which
-//! connections to usual ports are accepted, recorded and closed. Since all names share this address, a connection is
-//! recorded for the name that was resolved last, which is the right one unless a client resolves several names first.
+//! connections to usual ports are accepted, recorded and closed, if the engine forwards DNS queries to the daemon. Since
+//! all names share this address, a connection is recorded for the name that was resolved last, which is the right one
+//! unless a client resolves several names first.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;

@@ -4,14 +4,17 @@
 //! and connects them to the allowed destinations from the namespace of the host:
 //!
 //! - a DNS server on `127.0.0.1:53`, to which the engine's resolver forwards. It knows only the allowed names, and gives
-//!   each of them an address of its own in `127.64.0.0/16` ([`dns`]). Engines with the fix of CVE-2024-29018 do not forward
-//!   on internal networks, so the engine also writes these addresses to `/etc/hosts` of the container ([`hosts`]);
+//!   each of them an address of its own in `127.64.0.0/16` ([`dns`]). Engines with the first fix of CVE-2024-29018, such as
+//!   Docker Engine 25.0.5 to 26.1.2, do not forward on internal networks, so the engine also writes these addresses to
+//!   `/etc/hosts` of the container ([`hosts`]);
 //! - a relay on every allowed port of these addresses, for clients that know no proxy ([`relay`]);
 //! - an HTTP proxy on `127.0.0.1:3128` that supports CONNECT (RFC 9110, section 9.3.6), for clients that use
 //!   `HTTPS_PROXY`, and for destinations that are IP addresses ([`proxy`]).
 //!
 //! The name of a destination is resolved by the host for every connection, and every address is checked
-//! ([`policy`]). In learning mode, rejected destinations are recorded ([`learning`]); they are rejected all the same.
+//! ([`policy`]). In learning mode, rejected destinations are recorded ([`learning`]); they are rejected all the same. If
+//! the engine does not forward DNS queries, names that are not allowed do not resolve, so that only destinations that
+//! clients request from the proxy are recorded.
 
 mod dns;
 mod learning;

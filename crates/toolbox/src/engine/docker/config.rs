@@ -146,8 +146,8 @@ fn host_config(request: &ContainerRequest, placement: &Placement) -> HostConfig 
     }
 }
 
-/// Returns the lines of `/etc/hosts` for the allowed names. With the fix for CVE-2024-29018, the engine does not forward
-/// queries of containers on internal networks to the daemon's DNS server, so names must resolve without it.
+/// Returns the lines of `/etc/hosts` for the allowed names. Some engines do not forward queries of containers on internal
+/// networks to the daemon's DNS server (see [`crate::egress`]), so names must resolve without it.
 fn extra_hosts(spec: &InstanceSpec) -> Vec<String> {
     hosts::addresses(&spec.egress).into_iter().map(|(name, address)| format!("{name}:{address}")).collect()
 }
