@@ -1,7 +1,9 @@
-//! The documentation names files, tests and headings that exist.
+//! The documentation names files, tests and headings that exist, and all error codes of deployments.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use waypost_toolbox_proto::ErrorCode;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -117,4 +119,14 @@ fn every_link_leads_to_a_heading() {
             }
         }
     }
+}
+
+#[test]
+fn every_error_code_of_a_deployment_is_documented() {
+    let text = std::fs::read_to_string(Path::new(ROOT).join("docs/toolboxes.md")).unwrap();
+    let table = text.split_once("| Code | Meaning | What to do |").unwrap().1;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let documented: BTreeSet<&str> = rows.filter_map(|row| code(row).next()).collect();
+    let codes: BTreeSet<&str> = ErrorCode::ALL.iter().map(|error| error.as_str()).collect();
+    assert_eq!(documented, codes);
 }
