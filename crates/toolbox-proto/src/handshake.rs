@@ -29,8 +29,8 @@ pub const PING_SECONDS: u64 = 20;
 
 /// The newest version of the protocol that this build speaks.
 pub const NEWEST: u32 = 1;
-/// The oldest version of the protocol that this build speaks. It must be at most one below [`NEWEST`] when a version is
-/// added, so that the control plane and the daemons can be upgraded one after the other.
+/// The oldest version of the protocol that this build speaks: the one before [`NEWEST`], so that the control plane and the
+/// daemons can be upgraded one after the other. There is none before 1.
 pub const OLDEST: u32 = 1;
 
 /// The versions of the protocol that a side speaks.
@@ -181,6 +181,6 @@ mod tests {
     #[test]
     fn one_version_behind_is_supported() {
         let Versions { oldest, newest } = Versions::OWN;
-        assert!(newest.saturating_sub(oldest) <= 1, "support for versions that are two behind can be removed");
+        assert_eq!(oldest, (newest - 1).max(1), "the version before the newest is supported, and none before it");
     }
 }
