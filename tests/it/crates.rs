@@ -48,21 +48,38 @@ fn the_crates_above_the_operations_do_not_depend_on_each_other() {
     }
 }
 
+/// Checks that a crate has no dependency, not even an indirect one, whose name contains one of these texts.
+fn assert_not_in_tree(name: &str, unwanted: &[&str]) {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--edges", "normal,build", "--prefix", "none", "-p", name])
+        .current_dir(ROOT)
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    assert!(tree.starts_with(&format!("{name} ")), "{tree}");
+    // Without the path of the crate.
+    let names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    for text in unwanted {
+        assert!(!names.iter().any(|name| name.contains(text)), "{text} is in:\n{tree}");
+    }
+}
+
 #[test]
 fn small_crates_have_no_large_dependencies() {
-    for name in ["waypost-core", "waypost-mcp-wire"] {
-        let tree = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "--locked", "--edges", "normal,build", "--prefix", "none", "-p", name])
-            .current_dir(ROOT)
-            .output()
-            .unwrap();
-        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
-        let tree = String::from_utf8(tree.stdout).unwrap();
-        assert!(tree.starts_with(&format!("{name} ")), "{tree}");
-        let large_crates =
-            ["aws-lc", "rustls", "icu_", "saphyr", "yaml", "sqlx", "tokio", "axum", "hyper", "utoipa", "pulldown"];
-        for large in large_crates {
-            assert!(!tree.lines().any(|line| line.contains(large)), "{large} is in:\n{tree}");
-        }
+    let large = ["aws-lc", "rustls", "icu_", "saphyr", "yaml", "sqlx", "tokio", "axum", "hyper", "utoipa", "pulldown"];
+    for name in ["waypost-core", "waypost-mcp-wire", "waypost-toolbox-proto"] {
+        assert_not_in_tree(name, &large);
     }
+}
+
+#[test]
+fn the_protocol_of_toolboxes_has_no_input_or_output() {
+    assert_not_in_tree("waypost-toolbox-proto", &["tokio", "hyper", "reqwest", "bollard"]);
+}
+
+#[test]
+fn the_toolbox_daemon_has_no_database_and_no_pages() {
+    let unwanted = ["waypost-store", "waypost-console", "sqlx", "sqlite", "axum", "askama"];
+    assert_not_in_tree("waypost-toolbox", &unwanted);
 }
