@@ -63,6 +63,11 @@ impl Installation {
         self.settings.push((variable, value));
     }
 
+    /// Makes `serve` listen on all addresses of the machine instead of loopback only. The origin is still on loopback.
+    pub fn listen_on_all_addresses(&mut self) {
+        self.address = "0.0.0.0:0".to_owned();
+    }
+
     /// Creates a server with the first walkthrough of the demo.
     pub async fn create_server(&self, slug: &str, arguments: &[&str]) {
         let create = ["server", "create", slug, "--org", "acme", "--name", "Acme Rockets", "--product", "Rockets"];
@@ -135,7 +140,7 @@ impl Installation {
                 mailbox.push_line(line);
             }
         });
-        ServeProcess { child, origin }
+        ServeProcess { child, origin: origin.replace("//0.0.0.0:", "//127.0.0.1:") }
     }
 
     /// Returns the log of all `serve` processes.

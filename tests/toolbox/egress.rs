@@ -92,7 +92,7 @@ impl Site {
     }
 
     /// Returns the address of the container of an instance.
-    fn address(&self, id: &str) -> Ipv4Addr {
+    pub fn address(&self, id: &str) -> Ipv4Addr {
         let inspected = self.engine.inspect(&self.container(id));
         let networks = inspected["NetworkSettings"]["Networks"].as_object().expect("an object").clone();
         let address = networks.values().next().and_then(|network| network["IPAddress"].as_str().map(str::to_owned));

@@ -1,12 +1,17 @@
 //! Checks that a deployed server cannot break out of its container, even if its entry asks for it.
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
+use crate::engine::{Engine, Scratch};
 use crate::image::Image;
 use crate::site::Site;
+use crate::support::installation::Installation;
+use crate::waypost::{Toolbox, Waypost};
 
 impl Site {
     /// Calls a tool and returns its text, and whether the server reports an error.
@@ -21,6 +26,31 @@ impl Site {
         let (text, is_error) = self.text_of(id, tool, arguments.clone()).await;
         assert!(is_error, "{tool} {arguments}: {text}");
     }
+
+    /// Checks that a server cannot connect to an address. Servers that wait for a request, such as those of HTTP, send
+    /// nothing, so an error while reading would mean that the connection was opened.
+    async fn assert_unreachable(&self, id: &str, address: &str) {
+        let (text, is_error) = self.text_of(id, "connect", json!({ "address": address })).await;
+        let reasons = ["unreachable", "No route to host", "refused", "timed out", "failed to lookup address"];
+        assert!(is_error && reasons.iter().any(|reason| text.contains(reason)), "{address}: {text}");
+    }
+}
+
+/// Starts a site whose control plane listens on all addresses of the machine.
+async fn start_on_all_addresses() -> Site {
+    let mut installation = Installation::new().await;
+    installation.listen_on_all_addresses();
+    let waypost = Waypost::start_as(installation).await;
+    let toolbox = Toolbox::join(&waypost, "machine").await;
+    Site::start_as(Engine::shared(), waypost, toolbox).await
+}
+
+/// Returns the address from which this machine connects to others; `None` without a network.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Sends nothing, but selects the route.
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// Serves lines on all addresses of this machine, and returns the port.
@@ -41,8 +71,6 @@ waypost_testkit::needs_docker! {
         let site = Site::start().await;
         let version = site.import("prisoner", "1", &Image::stdio(), json!({})).await;
         let id = site.deploy("prisoner", &version).await;
-        let other = site.import("other", "1", &Image::http(), json!({ "transport": "streamable_http", "port": 8080 })).await;
-        let other = site.deploy("other", &other).await;
         for attempt in ["mount", "raw-socket", "packet-socket", "ptrace", "root", "namespace", "device"] {
             site.assert_rejected(&id, "escape", json!({ "attempt": attempt })).await;
         }
@@ -59,30 +87,42 @@ waypost_testkit::needs_docker! {
         }
         let (written, is_error) = site.text_of(&id, "write", json!({ "path": "/tmp/file" })).await;
         assert!(!is_error, "{written}");
+        site.finish().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_cannot_reach_other_networks_docker() {
+        let site = start_on_all_addresses().await;
+        let version = site.import("prisoner", "1", &Image::stdio(), json!({})).await;
+        let id = site.deploy("prisoner", &version).await;
+        let other = site.import("other", "1", &Image::http(), json!({ "transport": "streamable_http", "port": 8080 })).await;
+        let other = site.deploy("other", &other).await;
         let port = serve_host().await;
-        let inspected = site.engine.inspect(&site.container(&other));
-        let networks = inspected["NetworkSettings"]["Networks"].as_object().unwrap();
-        let neighbour = networks.values().next().unwrap()["IPAddress"].as_str().unwrap().to_owned();
-        let own = site.engine.inspect(&site.container(&id));
-        let own_address = own["NetworkSettings"]["Networks"].as_object().unwrap().values().next().unwrap()["IPAddress"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        // The gateway would be the first address of the network.
-        let address: std::net::Ipv4Addr = own_address.parse().unwrap();
-        let gateway = std::net::Ipv4Addr::from((u32::from(address) & !15) + 1);
-        let control_plane = site.waypost.origin.trim_start_matches("http://").to_owned();
-        let targets = [
-            format!("{neighbour}:8080"),
+        let control_plane: u16 = site.waypost.origin.rsplit(':').next().unwrap().parse().unwrap();
+        // Addresses of the machine: in a network of the engine, and the one from which it connects to others.
+        let scratch = Scratch::new(&site.engine);
+        let bridge: IpAddr = site.engine.host_address(&scratch.network(json!({}))).parse().unwrap();
+        for address in [Some(bridge), own_address()].into_iter().flatten() {
+            for target in [format!("{address}:{port}"), format!("{address}:{control_plane}")] {
+                let reached = TcpStream::connect(&target).await;
+                assert!(reached.is_ok(), "the machine itself reaches {target}: {reached:?}");
+                site.assert_unreachable(&id, &target).await;
+            }
+        }
+        // The machine would have the first address of the container's network, if it had one there.
+        let gateway = Ipv4Addr::from((u32::from(site.address(&id)) & !15) + 1);
+        for target in [
             format!("{gateway}:{port}"),
+            format!("{gateway}:{control_plane}"),
+            // The loopback interface is that of the container.
             format!("127.0.0.1:{port}"),
+            format!("127.0.0.1:{control_plane}"),
+            format!("{}:8080", site.address(&other)),
             "169.254.169.254:80".to_owned(),
-            control_plane,
             "deb.debian.org:80".to_owned(),
             "1.1.1.1:53".to_owned(),
-        ];
-        for address in targets {
-            site.assert_rejected(&id, "connect", json!({ "address": address })).await;
+        ] {
+            site.assert_unreachable(&id, &target).await;
         }
         site.finish().await;
     }
