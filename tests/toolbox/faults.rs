@@ -10,15 +10,16 @@ waypost_testkit::needs_docker! {
     async fn servers_that_do_not_answer_fail_after_a_minute_and_leave_nothing_docker() {
         let site = Site::start().await;
         let mut instances = Vec::new();
-        for (mode, codes) in [("silent", ["health_timeout", "no_mcp"]), ("flood", ["no_mcp", "health_timeout"])] {
+        // A line that is too long is no answer: `no_mcp` is the error of servers that answer with something else.
+        for mode in ["silent", "flood"] {
             let version = site.import(mode, "1", &Image::new(&[mode]), json!({})).await;
-            instances.push((mode, id_of(&site.create(mode, &version).await), codes));
+            instances.push((mode, id_of(&site.create(mode, &version).await)));
         }
-        for (mode, id, codes) in instances {
+        for (mode, id) in instances {
             let instance = site.deployed(&id).await;
             let deployment = &instance["deployment"];
-            let code = deployment["error"]["code"].as_str().unwrap_or_default();
-            assert_eq!((&deployment["state"], codes.contains(&code)), (&json!("failed"), true), "{mode}: {instance}");
+            let outcome = (&deployment["state"], &deployment["error"]["code"]);
+            assert_eq!(outcome, (&json!("failed"), &json!("health_timeout")), "{mode}: {instance}");
             assert_eq!(site.leftovers(&id), [""; 0], "{mode}");
         }
         site.finish().await;
