@@ -25,6 +25,7 @@ mod leak;
 #[path = "../support/link_client.rs"]
 mod link_client;
 mod links;
+mod listeners;
 mod netns;
 mod own_engine;
 mod registry;
