@@ -18,7 +18,7 @@ fn call(arguments: &str) -> String {
 fn every_ambiguous_message_is_rejected_with_its_code_and_id() {
     let requests = ["7", "\"a\\u0062\""].map(|id| (id, smuggling::requests(id, "tool")));
     let responses = ["7", "\"a\\u0062\""].map(|id| (id, smuggling::responses(id)));
-    assert!(requests[0].1.len() >= 70 && responses[0].1.len() >= 38);
+    assert!(requests[0].1.len() >= 70 && responses[0].1.len() >= 59);
     for (id, messages) in requests.into_iter().chain(responses) {
         for message in messages {
             let text = String::from_utf8_lossy(&message.body).chars().take(200).collect::<String>();

@@ -1,7 +1,11 @@
 //! Malformed and ambiguous messages, each with the error that it must cause, for tests of everything that relays messages
 //! (contract, section 8). None of them may reach the other side, in either direction.
 
+mod responses;
+
 use crate::error::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR};
+
+pub use responses::responses;
 
 /// A message that must be rejected.
 #[derive(Debug, Clone)]
@@ -238,60 +242,6 @@ const PARAMS: &[Row] = &[
     ),
 ];
 
-/// Responses with ambiguous members.
-const RESPONSES: &[Row] = &[
-    (
-        "result and error",
-        r#"{"jsonrpc":"2.0","id":"ID","result":{"content":[]},"error":{"code":1,"message":"x"}}"#,
-        true,
-    ),
-    ("response with params", r#"{"jsonrpc":"2.0","id":"ID","params":{},"result":{"content":[]}}"#, true),
-    ("request that is also a response", r#"{"jsonrpc":"2.0","id":"ID","method":"ping","result":{"content":[]}}"#, true),
-    ("repeated result", r#"{"jsonrpc":"2.0","id":"ID","result":{"content":[]},"result":{"content":[]}}"#, true),
-    ("capitalised result", r#"{"jsonrpc":"2.0","id":"ID","Result":{"content":[]},"result":{"content":[]}}"#, true),
-    (
-        "result with a long s",
-        "{\"jsonrpc\":\"2.0\",\"id\":\"ID\",\"re\u{17f}ult\":{},\"result\":{\"content\":[]}}",
-        true,
-    ),
-    ("repeated member of the result", r#"{"jsonrpc":"2.0","id":"ID","result":{"content":[],"content":[]}}"#, true),
-    (
-        "repeated result type with an escape",
-        r#"{"jsonrpc":"2.0","id":"ID","result":{"resultType":"complete","resultTyp\u0065":"task"}}"#,
-        true,
-    ),
-    ("case variant of isError", r#"{"jsonrpc":"2.0","id":"ID","result":{"content":[],"iserror":true}}"#, true),
-    ("case variant of a list", r#"{"jsonrpc":"2.0","id":"ID","result":{"Tools":[],"tools":[]}}"#, true),
-    (
-        "case variant of the request state",
-        r#"{"jsonrpc":"2.0","id":"ID","result":{"resultType":"input_required","RequestState":"x"}}"#,
-        true,
-    ),
-    (
-        "repeated member of the result's metadata",
-        r#"{"jsonrpc":"2.0","id":"ID","result":{"_meta":{"a":1,"a":2}}}"#,
-        true,
-    ),
-    ("result that is not an object", r#"{"jsonrpc":"2.0","id":"ID","result":[]}"#, true),
-    ("result without ID", r#"{"jsonrpc":"2.0","result":{}}"#, false),
-    ("result with null ID", r#"{"jsonrpc":"2.0","id":null,"result":{}}"#, false),
-    ("repeated ID of a response", r#"{"jsonrpc":"2.0","id":"ID","id":"ID","result":{}}"#, false),
-    ("error code that is not an integer", r#"{"jsonrpc":"2.0","id":"ID","error":{"code":"1","message":"x"}}"#, true),
-    ("repeated error code", r#"{"jsonrpc":"2.0","id":"ID","error":{"code":1,"code":2,"message":"x"}}"#, true),
-    ("case variant of an error code", r#"{"jsonrpc":"2.0","id":"ID","error":{"code":1,"Code":2,"message":"x"}}"#, true),
-    ("error that is a string", r#"{"jsonrpc":"2.0","id":"ID","error":"x"}"#, true),
-    (
-        "notification with a case variant",
-        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"ProgressToken":8}}"#,
-        false,
-    ),
-    (
-        "notification with a repeated member",
-        r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","level":"error"}}"#,
-        false,
-    ),
-];
-
 /// Text that is not JSON, or not a message.
 const NOT_JSON: &[(&str, &[u8])] = &[
     ("nothing", b""),
@@ -341,16 +291,6 @@ pub fn requests(id: &str, tool: &str) -> Vec<RejectedMessage> {
         ),
         rejected("batch of 51 messages", format!("[{}]", vec![r#"{"jsonrpc":"2.0","method":"x"}"#; 51].join(",")).into_bytes(), INVALID, false),
     ]);
-    messages
-}
-
-/// Returns messages of a server that responds to the request `id` (JSON text).
-#[must_use]
-pub fn responses(id: &str) -> Vec<RejectedMessage> {
-    let mut messages: Vec<_> = RESPONSES.iter().map(|row| message(row, id, "")).collect();
-    messages.extend(not_json());
-    let deep = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"a":{}{}}}}}"#, "[".repeat(126), "]".repeat(126));
-    messages.push(RejectedMessage { name: "128 levels", body: deep.into_bytes(), code: INVALID, has_id: false });
     messages
 }
 
