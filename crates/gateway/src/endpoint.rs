@@ -12,6 +12,7 @@ use serde_json::json;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::log_level::LogLevel;
+use waypost_mcp_wire::media_type::MediaType;
 use waypost_mcp_wire::methods;
 use waypost_mcp_wire::revision::{MODERN, SESSION_HEADER};
 use waypost_mcp_wire::strict::{Message, MessageKind, Messages, text_of};
@@ -50,7 +51,7 @@ impl Gateway {
             return Box::pin(self.handle_stream(caller, address, is_valid, &parts)).await;
         }
         if !is_json(&parts.headers) {
-            let error = JsonRpcError::new(PARSE_ERROR, "The content type must be application/json.", None);
+            let error = JsonRpcError::new(PARSE_ERROR, "The content type must be application/json in UTF-8.", None);
             return reply::message(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_json().to_string());
         }
         let bytes = match Limited::new(body, MAX_BODY).collect().await {
@@ -257,8 +258,8 @@ fn accepts_events(headers: &HeaderMap) -> bool {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    let values = headers.get_all(header::CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
+    MediaType::of(values) == Some(MediaType::Json)
 }
 
 /// 2026-07-28, "Versioning".

@@ -15,6 +15,7 @@ pub mod excerpt;
 pub mod headers;
 pub mod input_requests;
 pub mod log_level;
+pub mod media_type;
 pub mod methods;
 pub mod names;
 pub mod param_headers;

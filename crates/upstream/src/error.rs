@@ -37,7 +37,8 @@ pub enum Error {
         /// The challenge in `WWW-Authenticate`.
         challenge: Option<String>,
     },
-    /// The response is neither JSON nor a stream of events.
+    /// The response is neither JSON nor a stream of events, or programs could disagree about it
+    /// ([`waypost_mcp_wire::media_type`]).
     #[error("unexpected content type")]
     ContentType {
         /// The content type that was received.

@@ -1,5 +1,7 @@
 //! Malformed and ambiguous messages reach nobody, in either direction, and each one is answered.
 
+use http::Request;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use waypost_mcp_wire::smuggling;
 
@@ -15,6 +17,29 @@ async fn no_ambiguous_message_of_an_agent_reaches_a_server() {
         let answer: Value = serde_json::from_str(&text).unwrap_or_default();
         assert_eq!(answer["error"]["code"], message.code, "{}: {status} {text}", message.name);
         assert_eq!(stage.received(), [] as [Value; 0], "{}", message.name);
+    }
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_an_agent_is_read_only_if_one_header_declares_json() {
+    let stage = Stage::new().await.ready().await;
+    let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"search__find"}}"#;
+    for (media_type, is_json) in [("application/json", true), ("text/event-stream", false)] {
+        for case in smuggling::content_types(media_type) {
+            let mut request = Request::post("/gateway/mcp").header("host", "localhost:8080");
+            request = request.header("authorization", stage.authorization());
+            for value in &case.values {
+                request = request.header("content-type", value.as_str());
+            }
+            let response = stage.api.app.send(request.body(call.into()).unwrap()).await;
+            let status = response.status().as_u16();
+            response.into_body().collect().await.unwrap();
+            let is_accepted = is_json && case.is_accepted;
+            let received = stage.received().len();
+            let expected = if is_accepted { (200, 1) } else { (415, 0) };
+            assert_eq!((status, received), expected, "{media_type}: {}: {:?}", case.name, case.values);
+        }
     }
     stage.finish().await;
 }

@@ -1,10 +1,12 @@
 //! Malformed and ambiguous messages, each with the error that it must cause, for tests of everything that relays messages
 //! (contract, section 8). None of them may reach the other side, in either direction.
 
+mod content_types;
 mod responses;
 
 use crate::error::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR};
 
+pub use content_types::{ContentTypeCase, content_types};
 pub use responses::responses;
 
 /// A message that must be rejected.

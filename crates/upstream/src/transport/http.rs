@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
+use waypost_mcp_wire::media_type::MediaType;
 use waypost_mcp_wire::revision::{BATCH, MODERN, SESSION_HEADER, VERSION_HEADER};
 use waypost_outbound::{OutboundRequest, Route, StreamLimits, StreamResponse};
 
@@ -162,25 +163,23 @@ pub(crate) enum Content {
 
 impl Content {
     pub(crate) fn of(response: &StreamResponse) -> Self {
-        let value = content_type(response).unwrap_or_default();
-        let media_type = value.split(';').next().unwrap_or_default().trim();
-        if media_type.eq_ignore_ascii_case("application/json") {
-            Self::Json
-        } else if media_type.eq_ignore_ascii_case("text/event-stream") {
-            Self::Events
-        } else {
-            Self::Other
+        match MediaType::of(response.headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes)) {
+            Some(MediaType::Json) => Self::Json,
+            Some(MediaType::Events) => Self::Events,
+            None => Self::Other,
         }
     }
 
     /// Returns the error for a response with an unexpected type.
     pub(crate) fn error(self, response: &StreamResponse) -> Error {
-        Error::ContentType { content_type: content_type(response).map(str::to_owned) }
+        Error::ContentType { content_type: content_type(response) }
     }
 }
 
-fn content_type(response: &StreamResponse) -> Option<&str> {
-    response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok())
+/// Returns the values of all headers, separated by commas.
+fn content_type(response: &StreamResponse) -> Option<String> {
+    let values = response.headers.get_all(CONTENT_TYPE).iter().filter_map(|value| value.to_str().ok());
+    Some(values.collect::<Vec<_>>().join(", ")).filter(|values| !values.is_empty())
 }
 
 /// Reads a body of at most `max_bytes`.

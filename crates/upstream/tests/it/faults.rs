@@ -49,6 +49,41 @@ async fn ambiguous_messages_are_never_passed_on() {
     }
 }
 
+/// Sends responses whose headers declare the type in different ways.
+#[tokio::test]
+async fn a_response_is_read_only_if_one_header_declares_its_type() {
+    for (era, media_type) in
+        [Protocol::Modern, Protocol::Legacy].into_iter().flat_map(|era| [(era, JSON[0].1), (era, EVENTS[0].1)])
+    {
+        let server = serve(era, move |request| {
+            let text = result(request, "{}");
+            let text = if media_type == EVENTS[0].1 { event(&text) } else { text };
+            let mut response = text.into_response();
+            response.headers_mut().remove("content-type");
+            let number: usize = request.rpc_method().parse().unwrap();
+            for value in &smuggling::content_types(media_type)[number].values {
+                response.headers_mut().append("content-type", value.parse().unwrap());
+            }
+            response
+        })
+        .await;
+        let connection = server.open(era).await;
+        for (number, case) in smuggling::content_types(media_type).iter().enumerate() {
+            let outcome = match connection.call(call(&number.to_string(), "{}")).await {
+                Ok(mut exchange) => all(&mut exchange).await,
+                Err(error) => Err(error),
+            };
+            let declared = Some(case.values.join(", ")).filter(|values| !values.is_empty());
+            let is_expected = match &outcome {
+                Ok(messages) => case.is_accepted && messages.len() == 1,
+                Err(Error::ContentType { content_type }) => !case.is_accepted && *content_type == declared,
+                Err(_) => false,
+            };
+            assert!(is_expected, "{era:?}, {media_type}: {}: {outcome:?}", case.name);
+        }
+    }
+}
+
 #[tokio::test]
 async fn ambiguous_messages_are_not_sent_either() {
     let server = serve(Protocol::Modern, |request| (JSON, result(request, "{}")).into_response()).await;
