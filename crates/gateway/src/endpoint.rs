@@ -206,7 +206,7 @@ impl Gateway {
                 let text = "Invalid params: `cursor` is unknown. Lists have one page.";
                 return Ok(reply::rejection(&JsonRpcError::new(INVALID_PARAMS, text, request.id()), is_modern));
             }
-            return Ok(reply::result(request, lists::list(view, kind, member, is_modern)));
+            return Ok(reply::raw_result(request, &lists::list(view, kind, member, is_modern)));
         }
         Ok(match (method, is_modern) {
             ("initialize", false) => {

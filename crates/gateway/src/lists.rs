@@ -1,14 +1,13 @@
 //! What the gateway says itself: lists, its description, and its instructions.
 
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use waypost_core::tool_definition::DefinitionKind;
 use waypost_mcp_wire::revision::{MODERN, negotiate};
 use waypost_mcp_wire::rewrite::{quote, rewrite_definition};
 use waypost_mcp_wire::strict::{Message, text_of};
-use waypost_ops::visibility::View;
+use waypost_ops::visibility::{Item, View};
 
-use crate::reply::server_info;
+use crate::reply::{modern_members, server_info};
 
 /// The time in milliseconds for which clients may keep a list.
 const TTL_MS: u64 = 5_000;
@@ -26,34 +25,49 @@ pub(crate) fn kind_of(method: &str) -> Option<(DefinitionKind, &'static str)> {
     }
 }
 
-/// Returns the members of the result of a list method. Each item is the definition as the server sent it, with its public
-/// name, and with the description that an admin has set, if there is one.
-pub(crate) fn list(view: View<'_>, kind: DefinitionKind, member: &str, is_modern: bool) -> Value {
+/// Returns the result of a list method as JSON text. Each item is the text of the definition that the server sent, byte for byte,
+/// except for its public name, and the description that an admin has set, if there is one.
+pub(crate) fn list(view: View<'_>, kind: DefinitionKind, member: &str, is_modern: bool) -> String {
     let identifier = match kind {
         DefinitionKind::Resource => "uri",
         DefinitionKind::ResourceTemplate => "uriTemplate",
         DefinitionKind::Tool | DefinitionKind::Prompt | DefinitionKind::Instructions => "name",
     };
-    let items: Vec<Box<RawValue>> = view
-        .items(kind)
-        .into_iter()
-        .filter_map(|item| {
-            let public = quote(&item.public);
-            let description = item.description.map(quote);
-            let mut members = vec![(identifier, Some(public.as_str()))];
-            members.extend(description.as_deref().map(|description| ("description", Some(description))));
-            let text = rewrite_definition(&item.definition.definition, &members);
-            RawValue::from_string(String::from_utf8(text).ok()?).ok()
-        })
-        .collect();
-    let mut members = json!({});
-    members[member] = serde_json::to_value(items).unwrap_or_default();
-    if is_modern {
-        members["ttlMs"] = TTL_MS.into();
-        // What an agent sees depends on its grants.
-        members["cacheScope"] = "private".into();
+    let mut text = format!(r#"{{"{member}":["#);
+    for (index, item) in view.items(kind).iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        append_item(&mut text, identifier, item);
     }
-    members
+    text.push(']');
+    let mut members = Map::new();
+    if is_modern {
+        members.insert("ttlMs".to_owned(), TTL_MS.into());
+        // What an agent sees depends on its grants.
+        members.insert("cacheScope".to_owned(), "private".into());
+        members.extend(modern_members());
+    }
+    for (name, value) in &members {
+        text.push_str(&format!(",{}:{value}", quote(name)));
+    }
+    text.push('}');
+    text
+}
+
+/// Appends the definition of an item, whose member `identifier` becomes the public name. A stored definition is valid JSON:
+/// only such a definition can be approved.
+fn append_item(text: &mut String, identifier: &str, item: &Item<'_>) {
+    let definition = &item.definition.definition;
+    if item.description.is_none() && item.public == item.definition.name {
+        text.push_str(definition);
+        return;
+    }
+    let public = quote(&item.public);
+    let description = item.description.map(quote);
+    let mut members = vec![(identifier, Some(public.as_str()))];
+    members.extend(description.as_deref().map(|description| ("description", Some(description))));
+    rewrite_definition(definition, &members, text);
 }
 
 /// Returns the result of `initialize`. `can_subscribe` is whether changes of single resources can be announced.

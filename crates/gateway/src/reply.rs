@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use waypost_core::{Code, Error};
 use waypost_mcp_wire::relay::make_single_line;
 use waypost_mcp_wire::strict::{Message, text_of};
@@ -29,16 +29,22 @@ pub(crate) fn message(status: StatusCode, text: impl Into<MessageText>) -> Respo
 /// A response to a request: the members of `result`, for 2026-07-28 with `resultType`.
 pub(crate) fn result(request: &Message<'_>, mut members: Value) -> Response {
     if let Some(members) = members.as_object_mut().filter(|_| request.is_modern()) {
-        members.insert("resultType".to_owned(), "complete".into());
-        members.insert("_meta".to_owned(), json!({ "io.modelcontextprotocol/serverInfo": server_info() }));
+        members.extend(modern_members());
     }
-    // Other notations of the same ID are kept.
-    let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{members}}}"#, request.raw_id.unwrap_or("null"));
-    message(StatusCode::OK, text)
+    raw_result(request, &members.to_string())
+}
+
+/// The members that every result of the gateway itself has in 2026-07-28.
+pub(crate) fn modern_members() -> Map<String, Value> {
+    let mut members = Map::new();
+    members.insert("resultType".to_owned(), "complete".into());
+    members.insert("_meta".to_owned(), json!({ "io.modelcontextprotocol/serverInfo": server_info() }));
+    members
 }
 
 /// A response with a result as JSON text.
 pub(crate) fn raw_result(request: &Message<'_>, result: &str) -> Response {
+    // Other notations of the same ID are kept.
     let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.raw_id.unwrap_or("null"));
     message(StatusCode::OK, text)
 }

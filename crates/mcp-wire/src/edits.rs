@@ -102,6 +102,16 @@ impl<'a> Edits<'a> {
         pieces
     }
 
+    /// Appends the text with all edits to `output`. Line breaks remain.
+    pub(crate) fn append_to(mut self, output: &mut String) {
+        let range = 0..self.text.len();
+        self.prepare(range.clone());
+        self.for_each_piece(range, |piece| {
+            let (Piece::Kept(text) | Piece::New(text)) = piece;
+            output.push_str(text);
+        });
+    }
+
     /// Returns a part of the text with the edits in it, in one line.
     pub(crate) fn apply_to(mut self, part: &str) -> Vec<u8> {
         let range = self.range(part);

@@ -282,9 +282,9 @@ impl<'m, 'a> Rewrite<'m, 'a> {
     }
 }
 
-/// Replaces, adds or (with `None`) removes members of a definition, such as its `name`. Each is a name and JSON text.
-#[must_use]
-pub fn rewrite_definition(definition: &str, members: &[(&str, Option<&str>)]) -> Vec<u8> {
+/// Appends a definition to `output`, and replaces, adds or (with `None`) removes members of it, such as its `name`. Each is a
+/// name and JSON text. Line breaks remain.
+pub fn rewrite_definition(definition: &str, members: &[(&str, Option<&str>)], output: &mut String) {
     let mut edits = Edits::new(definition);
     for (name, value) in members {
         match (find_member(definition, name), value) {
@@ -294,7 +294,7 @@ pub fn rewrite_definition(definition: &str, members: &[(&str, Option<&str>)]) ->
             (None, None) => {}
         }
     }
-    edits.apply()
+    edits.append_to(output);
 }
 
 /// Returns the JSON text of a string.

@@ -4,6 +4,7 @@ mod announcements;
 mod entries;
 mod faults;
 mod forwarded_headers;
+mod lists;
 mod results;
 mod server;
 mod subscriptions;

@@ -1,5 +1,6 @@
 //! A remote server of the tests.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(super) struct ServerState {
     pub(super) paths: Vec<String>,
     pub(super) resources: Vec<Value>,
     pub(super) templates: Vec<Value>,
+    /// The texts of the results of these methods, instead of the lists above.
+    pub(super) lists: HashMap<&'static str, String>,
     /// `ttlMs` of its description and lists, if it is of 2026-07-28.
     pub(super) ttl_ms: u64,
     /// Whether it announces changes.
@@ -55,6 +58,7 @@ impl Default for ServerState {
             paths: Vec::new(),
             resources: Vec::new(),
             templates: Vec::new(),
+            lists: HashMap::new(),
             ttl_ms: 0,
             has_stream: false,
             refused: None,
@@ -209,8 +213,11 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
         return state.acknowledge(&message);
     }
     let mut capabilities = json!({ "tools": {} });
-    if !state.resources.is_empty() {
+    if !state.resources.is_empty() || state.lists.contains_key("resources/list") {
         capabilities["resources"] = json!({ "subscribe": state.has_stream });
+    }
+    if state.lists.contains_key("prompts/list") {
+        capabilities["prompts"] = json!({});
     }
     let complete = |result: Value| {
         let mut result = result;
@@ -232,6 +239,9 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
         // 2025-11-25, "Session Management".
         (_, false) if method != "server/discover" && !is_known => return StatusCode::NOT_FOUND.into_response(),
         ("ping", _) => complete(json!({})),
+        (listed, _) if state.lists.contains_key(listed) => {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, state.lists[listed])
+        }
         ("tools/list", _) => complete(json!({ "tools": state.tools })),
         ("resources/list", _) => complete(json!({ "resources": state.resources })),
         ("resources/templates/list", _) => complete(json!({ "resourceTemplates": state.templates })),
