@@ -4,6 +4,7 @@ mod engine;
 mod fakes;
 mod faults;
 mod health;
+mod images;
 mod personal;
 mod random;
 

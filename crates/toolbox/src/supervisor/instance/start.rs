@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use waypost_toolbox_proto::message::InstanceSecrets;
+use waypost_toolbox_proto::message::{InstanceSecrets, RegistryCredentials};
 use waypost_toolbox_proto::{DeploymentError, DeploymentStep, ErrorCode, InstanceSpec, Transport};
 
 use super::super::output::ContainerLog;
@@ -51,14 +51,7 @@ impl Start {
 
         step = DeploymentStep::Pulling;
         self.steps.report(shared, step);
-        let min_free = shared.parts.settings.min_disk_free_bytes;
-        if disk_free < min_free
-            && let Err(error) = engine.remove_unused_images(min_free).await
-        {
-            tracing::warn!(%error, "failed to remove unused images");
-        }
-        let pull = engine.pull(&self.request.spec.image, secrets.registry.as_ref());
-        self.or_cancel(pull).await?.map_err(failed(step))?;
+        self.pull(shared, disk_free, secrets.registry.as_ref()).await?;
 
         step = DeploymentStep::Starting;
         self.steps.report(shared, step);
@@ -66,6 +59,31 @@ impl Start {
             return Err(Failure::Cancelled);
         }
         engine.start(&self.request, &secrets.values).await.map_err(failed(step))
+    }
+
+    /// Pulls the image. Unused images are removed first if the disk runs low. The size of the image is not known in advance:
+    /// if it does not fit, all unused images are removed, and it is pulled once more.
+    async fn pull<E: Engine, S: Servers>(
+        &self,
+        shared: &Shared<E, S>,
+        disk_free: u64,
+        credentials: Option<&RegistryCredentials>,
+    ) -> Result<(), Failure> {
+        let engine = &shared.parts.engine;
+        let image = &self.request.spec.image;
+        let min_free = shared.parts.settings.min_disk_free_bytes;
+        if disk_free < min_free {
+            remove_unused_images(shared, min_free).await;
+        }
+        let result = match self.or_cancel(engine.pull(image, credentials)).await? {
+            Err(failure) if failure.code == ErrorCode::DiskFull => {
+                tracing::warn!(%image, "the disk is full: removing unused images to pull the image once more");
+                remove_unused_images(shared, u64::MAX).await;
+                self.or_cancel(engine.pull(image, credentials)).await?
+            }
+            result => result,
+        };
+        result.map_err(|failure| from_engine(DeploymentStep::Pulling, failure))
     }
 
     async fn or_cancel<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
@@ -109,6 +127,13 @@ impl Start {
             return Err(missing("The credentials of the registry have no value.".to_owned()));
         }
         Ok(secrets)
+    }
+}
+
+/// Removes unused images until `bytes` are free. A failure does not matter: the pull shows whether there is enough space.
+async fn remove_unused_images<E: Engine, S: Servers>(shared: &Shared<E, S>, bytes: u64) {
+    if let Err(error) = shared.parts.engine.remove_unused_images(bytes).await {
+        tracing::warn!(%error, "failed to remove unused images");
     }
 }
 

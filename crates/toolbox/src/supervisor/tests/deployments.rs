@@ -38,7 +38,9 @@ fn prepare(daemon: &Daemon, image: &str, (behaviour, fault, ..): &Case) {
     if let Some(behaviour) = behaviour {
         daemon.behave(image, *behaviour);
     }
-    daemon.engine.state().faults.extend(fault);
+    // An image that does not fit is pulled twice.
+    let count = if *fault == Some(("pull", ErrorCode::DiskFull)) { 2 } else { 1 };
+    daemon.engine.state().faults.extend(fault.iter().flat_map(|fault| std::iter::repeat_n(*fault, count)));
 }
 
 fn error(outcome: DeploymentOutcome) -> DeploymentError {

@@ -68,6 +68,10 @@ pub(super) struct State {
     pub(super) chaos: (u64, u64),
     pub(super) is_down: bool,
     pub(super) disk_free: u64,
+    /// The free disk space without which no image can be pulled.
+    pub(super) image_bytes: u64,
+    /// The sizes of the images that nothing uses, oldest first.
+    pub(super) unused_images: VecDeque<u64>,
     pub(super) capacity: Resources,
     pub(super) log: Vec<String>,
     pub(super) peak: Resources,
@@ -237,6 +241,9 @@ impl Engine for FakeEngine {
     async fn pull(&self, image: &str, credentials: Option<&RegistryCredentials>) -> Result<(), EngineError> {
         self.operation("pull").await?;
         let mut state = self.state();
+        if state.disk_free < state.image_bytes {
+            return Err(failure(ErrorCode::DiskFull));
+        }
         state.pulled.push(credentials.cloned());
         state.log.push(format!("pull {image}"));
         Ok(())
@@ -388,7 +395,11 @@ impl Engine for FakeEngine {
 
     async fn remove_unused_images(&self, bytes: u64) -> Result<(), EngineError> {
         let mut state = self.state();
-        state.disk_free = state.disk_free.max(bytes);
+        while state.disk_free < bytes
+            && let Some(size) = state.unused_images.pop_front()
+        {
+            state.disk_free += size;
+        }
         state.log.push("remove_unused_images".to_owned());
         Ok(())
     }
