@@ -9,6 +9,8 @@ use crate::toolboxes::Allocation;
 
 /// The share of a machine's memory, and of its CPUs times [`CPU_OVERCOMMIT`], that instances may use, in percent.
 const BUDGET_PERCENT: u64 = 80;
+/// The free disk space below which a toolbox is chosen only if no other fits. Its daemon begins to remove unused images there.
+const LOW_DISK_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// A toolbox on which an instance might be placed.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +32,12 @@ impl Candidate {
         let memory = capacity.memory_bytes / 100 * BUDGET_PERCENT;
         let Allocation { millicpus: used_millicpus, memory_bytes: used_memory, .. } = self.allocated;
         Some((millicpus.saturating_sub(used_millicpus), memory.saturating_sub(used_memory)))
+    }
+
+    /// Whether an image might not fit on the disk. This is no reason to reject the toolbox: the image may be present, or replace
+    /// unused ones, and otherwise the deployment fails with `disk_full`.
+    fn has_low_disk(&self) -> bool {
+        self.capacity.is_none_or(|capacity| capacity.disk_free_bytes < LOW_DISK_BYTES)
     }
 
     /// Returns the reason why the budget is too small for an instance. `None` if it fits, or if the capacity is unknown
@@ -85,7 +93,8 @@ fn cpus(millicpus: u64) -> String {
     format!("{}.{}", millicpus / 1_000, millicpus % 1_000 / 100)
 }
 
-/// Returns the candidate with the most free memory, and among those with equally much, the most free CPUs.
+/// Returns the candidate with the most free memory, and among those with equally much, the most free CPUs. One whose disk is
+/// nearly full is the last choice.
 ///
 /// # Errors
 /// Returns the reason for each candidate if the instance fits on none.
@@ -95,7 +104,7 @@ pub(super) fn choose(candidates: &[Candidate], class: ResourceClass) -> Result<&
     // The first of equal ones, so that the choice does not depend on the order of iteration.
     let best = fitting.min_by_key(|candidate| {
         let (millicpus, memory) = candidate.free().unwrap_or_default();
-        (std::cmp::Reverse(memory), std::cmp::Reverse(millicpus), &candidate.name)
+        (candidate.has_low_disk(), std::cmp::Reverse(memory), std::cmp::Reverse(millicpus), &candidate.name)
     });
     best.ok_or_else(|| problems.into_iter().filter_map(|(candidate, problem)| Some((candidate, problem?))).collect())
 }
@@ -114,7 +123,7 @@ mod tests {
             name: name.to_owned(),
             state: ToolboxState::Online,
             has_engine: true,
-            capacity: Some(Capacity { cpus, memory_bytes: memory_mib * MIB, disk_free_bytes: 1 }),
+            capacity: Some(Capacity { cpus, memory_bytes: memory_mib * MIB, disk_free_bytes: LOW_DISK_BYTES }),
             allocated: Allocation::default(),
         }
     }
@@ -128,6 +137,21 @@ mod tests {
         large.allocated = Allocation { millicpus: 500, memory_bytes: 6_144 * MIB, instances: 1 };
         let all = [large, small];
         assert_eq!(choose(&all, ResourceClass::Light).unwrap().name, "small");
+    }
+
+    #[test]
+    fn a_toolbox_whose_disk_is_nearly_full_is_the_last_choice() {
+        let with_disk = |name: &str, memory_mib: u64, disk_free_bytes: u64| {
+            let candidate = candidate(name, 8.0, memory_mib);
+            let capacity = candidate.capacity.map(|capacity| Capacity { disk_free_bytes, ..capacity });
+            Candidate { capacity, ..candidate }
+        };
+        let full = with_disk("full", 8_192, LOW_DISK_BYTES - 1);
+        let all = [full.clone(), with_disk("fuller", 4_096, 0), with_disk("small", 2_048, LOW_DISK_BYTES)];
+        assert_eq!(choose(&all, ResourceClass::Light).unwrap().name, "small");
+        // The image may be present, or replace unused ones.
+        assert_eq!(choose(&all, ResourceClass::Heavy).unwrap().name, "full");
+        assert_eq!(choose(&[full], ResourceClass::Light).unwrap().name, "full");
     }
 
     #[test]
