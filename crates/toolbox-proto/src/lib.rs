@@ -15,6 +15,7 @@ pub mod http;
 pub mod instance;
 pub mod message;
 mod names;
+pub mod runtime;
 
 pub use deployment::{DeploymentError, DeploymentStep, ErrorCode};
 pub use desired::{DesiredInstance, DesiredState, InstanceSpec};

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use waypost_core::Timestamp;
 use waypost_core::id::OrganizationId;
 use waypost_ops::toolboxes::{self, JoinToken, ToolboxView, join_command};
+use waypost_toolbox_proto::runtime::find_vulnerability;
 
 use super::output;
 use super::session::{Session, not_found_message};
@@ -190,12 +191,22 @@ pub(super) fn print_token(json: bool, done: &str, value: &Value) -> anyhow::Resu
 /// Prints a toolbox. Text output shows the engine and the resources as sentences.
 pub(super) fn print(json: bool, mut toolbox: Value) -> anyhow::Result<()> {
     if !json {
-        toolbox["engine"] = describe_engine(&toolbox["engine"]);
-        for resources in ["capacity", "allocated"] {
-            toolbox[resources] = describe_resources(&toolbox[resources]);
-        }
+        describe(&mut toolbox);
     }
     output::object(json, &toolbox)
+}
+
+/// Replaces the engine and the resources by sentences, and adds a warning if the runtime of the engine has a known
+/// vulnerability.
+fn describe(toolbox: &mut Value) {
+    let warning = toolbox["engine"]["runtime"].as_str().and_then(find_vulnerability);
+    toolbox["engine"] = describe_engine(&toolbox["engine"]);
+    for resources in ["capacity", "allocated"] {
+        toolbox[resources] = describe_resources(&toolbox[resources]);
+    }
+    if let Some(warning) = warning {
+        toolbox["warning"] = warning.into();
+    }
 }
 
 pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
@@ -257,4 +268,26 @@ fn to_json(view: &ToolboxView) -> Value {
         "instance_count": allocated.instances,
         "last_seen_at": toolbox.last_seen_at.map(Timestamp::rfc3339),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vulnerable_runtime_is_described_with_a_warning() {
+        let describe_runtime = |runtime: &str| {
+            let engine = json!({ "version": "28.0.0", "runtime": runtime, "os": "linux", "architecture": "amd64" });
+            let mut toolbox = json!({ "name": "rack", "engine": engine, "capacity": null, "allocated": null });
+            describe(&mut toolbox);
+            toolbox
+        };
+        let old = describe_runtime("runc 1.1.5");
+        assert_eq!(old["engine"], "28.0.0 (runc 1.1.5, linux/amd64)");
+        assert!(old["warning"].as_str().unwrap().contains("CVE-2024-21626"), "{old}");
+        assert_eq!(describe_runtime("runc 1.1.12").get("warning"), None);
+        let mut pending = json!({ "engine": null });
+        describe(&mut pending);
+        assert_eq!((&pending["engine"], pending.get("warning")), (&Value::Null, None));
+    }
 }

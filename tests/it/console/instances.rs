@@ -78,7 +78,7 @@ impl Api {
         let joined = toolboxes::join(self.app.cx(), &self.app.ops(), &request).await.unwrap();
         let engine = Engine {
             version: "20.10.24".into(),
-            runtime: "1.1.5".into(),
+            runtime: "runc 1.1.5".into(),
             os: "linux".into(),
             architecture: "amd64".into(),
         };
@@ -135,7 +135,7 @@ async fn a_toolbox_is_created_joined_and_revoked() {
       "version": "0.1.0",
       "engine": {
         "version": "20.10.24",
-        "runtime": "1.1.5",
+        "runtime": "runc 1.1.5",
         "os": "linux",
         "architecture": "amd64"
       },

@@ -128,6 +128,7 @@ async fn a_toolbox_is_added_and_shown_when_it_connects() {
     api.join(&token).await;
     let status = owner.get_page(&format!("{page}/status")).await;
     status.assert_contains("data-announce=\"The toolbox is online.\"").assert_contains("Docker 20.10.24, runc 1.1.5");
+    status.assert_contains("runc 1.1.5 is older than 1.1.12");
     status.assert_contains("0 B of 4 GiB").assert_contains("0 of 8 CPUs").assert_lacks("<html");
     let rows = owner.get_page("/o/acme/toolboxes/rows").await;
     rows.assert_contains("<span class=\"badge good\">online</span>").assert_contains("0.1.0");

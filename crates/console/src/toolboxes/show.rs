@@ -11,6 +11,7 @@ use waypost_core::toolbox::ToolboxState;
 use waypost_core::{Error, Timestamp};
 use waypost_ops::instances;
 use waypost_ops::toolboxes::{self, JoinToken, ToolboxPatch, ToolboxView, join_command};
+use waypost_toolbox_proto::runtime::find_vulnerability;
 
 use super::{Usage, badge, cpu, memory, page_error};
 use crate::Console;
@@ -52,6 +53,10 @@ impl Status {
 
     fn is_unresponsive(&self) -> bool {
         self.view.state == ToolboxState::Unresponsive
+    }
+
+    fn runtime_warning(&self) -> Option<String> {
+        self.view.toolbox.engine.as_ref().and_then(|engine| find_vulnerability(&engine.runtime))
     }
 
     fn instance_badge(&self, instance: &Instance) -> &'static str {

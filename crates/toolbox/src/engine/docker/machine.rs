@@ -5,6 +5,7 @@ use std::path::Path;
 use bollard::models::{SystemInfo, SystemVersion};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use waypost_toolbox_proto::message::{Capacity, Engine};
+use waypost_toolbox_proto::runtime::find_vulnerability;
 
 use super::super::{EngineError, EngineOptions, MachineInfo};
 use super::errors::{self, unavailable};
@@ -35,6 +36,9 @@ pub async fn connect(options: &EngineOptions) -> Result<(Docker, SystemVersion, 
     let version = docker.version().await.map_err(failed)?;
     let info = docker.info().await.map_err(failed)?;
     check_engine(&version, &info)?;
+    if let Some(warning) = runtime(&version, &info).as_deref().and_then(find_vulnerability) {
+        tracing::warn!(%warning, "the container runtime may have a known vulnerability");
+    }
     Ok((docker, version, info))
 }
 
@@ -118,7 +122,12 @@ fn runtime(version: &SystemVersion, info: &SystemInfo) -> Option<String> {
     let name = info.default_runtime.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| "runc".into());
     let mut found = components.filter(|component| component.name == name && !component.version.is_empty());
     match found.next() {
-        Some(component) => Some(format!("{name} {}", component.version)),
+        Some(component) => {
+            // Debian's packages have their complete version here, which shows the fixes that they contain.
+            let package = component.details.as_ref().and_then(|details| details.get("GitCommit"));
+            let package = package.filter(|package| package.starts_with(component.version.as_str()));
+            Some(format!("{name} {}", package.unwrap_or(&component.version)))
+        }
         // Only runc reports its version as a component.
         None => info.runtimes.as_ref()?.contains_key(&name).then_some(name),
     }
@@ -197,8 +206,17 @@ mod tests {
 
     #[test]
     fn the_runtime_is_reported() {
-        let (version, mut info) = engine("28.0.0");
-        assert_eq!(runtime(&version, &info).as_deref(), Some("runc 1.1.5"));
+        let (mut version, mut info) = engine("28.0.0");
+        for (commit, expected) in [
+            (None, "runc 1.1.5"),
+            (Some("v1.1.5-0-gf19387a6"), "runc 1.1.5"),
+            (Some("1.1.5+ds1-1+deb12u1"), "runc 1.1.5+ds1-1+deb12u1"),
+        ] {
+            for component in version.components.iter_mut().flatten() {
+                component.details = commit.map(|commit| [("GitCommit".to_owned(), commit.to_owned())].into());
+            }
+            assert_eq!(runtime(&version, &info).as_deref(), Some(expected));
+        }
         info.default_runtime = Some("runsc".into());
         assert_eq!(runtime(&version, &info), None);
         info.runtimes = Some([("runsc".to_owned(), Runtime::default())].into());
