@@ -1,10 +1,16 @@
 //! Errors of the engine as codes, causes and next actions.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
 use bollard::errors::Error;
 use waypost_toolbox_proto::ErrorCode;
 
 use super::super::EngineError;
 
+/// The folder in which the engine looks for the certificate authorities of registries, in one folder per host.
+pub const CERTS_DIR: &str = "/etc/docker/certs.d";
 /// The maximum length of a message of the engine in characters.
 const MAX_MESSAGE: usize = 300;
 /// Folders of the host that messages of the engine and of its runtime contain.
@@ -78,16 +84,16 @@ pub fn request(action: &str, error: &Error, host_folders: &[String]) -> EngineEr
     EngineError::new(ErrorCode::StartFailed, cause, "Check the command and the image of the catalogue entry.")
 }
 
-/// Returns the error of pulling an image.
-pub fn pull(image: &str, error: &Error) -> EngineError {
+/// Returns the error of pulling an image. `certs_dir` is [`CERTS_DIR`], or `None` if the daemon does not see the engine's files.
+pub fn pull(image: &str, error: &Error, certs_dir: Option<&Path>) -> EngineError {
     match message(error) {
-        Some(message) => pull_message(image, message),
+        Some(message) => pull_message(image, message, certs_dir),
         None => request("pull the image", error, &[]),
     }
 }
 
-/// Returns the error of pulling an image from the message of the engine.
-pub fn pull_message(image: &str, message: &str) -> EngineError {
+/// Returns the error of pulling an image from the message of the engine. `certs_dir` is that of [`pull`].
+pub fn pull_message(image: &str, message: &str, certs_dir: Option<&Path>) -> EngineError {
     let host = image.split('/').next().unwrap_or_default();
     let text = message.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
@@ -102,7 +108,7 @@ pub fn pull_message(image: &str, message: &str) -> EngineError {
         return error(
             ErrorCode::ImageDenied,
             format!("The certificate of registry {host} is not trusted"),
-            format!("Store the registry's CA certificate as /etc/docker/certs.d/{host}/ca.crt on the machine."),
+            trust_registry(host, certs_dir),
         );
     }
     if has(&["server gave http response to https client"]) {
@@ -147,6 +153,32 @@ pub fn pull_message(image: &str, message: &str) -> EngineError {
         format!("The image could not be pulled: {}", shorten(message, &[])),
         "Check the image of the catalogue entry and the log of Docker on the machine.".into(),
     )
+}
+
+/// Returns what to do if the engine does not trust the certificate of a registry.
+fn trust_registry(host: &str, certs_dir: Option<&Path>) -> String {
+    let folder = certs_dir.unwrap_or(Path::new(CERTS_DIR)).join(host);
+    let shown = folder.display();
+    match certs_dir.map(|_| fs::read_dir(&folder)) {
+        Some(Ok(mut files)) => {
+            let is_authority = |file: fs::DirEntry| file.path().extension().is_some_and(|extension| extension == "crt");
+            if files.any(|file| file.is_ok_and(is_authority)) {
+                return format!(
+                    "The folder {shown} on the machine has a certificate authority (`*.crt`). Check that it has signed the \
+                     registry's certificate, and that this certificate is valid for the host."
+                );
+            }
+            format!(
+                "The folder {shown} on the machine has no certificate authority (`*.crt`). Store the registry's CA certificate \
+                 in it as ca.crt."
+            )
+        }
+        Some(Err(error)) if error.kind() == ErrorKind::NotFound => format!(
+            "The folder {shown} does not exist on the machine. Create it, and store the registry's CA certificate in it as \
+             ca.crt."
+        ),
+        Some(Err(_)) | None => format!("Store the registry's CA certificate as {shown}/ca.crt on the machine."),
+    }
 }
 
 /// Returns the error of an image for another platform.
@@ -221,12 +253,31 @@ mod tests {
             ("dial tcp: lookup registry.example: no such host", "image_not_found"),
             ("something else", "image_not_found"),
         ] {
-            let error = pull_message(image, message);
+            let error = pull_message(image, message, None);
             assert_eq!(error.code.as_str(), code, "{message}");
             assert!(!error.next_action.is_empty() && !error.cause.contains("/var/lib"), "{error:?}");
         }
-        let error = pull_message(image, "x509: certificate signed by unknown authority");
+        let error = pull_message(image, "x509: certificate signed by unknown authority", None);
         assert!(error.next_action.contains("certs.d/registry.example:5000/ca.crt"), "{error:?}");
+    }
+
+    #[test]
+    fn an_untrusted_certificate_is_reported_with_the_folder_of_the_registry() {
+        let certs_dir = tempfile::tempdir().unwrap();
+        let folder = certs_dir.path().join("registry.example:5000");
+        let next_action = || {
+            let message = "Get \"https://registry.example:5000/v2/\": x509: certificate signed by unknown authority";
+            let error = pull_message("registry.example:5000/a/b@sha256:00", message, Some(certs_dir.path()));
+            assert_eq!(error.code, ErrorCode::ImageDenied);
+            error.next_action
+        };
+        let shown = folder.display();
+        assert!(next_action().starts_with(&format!("The folder {shown} does not exist on the machine. Create it")));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("client.cert"), "").unwrap();
+        assert!(next_action().starts_with(&format!("The folder {shown} on the machine has no certificate authority")));
+        fs::write(folder.join("ca.crt"), "").unwrap();
+        assert!(next_action().starts_with(&format!("The folder {shown} on the machine has a certificate authority")));
     }
 
     #[test]

@@ -166,14 +166,20 @@ impl DockerEngine {
             let item = tokio::time::timeout(PULL_STALL, progress.next()).await.map_err(|_| stalled(image))?;
             match item {
                 None => return Ok(()),
-                Some(Err(error)) => return Err(errors::pull(image, &error)),
+                Some(Err(error)) => return Err(errors::pull(image, &error, self.certs_dir())),
                 Some(Ok(info)) => {
                     if let Some(message) = info.error_detail.and_then(|detail| detail.message) {
-                        return Err(errors::pull_message(image, &message));
+                        return Err(errors::pull_message(image, &message, self.certs_dir()));
                     }
                 }
             }
         }
+    }
+
+    /// Returns the folder with the certificate authorities of registries. `None` if the daemon does not see the engine's files,
+    /// because it runs in a container.
+    fn certs_dir(&self) -> Option<&'static Path> {
+        Path::new(&self.inner.docker_root).is_dir().then(|| Path::new(errors::CERTS_DIR))
     }
 
     /// Returns an image; `None` if it is not present.
