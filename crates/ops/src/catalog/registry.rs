@@ -116,14 +116,16 @@ impl Registry<'_> {
             Ok(response) => return Ok((https, response)),
             Err(error) => error,
         };
-        let may_accept_http = matches!(
-            error,
-            OutboundError::Timeout { .. }
-                | OutboundError::Unreachable {
-                    failure: Failure::Connection | Failure::Tls(_) | Failure::IncompleteResponse,
-                    ..
-                }
-        );
+        // A registry whose certificate is rejected accepts TLS connections.
+        let may_accept_http = !is_certificate_rejected(&error)
+            && matches!(
+                error,
+                OutboundError::Timeout { .. }
+                    | OutboundError::Unreachable {
+                        failure: Failure::Connection | Failure::Tls(_) | Failure::IncompleteResponse,
+                        ..
+                    }
+            );
         let http = self.manifest_url("http")?;
         if may_accept_http && self.route.check_url(&http).is_ok() {
             match self.try_request(Method::HEAD, &http, None).await {
@@ -251,9 +253,21 @@ impl Registry<'_> {
     }
 
     fn failed(&self, error: OutboundError) -> Error {
-        let message = format!("The tag of `{}` cannot be resolved. {error}", self.image);
+        let advice = match is_certificate_rejected(&error) {
+            true => " If the registry has its own certificate authority, add it to the setting `outbound_ca_file`.",
+            false => "",
+        };
+        let message = format!("The tag of `{}` cannot be resolved. {error}{advice}", self.image);
         Error::new(Code::InvalidArguments, message).caused_by(error)
     }
+}
+
+/// Whether the TLS library rejected the certificate of a server: `invalid peer certificate: …`.
+fn is_certificate_rejected(error: &OutboundError) -> bool {
+    matches!(
+        error,
+        OutboundError::Unreachable { failure: Failure::Tls(reason), .. } if reason.contains("peer certificate")
+    )
 }
 
 /// A challenge of a registry (RFC 9110, section 11.6.1). Registries send one per header.

@@ -2,9 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use waypost_core::catalog::Source;
 use waypost_core::id::OrganizationId;
 use waypost_core::seal::{Keyring, SecretText};
@@ -23,6 +28,7 @@ waypost_testkit::both!(extended set_up =>
     the_digest_is_computed_if_the_registry_does_not_send_it,
     failures_of_registries_are_explained,
     registries_in_private_networks_are_rejected,
+    a_registry_with_its_own_authority_needs_its_certificate,
     credentials_are_a_secret_of_the_organisation,
 );
 
@@ -30,6 +36,7 @@ const ANN: &str = "Basic YW5uOnNlY3JldA==";
 
 /// The response to a request: status, headers and body.
 type Reply = (u16, String, String);
+type Answer = Arc<dyn Fn(&str, &str, &str) -> Reply + Send + Sync>;
 
 /// A registry that answers each request with a function of its method, path and `Authorization`.
 struct Registry {
@@ -39,41 +46,50 @@ struct Registry {
 
 impl Registry {
     async fn start(answer: impl Fn(&str, &str, &str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(None, Arc::new(answer)).await
+    }
+
+    /// Starts a registry with TLS. Also returns its certificate in PEM, which is its own authority.
+    async fn start_tls(answer: impl Fn(&str, &str, &str) -> Reply + Send + Sync + 'static) -> (Self, Vec<u8>) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        (Self::listen(Some(acceptor), Arc::new(answer)).await, certificate.pem().into_bytes())
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>, answer: Answer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (log, answer) = (requests.clone(), Arc::new(answer));
+        let log = requests.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (log, answer) = (log.clone(), answer.clone());
+                let (tls, log, answer) = (tls.clone(), log.clone(), answer.clone());
                 tokio::spawn(async move {
-                    // A TLS handshake (RFC 8446, section 5.1) ends the connection.
                     let mut first = [0];
-                    if stream.peek(&mut first).await.is_err() || first[0] == 22 {
+                    if stream.peek(&mut first).await.is_err() {
                         return;
                     }
-                    let mut stream = BufReader::new(stream);
-                    let mut head = Vec::new();
-                    while let Some(line) = read_line(&mut stream).await.filter(|line| !line.is_empty()) {
-                        head.push(line);
+                    // The first byte of a TLS handshake (RFC 8446, section 5.1).
+                    let is_handshake = first[0] == 22;
+                    match tls {
+                        Some(tls) if is_handshake => {
+                            // A client that does not trust the certificate ends the handshake.
+                            if let Ok(stream) = tls.accept(stream).await {
+                                respond(stream, &log, &answer).await;
+                            }
+                        }
+                        Some(_) => log.lock().unwrap().push("plain HTTP".to_owned()),
+                        None if is_handshake => {}
+                        None => respond(stream, &log, &answer).await,
                     }
-                    let Some(words) = head.first().map(|line| line.split(' ').collect::<Vec<_>>()) else { return };
-                    let [method, path, ..] = words[..] else { return };
-                    let field = |name: &str| {
-                        let lines = head.iter().filter_map(|line| line.split_once(": "));
-                        let mut lines = lines.filter(|(field, _)| field.eq_ignore_ascii_case(name));
-                        lines.next().map_or("", |(_, value)| value).to_owned()
-                    };
-                    log.lock().unwrap().push(format!("{method} {path} {}", field("authorization")).trim().to_owned());
-                    let (status, headers, body) = answer(method, path, &field("authorization"));
-                    let accept = field("accept");
-                    assert!(accept.contains("image.index.v1") || accept == "application/json", "{accept}");
-                    let length = body.len();
-                    let body = if method == "HEAD" { "" } else { &body };
-                    let text = format!(
-                        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
-                    );
-                    let _ = stream.get_mut().write_all(text.as_bytes()).await;
                 });
             }
         });
@@ -85,7 +101,32 @@ impl Registry {
     }
 }
 
-async fn read_line(stream: &mut BufReader<tokio::net::TcpStream>) -> Option<String> {
+/// Reads one request, logs it, and sends the response.
+async fn respond(stream: impl AsyncRead + AsyncWrite + Unpin, log: &Mutex<Vec<String>>, answer: &Answer) {
+    let mut stream = BufReader::new(stream);
+    let mut head = Vec::new();
+    while let Some(line) = read_line(&mut stream).await.filter(|line| !line.is_empty()) {
+        head.push(line);
+    }
+    let Some(words) = head.first().map(|line| line.split(' ').collect::<Vec<_>>()) else { return };
+    let [method, path, ..] = words[..] else { return };
+    let field = |name: &str| {
+        let lines = head.iter().filter_map(|line| line.split_once(": "));
+        let mut lines = lines.filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        lines.next().map_or("", |(_, value)| value).to_owned()
+    };
+    log.lock().unwrap().push(format!("{method} {path} {}", field("authorization")).trim().to_owned());
+    let (status, headers, body) = answer(method, path, &field("authorization"));
+    let accept = field("accept");
+    assert!(accept.contains("image.index.v1") || accept == "application/json", "{accept}");
+    let length = body.len();
+    let body = if method == "HEAD" { "" } else { &body };
+    let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}");
+    let _ = stream.get_mut().write_all(text.as_bytes()).await;
+    let _ = stream.get_mut().shutdown().await;
+}
+
+async fn read_line(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     let mut line = Vec::new();
     stream.read_until(b'\n', &mut line).await.ok()?;
     Some(std::str::from_utf8(&line).ok()?.trim_end().to_owned())
@@ -304,6 +345,20 @@ async fn registries_in_private_networks_are_rejected(fixture: Fixture) {
     assert_rejected(stage.import(&image).await, Code::InvalidArguments, "is not on the public internet");
     assert_rejected(stage.import("169.254.169.254/x:1").await, Code::InvalidArguments, "is not on the public internet");
     assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+async fn a_registry_with_its_own_authority_needs_its_certificate(fixture: Fixture) {
+    let stage = Stage::new(fixture).await;
+    let (registry, certificate) = Registry::start_tls(|_, _, _| found(5)).await;
+    let image_name = format!("{}/x:1", registry.host);
+    let rejected = stage.import(&image_name).await;
+    assert_rejected(rejected, Code::InvalidArguments, "add it to the setting `outbound_ca_file`");
+    assert_eq!(registry.take_requests(), [""; 0], "plain HTTP is not tried");
+    let allow = vec!["127.0.0.0/8=tools".parse().unwrap()];
+    let outbound = Outbound::new(Policy { allow, extra_roots_pem: Some(certificate) }).unwrap();
+    let stage = Stage { ops: stage.ops.clone().with_outbound(outbound), ..stage };
+    assert!(image(&stage.import(&image_name).await.unwrap()).ends_with(&digest(5)));
+    assert_eq!(registry.take_requests(), ["HEAD /v2/x/manifests/1"]);
 }
 
 async fn credentials_are_a_secret_of_the_organisation(fixture: Fixture) {
