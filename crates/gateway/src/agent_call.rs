@@ -15,7 +15,7 @@ use waypost_ops::instances::exchange::Responder;
 use crate::GatewayAddress;
 use crate::record::TIMEOUT_REASON;
 use crate::session::Session;
-use crate::upstreams::{Attempt, ServerKey};
+use crate::upstreams::{Attempt, CalledServer};
 
 /// The time limit for the response of a server, including the start of its container.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,7 +61,7 @@ pub(crate) enum Opened {
 
 /// A call that a server is processing.
 pub(crate) struct OpenCall {
-    pub(crate) server: ServerKey,
+    pub(crate) server: CalledServer,
     pub(crate) messages: Messages,
     pub(crate) responder: Option<Responder>,
     /// The ID of the call in the messages of the server, as JSON text.

@@ -33,7 +33,7 @@ use crate::parked::ParkedCall;
 use crate::record::CallRecord;
 use crate::relay::Relay;
 use crate::trace::set_trace_context;
-use crate::upstreams::{Attempt, ServerKey};
+use crate::upstreams::{Attempt, CalledServer};
 use crate::{Gateway, input_state, reply};
 
 /// The pause before a message is sent once more.
@@ -94,9 +94,9 @@ impl Gateway {
         let connected = with_timeout(connected).await;
         connected.map_err(|error| self.explain_connection(error, &access, &found.server.instance, &caller.agent))?;
         let container = with_timeout(self.container(call, &found)).await?;
-        let server = ServerKey::new(&found.server.instance, &caller.agent.id);
+        let server = CalledServer::new(&found.server.instance, found.server.sharing, &caller.agent.id);
         let mut attempt = self.upstreams.enter(&server).await?;
-        let checked = self.check_definitions(&found.server.instance, (&server, &container)).await;
+        let checked = self.check_definitions(&found.server.instance, (&server.key, &container)).await;
         let checked = checked.inspect_err(|error| attempt.record_failure(error))?;
         if checked.is_changed {
             access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
@@ -183,7 +183,7 @@ impl Gateway {
     async fn continue_parked(
         &self,
         call: AgentCall<'_>,
-        server: ServerKey,
+        server: CalledServer,
         key: &str,
         attempt: Attempt,
     ) -> Result<Opened> {
@@ -191,7 +191,7 @@ impl Gateway {
         let Some(response) = parked.response(call.request.params.input_responses) else {
             let binding = InputBinding {
                 agent: call.caller.agent.id.clone(),
-                instance: server.instance().clone(),
+                instance: server.key.instance().clone(),
                 text: Bytes::copy_from_slice(call.request.text.as_bytes()),
             };
             return self.park(&binding, parked).map(Opened::InputRequired);

@@ -22,7 +22,7 @@ use waypost_ops::instances::server_stream::find_running;
 use waypost_ops::tool_definitions::{fetch, observe};
 
 use crate::Gateway;
-use crate::upstreams::ServerKey;
+use crate::upstreams::{CalledServer, ServerKey};
 
 /// The time for which the failure of a check applies to other calls: they do not wait for a dead server one after another.
 const FAILURE_AGE: Duration = Duration::from_secs(1);
@@ -171,7 +171,7 @@ impl Gateway {
             Some(_) => return Ok(()),
             None => None,
         };
-        let mut attempt = self.upstreams.enter(key).await?;
+        let mut attempt = self.upstreams.enter(&CalledServer::for_definitions(key)).await?;
         match self.check_older(&instance, (key, container.as_ref()), Duration::ZERO).await {
             Ok(_) => {
                 attempt.record_success();

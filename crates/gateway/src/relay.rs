@@ -42,7 +42,7 @@ use crate::message_text::MessageText;
 use crate::parked::ParkedCall;
 use crate::record::CallRecord;
 use crate::slots::Slot;
-use crate::upstreams::{Attempt, ServerKey};
+use crate::upstreams::{Attempt, CalledServer};
 use crate::{Gateway, reply};
 
 /// The maximum number of requests to an agent that wait at a time in one call.
@@ -56,7 +56,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) struct Relay {
     gateway: Arc<Gateway>,
     organization: OrganizationId,
-    server: ServerKey,
+    server: CalledServer,
     messages: Messages,
     responder: Option<Responder>,
     /// The ID of the call in the messages of the server, as JSON text.
@@ -115,7 +115,7 @@ impl Relay {
         (slot, record): (Slot, CallRecord),
     ) -> Self {
         let OpenCall { server, messages, responder, call_id, count, attempt } = open;
-        let asking = Asking::new((call, text), server.instance());
+        let asking = Asking::new((call, text), server.key.instance());
         Self {
             gateway: Arc::clone(gateway),
             organization: call.caller.organization_id.clone(),
@@ -280,7 +280,7 @@ impl Relay {
 
     fn relay_notification(&mut self, notification: &Message<'_>, text: &Bytes) -> Option<Bytes> {
         // Agents are told on their own streams, and only about what they see.
-        if self.gateway.receive_announcement(&self.organization, &self.server, notification) {
+        if self.gateway.receive_announcement(&self.organization, &self.server.key, notification) {
             return None;
         }
         if notification.method.as_deref() != Some("notifications/cancelled") {

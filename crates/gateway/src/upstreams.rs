@@ -3,11 +3,14 @@
 //!
 //! Invariants:
 //! 1. At most [`MAX_RUNNING`] calls of a server are running in this process, and at most [`MAX_WAITING`] wait; further ones are
-//!    rejected at once.
+//!    rejected at once. A container of one agent is limited by the calls of this agent ([`crate::slots`]) instead.
 //! 2. After [`MAX_FAILURES`] failures in a row, no call reaches the server for [`OPEN_TIME`]. Then one call at a time is tried:
 //!    its success closes the circuit, its failure opens it again.
 //! 3. A call that is cancelled changes nothing.
+//! 4. If each agent has its own containers or its own connection, it has its own circuit: failures of one agent open the circuit
+//!    of no other.
 
+use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,8 +19,9 @@ use hashlink::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use waypost_core::id::{AgentId, InstanceId};
-use waypost_core::instance::Instance;
+use waypost_core::instance::{Backend, Instance};
 use waypost_core::{Code, Error, Result};
+use waypost_toolbox_proto::entry::Sharing;
 
 /// The maximum number of calls of a server that are running.
 const MAX_RUNNING: usize = 32;
@@ -29,11 +33,11 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 const MAX_FAILURES: u32 = 5;
 /// The time for which the circuit stays open.
 const OPEN_TIME: Duration = Duration::from_secs(60);
-/// The maximum number of servers that are remembered. One that is called again starts with a closed circuit.
+/// The maximum number of servers, and of circuits, that are remembered. One that is called again starts with a closed circuit.
 const SERVERS: usize = 10_000;
 
-/// A server: an instance, or, if agents have their own secrets, the container of one agent. An agent with wrong secrets then
-/// makes only its own calls fail.
+/// A server whose definitions are checked: an instance, or, if agents have their own secrets, the container of one agent, which
+/// can list something else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ServerKey(InstanceId, Option<AgentId>);
 
@@ -60,21 +64,59 @@ impl ServerKey {
     }
 }
 
-/// The servers that have been called.
-#[derive(Debug)]
-pub(crate) struct Upstreams(Mutex<LruCache<ServerKey, Arc<Upstream>>>);
+/// An instance, and the agent if each has its own circuit.
+type CircuitKey = (InstanceId, Option<AgentId>);
 
-impl Default for Upstreams {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(SERVERS)))
+/// A server that is called, and the limits that apply to it.
+#[derive(Debug, Clone)]
+pub(crate) struct CalledServer {
+    /// The server whose definitions are checked. All agents can have the same, although each has its own container.
+    pub(crate) key: ServerKey,
+    circuit: CircuitKey,
+    /// Whether the calls of other agents reach other containers.
+    has_own_container: bool,
+}
+
+impl CalledServer {
+    /// Returns the server that an agent calls.
+    pub(crate) fn new(instance: &Instance, sharing: Sharing, agent: &AgentId) -> Self {
+        let has_own_container = matches!(instance.backend, Backend::Container(_)) && sharing != Sharing::Shared;
+        let has_own_circuit = has_own_container || instance.is_connected_per_agent();
+        let circuit = (instance.id.clone(), has_own_circuit.then(|| agent.clone()));
+        Self { key: ServerKey::new(instance, agent), circuit, has_own_container }
+    }
+
+    /// Returns the server whose definitions are read outside of calls.
+    pub(crate) fn for_definitions(key: &ServerKey) -> Self {
+        let circuit = (key.instance().clone(), key.agent().cloned());
+        Self { key: key.clone(), circuit, has_own_container: key.agent().is_some() }
     }
 }
 
+/// The servers that have been called.
 #[derive(Debug)]
-struct Upstream {
+pub(crate) struct Upstreams {
+    circuits: Mutex<LruCache<CircuitKey, Arc<Mutex<Circuit>>>>,
+    calls: Mutex<LruCache<InstanceId, Arc<Calls>>>,
+}
+
+impl Default for Upstreams {
+    fn default() -> Self {
+        Self { circuits: Mutex::new(LruCache::new(SERVERS)), calls: Mutex::new(LruCache::new(SERVERS)) }
+    }
+}
+
+/// The calls of a server.
+#[derive(Debug)]
+struct Calls {
     running: Arc<Semaphore>,
     waiting: AtomicUsize,
-    circuit: Mutex<Circuit>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self { running: Arc::new(Semaphore::new(MAX_RUNNING)), waiting: AtomicUsize::new(0) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -93,28 +135,35 @@ impl Upstreams {
     /// # Errors
     /// `unavailable` (`reason` is `circuit_open`) if it has failed repeatedly; `rate_limited` (`server_busy`) if too many calls
     /// wait, or this one has waited too long.
-    pub(crate) async fn enter(&self, server: &ServerKey) -> Result<Attempt> {
-        let upstream = self.upstream(server);
+    pub(crate) async fn enter(&self, server: &CalledServer) -> Result<Attempt> {
+        let circuit = get_or_insert(&self.circuits, &server.circuit);
         // Before it waits, so that an open circuit is reported at once; and again afterwards.
-        upstream.circuit().check()?;
-        let permit = upstream.acquire().await?;
-        let is_trial = upstream.circuit().enter()?;
-        Ok(Attempt { upstream, is_trial, has_succeeded: None, _permit: permit })
-    }
-
-    fn upstream(&self, server: &ServerKey) -> Arc<Upstream> {
-        let mut upstreams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(upstream) = upstreams.get(server) {
-            return Arc::clone(upstream);
-        }
-        let running = Arc::new(Semaphore::new(MAX_RUNNING));
-        let upstream = Arc::new(Upstream { running, waiting: AtomicUsize::new(0), circuit: Mutex::default() });
-        upstreams.insert(server.clone(), Arc::clone(&upstream));
-        upstream
+        lock(&circuit).check()?;
+        let permit = match server.has_own_container {
+            true => None,
+            false => Some(get_or_insert(&self.calls, server.key.instance()).acquire().await?),
+        };
+        let is_trial = lock(&circuit).enter()?;
+        Ok(Attempt { circuit, is_trial, has_succeeded: None, _permit: permit })
     }
 }
 
-impl Upstream {
+/// Returns the value of a key, which is created if it is not remembered.
+fn get_or_insert<K: Clone + Eq + Hash, V: Default>(all: &Mutex<LruCache<K, Arc<V>>>, key: &K) -> Arc<V> {
+    let mut all = lock(all);
+    if let Some(found) = all.get(key) {
+        return Arc::clone(found);
+    }
+    let new = Arc::<V>::default();
+    all.insert(key.clone(), Arc::clone(&new));
+    new
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Calls {
     async fn acquire(&self) -> Result<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
             return Ok(permit);
@@ -124,10 +173,6 @@ impl Upstream {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(busy()),
         }
-    }
-
-    fn circuit(&self) -> MutexGuard<'_, Circuit> {
-        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,10 +222,11 @@ fn busy() -> Error {
 /// A call of a server.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    upstream: Arc<Upstream>,
+    circuit: Arc<Mutex<Circuit>>,
     is_trial: bool,
     has_succeeded: Option<bool>,
-    _permit: OwnedSemaphorePermit,
+    /// `None` if the number of calls is not limited here.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Attempt {
@@ -204,7 +250,7 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let mut circuit = self.upstream.circuit();
+        let mut circuit = lock(&self.circuit);
         if self.is_trial {
             circuit.is_trying = false;
         }
@@ -228,8 +274,15 @@ mod tests {
 
     use super::*;
 
-    fn server() -> ServerKey {
-        ServerKey(InstanceId::from_store("ins_1".to_owned()), None)
+    fn server() -> CalledServer {
+        CalledServer::for_definitions(&ServerKey(InstanceId::from_store("ins_1".to_owned()), None))
+    }
+
+    /// Returns the same server as an agent calls it that has its own connection, and perhaps its own container.
+    fn of_agent(agent: &str, has_own_container: bool) -> CalledServer {
+        let server = server();
+        let circuit = (server.key.0.clone(), Some(AgentId::from_store(agent.to_owned())));
+        CalledServer { circuit, has_own_container, ..server }
     }
 
     fn failure(reason: &str) -> Error {
@@ -259,9 +312,10 @@ mod tests {
         call(&upstreams, None).await.unwrap();
         call(&upstreams, Some(false)).await.unwrap();
         assert!(is_open(&call(&upstreams, Some(true)).await));
-        let other = ServerKey(InstanceId::from_store("ins_2".to_owned()), None);
+        let other = CalledServer::for_definitions(&ServerKey(InstanceId::from_store("ins_2".to_owned()), None));
         assert!(upstreams.enter(&other).await.is_ok(), "another server is not concerned");
-        let personal = ServerKey(server().0, Some(AgentId::from_store("agt_1".to_owned())));
+        let personal = ServerKey(server().key.0, Some(AgentId::from_store("agt_1".to_owned())));
+        let personal = CalledServer::for_definitions(&personal);
         assert!(upstreams.enter(&personal).await.is_ok(), "nor is the container of an agent");
         tokio::time::advance(OPEN_TIME - Duration::from_millis(1)).await;
         assert!(is_open(&call(&upstreams, Some(true)).await));
@@ -278,6 +332,30 @@ mod tests {
             call(&upstreams, Some(false)).await.unwrap();
         }
         assert!(call(&upstreams, Some(true)).await.is_ok(), "it was closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_agent_with_its_own_container_or_connection_has_its_own_circuit() {
+        for has_own_container in [true, false] {
+            let upstreams = Upstreams::default();
+            let [one, two] = ["agt_1", "agt_2"].map(|agent| of_agent(agent, has_own_container));
+            for _ in 0..MAX_FAILURES {
+                upstreams.enter(&one).await.unwrap().record_failure(&failure("timeout"));
+            }
+            assert!(is_open(&upstreams.enter(&one).await.map(drop)));
+            assert!(upstreams.enter(&two).await.is_ok(), "{has_own_container}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn agents_with_their_own_connections_share_the_calls_of_the_server_but_not_those_of_containers() {
+        let upstreams = Upstreams::default();
+        let one = of_agent("agt_1", false);
+        let running: Vec<_> = join_all((0..MAX_RUNNING).map(|_| upstreams.enter(&one))).await;
+        assert!(running.iter().all(Result::is_ok));
+        let two = of_agent("agt_2", false);
+        assert!(futures::poll!(Box::pin(upstreams.enter(&two))).is_pending());
+        assert!(upstreams.enter(&of_agent("agt_2", true)).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,7 +36,7 @@ async fn set(stage: &Stage, agent: &AgentId, value: &str) {
 }
 
 /// Creates another agent with a grant, and returns its ID and its token.
-async fn another(stage: &Stage) -> (AgentId, String) {
+pub(super) async fn another(stage: &Stage) -> (AgentId, String) {
     let (cx, ops, org) = (stage.api.app.cx(), stage.api.app.running_ops(), &stage.api.org.id);
     let agent = agents::create(cx, &ops, org, "other").await.unwrap().agent.id;
     let new = CreateAgentToken { name: "main", expires_at: None };
@@ -53,7 +53,7 @@ async fn another(stage: &Stage) -> (AgentId, String) {
     (agent, token.expose().to_owned())
 }
 
-async fn call_as(stage: &Stage, token: &str) -> Value {
+pub(super) async fn call_as(stage: &Stage, token: &str) -> Value {
     let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"search__find","arguments":{}}}"#;
     let headers = [("mcp-protocol-version", "2025-11-25")];
     let (status, text) = stage.send("/gateway/mcp", Some(token), &headers, call).await;

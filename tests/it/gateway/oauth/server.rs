@@ -37,6 +37,8 @@ pub struct ServerState {
     pub lists: BTreeMap<String, Vec<Value>>,
     /// The access tokens of accounts that may not use the server (403).
     pub forbidden: Vec<String>,
+    /// The access tokens of accounts whose calls of tools fail (500).
+    pub failing: Vec<String>,
     /// The tokens that were revoked, with their types, and the status of the responses.
     pub revocations: Vec<(String, String)>,
     pub revocation_status: u16,
@@ -308,6 +310,9 @@ fn answer_account(state: &mut ServerState, headers: &HeaderMap, message: &Value,
         },
         "tools/call" => {
             state.calls.push(token.to_owned());
+            if state.failing.iter().any(|failing| failing == token) {
+                return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+            }
             json!({ "content": [{ "type": "text", "text": token }] })
         }
         _ => json!({}),

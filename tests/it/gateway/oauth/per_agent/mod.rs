@@ -1,5 +1,6 @@
 //! Connections of a remote server for each agent.
 
+mod circuit;
 mod streams;
 
 use std::collections::BTreeSet;
