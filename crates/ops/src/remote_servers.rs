@@ -12,9 +12,10 @@
 //! 5. A connection with the token of an agent is kept under the ID of this agent, and is used only for its calls, and to read
 //!    the definitions of the server. It is used only while the agent is connected: the revision of its token is read before
 //!    each call, in every process.
+//! 6. A connection that is lost is dropped only if it was not replaced in the meantime.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -54,7 +55,7 @@ pub(crate) fn url_location(id: &InstanceId) -> SealLocation<'_> {
 
 /// The connections of a process. All clones share them.
 #[derive(Clone)]
-pub(crate) struct RemoteServers(Cache<Key, Arc<tokio::sync::Mutex<State>>>);
+pub(crate) struct RemoteServers(Cache<Key, Arc<Server>>);
 
 /// An instance, the agent if each has its own connection, and what the server may ask callers for.
 type Key = (InstanceId, Option<AgentId>, ClientCapabilities);
@@ -86,11 +87,19 @@ fn configuration(instance: &Instance) -> Configuration {
     (instance.generation, instance.restarts)
 }
 
-/// The connection to a server, and the last attempt that failed, each with the configuration that was used.
+/// The connection to a server, and the attempts to connect.
 #[derive(Default)]
-struct State {
-    open: Option<OpenConnection>,
-    failed: Option<(Wanted, Instant, Error)>,
+struct Server {
+    open: Mutex<Option<OpenConnection>>,
+    /// Held during an attempt to connect. Contains the last one if it has failed.
+    attempt: tokio::sync::Mutex<Option<FailedAttempt>>,
+}
+
+/// A failed attempt to connect, with the configuration and the revision of the token that it used.
+struct FailedAttempt {
+    used: Wanted,
+    at: Instant,
+    error: Error,
 }
 
 /// A connection with the configuration and the revision of the token that it uses.
@@ -107,23 +116,40 @@ impl OpenConnection {
     }
 }
 
-impl State {
-    /// Returns the connection, if it is as new as what the caller has read.
-    fn find(&self, wanted: Wanted) -> Option<Connection> {
-        self.open.as_ref().filter(|open| open.is_as_new_as(wanted)).map(|open| open.connection.clone())
+impl FailedAttempt {
+    /// Returns the error if the attempt applies to a caller that arrived at `arrived`.
+    fn find_error(&self, wanted: Wanted, arrived: Instant) -> Option<Error> {
+        let is_as_new = self.used.0 >= wanted.0 && self.used.1 >= wanted.1;
+        let applies = is_as_new && (self.at >= arrived || self.at.elapsed() < FAILURE_AGE);
+        applies.then(|| self.error.without_cause())
+    }
+}
+
+impl Server {
+    fn open(&self) -> MutexGuard<'_, Option<OpenConnection>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the error of an attempt that applies to a caller that arrived at `arrived`.
-    fn find_failure(&self, wanted: Wanted, arrived: Instant) -> Option<Error> {
-        let ((configuration, revision), at, error) = self.failed.as_ref()?;
-        let is_as_new = *configuration >= wanted.0 && *revision >= wanted.1;
-        let applies = is_as_new && (*at >= arrived || at.elapsed() < FAILURE_AGE);
-        applies.then(|| error.without_cause())
+    /// Returns the connection, if it is as new as what the caller has read.
+    fn find(&self, wanted: Wanted) -> Option<Connection> {
+        let open = self.open();
+        open.as_ref().filter(|open| open.is_as_new_as(wanted)).map(|open| open.connection.clone())
+    }
+
+    /// Returns the revision of the token of a connection; `None` if it was replaced, or the server does not require OAuth.
+    fn find_token(&self, connection: &Connection) -> Option<i64> {
+        let open = self.open();
+        open.as_ref().filter(|open| open.connection.is_same(connection)).and_then(|open| open.token)
+    }
+
+    /// Drops a connection, unless it was replaced already.
+    fn forget(&self, connection: &Connection) {
+        self.open().take_if(|open| open.connection.is_same(connection));
     }
 }
 
 impl RemoteServers {
-    fn state(&self, instance: &Instance, (agent, capabilities): Session<'_>) -> Arc<tokio::sync::Mutex<State>> {
+    fn server(&self, instance: &Instance, (agent, capabilities): Session<'_>) -> Arc<Server> {
         self.0.get_with((instance.id.clone(), agent.cloned(), capabilities), Arc::default)
     }
 
@@ -145,12 +171,12 @@ impl RemoteServers {
             None => None,
         };
         let wanted = (configuration(instance), revision);
-        let state = self.state(instance, (agent, capabilities));
-        let mut state = state.lock().await;
-        if let Some(connection) = state.find(wanted) {
+        let server = self.server(instance, (agent, capabilities));
+        let mut failed = server.attempt.lock().await;
+        if let Some(connection) = server.find(wanted) {
             return Ok(connection);
         }
-        if let Some(error) = state.find_failure(wanted, arrived) {
+        if let Some(error) = failed.as_ref().and_then(|failed| failed.find_error(wanted, arrived)) {
             return Err(error);
         }
         // The caller may have read the instance before its last change.
@@ -162,12 +188,14 @@ impl RemoteServers {
         match Box::pin(open(ops, &current, (agent, capabilities))).await {
             Ok(open) => {
                 let connection = open.connection.clone();
-                *state = State { open: Some(open), failed: None };
+                *server.open() = Some(open);
+                *failed = None;
                 Ok(connection)
             }
             Err(error) => {
-                let failed = Some(((configuration(&current), revision), Instant::now(), error.without_cause()));
-                *state = State { open: None, failed };
+                let used = (configuration(&current), revision);
+                *server.open() = None;
+                *failed = Some(FailedAttempt { used, at: Instant::now(), error: error.without_cause() });
                 Err(error)
             }
         }
@@ -189,31 +217,32 @@ impl RemoteServers {
             return Ok(None);
         }
         let agent = owner(instance, agent)?;
-        let state = self.state(instance, (agent, capabilities));
+        let server = self.server(instance, (agent, capabilities));
         {
-            let mut state = state.lock().await;
+            let _attempt = server.attempt.lock().await;
             // Another call may have replaced the connection already.
-            let revision =
-                state.open.as_ref().filter(|open| open.connection.is_same(rejected)).and_then(|open| open.token);
-            if let Some(revision) = revision {
+            if let Some(revision) = server.find_token(rejected) {
                 refresh_rejected(ops, instance, agent, revision).await?;
-                *state = State::default();
+                server.forget(rejected);
             }
         }
         self.connect(ops, instance, (agent, capabilities)).await.map(Some)
     }
 
     /// Returns the open connection to the server of an instance that all agents share, on which callers have no capabilities,
-    /// without connecting. `None` if there is none, or somebody is connecting.
+    /// without connecting. `None` if there is none.
     pub(crate) fn find_open(&self, instance: &InstanceId) -> Option<Connection> {
-        let state = self.0.get(&(instance.clone(), None, ClientCapabilities::default()))?;
-        let state = state.try_lock().ok()?;
-        state.open.as_ref().map(|open| open.connection.clone())
+        let server = self.0.get(&(instance.clone(), None, ClientCapabilities::default()))?;
+        let open = server.open();
+        open.as_ref().map(|open| open.connection.clone())
     }
 
-    /// Drops a connection to the server of an instance, so that the next call connects again.
-    pub(crate) fn forget(&self, instance: &InstanceId, (agent, capabilities): Session<'_>) {
-        self.0.invalidate(&(instance.clone(), agent.cloned(), capabilities));
+    /// Drops a connection to the server of an instance that is lost, so that the next call connects again. Another call may
+    /// have replaced it already: the new connection is kept.
+    pub(crate) fn forget(&self, instance: &InstanceId, (agent, capabilities): Session<'_>, lost: &Connection) {
+        if let Some(server) = self.0.get(&(instance.clone(), agent.cloned(), capabilities)) {
+            server.forget(lost);
+        }
     }
 }
 

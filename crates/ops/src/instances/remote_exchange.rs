@@ -93,7 +93,7 @@ impl RemoteExchange {
                 Ok(exchange) => Source::Open(exchange),
                 Err(error) => {
                     if is_lost(&error) {
-                        ops.remote_servers.forget(&instance.id, (agent, capabilities));
+                        ops.remote_servers.forget(&instance.id, (agent, capabilities), &connection);
                     }
                     return Err(to_error(&error));
                 }
@@ -138,7 +138,8 @@ impl RemoteExchange {
             Ok(incoming) => incoming,
             Err(error) => {
                 if is_lost(&error) {
-                    self.ops.remote_servers.forget(&self.instance, (self.agent.as_ref(), self.capabilities));
+                    let session = (self.agent.as_ref(), self.capabilities);
+                    self.ops.remote_servers.forget(&self.instance, session, &self.connection);
                 }
                 return Err(to_error(&error));
             }

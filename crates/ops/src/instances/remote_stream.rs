@@ -56,7 +56,7 @@ pub(super) async fn open(
         Ok(None) => return Ok(None),
         Err(error) => {
             if is_lost(&error) {
-                ops.remote_servers.forget(&instance.id, none);
+                ops.remote_servers.forget(&instance.id, none, &connection);
             }
             return Err(to_error(&error));
         }

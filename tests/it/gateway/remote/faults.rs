@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use futures::future::{Either, join_all, select};
+use http::Method;
 use serde_json::{Value, json};
+use waypost_ops::instances;
+use waypost_ops::instances::containers::ContainerKey;
+use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
 
 use super::super::tool;
 use super::Stage;
@@ -29,6 +33,36 @@ async fn a_call_that_changes_nothing_is_sent_once_more_if_the_connection_breaks(
     server.set(|state| state.fault = Some(Fault::Breaks(1)));
     assert_eq!(stage.call().await["error"]["data"]["reason"], "unreachable");
     assert_eq!(server.calls().len(), 1, "nobody knows whether the server has processed it");
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_on_a_connection_that_was_replaced_fails_without_ending_the_new_connection() {
+    let (stage, earlier, current) = (Stage::new().await, Server::start().await, Server::start().await);
+    let id = stage.connect(&earlier.url).await;
+    stage.check().await;
+    let (cx, ops, org) = (stage.api.app.cx(), stage.api.app.running_ops(), &stage.api.org.id);
+    let instance = instances::get(cx, &ops, org, &id.parse().unwrap()).await.unwrap().instance;
+    let container = ContainerKey::new(String::new());
+    let open = async || {
+        let message = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find"}}"#;
+        let limits = (Duration::from_secs(20), 1024 * 1024);
+        Exchange::open(&ops, ExchangeTarget::new(&instance, &container), message.into(), limits).await.unwrap()
+    };
+    earlier.set(|state| state.fault = Some(Fault::BreaksLater));
+    let mut late = open().await;
+    assert_eq!(earlier.calls().len(), 1);
+    let patch = json!({ "remote": { "url": current.url } });
+    stage.api.call(Method::PATCH, &format!("/instances/{id}"), Some(patch)).await.assert_status(200);
+    stage.check().await;
+    assert!(open().await.next().await.unwrap().is_some());
+    let handshakes = || current.state.lock().unwrap().params("initialize").len();
+    let before = handshakes();
+    assert!(before > 0);
+    earlier.set(|state| state.close_streams());
+    assert_eq!(late.next().await.unwrap_err().details["reason"], "unreachable");
+    assert!(open().await.next().await.unwrap().is_some());
+    assert_eq!(handshakes(), before, "the new connection is used");
     stage.api.app.clone().finish().await;
 }
 

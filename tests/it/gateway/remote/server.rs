@@ -81,6 +81,8 @@ pub(super) enum Fault {
     Logs,
     /// There is no response.
     Hangs,
+    /// The response is a stream of events, whose connection breaks when the test closes the streams.
+    BreaksLater,
 }
 
 /// A server on loopback.
@@ -264,6 +266,18 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
 fn misbehave(state: &mut ServerState, fault: Fault, id: &Value, text: String) -> Response {
     match fault {
         Fault::Hangs => StatusCode::NO_CONTENT.into_response(),
+        Fault::BreaksLater => {
+            let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
+            state.streams.push(sender);
+            let events = futures::stream::unfold(Some(receiver), |receiver| async {
+                let mut receiver = receiver?;
+                match receiver.recv().await {
+                    Some(event) => Some((Ok(event), Some(receiver))),
+                    None => Some((Err(std::io::Error::other("the server has crashed")), None)),
+                }
+            });
+            ([("content-type", "text/event-stream")], axum::body::Body::from_stream(events)).into_response()
+        }
         Fault::Breaks(times) => {
             state.fault = (times > 1).then(|| Fault::Breaks(times - 1));
             let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
