@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use waypost_core::agent::{Agent, AgentKind};
 use waypost_core::grant::allows;
-use waypost_core::id::{InstanceId, random_part};
+use waypost_core::id::{InstanceId, OrganizationId, random_part};
 use waypost_core::instance::{DesiredRun, Instance};
 use waypost_core::tool_definition::{Class, DefinitionKind, ToolDefinition};
 use waypost_core::{Code, Error, Result};
@@ -32,6 +32,7 @@ use crate::input_state::{InputBinding, InputState};
 use crate::parked::ParkedCall;
 use crate::record::CallRecord;
 use crate::relay::Relay;
+use crate::slots::LimitReached;
 use crate::trace::set_trace_context;
 use crate::upstreams::{Attempt, CalledServer};
 use crate::{Gateway, input_state, reply};
@@ -52,7 +53,7 @@ impl Gateway {
             record.deny();
             return Ok(reply::quota_exceeded(call.request, wait));
         }
-        let Some(slot) = self.calls.acquire(&call.caller.agent.id) else {
+        let Ok(slot) = self.calls.acquire(&call.caller.organization_id, &call.caller.agent.id) else {
             record.deny();
             return Ok(reply::rejection(&reply::too_many(call.request), call.request.is_modern()));
         };
@@ -194,7 +195,7 @@ impl Gateway {
                 instance: server.key.instance().clone(),
                 text: Bytes::copy_from_slice(call.request.text.as_bytes()),
             };
-            return self.park(&binding, parked).map(Opened::InputRequired);
+            return self.park((&call.caller.organization_id, &binding), parked).map(Opened::InputRequired);
         };
         parked.responder.respond(&response).await?;
         let ParkedCall { messages, responder, call_id, count, .. } = parked;
@@ -203,12 +204,13 @@ impl Gateway {
     }
 
     /// Parks a call until its agent has answered, and returns the result for the agent as JSON text.
-    pub(crate) fn park(&self, binding: &InputBinding, call: ParkedCall) -> Result<String> {
+    pub(crate) fn park(
+        &self,
+        (organization, binding): (&OrganizationId, &InputBinding),
+        call: ParkedCall,
+    ) -> Result<String> {
         let requests = call.input_requests();
-        let key = self.parked.park(&binding.agent, call, &*self.cx.random).ok_or_else(|| {
-            let message = "Too many calls wait for the answer of their agent. Answer or wait for one of them.";
-            Error::new(Code::RateLimited, message).with("reason", "too_many_parked")
-        })?;
+        let key = self.parked.park((organization, &binding.agent), call, &*self.cx.random).map_err(too_many_parked)?;
         let state = binding.seal(self.ops.keyring()?, &self.cx, InputState::Parked(key))?;
         Ok(format!(r#"{{"resultType":"input_required","inputRequests":{requests},"requestState":{state}}}"#))
     }
@@ -301,6 +303,16 @@ fn rewritten(call: AgentCall<'_>, original: &str, (responses, state): (Option<&s
 /// Whether using a definition changes nothing: prompts, resources and completions, and the tools that an admin has classified so.
 fn changes_nothing(definition: &ToolDefinition) -> bool {
     definition.kind != DefinitionKind::Tool || definition.class == Some(Class::Read)
+}
+
+fn too_many_parked(limit: LimitReached) -> Error {
+    let message = match limit {
+        LimitReached::Agent => "Too many calls wait for the answer of their agent. Answer or wait for one of them.",
+        LimitReached::Organization => {
+            "Too many calls of the organisation wait for the answer of their agents. Try again later."
+        }
+    };
+    Error::new(Code::RateLimited, message).with("reason", "too_many_parked")
 }
 
 fn unknown_state(request: &Message<'_>) -> JsonRpcError {

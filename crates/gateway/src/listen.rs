@@ -164,7 +164,10 @@ impl Gateway {
                 return Ok(reply::rejection(&error, true));
             }
         };
-        let Some(slot) = self.streams.acquire(&caller.agent.id) else { return Ok(reply::too_many_streams(request)) };
+        let slot = match self.streams.acquire(&caller.organization_id, &caller.agent.id) {
+            Ok(slot) => slot,
+            Err(limit) => return Ok(reply::too_many_streams(request, limit)),
+        };
         if let Some(request) = request.filter(|_| !wanted.uris.is_empty())
             && let Err(wait) = self.quota.check(&caller.agent.id)
         {

@@ -4,8 +4,8 @@
 //! Invariants:
 //! 1. A parked call is continued at most once, and only by the agent that made it: the key is in the sealed state of the request
 //!    ([`crate::input_state`]), which is bound to agent, server and request.
-//! 2. A parked call ends after [`INPUT_TIME`], even if no agent continues it. The number of parked calls is limited, in total and
-//!    for each agent.
+//! 2. A parked call ends after [`INPUT_TIME`], even if no agent continues it. The number of parked calls is limited, in total, for
+//!    each organisation and for each agent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
 use waypost_core::Random;
-use waypost_core::id::{AgentId, random_part};
+use waypost_core::id::{AgentId, OrganizationId, random_part};
 use waypost_mcp_wire::rewrite::{Rewrite, quote};
 use waypost_mcp_wire::strict::Message;
 use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
 
 use crate::agent_call::Messages;
-use crate::slots::{Slot, Slots};
+use crate::slots::{LimitReached, Slot, Slots};
 
 /// The key of the only one of the `inputRequests`.
 const INPUT_KEY: &str = "input";
@@ -88,9 +88,17 @@ impl ParkedCall {
 }
 
 impl ParkedCalls {
-    /// Parks a call of an agent, and returns its key. `None` if too many are parked.
-    pub(crate) fn park(&self, agent: &AgentId, call: ParkedCall, random: &dyn Random) -> Option<String> {
-        let slot = self.slots.acquire(agent)?;
+    /// Parks a call of an agent of an organisation, and returns its key.
+    ///
+    /// # Errors
+    /// The limit that is reached, if too many are parked.
+    pub(crate) fn park(
+        &self,
+        (organization, agent): (&OrganizationId, &AgentId),
+        call: ParkedCall,
+        random: &dyn Random,
+    ) -> Result<String, LimitReached> {
+        let slot = self.slots.acquire(organization, agent)?;
         let key = random_part(random);
         let (calls, expired) = (Arc::clone(&self.calls), key.clone());
         let expiry = waypost_jobs::spawn("gateway-parked-call", async move {
@@ -99,7 +107,7 @@ impl ParkedCalls {
         });
         let parked = Parked { call, _slot: slot, _expiry: AbortOnDropHandle::new(expiry) };
         lock(&self.calls).insert(key.clone(), parked);
-        Some(key)
+        Ok(key)
     }
 
     /// Returns a parked call, which then is no longer parked. `None` if it has ended, or is parked in another process.

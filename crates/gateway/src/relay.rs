@@ -332,7 +332,7 @@ impl Relay {
                     count: self.count,
                     question: Bytes::copy_from_slice(request.text.as_bytes()),
                 };
-                let result = self.gateway.park(binding, parked)?;
+                let result = self.gateway.park((&self.organization, binding), parked)?;
                 self.record.complete();
                 let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, self.raw_id);
                 Ok(Some(Next::Response(text.into(), StatusCode::OK)))

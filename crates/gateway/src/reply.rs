@@ -13,6 +13,7 @@ use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::{INTERNAL_ERROR, INVALID_PARAMS, JsonRpcError, METHOD_NOT_FOUND, UNSUPPORTED_VERSION};
 
 use crate::message_text::MessageText;
+use crate::slots::{LimitReached, MAX_STREAMS};
 
 /// The JSON-RPC code of the error for a caller with too many calls, outside the reserved ranges.
 const LIMIT_REACHED: i64 = -31_429;
@@ -101,10 +102,13 @@ pub(crate) fn quota_exceeded(request: &Message<'_>, wait: Duration) -> Response 
     response
 }
 
-/// The response to an agent with too many streams.
-pub(crate) fn too_many_streams(request: Option<&Message<'_>>) -> Response {
-    let text =
-        format!("Too many streams: an agent can have {}. Close one, or poll the lists.", crate::slots::MAX_STREAMS);
+/// The response to an agent that can have no other stream.
+pub(crate) fn too_many_streams(request: Option<&Message<'_>>, limit: LimitReached) -> Response {
+    let limit = match limit {
+        LimitReached::Agent => format!("an agent can have {MAX_STREAMS}"),
+        LimitReached::Organization => "the organisation can have no other one at present".to_owned(),
+    };
+    let text = format!("Too many streams: {limit}. Close one, or poll the lists.");
     rejection(&JsonRpcError::new(LIMIT_REACHED, text, request.and_then(Message::id)), true)
 }
 

@@ -1,8 +1,8 @@
 //! The streams on which servers announce changes outside of calls: remote servers, and containers that all agents share.
 //!
 //! Invariants:
-//! 1. This process has at most one stream of each server, and at most [`MAX_STREAMS`] in total. A server without a stream is
-//!    checked before it is called, like every other.
+//! 1. This process has at most one stream of each server, and at most [`MAX_STREAMS`] in total, of which one organisation has at
+//!    most half ([`crate::slots`]). A server without a stream is checked before it is called, like every other.
 //! 2. A stream is open only while its server is used: until [`IDLE_TIME`] after the last call, or while an agent is subscribed to
 //!    one of its resources. It uses the connection that calls use, for as long. It starts no container, and does not keep one
 //!    from being stopped.
@@ -22,11 +22,12 @@ use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, text_of};
 use waypost_ops::instances::server_stream::{ServerStream, can_have_stream, find_running};
 
 use crate::Gateway;
+use crate::slots::has_share;
 use crate::subscribe::no_shared_stream;
 use crate::upstreams::ServerKey;
 
 /// The maximum number of streams of this process. Each is a connection and little memory.
-const MAX_STREAMS: usize = 200;
+const MAX_STREAMS: usize = 400;
 /// The time after the last call after which a stream is closed, and after which the connection of calls is dropped as well.
 const IDLE_TIME: Duration = Duration::from_secs(300);
 /// The interval at which it is checked whether a stream is still needed, and still that of the connection that calls use.
@@ -48,6 +49,7 @@ pub(crate) struct ServerStreams(Mutex<HashMap<InstanceId, Arc<Entry>>>);
 
 #[derive(Debug)]
 struct Entry {
+    organization: OrganizationId,
     /// When the server was used last.
     used_at: Mutex<Instant>,
     /// Notified when the topics of the server have changed.
@@ -59,9 +61,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn new() -> Arc<Self> {
+    fn new(organization: OrganizationId) -> Arc<Self> {
         let (used_at, wake) = (Mutex::new(Instant::now()), Arc::default());
-        Arc::new(Self { used_at, wake, used: Notify::new(), can_subscribe: Mutex::default() })
+        Arc::new(Self { organization, used_at, wake, used: Notify::new(), can_subscribe: Mutex::default() })
     }
 
     fn can_subscribe(&self) -> MutexGuard<'_, Option<bool>> {
@@ -75,17 +77,18 @@ impl Entry {
 
 impl ServerStreams {
     /// Returns the entry of a server that is used now, and whether it is new. `None` if there are too many.
-    fn touch(&self, instance: &InstanceId) -> Option<(Arc<Entry>, bool)> {
+    fn touch(&self, organization: &OrganizationId, instance: &InstanceId) -> Option<(Arc<Entry>, bool)> {
         let mut entries = self.entries();
         if let Some(entry) = entries.get(instance) {
             *entry.used_at() = Instant::now();
             entry.used.notify_one();
             return Some((Arc::clone(entry), false));
         }
-        if entries.len() >= MAX_STREAMS {
+        let own = entries.values().filter(|entry| entry.organization == *organization).count();
+        if !has_share(own, entries.len(), MAX_STREAMS) {
             return None;
         }
-        let entry = Entry::new();
+        let entry = Entry::new(organization.clone());
         entries.insert(instance.clone(), Arc::clone(&entry));
         Some((entry, true))
     }
@@ -118,7 +121,7 @@ impl Gateway {
         if !can_have_stream(instance) {
             return None;
         }
-        let (entry, is_new) = self.server_streams.touch(&instance.id)?;
+        let (entry, is_new) = self.server_streams.touch(&instance.organization_id, &instance.id)?;
         let wake = Arc::clone(&entry.wake);
         if is_new {
             let task = StreamTask {
@@ -383,17 +386,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn streams_are_limited_and_removed_when_they_are_not_used() {
         let streams = ServerStreams::default();
-        for number in 0..MAX_STREAMS {
-            assert!(streams.touch(&id(number)).unwrap().1, "new");
+        let [one, two] = ["org_1", "org_2"].map(|id| OrganizationId::from_store(id.to_owned()));
+        for number in 0..MAX_STREAMS / 2 {
+            assert!(streams.touch(&one, &id(number)).unwrap().1, "new");
         }
-        assert!(streams.touch(&id(MAX_STREAMS)).is_none());
+        assert!(streams.touch(&one, &id(MAX_STREAMS)).is_none());
+        for number in 0..MAX_STREAMS / 4 {
+            assert!(streams.touch(&two, &id(MAX_STREAMS + number)).unwrap().1, "another organisation has its share");
+        }
+        assert!(streams.touch(&two, &id(MAX_STREAMS * 2)).is_none());
+        for number in 0..MAX_STREAMS / 4 {
+            streams.entries().remove(&id(MAX_STREAMS + number));
+        }
         tokio::time::advance(IDLE_TIME / 2).await;
-        assert!(!streams.touch(&id(0)).unwrap().1, "there is one already");
+        assert!(!streams.touch(&one, &id(0)).unwrap().1, "there is one already");
         tokio::time::advance(IDLE_TIME / 2).await;
         assert!(!streams.remove_unused(&id(0), || false), "it was used");
         assert!(!streams.remove_unused(&id(1), || true), "an agent is subscribed");
         assert!(streams.remove_unused(&id(1), || false));
-        assert!(streams.touch(&id(MAX_STREAMS)).is_some());
+        assert!(streams.touch(&one, &id(MAX_STREAMS)).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -122,7 +122,7 @@ impl Drop for SessionUse {
 #[cfg(test)]
 mod tests {
     use waypost_core::caller::Ctx;
-    use waypost_core::id::{AgentId, InstanceId};
+    use waypost_core::id::{AgentId, InstanceId, OrganizationId};
     use waypost_mcp_wire::strict::Message;
 
     use super::*;
@@ -137,9 +137,11 @@ mod tests {
             || Session::new(&GatewayAddress::default(), &Message::read(initialize).unwrap(), &Ctx::operator());
         let (one, other) = (session(), session());
         let (agent, instance) = (AgentId::from_store("agt_1".to_owned()), InstanceId::from_store("ins_1".to_owned()));
+        let organization = OrganizationId::from_store("org_1".to_owned());
         let subscribe = |used: &SessionUse, uri: &str| {
             let resource = Resource { instance: &instance, uri, public: uri };
-            used.add(subscriptions.subscribe(&agent, &resource, used.mailbox(), &Arc::default()).unwrap());
+            let agent = (&organization, &agent);
+            used.add(subscriptions.subscribe(agent, &resource, used.mailbox(), &Arc::default()).unwrap());
         };
         let stream = all.enter(&one);
         let request = all.enter(&one);

@@ -1,9 +1,16 @@
-//! Limits of what an agent can do at a time.
+//! Limits of what an agent and an organisation can do at a time in this process.
+//!
+//! Invariants:
+//! 1. An organisation has a first slot as long as any is free. It gets another one only if at least as many as it then has stay
+//!    free for the others, see [`has_share`]. So one organisation uses at most half of the slots, and none can take the last one
+//!    from another that has none.
+//! 2. Slots are never taken away: an organisation with more than its share gets no further ones until enough are free.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use waypost_core::id::AgentId;
+use waypost_core::id::{AgentId, OrganizationId};
 
 /// The maximum number of calls of an agent at a time in this process.
 pub(crate) const MAX_CALLS: usize = 10;
@@ -19,7 +26,24 @@ const MAX_SUBSCRIPTIONS_IN_TOTAL: usize = 10_000;
 /// The maximum number of parked calls of all agents in this process.
 const MAX_PARKED_IN_TOTAL: usize = 1_000;
 
-/// Counts the calls or streams of each agent.
+/// Whether an organisation with `own` of the `used` slots may take another one of `total`.
+pub(crate) fn has_share(own: usize, used: usize, total: usize) -> bool {
+    match total.saturating_sub(used) {
+        0 => false,
+        free => own == 0 || own + 1 < free,
+    }
+}
+
+/// The limit that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LimitReached {
+    /// That of the agent.
+    Agent,
+    /// The organisation's share.
+    Organization,
+}
+
+/// Counts the calls or streams of each agent and of each organisation.
 #[derive(Debug, Clone)]
 pub(crate) struct Slots(Arc<Shared>);
 
@@ -27,19 +51,21 @@ pub(crate) struct Slots(Arc<Shared>);
 struct Shared {
     per_agent: usize,
     total: usize,
-    agents: Mutex<Counts>,
+    counts: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
     agents: HashMap<AgentId, usize>,
+    organizations: HashMap<OrganizationId, usize>,
 }
 
 /// A call or stream, counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Slots,
+    organization: OrganizationId,
     agent: AgentId,
 }
 
@@ -65,23 +91,31 @@ impl Slots {
     }
 
     fn new(per_agent: usize, total: usize) -> Self {
-        Self(Arc::new(Shared { per_agent, total, agents: Mutex::default() }))
+        Self(Arc::new(Shared { per_agent, total, counts: Mutex::default() }))
     }
 
-    /// Counts a call or stream. Returns `None` if a limit is reached.
-    pub(crate) fn acquire(&self, agent: &AgentId) -> Option<Slot> {
+    /// Counts a call or stream of an agent of an organisation.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(crate) fn acquire(&self, organization: &OrganizationId, agent: &AgentId) -> Result<Slot, LimitReached> {
         let mut counts = self.counts();
-        let count = counts.agents.get(agent).copied().unwrap_or_default();
-        if count >= self.0.per_agent || counts.total >= self.0.total {
-            return None;
+        let of_agent = counts.agents.get(agent).copied().unwrap_or_default();
+        if of_agent >= self.0.per_agent {
+            return Err(LimitReached::Agent);
+        }
+        let own = counts.organizations.get(organization).copied().unwrap_or_default();
+        if !has_share(own, counts.total, self.0.total) {
+            return Err(LimitReached::Organization);
         }
         counts.total += 1;
-        counts.agents.insert(agent.clone(), count + 1);
-        Some(Slot { slots: self.clone(), agent: agent.clone() })
+        counts.agents.insert(agent.clone(), of_agent + 1);
+        counts.organizations.insert(organization.clone(), own + 1);
+        Ok(Slot { slots: self.clone(), organization: organization.clone(), agent: agent.clone() })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.agents.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,32 +123,113 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut counts = self.slots.counts();
         counts.total -= 1;
-        // Removed at 0, so that the map does not grow beyond the number of slots.
-        match counts.agents.get_mut(&self.agent) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                counts.agents.remove(&self.agent);
-            }
+        decrement(&mut counts.agents, &self.agent);
+        decrement(&mut counts.organizations, &self.organization);
+    }
+}
+
+/// Removes a count at 0, so that the map does not grow beyond the number of slots.
+fn decrement<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    match counts.get_mut(key) {
+        Some(count) if *count > 1 => *count -= 1,
+        _ => {
+            counts.remove(key);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn organization(number: usize) -> OrganizationId {
+        OrganizationId::from_store(format!("org_{number}"))
+    }
+
+    fn agent(number: usize) -> AgentId {
+        AgentId::from_store(format!("agt_{number}"))
+    }
+
+    fn is_empty(slots: &Slots) -> bool {
+        let counts = slots.counts();
+        counts.total == 0 && counts.agents.is_empty() && counts.organizations.is_empty()
+    }
+
     #[test]
-    fn each_agent_has_its_own_limit_and_all_have_one_together() {
-        let slots = Slots::new(3, 4);
-        let [one, two] = ["agt_1", "agt_2"].map(|id| AgentId::from_store(id.to_owned()));
-        let mut held: Vec<_> = (0..3).map(|_| slots.acquire(&one).unwrap()).collect();
-        assert!(slots.acquire(&one).is_none());
-        let other = slots.acquire(&two);
-        assert!(other.is_some() && slots.acquire(&two).is_none());
+    fn each_agent_has_its_own_limit() {
+        let slots = Slots::new(3, 100);
+        let mut held: Vec<_> = (0..3).map(|_| slots.acquire(&organization(1), &agent(1)).unwrap()).collect();
+        assert_eq!(slots.acquire(&organization(1), &agent(1)).unwrap_err(), LimitReached::Agent);
+        let other = slots.acquire(&organization(1), &agent(2));
+        assert!(other.is_ok());
         held.pop();
-        assert!(slots.acquire(&one).is_some());
+        assert!(slots.acquire(&organization(1), &agent(1)).is_ok());
         drop((held, other));
-        assert!(slots.counts().agents.is_empty());
-        assert_eq!(slots.counts().total, 0);
+        assert!(is_empty(&slots));
+    }
+
+    #[test]
+    fn an_organisation_uses_at_most_half_of_the_slots_and_the_next_one_half_of_the_rest() {
+        let limits = [
+            (Slots::for_streams(), MAX_STREAMS, [2_500, 1_250]),
+            (Slots::for_subscriptions(), MAX_SUBSCRIPTIONS, [5_000, 2_500]),
+            (Slots::for_parked_calls(), MAX_CALLS, [500, 250]),
+        ];
+        for (slots, per_agent, shares) in limits {
+            let mut held = Vec::new();
+            for (number, share) in shares.into_iter().enumerate() {
+                let own = organization(number);
+                let new = (0..share).map(|n| slots.acquire(&own, &agent(number * 10_000 + n / per_agent)).unwrap());
+                held.extend(new);
+                assert_eq!(slots.acquire(&own, &agent(99_999)).unwrap_err(), LimitReached::Organization);
+            }
+            assert!(slots.acquire(&organization(9), &agent(99_999)).is_ok(), "others are not locked out");
+            held.clear();
+            assert!(is_empty(&slots));
+        }
+    }
+
+    #[test]
+    fn calls_are_limited_by_agent_only() {
+        let slots = Slots::for_calls();
+        let call = |n: usize| slots.acquire(&organization(1), &agent(n / MAX_CALLS));
+        let held: Vec<_> = (0..10_000).map(|n| call(n).unwrap()).collect();
+        assert_eq!(call(0).unwrap_err(), LimitReached::Agent);
+        drop(held);
+        assert!(is_empty(&slots));
+    }
+
+    proptest! {
+        #[test]
+        fn no_organisation_takes_the_last_slot_from_one_that_has_none(
+            total in 1_usize..24,
+            steps in prop::collection::vec((0_usize..5, prop::bool::weighted(0.8)), 0..120),
+        ) {
+            let slots = Slots::new(usize::MAX, total);
+            let mut held: [Vec<Slot>; 5] = Default::default();
+            for (number, is_new) in steps {
+                if !is_new {
+                    held[number].pop();
+                    continue;
+                }
+                let (own, used) = (held[number].len(), held.iter().map(Vec::len).sum::<usize>());
+                match slots.acquire(&organization(number), &agent(number)) {
+                    Ok(slot) => {
+                        held[number].push(slot);
+                        prop_assert!(used < total);
+                        let another = slots.acquire(&organization(9), &agent(9));
+                        prop_assert!(own == 0 || another.is_ok(), "{} of {}", own, used);
+                    }
+                    Err(limit) => {
+                        prop_assert_eq!(limit, LimitReached::Organization);
+                        prop_assert!(own > 0 || used == total, "{} of {}", own, used);
+                    }
+                }
+            }
+            drop(held);
+            prop_assert!(is_empty(&slots));
+        }
     }
 }

@@ -48,7 +48,7 @@ impl Gateway {
         if let Err(wait) = self.quota.check(&caller.agent.id) {
             return Ok(reply::quota_exceeded(request, wait));
         }
-        let Some(_slot) = self.calls.acquire(&caller.agent.id) else {
+        let Ok(_slot) = self.calls.acquire(&caller.organization_id, &caller.agent.id) else {
             return Ok(reply::rejection(&reply::too_many(request), false));
         };
         let used = self.session_subscriptions.enter(session);
@@ -106,7 +106,8 @@ impl Gateway {
         let instance = &found.server.instance;
         let wake = self.wake_for(instance)?;
         let resource = Resource { instance: &instance.id, uri: &found.original, public };
-        self.subscriptions.subscribe(&caller.agent.id, &resource, mailbox, &wake).map(Some)
+        let agent = (&caller.organization_id, &caller.agent.id);
+        self.subscriptions.subscribe(agent, &resource, mailbox, &wake).map(Some)
     }
 
     /// Returns what tells the stream of a server that it has another subscription.

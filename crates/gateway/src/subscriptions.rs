@@ -7,17 +7,17 @@
 //! 1. A mailbox contains each resource at most once, however often a server announces that it has changed, and only those to
 //!    which it is subscribed.
 //! 2. A subscription lasts until it is dropped. A topic without subscribers does not exist.
-//! 3. The number of subscriptions of an agent, of all agents, and of the topics of a server is limited.
+//! 3. The number of subscriptions of an agent, of an organisation and in total, and of the topics of a server is limited.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
-use waypost_core::id::{AgentId, InstanceId};
+use waypost_core::id::{AgentId, InstanceId, OrganizationId};
 use waypost_core::{Code, Error, Result};
 
-use crate::slots::{MAX_SUBSCRIPTIONS, Slot, Slots};
+use crate::slots::{LimitReached, MAX_SUBSCRIPTIONS, Slot, Slots};
 
 /// The maximum number of topics of a server.
 const MAX_TOPICS: usize = 1_000;
@@ -103,24 +103,24 @@ impl Default for Subscriptions {
 }
 
 impl Subscriptions {
-    /// Subscribes a mailbox to a resource. `wake` tells the stream of the server.
+    /// Subscribes a mailbox of an agent of an organisation to a resource. `wake` tells the stream of the server.
     ///
     /// # Errors
     /// `rate_limited` (`reason` is `too_many_subscriptions`) if a limit is reached.
     pub(crate) fn subscribe(
         &self,
-        agent: &AgentId,
+        (organization, agent): (&OrganizationId, &AgentId),
         resource: &Resource<'_>,
         mailbox: &Arc<Mailbox>,
         wake: &Arc<Notify>,
     ) -> Result<Subscription> {
-        let slot = self.0.slots.acquire(agent).ok_or_else(too_many)?;
+        let slot = self.0.slots.acquire(organization, agent).map_err(too_many)?;
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (uri, public) = (resource.uri.to_owned(), resource.public.to_owned());
         let mut servers = self.servers();
         let topics = servers.entry(resource.instance.clone()).or_default();
         if topics.len() >= MAX_TOPICS && !topics.contains_key(&uri) {
-            return Err(too_many());
+            return Err(too_many(LimitReached::Agent));
         }
         let topic = topics.entry(uri.clone()).or_insert_with(|| {
             let (outcome, subscribers) = (watch::Sender::new(None), HashMap::new());
@@ -247,9 +247,12 @@ impl Drop for Subscription {
     }
 }
 
-fn too_many() -> Error {
-    let message =
-        format!("Too many subscriptions: an agent can have {MAX_SUBSCRIPTIONS}. End one, or read the resource again.");
+fn too_many(limit: LimitReached) -> Error {
+    let limit = match limit {
+        LimitReached::Agent => format!("an agent can have {MAX_SUBSCRIPTIONS}"),
+        LimitReached::Organization => "the organisation can have no other one at present".to_owned(),
+    };
+    let message = format!("Too many subscriptions: {limit}. End one, or read the resource again.");
     Error::new(Code::RateLimited, message).with("reason", "too_many_subscriptions")
 }
 
@@ -274,10 +277,15 @@ mod tests {
         }
 
         fn subscribe(&self, agent: &str, instance: &str, uri: &str) -> Result<Subscription> {
+            self.subscribe_in("org_1", (agent, instance), uri)
+        }
+
+        fn subscribe_in(&self, organization: &str, (agent, instance): (&str, &str), uri: &str) -> Result<Subscription> {
             let (agent, instance) = (AgentId::from_store(agent.to_owned()), id(instance));
+            let organization = OrganizationId::from_store(organization.to_owned());
             let public = format!("wp+s:{uri}");
             let resource = Resource { instance: &instance, uri, public: &public };
-            self.subscriptions.subscribe(&agent, &resource, &self.mailbox, &self.wake)
+            self.subscriptions.subscribe((&organization, &agent), &resource, &self.mailbox, &self.wake)
         }
     }
 
@@ -331,6 +339,20 @@ mod tests {
         fixture.subscriptions.publish(&id("ins_1"), "a");
         drop(waiting);
         assert!(fixture.mailbox.is_empty() && !fixture.subscriptions.has_topics(&id("ins_1")));
+    }
+
+    #[test]
+    fn an_organisation_with_many_subscriptions_leaves_some_for_others() {
+        let fixture = Fixture::new();
+        let subscribe = |n: usize| {
+            let (agent, uri) = (format!("agt_{}", n / MAX_SUBSCRIPTIONS), (n % MAX_SUBSCRIPTIONS).to_string());
+            fixture.subscribe(&agent, "ins_1", &uri)
+        };
+        let held: Vec<_> = (0..5_000).map(|n| subscribe(n).unwrap()).collect();
+        let refused = subscribe(held.len()).unwrap_err();
+        assert_eq!((refused.code, refused.reason()), (Code::RateLimited, Some("too_many_subscriptions")));
+        assert!(refused.message.contains("the organisation"), "{}", refused.message);
+        assert!(fixture.subscribe_in("org_2", ("agt_x", "ins_2"), "a").is_ok());
     }
 
     #[test]
