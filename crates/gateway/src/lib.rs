@@ -21,6 +21,7 @@ mod headers;
 mod input_state;
 mod listen;
 mod lists;
+mod log_filter;
 mod message_text;
 mod parked;
 mod quota;

@@ -29,7 +29,6 @@ use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::input_requests::InputRequest;
-use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::rewrite::{Caching, Member, Rewrite, quote};
 use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, ResultMembers, text_of};
 use waypost_mcp_wire::{INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, MISSING_CAPABILITY};
@@ -38,6 +37,7 @@ use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
 use crate::agent_call::{AgentCall, Input, Messages, OpenCall, Opened, REPORT_TIME, TIMEOUT, late};
 use crate::conversation::{Asker, Asking, Question};
 use crate::input_state::InputState;
+use crate::log_filter::LogFilter;
 use crate::message_text::MessageText;
 use crate::parked::ParkedCall;
 use crate::record::CallRecord;
@@ -77,10 +77,6 @@ pub(crate) struct Relay {
     _slot: Slot,
 }
 
-/// Which log messages are relayed.
-#[derive(Clone, Copy)]
-struct LogFilter(Option<LogLevel>);
-
 enum Next {
     /// Events of the stream.
     Events(Bytes),
@@ -92,19 +88,6 @@ enum Event {
     Message(Option<Result<OwnedMessage>>),
     Answer(usize, Bytes),
     Idle,
-}
-
-impl LogFilter {
-    fn new(call: AgentCall<'_>) -> Self {
-        // 2026-07-28: without a level, no log messages. Earlier revisions: all, until the agent sets a level.
-        Self(call.log_level.or((!call.request.is_modern()).then_some(LogLevel::Debug)))
-    }
-
-    fn accepts(self, notification: &Message<'_>) -> bool {
-        let is_log = notification.method.as_deref() == Some("notifications/message");
-        let level = LogLevel::parse(notification.params.level);
-        !is_log || self.0.is_some_and(|lowest| level.is_none_or(|level| level >= lowest))
-    }
 }
 
 impl Relay {
