@@ -72,7 +72,7 @@ pub(crate) struct Relay {
     /// The ID of the request as the agent wrote it.
     raw_id: String,
     record: CallRecord,
-    /// `None` while the agent is asked.
+    /// `None` while the agent is asked, and afterwards if the server has no free slot.
     attempt: Option<Attempt>,
     _slot: Slot,
 }
@@ -418,7 +418,8 @@ impl Relay {
                     responder.respond(&text).await?;
                 }
                 if conversation.waiting.is_empty() {
-                    self.attempt = Some(self.gateway.upstreams.enter(&self.server).await?);
+                    // The server is completing the call, so it neither waits nor fails here.
+                    self.attempt = self.gateway.upstreams.try_enter(&self.server);
                 }
                 self.continue_server();
                 Ok(None)

@@ -3,7 +3,8 @@
 //!
 //! Invariants:
 //! 1. At most [`MAX_RUNNING`] calls of a server are running in this process, and at most [`MAX_WAITING`] wait; further ones are
-//!    rejected at once. A container of one agent is limited by the calls of this agent ([`crate::slots`]) instead.
+//!    rejected at once. A container of one agent is limited by the calls of this agent ([`crate::slots`]) instead. Only calls that
+//!    continue because their agent has answered can exceed this number: the server is processing them already.
 //! 2. After [`MAX_FAILURES`] failures in a row, no call reaches the server for [`OPEN_TIME`]. Then one call at a time is tried:
 //!    its success closes the circuit, its failure opens it again.
 //! 3. A call that is cancelled changes nothing.
@@ -145,6 +146,21 @@ impl Upstreams {
         };
         let is_trial = lock(&circuit).enter()?;
         Ok(Attempt { circuit, is_trial, has_succeeded: None, _permit: permit })
+    }
+
+    /// Takes a place for a call that the server is processing already. Returns `None` if there is none at once, or the server
+    /// has failed repeatedly; the call continues without one.
+    pub(crate) fn try_enter(&self, server: &CalledServer) -> Option<Attempt> {
+        let circuit = get_or_insert(&self.circuits, &server.circuit);
+        let permit = match server.has_own_container {
+            true => None,
+            false => {
+                let calls = get_or_insert(&self.calls, server.key.instance());
+                Some(Arc::clone(&calls.running).try_acquire_owned().ok()?)
+            }
+        };
+        let is_trial = lock(&circuit).enter().ok()?;
+        Some(Attempt { circuit, is_trial, has_succeeded: None, _permit: permit })
     }
 }
 
@@ -314,6 +330,7 @@ mod tests {
         assert!(is_open(&call(&upstreams, Some(true)).await));
         let other = CalledServer::for_definitions(&ServerKey(InstanceId::from_store("ins_2".to_owned()), None));
         assert!(upstreams.enter(&other).await.is_ok(), "another server is not concerned");
+        assert!(upstreams.try_enter(&server()).is_none());
         let personal = ServerKey(server().key.0, Some(AgentId::from_store("agt_1".to_owned())));
         let personal = CalledServer::for_definitions(&personal);
         assert!(upstreams.enter(&personal).await.is_ok(), "nor is the container of an agent");
@@ -364,6 +381,7 @@ mod tests {
         let id = server();
         let mut running: Vec<_> = join_all((0..MAX_RUNNING).map(|_| upstreams.enter(&id))).await;
         assert!(running.iter().all(Result::is_ok));
+        assert!(upstreams.try_enter(&id).is_none());
         let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(upstreams.enter(&id))).collect();
         for call in &mut waiting {
             assert!(futures::poll!(call).is_pending());
@@ -381,5 +399,6 @@ mod tests {
         assert_eq!(last.await.unwrap_err().details["reason"], "server_busy");
         drop((running, waiting, first));
         assert!(upstreams.enter(&id).await.is_ok());
+        assert!(upstreams.try_enter(&id).is_some());
     }
 }

@@ -34,6 +34,8 @@ pub struct Server {
 #[derive(Default)]
 pub struct State {
     pub received: Vec<Value>,
+    /// Whether calls are answered with status 500.
+    pub is_failing: bool,
     /// Wait for the responses to requests, which become a part of the results.
     waiting: Vec<oneshot::Sender<Value>>,
 }
@@ -79,6 +81,7 @@ impl Server {
                 "capabilities": capabilities, "serverInfo": { "name": "s", "version": "1" } })),
             "tools/list" => result(json!({ "tools": [tool("find", "Finds.")], "resultType": "complete" })),
             "logging/setLevel" => result(json!({})),
+            "tools/call" if state.is_failing => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
             "tools/call" if self.is_modern => json_response(self.require_input(&message)),
             "tools/call" => self.ask(&mut state, &id),
             _ => json_response(

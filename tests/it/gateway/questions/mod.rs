@@ -247,6 +247,29 @@ async fn a_call_that_waits_for_its_agent_uses_no_slot_of_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_its_agent_has_answered_continues_although_its_server_fails_others() {
+    let server = asks(false, &[("elicitation/create", FORM)]);
+    let stage = start(&server).await;
+    let agent = Agent::new(&stage, json!({ "elicitation": {} })).await;
+    let mut stream = Stream::new(agent.call().await);
+    let question = loop {
+        let message = stream.next().await.unwrap();
+        if message["method"] == "elicitation/create" {
+            break message;
+        }
+    };
+    server.state.lock().unwrap().is_failing = true;
+    for _ in 0..5 {
+        assert_eq!(agent.call_once().await["error"]["data"]["reason"], "server_error");
+    }
+    assert_eq!(agent.call_once().await["error"]["data"]["reason"], "circuit_open");
+    assert_eq!(agent.respond(&question["id"], &json!({ "action": "decline" })).await, 202);
+    let response = stream.last().await;
+    assert_eq!(response["result"]["answered"]["result"], json!({ "action": "decline" }), "{response}");
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_can_withdraw_its_question() {
     let server = Server { cancels: true, ..asks(false, &[("elicitation/create", FORM)]) };
     let stage = start(&server).await;
