@@ -318,6 +318,7 @@ fn gateway_options(settings: &Settings) -> GatewayOptions {
     let definition_max_age = Duration::from_secs(settings.gateway_definition_max_age_seconds.into());
     GatewayOptions {
         definition_max_age,
+        call_timeout: Duration::from_secs(settings.gateway_call_timeout_seconds.into()),
         calls_per_hour: settings.gateway_calls_per_hour,
         forwarded_headers: settings.gateway_forwarded_headers.clone(),
         ..GatewayOptions::default()

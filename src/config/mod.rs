@@ -193,6 +193,8 @@ pub struct Settings {
     pub gateway: bool,
     /// The age in seconds of a tool server's list of definitions up to which it is not read again before a call.
     pub gateway_definition_max_age_seconds: u32,
+    /// The time in seconds after which a call through the gateway ends.
+    pub gateway_call_timeout_seconds: u32,
     /// The number of calls of an agent through the gateway per hour and process; 0 for no limit.
     pub gateway_calls_per_hour: u32,
     /// The headers of agents that the gateway forwards to remote servers.
@@ -275,6 +277,7 @@ impl Default for Settings {
             toolboxes: true,
             gateway: true,
             gateway_definition_max_age_seconds: 30,
+            gateway_call_timeout_seconds: 30,
             gateway_calls_per_hour: 0,
             gateway_forwarded_headers: ForwardedHeaders::default(),
             internal_listen: None,

@@ -284,6 +284,15 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "gateway_call_timeout_seconds",
+        flag: None,
+        default: "`30`",
+        help: "Seconds after which a call through the gateway ends, from `1` to `300`. This includes the start of a container and reading what the server lists, but not the time in which the agent is asked for something ([gateway.md](gateway.md#limits)).",
+        set: |settings, text| {
+            value::parse_call_timeout(text).map(|number| settings.gateway_call_timeout_seconds = number)
+        },
+    },
+    Setting {
         name: "gateway_calls_per_hour",
         flag: None,
         default: "`0`",

@@ -109,6 +109,19 @@ fn forwarded_headers_are_a_list_of_names() {
 }
 
 #[test]
+fn the_time_of_a_call_is_limited() {
+    assert_eq!(load("", &[], &[]).unwrap().gateway_call_timeout_seconds, 30);
+    for seconds in [1, 300] {
+        let settings = load(&format!("gateway_call_timeout_seconds = {seconds}"), &[], &[]).unwrap();
+        assert_eq!(settings.gateway_call_timeout_seconds, seconds);
+    }
+    for text in ["0", "301", "-1", "30s", ""] {
+        let error = load_error("", &[("WAYPOST_GATEWAY_CALL_TIMEOUT_SECONDS", text)], &[]);
+        assert!(error.contains("gateway_call_timeout_seconds"), "{error}");
+    }
+}
+
+#[test]
 fn proxies_are_addresses_or_networks() {
     let settings = load("", &[("WAYPOST_TRUSTED_PROXIES", "192.0.2.7, 10.1.2.3/8,2001:db8::/32")], &[]).unwrap();
     for (peer, trusted) in [

@@ -303,6 +303,12 @@ pub(super) fn parse_header_limit(text: &str) -> Result<u32, String> {
     size.ok_or_else(|| format!("expected 8KiB to 1MiB, not `{text}`"))
 }
 
+/// Parses the time of a call in seconds: up to five minutes.
+pub(super) fn parse_call_timeout(text: &str) -> Result<u32, String> {
+    let seconds = parse_number(text)?;
+    if (1..=300).contains(&seconds) { Ok(seconds) } else { Err(format!("expected 1 to 300, not `{text}`")) }
+}
+
 /// Parses a non-empty line of text.
 pub(super) fn parse_text(text: &str) -> Result<String, String> {
     let text = text.trim();

@@ -1,10 +1,8 @@
 //! An agent's call, and its possible outcomes.
 
-use std::time::Duration;
-
 use futures::stream::BoxStream;
 use http::HeaderMap;
-use waypost_core::{Code, Error, Result};
+use waypost_core::Result;
 use waypost_mcp_wire::JsonRpcError;
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::log_level::LogLevel;
@@ -13,14 +11,9 @@ use waypost_ops::agent_tokens::ResolvedAgent;
 use waypost_ops::instances::exchange::Responder;
 
 use crate::GatewayAddress;
-use crate::record::TIMEOUT_REASON;
+use crate::deadline::CallDeadline;
 use crate::session::Session;
 use crate::upstreams::{Attempt, CalledServer};
-
-/// The time limit for the response of a server, including the start of its container.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
-/// The additional time for the toolbox to report that a call has timed out.
-pub(crate) const REPORT_TIME: Duration = Duration::from_secs(5);
 
 /// The messages of a server.
 pub(crate) type Messages = BoxStream<'static, Result<OwnedMessage>>;
@@ -69,9 +62,5 @@ pub(crate) struct OpenCall {
     /// The number of requests that the server has sent.
     pub(crate) count: usize,
     pub(crate) attempt: Attempt,
-}
-
-/// Returns the error for a server that has not answered in time.
-pub(crate) fn late() -> Error {
-    Error::new(Code::ToolServerError, "The server did not answer in time.").with("reason", TIMEOUT_REASON)
+    pub(crate) deadline: CallDeadline,
 }

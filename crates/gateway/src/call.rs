@@ -26,7 +26,8 @@ use waypost_ops::visibility::{Found, View};
 use waypost_toolbox_proto::entry::Sharing;
 use waypost_toolbox_proto::http::MAX_MESSAGE_BYTES;
 
-use crate::agent_call::{AgentCall, Input, OpenCall, Opened, REPORT_TIME, TIMEOUT, late};
+use crate::agent_call::{AgentCall, Input, OpenCall, Opened};
+use crate::deadline::CallDeadline;
 use crate::headers::check_arguments;
 use crate::input_state::{InputBinding, InputState};
 use crate::parked::ParkedCall;
@@ -34,7 +35,7 @@ use crate::record::CallRecord;
 use crate::relay::Relay;
 use crate::slots::LimitReached;
 use crate::trace::set_trace_context;
-use crate::upstreams::{Attempt, CalledServer};
+use crate::upstreams::{Attempt, CalledServer, busy};
 use crate::{Gateway, input_state, reply};
 
 /// The pause before a message is sent once more.
@@ -57,7 +58,8 @@ impl Gateway {
             record.deny();
             return Ok(reply::rejection(&reply::too_many(call.request), call.request.is_modern()));
         };
-        match self.open(call, None, &mut record).await {
+        let deadline = CallDeadline::after(self.options.call_timeout);
+        match self.open(call, (None, deadline), &mut record).await {
             Ok(Opened::Called(open)) => Relay::new(self, (call, text), open, (slot, record)).run().await,
             Ok(Opened::Rejected(error)) => {
                 record.deny();
@@ -78,7 +80,7 @@ impl Gateway {
     pub(crate) async fn open(
         self: &Arc<Self>,
         call: AgentCall<'_>,
-        input: Option<&Input>,
+        (input, deadline): (Option<&Input>, CallDeadline),
         record: &mut CallRecord,
     ) -> Result<Opened> {
         let AgentCall { caller, request, headers, .. } = call;
@@ -96,9 +98,10 @@ impl Gateway {
         connected.map_err(|error| self.explain_connection(error, &access, &found.server.instance, &caller.agent))?;
         let container = with_timeout(self.container(call, &found)).await?;
         let server = CalledServer::new(&found.server.instance, found.server.sharing, &caller.agent.id);
-        let mut attempt = self.upstreams.enter(&server).await?;
-        let checked = self.check_definitions(&found.server.instance, (&server.key, &container)).await;
-        let checked = checked.inspect_err(|error| attempt.record_failure(error))?;
+        let entered = tokio::time::timeout_at(deadline.at(), self.upstreams.enter(&server)).await;
+        let mut attempt = entered.unwrap_or_else(|_| Err(busy()))?;
+        let checked = self.check_definitions(&found.server.instance, (&server.key, &container));
+        let checked = deadline.limit(checked).await.inspect_err(|error| attempt.record_failure(error))?;
         if checked.is_changed {
             access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         }
@@ -114,7 +117,7 @@ impl Gateway {
         let instance = &found.server.instance;
         let state = match self.input_state(call, &instance.id) {
             Ok(Some(InputState::Parked(key))) => {
-                return Box::pin(self.continue_parked(call, server, &key, attempt)).await;
+                return Box::pin(self.continue_parked(call, server, &key, (attempt, deadline))).await;
             }
             Ok(Some(InputState::OfServer(state))) => Some(state),
             Ok(None) => None,
@@ -135,8 +138,7 @@ impl Gateway {
         };
         self.keep_stream(instance);
         record.begin_upstream();
-        let exchange = tokio::time::timeout(TIMEOUT + REPORT_TIME, self.exchange(target, message, &found));
-        let exchange = exchange.await.unwrap_or_else(|_| Err(late()));
+        let exchange = deadline.limit(self.exchange(target, message, &found)).await;
         let exchange = exchange.inspect_err(|error| attempt.record_failure(error))?;
         Ok(Opened::Called(OpenCall {
             server,
@@ -145,6 +147,7 @@ impl Gateway {
             messages: exchange.into_stream(),
             count: 0,
             attempt,
+            deadline,
         }))
     }
 
@@ -170,7 +173,7 @@ impl Gateway {
     /// Sends a message to a server. If the server cannot be reached, or the connection breaks before the response, a message
     /// that changes nothing is sent once more: the server may have processed it already.
     async fn exchange(&self, target: ExchangeTarget<'_>, message: Bytes, found: &Found<'_>) -> Result<Exchange> {
-        let send = |message| Exchange::open(&self.ops, target, message, (TIMEOUT, MAX_MESSAGE_BYTES));
+        let send = |message| Exchange::open(&self.ops, target, message, (self.options.call_timeout, MAX_MESSAGE_BYTES));
         match send(message.clone()).await {
             Err(error) if changes_nothing(found.definition) && error.reason() == Some("unreachable") => {
                 tokio::time::sleep(RETRY_DELAY).await;
@@ -186,7 +189,7 @@ impl Gateway {
         call: AgentCall<'_>,
         server: CalledServer,
         key: &str,
-        attempt: Attempt,
+        (attempt, deadline): (Attempt, CallDeadline),
     ) -> Result<Opened> {
         let Some(parked) = self.parked.take(key) else { return Ok(Opened::Rejected(unknown_state(call.request))) };
         let Some(response) = parked.response(call.request.params.input_responses) else {
@@ -197,10 +200,10 @@ impl Gateway {
             };
             return self.park((&call.caller.organization_id, &binding), parked).map(Opened::InputRequired);
         };
-        parked.responder.respond(&response).await?;
+        deadline.limit(parked.responder.respond(&response)).await?;
         let ParkedCall { messages, responder, call_id, count, .. } = parked;
         let responder = Some(responder);
-        Ok(Opened::Called(OpenCall { server, messages, responder, call_id, count, attempt }))
+        Ok(Opened::Called(OpenCall { server, messages, responder, call_id, count, attempt, deadline }))
     }
 
     /// Parks a call until its agent has answered, and returns the result for the agent as JSON text.

@@ -14,6 +14,7 @@ mod agent_requests;
 mod call;
 mod call_metrics;
 mod conversation;
+mod deadline;
 mod endpoint;
 mod forwarded_headers;
 mod freshness;
@@ -65,6 +66,8 @@ use crate::upstreams::Upstreams;
 
 /// The default of [`GatewayOptions::definition_max_age`].
 pub const DEFINITION_MAX_AGE: Duration = Duration::from_secs(30);
+/// The default of [`GatewayOptions::call_timeout`].
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of the gateway.
 #[derive(Debug, Clone)]
@@ -72,6 +75,8 @@ pub struct GatewayOptions {
     /// The age of a server's list of definitions up to which it is not read again before a call. Zero reads it before every
     /// call.
     pub definition_max_age: Duration,
+    /// The time after which a call ends, including the start of a container, and without the time in which the agent is asked.
+    pub call_timeout: Duration,
     /// The time within which a change of grants, approvals and tool sets takes effect.
     pub access_max_age: Duration,
     /// The number of calls of an agent per hour in this process; 0 for no limit.
@@ -84,6 +89,7 @@ impl Default for GatewayOptions {
     fn default() -> Self {
         Self {
             definition_max_age: DEFINITION_MAX_AGE,
+            call_timeout: CALL_TIMEOUT,
             access_max_age: tool_access::MAX_AGE,
             calls_per_hour: 0,
             forwarded_headers: ForwardedHeaders::default(),

@@ -134,11 +134,6 @@ impl CallRecord {
         self.upstream = Some(Instant::now());
     }
 
-    /// Returns the time since the server was called; zero if it was not called.
-    pub(crate) fn upstream_time(&self) -> Duration {
-        self.upstream.map(|begun| begun.elapsed()).unwrap_or_default()
-    }
-
     /// Records that the gateway rejected the call.
     pub(crate) fn deny(&mut self) {
         self.outcome = CallOutcome::Denied;

@@ -24,7 +24,6 @@ use futures::StreamExt;
 use futures::future::select_all;
 use futures::stream;
 use http::StatusCode;
-use tokio::time::Instant;
 use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
@@ -34,8 +33,9 @@ use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, ResultMembers
 use waypost_mcp_wire::{INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, MISSING_CAPABILITY};
 use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
 
-use crate::agent_call::{AgentCall, Input, Messages, OpenCall, Opened, REPORT_TIME, TIMEOUT, late};
+use crate::agent_call::{AgentCall, Input, Messages, OpenCall, Opened};
 use crate::conversation::{Asker, Asking, Question};
+use crate::deadline::{CallDeadline, late};
 use crate::input_state::InputState;
 use crate::log_filter::LogFilter;
 use crate::message_text::MessageText;
@@ -66,7 +66,7 @@ pub(crate) struct Relay {
     capabilities: ClientCapabilities,
     /// The number of requests that the server has sent.
     count: usize,
-    deadline: Instant,
+    deadline: CallDeadline,
     is_modern: bool,
     log_filter: LogFilter,
     /// The ID of the request as the agent wrote it.
@@ -97,7 +97,7 @@ impl Relay {
         open: OpenCall,
         (slot, record): (Slot, CallRecord),
     ) -> Self {
-        let OpenCall { server, messages, responder, call_id, count, attempt } = open;
+        let OpenCall { server, messages, responder, call_id, count, attempt, deadline } = open;
         let asking = Asking::new((call, text), server.key.instance());
         Self {
             gateway: Arc::clone(gateway),
@@ -109,7 +109,7 @@ impl Relay {
             count,
             asking,
             capabilities: call.capabilities,
-            deadline: Instant::now() + TIMEOUT + REPORT_TIME,
+            deadline,
             is_modern: call.request.is_modern(),
             log_filter: LogFilter::new(call),
             raw_id: call.request.raw_id.unwrap_or("null").to_owned(),
@@ -165,17 +165,20 @@ impl Relay {
                 Event::Idle => Some(Next::Events(Bytes::from_static(b": waiting\n\n"))),
                 Event::Answer(index, answer) => self.answer(index, &answer).await?,
                 Event::Message(received) => {
-                    // After its first message, the toolbox can only interrupt a call that has timed out. The time in which the
-                    // agent was asked is not the server's.
-                    let is_late = self.count == 0 && self.record.upstream_time() >= TIMEOUT;
-                    let is_interrupted = is_late && matches!(received, Some(Err(_)));
+                    // After its first message, the toolbox can only interrupt a call that has timed out.
+                    let is_interrupted = self.deadline.has_passed() && matches!(received, Some(Err(_)));
                     let received = if is_interrupted { Some(Err(late())) } else { received };
                     let message =
                         received.unwrap_or_else(|| Err(server_error("The server did not answer.", "no_mcp")))?;
                     if let Some(attempt) = &mut self.attempt {
                         attempt.record_success();
                     }
-                    self.relay(message).await?
+                    match self.relay(message).await? {
+                        Some(response @ Next::Response(..)) => Some(response),
+                        // A server cannot prolong a call by sending messages all the time.
+                        _ if self.deadline.has_passed() => return Err(late()),
+                        next => next,
+                    }
                 }
             };
             if let Some(next) = next {
@@ -186,7 +189,7 @@ impl Relay {
 
     async fn wait(&mut self) -> Result<Event> {
         let Self { messages, asking, deadline, .. } = self;
-        let deadline = tokio::time::sleep_until(*deadline);
+        let deadline = tokio::time::sleep_until(deadline.at());
         let waiting = match asking {
             Asking::InStream(conversation) if !conversation.waiting.is_empty() => &mut conversation.waiting,
             Asking::InStream(_) | Asking::ByResult(_) | Asking::Impossible => {
@@ -386,15 +389,15 @@ impl Relay {
     /// Lets others use the server while the agent is asked.
     fn pause(&mut self) {
         self.attempt = None;
-        self.deadline = Instant::now() + INPUT_TIME;
+        self.deadline.pause(INPUT_TIME);
     }
 
-    /// Gives the server time to continue, if it waits for nothing any more.
+    /// Gives the server the time that it has left, if it waits for nothing any more.
     fn continue_server(&mut self) {
         if let Asking::InStream(conversation) = &self.asking
             && conversation.waiting.is_empty()
         {
-            self.deadline = Instant::now() + TIMEOUT + REPORT_TIME;
+            self.deadline.resume();
         }
     }
 
@@ -402,6 +405,13 @@ impl Relay {
     async fn answer(&mut self, index: usize, answer: &[u8]) -> Result<Option<Next>> {
         let Asking::InStream(conversation) = &mut self.asking else { return Ok(None) };
         let question = conversation.waiting.swap_remove(index);
+        self.continue_server();
+        let deadline = self.deadline;
+        deadline.limit(self.pass_on(question, answer)).await
+    }
+
+    async fn pass_on(&mut self, question: Question, answer: &[u8]) -> Result<Option<Next>> {
+        let Asking::InStream(conversation) = &mut self.asking else { return Ok(None) };
         let answer = Message::read(answer).map_err(|error| Error::internal(error.message))?;
         match question.asker {
             Asker::Request { raw_id } => {
@@ -421,7 +431,6 @@ impl Relay {
                     // The server is completing the call, so it neither waits nor fails here.
                     self.attempt = self.gateway.upstreams.try_enter(&self.server);
                 }
-                self.continue_server();
                 Ok(None)
             }
             Asker::Input { key, method } => {
@@ -447,9 +456,9 @@ impl Relay {
         let responses = (!responses.is_empty()).then(|| format!("{{{}}}", responses.join(",")));
         let input = Input { responses, state: conversation.state.take() };
         self.attempt = None;
-        let request = conversation.request()?;
+        let (request, again) = (conversation.request()?, (Some(&input), self.deadline));
         // Boxed, like everything that most calls do not need: large futures are slow to move.
-        match Box::pin(self.gateway.open(conversation.call(&request), Some(&input), &mut self.record)).await? {
+        match Box::pin(self.gateway.open(conversation.call(&request), again, &mut self.record)).await? {
             Opened::Rejected(error) => {
                 self.record.deny();
                 Ok(Some(Next::Response(error.to_json().to_string().into(), StatusCode::OK)))
@@ -461,7 +470,6 @@ impl Relay {
                 self.call_id = call_id;
                 self.messages = messages;
                 self.attempt = Some(attempt);
-                self.deadline = Instant::now() + TIMEOUT + REPORT_TIME;
                 Ok(None)
             }
         }

@@ -24,7 +24,7 @@ use waypost_outbound::{Error as OutboundError, Failure, OutboundRequest, Route, 
 /// The limits of a response. The gateway ends calls earlier.
 const LIMITS: StreamLimits = StreamLimits {
     max_bytes: 64 * 1024 * 1024,
-    idle: Duration::from_secs(120),
+    idle: Duration::from_secs(330),
     timeout: Duration::from_secs(24 * 60 * 60),
 };
 /// The time for which a request is repeated.

@@ -31,7 +31,8 @@ const MAX_WAITING: usize = 16;
 const MAX_REQUESTS: usize = 32;
 /// The time in which a caller is asked. That of the gateway is shorter, and its error says more.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(330);
-/// The time that the server has to continue after the last response.
+/// The time that the server has at least to continue after the last response. The gateway ends a call earlier if it has taken
+/// long.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time in which a server must accept a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -119,6 +120,8 @@ impl Waiting {
 struct Timer {
     /// The deadline if nobody is asked.
     original: Instant,
+    /// The time that the server has to continue.
+    continuation: Duration,
     waiting: Mutex<usize>,
     deadline: watch::Sender<Instant>,
 }
@@ -140,7 +143,7 @@ impl Timer {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         *waiting = waiting.saturating_sub(1);
         if *waiting == 0 {
-            self.extend(CONTINUE_TIMEOUT);
+            self.extend(self.continuation);
         }
     }
 
@@ -187,6 +190,7 @@ impl Caller {
             wire: wire.clone(),
             timer: Arc::new(Timer {
                 original: deadline,
+                continuation: options.timeout.max(CONTINUE_TIMEOUT),
                 waiting: Mutex::new(0),
                 deadline: watch::Sender::new(deadline),
             }),

@@ -5,11 +5,13 @@ use std::time::Duration;
 use futures::future::{Either, join_all, select};
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::timeout;
+use waypost_gateway::GatewayOptions;
 use waypost_ops::instances;
 use waypost_ops::instances::containers::ContainerKey;
 use waypost_ops::instances::exchange::{Exchange, ExchangeTarget};
 
-use super::super::tool;
+use super::super::{tool, wait_for_calls};
 use super::Stage;
 use super::server::{Fault, Server};
 
@@ -94,6 +96,24 @@ async fn a_list_that_changes_all_the_time_does_not_affect_what_stays_the_same() 
         assert!(!names.is_empty() && names.iter().all(|name| *name == "restless"), "{names:?}");
     }
     stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_ends_in_time_although_the_server_does_not_answer() {
+    let call_timeout = Duration::from_millis(500);
+    // What the server lists is read before the call.
+    for fault in [Fault::Hangs, Fault::HangsOnLists] {
+        let stage = Stage::with(|options| GatewayOptions { call_timeout, ..options }).await;
+        let server = Server::start().await;
+        stage.ready(&server.url).await;
+        server.set(|state| state.fault = Some(fault));
+        // Every other limit is longer.
+        let answer = timeout(Duration::from_secs(20), stage.call()).await.expect("the call ends in time");
+        assert_eq!(answer["error"]["data"]["reason"], "timeout", "{answer}");
+        wait_for_calls(&stage.api.app, 1).await;
+        assert_eq!(stage.api.get("/calls").await["items"][0]["outcome"], "timed_out");
+        stage.api.app.clone().finish().await;
+    }
 }
 
 /// The number of calls at a time, which is the limit of an agent.

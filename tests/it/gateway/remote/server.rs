@@ -83,6 +83,8 @@ pub(super) enum Fault {
     Hangs,
     /// The response is a stream of events, whose connection breaks when the test closes the streams.
     BreaksLater,
+    /// There is no response to requests for the list of tools.
+    HangsOnLists,
 }
 
 /// A server on loopback.
@@ -143,8 +145,13 @@ impl Server {
         let router = Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
             let mut state = own.lock().unwrap();
             let response = respond(&mut state, &method, &uri, (headers, &body));
-            let is_call = state.received.last().is_some_and(|(_, message)| message["method"] == "tools/call");
-            let hangs = is_call && matches!(state.fault, Some(Fault::Hangs));
+            let unanswered = match state.fault {
+                Some(Fault::Hangs) => Some("tools/call"),
+                Some(Fault::HangsOnLists) => Some("tools/list"),
+                _ => None,
+            };
+            let last = state.received.last().and_then(|(_, message)| message["method"].as_str());
+            let hangs = unanswered.is_some() && last == unanswered;
             async move { if hangs { std::future::pending().await } else { response } }
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -265,7 +272,7 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
 
 fn misbehave(state: &mut ServerState, fault: Fault, id: &Value, text: String) -> Response {
     match fault {
-        Fault::Hangs => StatusCode::NO_CONTENT.into_response(),
+        Fault::Hangs | Fault::HangsOnLists => StatusCode::NO_CONTENT.into_response(),
         Fault::BreaksLater => {
             let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
             state.streams.push(sender);

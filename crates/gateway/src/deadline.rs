@@ -1,0 +1,89 @@
+//! The deadline of a call: the time for everything that its server must do. The time in which the agent is asked does not count.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use waypost_core::{Code, Error, Result};
+
+use crate::record::TIMEOUT_REASON;
+
+/// The time at which a call ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallDeadline {
+    at: Instant,
+    /// The time that the server has left. `None` unless the agent is asked.
+    left: Option<Duration>,
+}
+
+impl CallDeadline {
+    /// Begins a call that ends after this time.
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Self { at: Instant::now() + timeout, left: None }
+    }
+
+    /// Returns the time at which the call ends unless something happens before.
+    pub(crate) fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// Whether the call should have ended.
+    pub(crate) fn has_passed(&self) -> bool {
+        Instant::now() >= self.at
+    }
+
+    /// Gives the agent this time to answer.
+    pub(crate) fn pause(&mut self, time: Duration) {
+        let now = Instant::now();
+        let left = self.at.saturating_duration_since(now);
+        self.left.get_or_insert(left);
+        self.at = now + time;
+    }
+
+    /// Gives the server the time that it has left, if the agent was asked.
+    pub(crate) fn resume(&mut self) {
+        if let Some(left) = self.left.take() {
+            self.at = Instant::now() + left;
+        }
+    }
+
+    /// Returns the result of a part of the call.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`late`] if it is not done in time.
+    pub(crate) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout_at(self.at, work).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+/// The error of a server that has not answered in time.
+pub(crate) fn late() -> Error {
+    Error::new(Code::ToolServerError, "The server did not answer in time.").with("reason", TIMEOUT_REASON)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_in_which_the_agent_is_asked_does_not_count() {
+        let seconds = Duration::from_secs;
+        let mut deadline = CallDeadline::after(seconds(30));
+        deadline.resume();
+        advance(seconds(20)).await;
+        // Two questions, one after the other.
+        for _ in 0..2 {
+            deadline.pause(seconds(300));
+            advance(seconds(299)).await;
+            assert!(!deadline.has_passed());
+        }
+        deadline.resume();
+        deadline.resume();
+        assert_eq!(deadline.limit(async { Ok(7) }).await.unwrap(), 7);
+        let begun = Instant::now();
+        let error = deadline.limit(std::future::pending::<Result<()>>()).await.unwrap_err();
+        assert_eq!((error.reason(), begun.elapsed().as_secs()), (Some(TIMEOUT_REASON), 10));
+        assert!(deadline.has_passed());
+    }
+}
