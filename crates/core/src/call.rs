@@ -22,7 +22,7 @@ names! {
         Failed = "failed",
         /// The server did not answer in time.
         TimedOut = "timed_out",
-        /// The agent disconnected before the call ended.
+        /// The agent cancelled the call, or disconnected before it ended.
         Cancelled = "cancelled",
     }
 }

@@ -58,9 +58,13 @@ impl Gateway {
             record.deny();
             return Ok(reply::rejection(&reply::too_many(call.request), call.request.is_modern()));
         };
+        let running = self.running_calls.begin(call.session, call.request.raw_id.unwrap_or("null"));
         let deadline = CallDeadline::after(self.options.call_timeout);
-        match self.open(call, (None, deadline), &mut record).await {
-            Ok(Opened::Called(open)) => Relay::new(self, (call, text), open, (slot, record)).run().await,
+        let Some(opened) = running.run(self.open(call, (None, deadline), &mut record)).await else {
+            return Ok(reply::cancelled());
+        };
+        match opened {
+            Ok(Opened::Called(open)) => Relay::new(self, (call, text), open, (slot, record)).run(running).await,
             Ok(Opened::Rejected(error)) => {
                 record.deny();
                 Ok(reply::rejection(&error, call.request.is_modern()))

@@ -171,7 +171,15 @@ impl Gateway {
                 return Ok(reply::rejection(&JsonRpcError::new(INVALID_PARAMS, text, request.id()), true));
             }
             MessageKind::Request => {}
-            MessageKind::Notification => return Ok(StatusCode::ACCEPTED.into_response()),
+            MessageKind::Notification => {
+                let id = request.params.request_id;
+                if let (Some("notifications/cancelled"), Some(session), Some(id)) =
+                    (request.method.as_deref(), call.session, id)
+                {
+                    self.running_calls.cancel(session, id);
+                }
+                return Ok(StatusCode::ACCEPTED.into_response());
+            }
             // 2026-07-28: servers send no requests.
             MessageKind::Result | MessageKind::Error if is_modern => {
                 let error = JsonRpcError::new(INVALID_REQUEST, "Invalid Request: a response to no request.", None);

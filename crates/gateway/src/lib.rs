@@ -29,6 +29,7 @@ mod quota;
 mod record;
 mod relay;
 mod reply;
+mod running_calls;
 mod server_stream;
 mod session;
 mod session_subscriptions;
@@ -57,6 +58,7 @@ pub use crate::listen::TokenCheck;
 use crate::parked::ParkedCalls;
 use crate::quota::CallQuota;
 use crate::record::CallRecorder;
+use crate::running_calls::RunningCalls;
 use crate::server_stream::ServerStreams;
 use crate::session::Sessions;
 use crate::session_subscriptions::SessionSubscriptions;
@@ -123,6 +125,7 @@ pub struct Gateway {
     server_streams: ServerStreams,
     agent_requests: AgentRequests,
     parked: ParkedCalls,
+    running_calls: RunningCalls,
     calls: Slots,
     quota: CallQuota,
     streams: Slots,
@@ -167,6 +170,7 @@ impl Gateway {
             server_streams: ServerStreams::default(),
             agent_requests: AgentRequests::default(),
             parked: ParkedCalls::default(),
+            running_calls: RunningCalls::default(),
             calls: Slots::for_calls(),
             streams: Slots::for_streams(),
             upstreams: Upstreams::default(),

@@ -41,6 +41,7 @@ use crate::log_filter::LogFilter;
 use crate::message_text::MessageText;
 use crate::parked::ParkedCall;
 use crate::record::CallRecord;
+use crate::running_calls::RunningCall;
 use crate::slots::Slot;
 use crate::upstreams::{Attempt, CalledServer};
 use crate::{Gateway, reply};
@@ -119,21 +120,23 @@ impl Relay {
         }
     }
 
-    /// Returns the response to the agent: JSON if the server's first message is the response, otherwise events.
-    pub(crate) async fn run(mut self) -> Result<Response> {
-        let first = match self.next().await? {
+    /// Returns the response to the agent: JSON if the server's first message is the response, otherwise events. If the agent
+    /// cancels the call, they end without a response.
+    pub(crate) async fn run(mut self, running: RunningCall) -> Result<Response> {
+        let Some(first) = running.run(self.next()).await else { return Ok(reply::cancelled()) };
+        let first = match first? {
             Next::Response(text, status) => return Ok(reply::message(status, text)),
             Next::Events(events) => events,
         };
-        let events = stream::unfold(Some((self, Some(first))), |state| async move {
-            let (mut relay, pending) = state?;
+        let events = stream::unfold(Some((self, running, Some(first))), |state| async move {
+            let (mut relay, running, pending) = state?;
             let next = match pending {
                 Some(events) => Ok(Next::Events(events)),
-                None => relay.next().await,
+                None => running.run(relay.next()).await?,
             };
             // After the response, the call is dropped.
             let (events, state) = match next {
-                Ok(Next::Events(events)) => (events, Some((relay, None))),
+                Ok(Next::Events(events)) => (events, Some((relay, running, None))),
                 Ok(Next::Response(text, _)) => (reply::response_event(&text), None),
                 Err(error) => (reply::event(reply::failure(&relay.raw_id, &error).as_bytes()), None),
             };

@@ -124,6 +124,12 @@ pub(crate) fn failure(raw_id: &str, error: &Error) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{raw_id},"error":{object}}}"#)
 }
 
+/// The response to a call that its agent has cancelled: a stream without events. The agent must get no response, and JSON would
+/// have to be one (2025-11-25, "Cancellation" and "Sending Messages to the Server").
+pub(crate) fn cancelled() -> Response {
+    stream(Body::empty())
+}
+
 /// The last event of a call, with the response.
 pub(crate) fn response_event(text: &MessageText) -> Bytes {
     event_of(text.pieces().map(Bytes::as_ref), text.len())

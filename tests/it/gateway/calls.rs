@@ -29,7 +29,7 @@ pub async fn wait_for_calls(app: &App, count: i64) {
 
 impl Stage {
     /// Returns the single call in the log, deletes it, and checks that no other follows.
-    async fn take_call(&self) -> Value {
+    pub(super) async fn take_call(&self) -> Value {
         wait_for_calls(&self.api.app, 1).await;
         let mut listed = self.api.get("/calls").await;
         assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
@@ -38,7 +38,7 @@ impl Stage {
     }
 
     /// Checks that nothing was recorded that a test has not taken, and stops the product.
-    async fn finish_without_calls(self) {
+    pub(super) async fn finish_without_calls(self) {
         let app = self.api.app.clone();
         self.task.abort();
         drop(self);

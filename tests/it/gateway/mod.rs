@@ -4,6 +4,7 @@ mod access;
 mod announcements;
 mod call_contents;
 mod calls;
+mod cancellation;
 mod circuit;
 mod initial_access;
 mod listen;

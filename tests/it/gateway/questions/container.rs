@@ -219,18 +219,24 @@ async fn only_agents_that_can_be_asked_are_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_of_an_agent_that_disconnects_is_told() {
-    let (stage, container) = start("elicitation/create", FORM).await;
-    let agent = Agent::new(&stage, json!({ "elicitation": {} })).await;
-    let mut stream = Stream::new(agent.call().await);
-    let question = stream.next().await.unwrap();
-    drop(stream);
-    container.wait_for(|message| message["id"] == 5 && message["error"]["code"] == -32603).await;
-    container.wait_for(|message| message["method"] == "notifications/cancelled").await;
-    assert_eq!(agent.respond(&question["id"], &json!({ "action": "accept" })).await, 202, "nobody waits any more");
-    let answers = container.received.lock().unwrap().iter().filter(|message| message["id"] == 5).count();
-    assert_eq!(answers, 1);
-    stage.finish().await;
+async fn the_server_of_an_agent_that_cancels_or_disconnects_is_told() {
+    for cancels in [false, true] {
+        let (stage, container) = start("elicitation/create", FORM).await;
+        let agent = Agent::new(&stage, json!({ "elicitation": {} })).await;
+        let mut stream = Stream::new(agent.call().await);
+        let question = stream.next().await.unwrap();
+        if cancels {
+            assert_eq!(agent.cancel().await, 202);
+            assert_eq!(stream.next().await, None, "there is no response");
+        }
+        drop(stream);
+        container.wait_for(|message| message["id"] == 5 && message["error"]["code"] == -32603).await;
+        container.wait_for(|message| message["method"] == "notifications/cancelled").await;
+        assert_eq!(agent.respond(&question["id"], &json!({ "action": "accept" })).await, 202, "nobody waits any more");
+        let answers = container.received.lock().unwrap().iter().filter(|message| message["id"] == 5).count();
+        assert_eq!(answers, 1);
+        stage.finish().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -235,6 +235,12 @@ impl<'a, S: Target> Agent<'a, S> {
         self.stage.api().app.send(request.body(body.into()).unwrap()).await
     }
 
+    /// Cancels the call that [`Self::call`] begins.
+    pub async fn cancel(&self) -> StatusCode {
+        let params = json!({ "requestId": "x" });
+        self.post(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params })).await.status()
+    }
+
     pub async fn respond(&self, id: &Value, result: &Value) -> StatusCode {
         self.post(&json!({ "jsonrpc": "2.0", "id": id, "result": result })).await.status()
     }

@@ -247,6 +247,33 @@ async fn a_call_that_waits_for_its_agent_uses_no_slot_of_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_waits_for_its_agent_can_be_cancelled() {
+    for is_modern in [false, true] {
+        let server = asks(is_modern, &[("elicitation/create", FORM)]);
+        let stage = start(&server).await;
+        let agent = Agent::new(&stage, json!({ "elicitation": {} })).await;
+        let mut stream = Stream::new(agent.call().await);
+        let question = loop {
+            let message = stream.next().await.unwrap();
+            if message["method"] == "elicitation/create" {
+                break message;
+            }
+        };
+        assert_eq!(agent.cancel().await, 202);
+        assert_eq!(stream.next().await, None, "there is no response");
+        assert_eq!(agent.respond(&question["id"], &json!({ "action": "accept" })).await, 202, "nobody waits any more");
+        // A server of 2026-07-28 has returned its part of the call.
+        while !is_modern && server.received("notifications/cancelled").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let answers =
+            server.state.lock().unwrap().received.iter().filter(|message| message["method"].is_null()).count();
+        assert_eq!((answers, server.received("tools/call").len()), (0, 1), "the server gets no answer");
+        stage.api.app.clone().finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_its_agent_has_answered_continues_although_its_server_fails_others() {
     let server = asks(false, &[("elicitation/create", FORM)]);
     let stage = start(&server).await;
