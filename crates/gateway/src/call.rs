@@ -106,7 +106,7 @@ impl Gateway {
         let mut attempt = entered.unwrap_or_else(|_| Err(busy()))?;
         let checked = self.check_definitions(&found.server.instance, (&server.key, &container));
         let checked = deadline.limit(checked).await.inspect_err(|error| attempt.record_failure(error))?;
-        if checked.is_changed {
+        if checked.is_new {
             access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         }
         let found = self.find_allowed(&access, call, record);

@@ -3,6 +3,10 @@
 //! A server is read by one call at a time, and the others use the result: there is one check per server, not one per call. A
 //! server that announces changes all the time causes at most one check in [`ANNOUNCED_INTERVAL`].
 //!
+//! If a check began after a call arrived, the call needs a definition that the server listed in this check, and that is approved
+//! in what was stored after it. Otherwise, a call could be relayed although this process has just read that the definition has
+//! changed: another process can have stored the change first, or can store an older list later.
+//!
 //! If agents have containers with secrets of their own, what one of them lists says nothing about the others. Before a call, that
 //! of its agent is read, and the call needs a definition that this container lists. Only what the container lists that admins
 //! see (`instances::containers::find_for_lists`) changes the definitions of the instance; it is read in the background.
@@ -59,16 +63,27 @@ struct LastCheck {
     /// When the last check began, if it succeeded, and the time for which the server says that its list is valid.
     succeeded: Option<(Instant, Option<Duration>)>,
     failed: Option<(Instant, Error)>,
-    /// The digests of what the container of an agent has listed.
+    /// The digests of what was listed, if it succeeded.
     digests: Option<Arc<HashSet<String>>>,
+}
+
+impl LastCheck {
+    /// Returns the result of this check for a call. `is_new` is whether it began after the call arrived, and `is_own` whether the
+    /// container of its agent was read.
+    ///
+    /// An older list of a server that all agents share decides nothing: what the server has added since then may be approved.
+    fn result(&self, is_new: bool, is_own: bool) -> Checked {
+        let digests = self.digests.clone().filter(|_| is_new || is_own);
+        Checked { is_new: is_new && !is_own, digests }
+    }
 }
 
 /// The result of a check.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// Whether something has changed, so that access must be read again.
-    pub(crate) is_changed: bool,
-    /// The digests of what the agent's own container lists, if it has secrets of its own.
+    /// Whether the stored definitions were compared with a new list after the call arrived, so that access must be read again.
+    pub(crate) is_new: bool,
+    /// The digests of what the server that is called must list, unless the stored definitions decide alone.
     digests: Option<Arc<HashSet<String>>>,
 }
 
@@ -191,13 +206,13 @@ impl Gateway {
         (key, container): (&ServerKey, Option<&ContainerKey>),
         setting: Duration,
     ) -> Result<Checked> {
-        let arrived = Instant::now();
+        let (arrived, is_own) = (Instant::now(), container.is_some());
         let server = self.freshness.server(key);
         let mut last = server.last.lock().await;
         // With a maximum age of zero, a check that began after this call arrived is sufficient.
         let is_fresh = |(at, ttl): (Instant, _)| at >= arrived || at.elapsed() < max_age(setting, ttl);
-        if last.succeeded.is_some_and(is_fresh) {
-            return Ok(Checked { is_changed: false, digests: last.digests.clone() });
+        if let Some((at, _)) = last.succeeded.filter(|succeeded| is_fresh(*succeeded)) {
+            return Ok(last.result(at >= arrived, is_own));
         }
         if let Some((at, error)) = last.failed.as_ref().filter(|(at, _)| *at >= arrived || at.elapsed() < FAILURE_AGE) {
             tracing::debug!(seconds = at.elapsed().as_secs_f64(), "a failed check of definitions applies to this call");
@@ -213,20 +228,15 @@ impl Gateway {
                 return Err(error);
             }
         };
-        let succeeded = Some((begun, listing.ttl));
-        if container.is_some() {
-            let digests = Some(Arc::new(listing.definitions.into_iter().map(|listed| listed.digest).collect()));
-            *last = LastCheck { succeeded, failed: None, digests: digests.clone() };
+        if is_own {
             self.announce_change(&instance.organization_id, &ServerKey::shared(instance.id.clone()));
-            return Ok(Checked { is_changed: false, digests });
+        } else {
+            let observation = observe(&self.cx, &self.ops, instance, &listing.definitions);
+            Box::pin(with_timeout(observation)).await?;
         }
-        let observation = observe(&self.cx, &self.ops, instance, &listing.definitions);
-        let observation = Box::pin(with_timeout(observation)).await?;
-        *last = LastCheck { succeeded, ..LastCheck::default() };
-        if observation.is_changed {
-            self.access.evict(&instance.organization_id);
-        }
-        Ok(Checked { is_changed: observation.is_changed, digests: None })
+        let digests = listing.definitions.into_iter().map(|listed| listed.digest).collect();
+        *last = LastCheck { succeeded: Some((begun, listing.ttl)), failed: None, digests: Some(Arc::new(digests)) };
+        Ok(last.result(true, is_own))
     }
 }
 
@@ -246,6 +256,20 @@ mod tests {
             (0, Some(60), 0),
         ] {
             assert_eq!(max_age(seconds(setting), ttl.map(seconds)), seconds(expected), "{setting} {ttl:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_needs_what_was_listed_after_it_arrived() {
+        let digests = Some(Arc::new(HashSet::from(["approved".to_owned()])));
+        let last = LastCheck { digests, ..LastCheck::default() };
+        for (is_new, is_own, lists_others) in
+            [(true, false, false), (false, false, true), (true, true, false), (false, true, false)]
+        {
+            let checked = last.result(is_new, is_own);
+            assert!(checked.lists("approved"));
+            assert_eq!(checked.lists("changed"), lists_others, "{is_new} {is_own}");
+            assert_eq!(checked.is_new, is_new && !is_own);
         }
     }
 

@@ -128,6 +128,7 @@ pub struct Ops {
     pub(crate) connection_limit: limits::ConnectionLimit,
     pub(crate) calls: slots::Slots,
     pub(crate) follows: slots::Slots,
+    pub(crate) tool_access: tool_access::AccessEntries,
 }
 
 /// The default of the maximum number of instances of an organisation.
@@ -155,6 +156,7 @@ impl Ops {
             remote_servers: remote_servers::RemoteServers::default(),
             calls: slots::Slots::new(instances::call::MAX_CALLS),
             follows: slots::Slots::new(follows::MAX_FOLLOWS),
+            tool_access: tool_access::AccessEntries::default(),
         }
     }
 

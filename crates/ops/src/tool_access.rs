@@ -9,8 +9,11 @@
 //!    [`MAX_LOADED_AGE`].
 //! 4. An organisation is loaded by one request at a time, within a time limit. The others wait for it and use its outcome, also
 //!    if it fails: no request waits for the attempts of several others one after another.
+//! 5. After a server's definitions have been compared with the stored ones in this process (`AccessEntries::evict`), a request
+//!    gets only what was read after that: neither what is cached, nor what is being loaded at that time.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -88,14 +91,19 @@ pub struct AgentAccess {
 pub struct ToolAccessCache {
     ops: Ops,
     max_age: Duration,
-    organizations: Mutex<hashlink::LruCache<OrganizationId, Arc<Entry>>>,
 }
+
+/// The entries of the cache, by organisation. All clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct AccessEntries(Arc<Mutex<hashlink::LruCache<OrganizationId, Arc<Entry>>>>);
 
 #[derive(Debug, Default)]
 struct Entry {
     current: RwLock<Option<Current>>,
     /// Held while the entry is loaded. Contains the last attempt, if it has failed.
     loading: tokio::sync::Mutex<Option<FailedLoad>>,
+    /// The number of evictions.
+    evictions: AtomicU64,
 }
 
 /// An attempt to load an entry that has failed.
@@ -110,6 +118,8 @@ struct FailedLoad {
 struct Current {
     /// The number of changes. Everything that is known belongs to it.
     version: (i64, i64),
+    /// The number of evictions before the version was read.
+    evictions: u64,
     loaded_at: Instant,
     checked_at: Instant,
     access: Arc<ToolAccess>,
@@ -118,11 +128,11 @@ struct Current {
 }
 
 impl ToolAccessCache {
-    /// Creates an empty cache, which uses access without asking the database for `max_age`.
+    /// Creates a cache, which uses access without asking the database for `max_age`. It shares its entries with the caches of all
+    /// clones of `ops`.
     #[must_use]
     pub fn new(ops: Ops, max_age: Duration) -> Self {
-        let organizations = Mutex::new(hashlink::LruCache::new(ORGANIZATIONS));
-        Self { ops, max_age, organizations }
+        Self { ops, max_age }
     }
 
     /// Returns what an agent can use.
@@ -130,18 +140,18 @@ impl ToolAccessCache {
     /// # Errors
     /// `not_found` if the organisation does not exist; `unavailable` if the database has failed for a second.
     pub async fn find(&self, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
-        let entry = self.entry(organization);
-        let arrived = Instant::now();
-        if let Some(found) = entry.find(agent, self.max_age) {
+        let entry = self.ops.tool_access.entry(organization);
+        let (arrived, evictions) = (Instant::now(), entry.evictions());
+        if let Some(found) = entry.find(agent, self.max_age, evictions) {
             return Ok(found);
         }
         let mut failed = entry.loading.lock().await;
         // Another request may have loaded it in the meantime, or tried to.
-        if let Some(found) = entry.find(agent, self.max_age.max(arrived.elapsed())) {
+        if let Some(found) = entry.find(agent, self.max_age.max(arrived.elapsed()), evictions) {
             return Ok(found);
         }
         if let Some(FailedLoad { error, .. }) = failed.as_ref().filter(|failed| failed.at >= arrived) {
-            return entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or_else(|| error.without_cause());
+            return entry.find(agent, MAX_AGE_WITHOUT_DATABASE, evictions).ok_or_else(|| error.without_cause());
         }
         match with_timeout(Box::pin(self.load(&entry, organization, agent))).await {
             Ok(found) => {
@@ -151,44 +161,25 @@ impl ToolAccessCache {
             Err(error) if error.code == Code::NotFound => Err(error),
             Err(error) => {
                 *failed = Some(FailedLoad { at: Instant::now(), error: error.without_cause() });
-                entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or(error)
+                entry.find(agent, MAX_AGE_WITHOUT_DATABASE, evictions).ok_or(error)
             }
         }
-    }
-
-    /// Forgets what is known of an organisation, so that the next request reads it again. For changes of this process.
-    pub fn evict(&self, organization: &OrganizationId) {
-        if let Some(current) = self.entry(organization).current.write().unwrap_or_else(PoisonError::into_inner).as_mut()
-        {
-            current.version = (-1, -1);
-            current.checked_at -= MAX_AGE_WITHOUT_DATABASE;
-        }
-    }
-
-    fn entry(&self, organization: &OrganizationId) -> Arc<Entry> {
-        let mut organizations = self.organizations.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = organizations.get(organization) {
-            return Arc::clone(entry);
-        }
-        let entry = Arc::<Entry>::default();
-        organizations.insert(organization.clone(), Arc::clone(&entry));
-        entry
     }
 
     async fn load(&self, entry: &Entry, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
         let mut conn = self.ops.store.read().await?;
         // Read first: a change after it has a higher number, and is read with the next check.
-        let checked_at = Instant::now();
+        let (evictions, checked_at) = (entry.evictions(), Instant::now());
         let version = conn.organization_version(organization).await?;
         let known = entry.current.read().unwrap_or_else(PoisonError::into_inner).clone();
         let known = known.filter(|known| known.version == version);
         let current = match known {
-            Some(known) if known.loaded_at.elapsed() < MAX_LOADED_AGE => Current { checked_at, ..known },
+            Some(known) if known.loaded_at.elapsed() < MAX_LOADED_AGE => Current { evictions, checked_at, ..known },
             known => {
                 let access = Arc::new(load_access(&mut conn, organization).await?);
                 // Toolboxes do not report grants.
                 let grants = known.map(|known| known.grants).unwrap_or_default();
-                Current { version, loaded_at: checked_at, checked_at, access, grants }
+                Current { version, evictions, loaded_at: checked_at, checked_at, access, grants }
             }
         };
         if current.grants_of(agent).is_none() {
@@ -199,8 +190,39 @@ impl ToolAccessCache {
             }
             grants.insert(agent.clone(), loaded);
         }
-        *entry.current.write().unwrap_or_else(PoisonError::into_inner) = Some(current);
-        entry.find(agent, MAX_AGE_WITHOUT_DATABASE).ok_or_else(|| Error::internal("the access was just loaded"))
+        entry.store(current);
+        let found = entry.find(agent, MAX_AGE_WITHOUT_DATABASE, evictions);
+        found.ok_or_else(|| Error::internal("the access was just loaded"))
+    }
+}
+
+impl Default for AccessEntries {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(hashlink::LruCache::new(ORGANIZATIONS))))
+    }
+}
+
+impl AccessEntries {
+    /// Makes requests that follow ask the database whether the access of an organisation has changed. For changes that this
+    /// process has made or noticed.
+    pub(crate) fn evict(&self, organization: &OrganizationId) {
+        if let Some(entry) = self.lock().peek(organization) {
+            entry.evict();
+        }
+    }
+
+    fn entry(&self, organization: &OrganizationId) -> Arc<Entry> {
+        let mut organizations = self.lock();
+        if let Some(entry) = organizations.get(organization) {
+            return Arc::clone(entry);
+        }
+        let entry = Arc::<Entry>::default();
+        organizations.insert(organization.clone(), Arc::clone(&entry));
+        entry
+    }
+
+    fn lock(&self) -> MutexGuard<'_, hashlink::LruCache<OrganizationId, Arc<Entry>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -215,10 +237,28 @@ impl Current {
 }
 
 impl Entry {
-    fn find(&self, agent: &AgentId, max_age: Duration) -> Option<AgentAccess> {
+    /// Returns what an agent can use if it was current less than `max_age` before. `evictions` is the number of evictions when
+    /// the request arrived: what was read before one of them is not returned.
+    fn find(&self, agent: &AgentId, max_age: Duration, evictions: u64) -> Option<AgentAccess> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let current = current.as_ref().filter(|current| current.checked_at.elapsed() < max_age)?;
+        let current = current.as_ref().filter(|current| current.evictions >= evictions)?;
+        if current.checked_at.elapsed() >= max_age {
+            return None;
+        }
         Some(AgentAccess { access: Arc::clone(&current.access), grants: current.grants_of(agent)? })
+    }
+
+    fn store(&self, current: Current) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(current);
+    }
+
+    fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::SeqCst)
+    }
+
+    /// Ends the use of what was read before, or is being read, for requests that arrive from now on.
+    fn evict(&self) {
+        self.evictions.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -286,4 +326,104 @@ async fn load_access(conn: &mut Conn, organization: &OrganizationId) -> Result<T
     let limit = u32::try_from(MAX_TOOL_SETS).unwrap_or(u32::MAX);
     let tool_sets = tool_set::list(conn, organization, None, limit).await?;
     Ok(ToolAccess { organization_slug: found.slug, servers, tool_sets })
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::Random;
+    use waypost_core::random::SeededRandom;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn agent() -> AgentId {
+        AgentId::from_store("agt_1".to_owned())
+    }
+
+    /// Returns access whose reading began at `step`, after this number of evictions.
+    fn read_at(step: usize, evictions: u64) -> Current {
+        let access = ToolAccess { organization_slug: step.to_string(), servers: Vec::new(), tool_sets: Vec::new() };
+        let (now, grants) = (Instant::now(), HashMap::from([(agent(), Arc::default())]));
+        Current {
+            version: (0, 0),
+            evictions,
+            loaded_at: now,
+            checked_at: now,
+            access: Arc::new(access),
+            grants: Arc::new(Mutex::new(grants)),
+        }
+    }
+
+    /// Returns the step at which the reading of the access began that a request gets.
+    fn find(entry: &Entry, evictions: u64) -> Option<usize> {
+        entry.find(&agent(), HOUR, evictions).map(|found| found.access.organization_slug.parse().unwrap())
+    }
+
+    #[test]
+    fn what_is_read_during_an_eviction_reaches_only_requests_from_before_it() {
+        let entry = Entry::default();
+        let before = entry.evictions();
+        let reading = read_at(1, entry.evictions());
+        entry.evict();
+        let after = entry.evictions();
+        entry.store(reading);
+        assert_eq!(find(&entry, before), Some(1), "it arrived before the eviction");
+        assert_eq!(find(&entry, after), None);
+        entry.store(read_at(2, entry.evictions()));
+        assert_eq!((find(&entry, before), find(&entry, after)), (Some(2), Some(2)));
+        entry.evict();
+        assert_eq!((find(&entry, after), find(&entry, entry.evictions())), (Some(2), None));
+    }
+
+    /// Invariants 4 and 5, for any order of requests, evictions and readings.
+    #[test]
+    fn no_request_gets_what_was_read_before_an_eviction() {
+        let random = SeededRandom::new(7);
+        let below = |limit: usize| {
+            let mut bytes = [0];
+            random.fill(&mut bytes);
+            usize::from(bytes[0]) % limit
+        };
+        let entry = Entry::default();
+        let (mut evicted, mut requests) = (Vec::new(), Vec::new());
+        let (mut reading, mut stored) = (None, None);
+        for step in 0..5_000 {
+            match below(5) {
+                0 => {
+                    entry.evict();
+                    evicted.push(step);
+                }
+                1 if reading.is_none() => reading = Some((step, entry.evictions())),
+                2 => {
+                    if let Some((began, evictions)) = reading.take() {
+                        entry.store(read_at(began, evictions));
+                        stored = Some(began);
+                    }
+                }
+                3 => requests.push((step, entry.evictions())),
+                _ if !requests.is_empty() => {
+                    let (arrived, evictions) = requests.swap_remove(below(requests.len()));
+                    let found = find(&entry, evictions);
+                    let last_eviction = evicted.iter().rev().find(|at| **at < arrived);
+                    let is_usable = stored.is_some_and(|began| last_eviction.is_none_or(|at| began > *at));
+                    assert_eq!(found, stored.filter(|_| is_usable), "{arrived}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn an_eviction_concerns_one_organisation() {
+        let entries = AccessEntries::default();
+        let [one, other] = ["org_1", "org_2"].map(|id| OrganizationId::from_store(id.to_owned()));
+        for id in [&one, &other] {
+            entries.entry(id).store(read_at(1, 0));
+        }
+        entries.clone().evict(&one);
+        entries.evict(&OrganizationId::from_store("org_unknown".to_owned()));
+        let found = [&one, &other].map(|id| entries.entry(id)).map(|entry| find(&entry, entry.evictions()));
+        assert_eq!(found, [None, Some(1)]);
+    }
 }

@@ -5,6 +5,7 @@ mod announcements;
 mod call_contents;
 mod calls;
 mod cancellation;
+mod changed_definitions;
 mod circuit;
 mod initial_access;
 mod listen;

@@ -29,17 +29,22 @@ pub struct Observation {
     pub added: Vec<ToolApprovalId>,
     /// The number of new definitions that await a decision.
     pub pending: usize,
-    /// Whether anything has changed.
-    pub is_changed: bool,
 }
 
 /// Stores what the server of an instance lists at present. Definitions that have not been seen wait for an approval, except
 /// those that have been approved for the same catalogue version, and those of the first list if they were approved when the
-/// instance was created.
+/// instance was created. From then on, the gateway of this process uses what is stored.
 ///
 /// # Errors
 /// Any error of the store.
 pub async fn observe(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) -> Result<Observation> {
+    let observation = compare(cx, ops, instance, listed).await?;
+    // Also if nothing was new: another process may have stored it, and the gateway may not know that yet.
+    ops.tool_access.evict(&instance.organization_id);
+    Ok(observation)
+}
+
+async fn compare(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) -> Result<Observation> {
     let organization = &instance.organization_id;
     // Most checks find nothing new, so they take no lock.
     let mut conn = ops.store.read().await?;
@@ -59,7 +64,7 @@ pub async fn observe(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]
     let initial = InitialApproval::consume(cx, &mut tx, instance).await?.filter(|_| seen.is_empty());
     store::set_current(&mut tx, organization, &difference.gone, false).await?;
     store::set_current(&mut tx, organization, &difference.back, true).await?;
-    let mut observation = Observation { is_changed: !difference.is_empty(), ..Observation::default() };
+    let mut observation = Observation::default();
     for new in &difference.new {
         let definition = insert(cx, &mut tx, instance, (new, initial.as_ref())).await?;
         observation.pending += usize::from(definition.state == ApprovalState::Pending);
