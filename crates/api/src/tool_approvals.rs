@@ -215,7 +215,7 @@ async fn approve(
 
 /// Rejects a definition, even if it was approved before. Agents can no longer use it.
 ///
-/// Requires the role `admin`.
+/// All other approved definitions of the instance with the same kind and name are rejected too. Requires the role `admin`.
 #[utoipa::path(post, path = "/tool-approvals/{id}/reject", tag = "tool-approvals", operation_id = "reject_definition",
     params(("id" = String, Path, description = "The ID of the approval (`apr_…`).")), request_body = RejectDefinition,
     responses((status = 200, body = ToolApproval), Problems))]

@@ -16,7 +16,7 @@ use waypost_store::{Tx, instance, organization};
 use crate::Ops;
 use crate::deployments::notify::clean;
 use crate::instances::remote::check_answered;
-use crate::tool_definitions::decision::{check, record_decision};
+use crate::tool_definitions::decision::{check, record_decision, record_rejection};
 use crate::tool_definitions::{Observation, fetch, observe};
 
 /// The maximum page size.
@@ -250,6 +250,9 @@ pub async fn approve_all(
 
 /// Rejects a definition, even if it was approved before. From then on, no agent can use it.
 ///
+/// The other approved definitions of the same instance, kind and name are rejected too: otherwise, the server could make the
+/// tool usable again by listing another one, even while the admin decides.
+///
 /// # Errors
 /// `not_found` if it does not exist or the caller cannot access the organisation; `forbidden` for members below admin;
 /// `invalid_arguments` if the reason is too long.
@@ -276,7 +279,8 @@ pub async fn reject(
         ..decided(cx, definition)
     };
     store::update_approval(&mut tx, &rejected).await?;
-    record_decision(cx, &mut tx, &rejected, "tool_approval.reject").await?;
+    let withdrawn = store::reject_others(&mut tx, &rejected).await?;
+    record_rejection(cx, &mut tx, &rejected, withdrawn).await?;
     tx.bump_config_version(organization).await?;
     tx.commit().await?;
     Ok(rejected)

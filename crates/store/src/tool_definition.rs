@@ -371,6 +371,25 @@ pub async fn update_approval(conn: &mut Conn, definition: &ToolDefinition) -> Re
     Ok(changed > 0)
 }
 
+/// Rejects the other approved definitions of the same instance, kind and name with the decision about `rejected`. Returns their
+/// digests, sorted.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn reject_others(conn: &mut Conn, rejected: &ToolDefinition) -> Result<Vec<String>> {
+    const SQL: &str =
+        "UPDATE tool_definitions SET state = $6, class = NULL, reason = $7, decided_by = $8, decided_at = $9
+        WHERE instance_id = $1 AND organization_id = $2 AND kind = $3 AND name = $4 AND id <> $5 AND state = $10
+        RETURNING digest";
+    let mut digests: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(rejected.instance_id.as_str()).bind(rejected.organization_id.as_str()).bind(rejected.kind.as_str())
+        .bind(&rejected.name).bind(rejected.id.as_str()).bind(ApprovalState::Rejected.as_str()).bind(&rejected.reason)
+        .bind(&rejected.decided_by).bind(rejected.decided_at.map(|at| at.0)).bind(ApprovalState::Approved.as_str())
+        .fetch_all(c).await?);
+    digests.sort_unstable();
+    Ok(digests)
+}
+
 /// Returns the definitions of an instance with this digest that its server lists at present.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Functions that are common to all decisions about definitions.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use waypost_core::caller::Ctx;
 use waypost_core::tool_definition::{DefinitionKind, ToolDefinition};
 use waypost_core::{Code, Error, Result};
@@ -76,16 +76,36 @@ pub(crate) async fn record_decision(
     definition: &ToolDefinition,
     action: &'static str,
 ) -> Result<()> {
-    let detail = json!({
-        "instance": definition.instance_id,
-        "kind": definition.kind,
-        "name": clean(&definition.name),
-        "digest": definition.digest,
-        "class": definition.class,
-        "reason": definition.reason,
-    });
-    let entry = Entry { action, target: definition.id.as_str(), detail };
+    let entry = Entry { action, target: definition.id.as_str(), detail: detail(definition).into() };
     record(cx, tx, &definition.organization_id, entry).await
+}
+
+/// Records a rejection in the audit log. `withdrawn` are the digests of the other definitions whose approvals have ended with it.
+///
+/// # Errors
+/// Any error of the store.
+pub(crate) async fn record_rejection(
+    cx: &Ctx,
+    tx: &mut Tx,
+    definition: &ToolDefinition,
+    withdrawn: Vec<String>,
+) -> Result<()> {
+    let mut detail = detail(definition);
+    detail.insert("withdrawn".to_owned(), withdrawn.into());
+    let entry = Entry { action: "tool_approval.reject", target: definition.id.as_str(), detail: detail.into() };
+    record(cx, tx, &definition.organization_id, entry).await
+}
+
+fn detail(definition: &ToolDefinition) -> Map<String, Value> {
+    let members = [
+        ("instance", json!(definition.instance_id)),
+        ("kind", json!(definition.kind)),
+        ("name", json!(clean(&definition.name))),
+        ("digest", json!(definition.digest)),
+        ("class", json!(definition.class)),
+        ("reason", json!(definition.reason)),
+    ];
+    members.into_iter().map(|(member, value)| (member.to_owned(), value)).collect()
 }
 
 #[cfg(test)]

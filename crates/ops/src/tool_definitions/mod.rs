@@ -7,6 +7,8 @@
 //! 3. A new definition is approved at once only if an admin has approved the same digest under the same kind and name for
 //!    the same catalogue version, in the same organisation, or if an admin has approved what the server lists at its first
 //!    check ([`check_new`]; its invariants are in `initial.rs`).
+//!    A rejection ends every approval of the same kind and name for this instance, so that the server cannot choose another
+//!    definition instead.
 //! 4. A definition with a problem, such as `not_canonical`, cannot be approved.
 //! 5. A server that invents definitions fills no disk: at most [`KEPT_UNDECIDED`] definitions of an instance that it no longer
 //!    lists, and about which nobody has decided, are kept.

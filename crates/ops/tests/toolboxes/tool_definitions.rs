@@ -21,6 +21,7 @@ waypost_testkit::both!(set_up =>
 );
 
 waypost_testkit::both!(extended set_up =>
+    a_rejected_tool_does_not_return_with_an_earlier_definition,
     an_approval_applies_to_all_instances_of_a_version,
     careless_approvals_are_rejected,
     several_definitions_are_approved_together_or_not_at_all,
@@ -73,7 +74,12 @@ impl<'a> Server<'a> {
             .await
     }
 
-    /// Returns the names and descriptions of the usable tools of this instance.
+    async fn reject(&self, item: &Listed, reason: &str) {
+        let id = self.find(item).await.id;
+        tool_approvals::reject(&self.fixture.cx, &self.fixture.ops, &self.fixture.org, &id, reason).await.unwrap();
+    }
+
+    /// Returns the names and digests of the usable tools of this instance.
     async fn usable(&self) -> Vec<(String, String)> {
         let mut conn = self.fixture.ops.store().read().await.unwrap();
         let usable = store::list_usable(&mut conn, &self.fixture.org).await.unwrap();
@@ -121,6 +127,31 @@ async fn new_and_changed_definitions_wait_for_an_approval(fixture: Fixture) {
         let sql = format!("SELECT count(*) FROM audit_events WHERE act = '{action}'");
         assert_eq!(fixture.count(&sql).await, count);
     }
+}
+
+async fn a_rejected_tool_does_not_return_with_an_earlier_definition(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    let server = Server::new(&fixture, "search").await;
+    let (first, second, read) = (tool("find", "Finds."), tool("find", "Finds more."), tool("read", "Reads."));
+    for find in [&first, &second] {
+        server.lists(&[find.clone(), read.clone()]).await;
+        server.approve(find, Class::Read).await.unwrap();
+    }
+    server.approve(&read, Class::Read).await.unwrap();
+    server.reject(&second, "Leaks data.").await;
+    assert_eq!(server.usable().await, [key(&read)]);
+    server.lists(&[first.clone(), read.clone()]).await;
+    assert_eq!(server.usable().await, [key(&read)], "the server lists the earlier definition");
+    let withdrawn = server.find(&first).await;
+    assert_eq!((withdrawn.state, withdrawn.reason.as_deref()), (ApprovalState::Rejected, Some("Leaks data.")));
+    let audited = "SELECT detail FROM audit_events WHERE act = 'tool_approval.reject'";
+    let detail: serde_json::Value = serde_json::from_str(&fixture.text(audited).await).unwrap();
+    assert_eq!((&detail["digest"], &detail["withdrawn"]), (&json!(second.digest), &json!([first.digest])));
+    server.approve(&first, Class::Read).await.unwrap();
+    assert_eq!(server.usable().await, [key(&first), key(&read)], "it can be approved again");
+    // The server changes its list while the admin looks at the second one.
+    server.reject(&second, "").await;
+    assert_eq!(server.usable().await, [key(&read)]);
 }
 
 async fn an_approval_applies_to_all_instances_of_a_version(fixture: Fixture) {
@@ -256,8 +287,9 @@ async fn a_random_server_is_never_trusted_more_than_approved(fixture: Fixture) {
                 if action == 1 {
                     server.approve(item, Class::Read).await.unwrap();
                 } else {
-                    let id = server.find(item).await.id;
-                    tool_approvals::reject(&fixture.cx, &fixture.ops, &fixture.org, &id, "").await.unwrap();
+                    server.reject(item, "").await;
+                    // With all other definitions of the tool.
+                    decided.retain(|(name, _), _| *name != item.name);
                 }
                 decided.insert(key(item), action == 1);
             }

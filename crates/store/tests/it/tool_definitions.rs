@@ -108,6 +108,42 @@ async fn only_current_and_approved_definitions_are_usable(TwoWorlds { mut tx, on
     assert_eq!(tool_definition::find(&mut tx, org, &rejected.id).await.unwrap(), None);
 }
 
+async fn a_rejection_ends_the_approvals_of_the_same_instance_kind_and_name(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+    let org = &one.organization;
+    let approved = |name: &str, digest: &str| ToolDefinition {
+        state: ApprovalState::Approved,
+        class: Some(Class::Write),
+        ..definition(&one, name, digest)
+    };
+    let rejected = ToolDefinition {
+        state: ApprovalState::Rejected,
+        reason: Some("No.".to_owned()),
+        decided_by: Some("usr_1".to_owned()),
+        decided_at: Some(NOW.plus(1)),
+        ..definition(&one, "a", "d1")
+    };
+    let earlier = [approved("a", "d3"), approved("a", "d2")];
+    let others = [
+        definition(&one, "a", "pending"),
+        approved("b", "d2"),
+        ToolDefinition { id: id("apr_prompt"), kind: DefinitionKind::Prompt, ..approved("a", "d2") },
+    ];
+    for row in [&rejected].into_iter().chain(&earlier).chain(&others) {
+        tool_definition::insert(&mut tx, row).await.unwrap();
+    }
+    let foreign = ToolDefinition { organization_id: two.organization.clone(), ..rejected.clone() };
+    assert_eq!(tool_definition::reject_others(&mut tx, &foreign).await.unwrap(), [""; 0]);
+    assert_eq!(tool_definition::reject_others(&mut tx, &rejected).await.unwrap(), ["d2", "d3"]);
+    for row in earlier {
+        let expected = ToolDefinition { id: row.id, digest: row.digest, ..rejected.clone() };
+        assert_eq!(tool_definition::find(&mut tx, org, &expected.id).await.unwrap(), Some(expected));
+    }
+    for row in others {
+        assert_eq!(tool_definition::find(&mut tx, org, &row.id).await.unwrap(), Some(row));
+    }
+    assert_eq!(tool_definition::reject_others(&mut tx, &rejected).await.unwrap(), [""; 0], "already");
+}
+
 async fn definitions_with_the_same_content_are_found(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let new = definition(&one, "a", "d1");
     tool_definition::insert(&mut tx, &new).await.unwrap();
@@ -140,5 +176,6 @@ async fn definitions_with_the_same_content_are_found(TwoWorlds { mut tx, one, tw
 waypost_testkit::both!(two_worlds =>
     definitions_are_found_and_listed,
     only_current_and_approved_definitions_are_usable,
+    a_rejection_ends_the_approvals_of_the_same_instance_kind_and_name,
     definitions_with_the_same_content_are_found,
 );
