@@ -58,7 +58,7 @@ pub struct ToolDefinition {
     pub organization_id: OrganizationId,
     /// The instance.
     pub instance_id: InstanceId,
-    /// The catalogue version that the instance used when the definition was first seen.
+    /// The catalogue version whose server has listed the definition last.
     pub catalog_version_id: Option<CatalogVersionId>,
     /// The kind.
     pub kind: DefinitionKind,

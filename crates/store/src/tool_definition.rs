@@ -93,8 +93,37 @@ pub struct Seen {
     pub name: String,
     /// The digest.
     pub digest: String,
+    /// The catalogue version whose server has listed it last.
+    pub catalog_version_id: Option<CatalogVersionId>,
     /// Whether the server listed it at the last check.
     pub is_current: bool,
+    /// Whether nobody has decided about it.
+    pub is_pending: bool,
+}
+
+#[derive(sqlx_macros::FromRow)]
+struct SeenRow {
+    id: String,
+    kind: String,
+    name: String,
+    digest: String,
+    catalog_version_id: Option<String>,
+    is_current: bool,
+    state: String,
+}
+
+impl From<SeenRow> for Seen {
+    fn from(row: SeenRow) -> Self {
+        Self {
+            id: ToolApprovalId::from_store(row.id),
+            kind: row.kind,
+            name: row.name,
+            digest: row.digest,
+            catalog_version_id: row.catalog_version_id.map(CatalogVersionId::from_store),
+            is_current: row.is_current,
+            is_pending: row.state == ApprovalState::Pending.as_str(),
+        }
+    }
 }
 
 /// Returns all definitions of an instance that have been seen, oldest first.
@@ -102,18 +131,11 @@ pub struct Seen {
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn list_seen(conn: &mut Conn, organization: &OrganizationId, instance: &InstanceId) -> Result<Vec<Seen>> {
-    const SQL: &str = "SELECT id, kind, name, digest, is_current FROM tool_definitions
+    const SQL: &str = "SELECT id, kind, name, digest, catalog_version_id, is_current, state FROM tool_definitions
         WHERE instance_id = $1 AND organization_id = $2 ORDER BY id";
-    let rows: Vec<(String, String, String, String, bool)> = on!(conn, c => sqlx::query_as(SQL)
+    let rows: Vec<SeenRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(instance.as_str()).bind(organization.as_str()).fetch_all(c).await?);
-    let seen = |(id, kind, name, digest, is_current)| Seen {
-        id: ToolApprovalId::from_store(id),
-        kind,
-        name,
-        digest,
-        is_current,
-    };
-    Ok(rows.into_iter().map(seen).collect())
+    Ok(rows.into_iter().map(Seen::from).collect())
 }
 
 /// Records whether the server of an instance lists the definitions `ids` at present.
@@ -132,6 +154,26 @@ pub async fn set_current(
     );
     let ids = to_json(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>());
     on!(conn, c => sqlx::query(AssertSqlSafe(sql)).bind(ids).bind(organization.as_str()).bind(is_current)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Records that a server of a catalogue version lists the definitions `ids`.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn set_catalog_version(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    ids: &[&ToolApprovalId],
+    version: &CatalogVersionId,
+) -> Result<()> {
+    let sql = format!(
+        "UPDATE tool_definitions SET catalog_version_id = $3 WHERE id {} AND organization_id = $2",
+        in_list(conn.dialect())
+    );
+    let ids = to_json(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>());
+    on!(conn, c => sqlx::query(AssertSqlSafe(sql)).bind(ids).bind(organization.as_str()).bind(version.as_str())
         .execute(c).await?.rows_affected());
     Ok(())
 }

@@ -6,7 +6,8 @@
 //!    any member is another digest, and so another definition, which nobody has approved.
 //! 3. A new definition is approved at once only if an admin has approved the same digest under the same kind and name for
 //!    the same catalogue version, in the same organisation, or if an admin has approved what the server lists at its first
-//!    check ([`check_new`]; its invariants are in `initial.rs`).
+//!    check ([`check_new`]; its invariants are in `initial.rs`). A definition belongs to the catalogue version whose server has
+//!    listed it last: after an upgrade, approvals of definitions that have not changed apply to the new version.
 //!    A rejection ends every approval of the same kind and name for this instance, so that the server cannot choose another
 //!    definition instead.
 //! 4. A definition with a problem, such as `not_canonical`, cannot be approved.

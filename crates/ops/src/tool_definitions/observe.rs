@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::json;
 use waypost_core::Result;
 use waypost_core::caller::Ctx;
-use waypost_core::id::ToolApprovalId;
+use waypost_core::id::{CatalogVersionId, ToolApprovalId};
 use waypost_core::instance::Instance;
 use waypost_core::tool_definition::{ApprovalState, ToolDefinition};
 use waypost_core::webhook::WebhookEvent;
@@ -52,7 +52,8 @@ async fn compare(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) ->
     // An initial approval ends with the first list, even if it is empty.
     let is_first = seen.is_empty() && initial_approval::exists(&mut conn, organization, &instance.id).await?;
     drop(conn);
-    if !is_first && Difference::new(&seen, listed).is_empty() {
+    let version = served_version(instance);
+    if !is_first && Difference::new(&seen, listed, version).is_empty() {
         return Ok(Observation::default());
     }
     let mut tx = ops.store.begin().await?;
@@ -60,10 +61,13 @@ async fn compare(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) ->
         return Ok(Observation::default());
     }
     let seen = store::list_seen(&mut tx, organization, &instance.id).await?;
-    let difference = Difference::new(&seen, listed);
+    let difference = Difference::new(&seen, listed, version);
     let initial = InitialApproval::consume(cx, &mut tx, instance).await?.filter(|_| seen.is_empty());
     store::set_current(&mut tx, organization, &difference.gone, false).await?;
     store::set_current(&mut tx, organization, &difference.back, true).await?;
+    if let Some(version) = version {
+        set_version(cx, &mut tx, instance, (&difference.moved, version)).await?;
+    }
     let mut observation = Observation::default();
     for new in &difference.new {
         let definition = insert(cx, &mut tx, instance, (new, initial.as_ref())).await?;
@@ -87,14 +91,17 @@ struct Difference<'a> {
     back: Vec<&'a ToolApprovalId>,
     /// No longer listed.
     gone: Vec<&'a ToolApprovalId>,
+    /// Listed last by the server of another catalogue version.
+    moved: Vec<&'a Seen>,
 }
 
 impl<'a> Difference<'a> {
-    fn new(seen: &'a [Seen], listed: &'a [Listed]) -> Self {
+    /// `version` is the catalogue version of the server; `None` if there is none, or it is not known.
+    fn new(seen: &'a [Seen], listed: &'a [Listed], version: Option<&CatalogVersionId>) -> Self {
         let known: HashMap<_, _> =
             seen.iter().map(|row| ((row.kind.as_str(), row.name.as_str(), row.digest.as_str()), row)).collect();
         let mut present = HashSet::new();
-        let (mut new, mut back) = (Vec::new(), Vec::new());
+        let (mut new, mut back, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         for item in listed {
             match known.get(&(item.kind.as_str(), item.name.as_str(), item.digest.as_str())) {
                 None => new.push(item),
@@ -103,16 +110,52 @@ impl<'a> Difference<'a> {
                     if !row.is_current {
                         back.push(&row.id);
                     }
+                    if version.is_some() && row.catalog_version_id.as_ref() != version {
+                        moved.push(*row);
+                    }
                 }
             }
         }
         let gone = seen.iter().filter(|row| row.is_current && !present.contains(&row.id)).map(|row| &row.id).collect();
-        Self { new, back, gone }
+        Self { new, back, gone, moved }
     }
 
     fn is_empty(&self) -> bool {
-        self.new.is_empty() && self.back.is_empty() && self.gone.is_empty()
+        self.new.is_empty() && self.back.is_empty() && self.gone.is_empty() && self.moved.is_empty()
     }
+}
+
+/// Returns the catalogue version of the server that answers for an instance. `None` if there is none, or the container of an
+/// earlier version still serves calls: what it lists says nothing about the new one.
+fn served_version(instance: &Instance) -> Option<&CatalogVersionId> {
+    let is_served = instance.toolbox_id().is_none() || instance.observed_generation == instance.generation;
+    instance.catalog_version_id().filter(|_| is_served)
+}
+
+/// Records that the server of another catalogue version lists definitions, so that their approvals apply to it. Approvals for
+/// this version apply to those about which nobody has decided.
+async fn set_version(
+    cx: &Ctx,
+    tx: &mut Tx,
+    instance: &Instance,
+    (moved, version): (&[&Seen], &CatalogVersionId),
+) -> Result<()> {
+    let organization = &instance.organization_id;
+    let ids: Vec<_> = moved.iter().map(|row| &row.id).collect();
+    store::set_catalog_version(tx, organization, &ids, version).await?;
+    for row in moved.iter().filter(|row| row.is_pending) {
+        let Some(definition) = store::find(tx, organization, &row.id).await? else { continue };
+        let (name, digest) = (&definition.name, &definition.digest);
+        let content = Content { catalog_version: version, kind: definition.kind, name, digest };
+        let same = store::list_by_content(tx, organization, content).await?;
+        let approved = same.into_iter().find(|other| other.state == ApprovalState::Approved);
+        if let Some(approved) = approved.filter(|_| definition.problem.is_none()) {
+            let (state, decided_at) = (ApprovalState::Approved, Some(cx.now()));
+            let inherited = ToolDefinition { state, class: approved.class, decided_at, ..definition };
+            store::update_approval(tx, &inherited).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn insert(

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use waypost_core::caller::Caller;
+use waypost_core::id::InstanceId;
 use waypost_core::instance::Instance;
 use waypost_core::organization::Role;
 use waypost_core::random::SeededRandom;
 use waypost_core::tool_definition::{ApprovalState, Class, DefinitionKind, ToolDefinition};
 use waypost_core::{Code, Random};
+use waypost_ops::instances::{self, InstancePatch};
 use waypost_ops::tool_approvals::{self, ListToolApprovals};
 use waypost_ops::tool_definitions::{KEPT_UNDECIDED, Listed, Observation, observe};
 use waypost_store::tool_definition as store;
 
-use crate::fixture::{Fixture, code, set_up};
+use crate::fixture::{Fixture, code, secret, set_up, version, with};
 
 waypost_testkit::both!(set_up =>
     new_and_changed_definitions_wait_for_an_approval,
@@ -23,6 +25,7 @@ waypost_testkit::both!(set_up =>
 waypost_testkit::both!(extended set_up =>
     a_rejected_tool_does_not_return_with_an_earlier_definition,
     an_approval_applies_to_all_instances_of_a_version,
+    approvals_apply_to_the_new_version_after_an_upgrade,
     careless_approvals_are_rejected,
     several_definitions_are_approved_together_or_not_at_all,
     a_server_that_invents_definitions_fills_no_disk,
@@ -174,6 +177,46 @@ async fn an_approval_applies_to_all_instances_of_a_version(fixture: Fixture) {
     two.lists(std::slice::from_ref(&other)).await;
     two.approve(&other, Class::Read).await.unwrap();
     assert_eq!(three.usable().await, []);
+}
+
+async fn approvals_apply_to_the_new_version_after_an_upgrade(fixture: Fixture) {
+    let daemon = fixture.daemon(&fixture.org, "rack").await;
+    fixture.execute(format!("UPDATE tool_secrets SET name = 'REGISTRY' WHERE id = '{}'", secret(1, "SPARE"))).await;
+    let Fixture { cx, ops, org, .. } = &fixture;
+    let complete = async |id: &InstanceId| {
+        daemon.complete(id).await;
+        fixture.instance(id).await
+    };
+    let create = async |slug: &str| {
+        let new = with(fixture.new_instance(slug), |server| server.catalog_version_id = version(1, 2));
+        let id = instances::create(cx, ops, org, &new).await.unwrap().instance.id;
+        complete(&id).await
+    };
+    let of = |instance| Server { fixture: &fixture, instance };
+    let list = [tool("find", "Finds."), tool("read", "Reads.")];
+    let [find, read] = &list;
+    let id = fixture.create("one").await.instance.id;
+    let one = of(complete(&id).await);
+    one.lists(&list).await;
+    one.approve(find, Class::Read).await.unwrap();
+    let two = of(create("two").await);
+    assert_eq!(two.lists(&list).await.pending, 2, "another version");
+    two.approve(read, Class::Write).await.unwrap();
+    // The container of the earlier version still answers.
+    let patch = InstancePatch { catalog_version_id: Some(version(1, 2)), ..InstancePatch::default() };
+    let one = of(instances::update(cx, ops, org, &id, &patch).await.unwrap().instance);
+    one.lists(&list).await;
+    assert_eq!(one.usable().await, [key(find)]);
+    let one = of(complete(&id).await);
+    one.lists(&list).await;
+    assert_eq!(one.usable().await, [key(find), key(read)], "decided for the new version");
+    let read = one.find(read).await;
+    assert_eq!((read.class, read.decided_by), (Some(Class::Write), None));
+    assert_eq!(one.lists(&list).await, Observation::default());
+    let three = of(create("three").await);
+    assert_eq!(three.lists(&list).await.pending, 0);
+    assert_eq!(three.usable().await.len(), 2);
+    assert_eq!(two.usable().await.len(), 1, "an upgrade decides nothing for other instances");
 }
 
 async fn careless_approvals_are_rejected(fixture: Fixture) {

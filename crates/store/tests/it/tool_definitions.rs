@@ -161,6 +161,16 @@ async fn definitions_with_the_same_content_are_found(TwoWorlds { mut tx, one, tw
         assert_eq!(tool_definition::list_by_content(&mut tx, &one.organization, other).await.unwrap(), []);
     }
     assert_eq!(tool_definition::list_by_content(&mut tx, &two.organization, content).await.unwrap(), []);
+    let other_version = CatalogVersionId::from_store("ctv_2".to_owned());
+    for organization in [&two.organization, &one.organization] {
+        let before = tool_definition::list_by_content(&mut tx, &one.organization, content).await.unwrap();
+        assert_eq!(before, std::slice::from_ref(&new), "not changed by another organisation");
+        tool_definition::set_catalog_version(&mut tx, organization, &[&new.id], &other_version).await.unwrap();
+    }
+    assert_eq!(tool_definition::list_by_content(&mut tx, &one.organization, content).await.unwrap(), []);
+    let seen = tool_definition::list_seen(&mut tx, &one.organization, &instance()).await.unwrap();
+    let moved = seen.into_iter().filter(|row| row.catalog_version_id.as_ref() == Some(&other_version));
+    assert_eq!(moved.map(|row| (row.id, row.is_pending)).collect::<Vec<_>>(), [(new.id.clone(), true)]);
     let resource = ToolDefinition { kind: DefinitionKind::Resource, ..definition(&one, "notes://1", "d4") };
     tool_definition::insert(&mut tx, &resource).await.unwrap();
     let quarantined = tool_definition::list_quarantined_resources(&mut tx, &one.organization).await.unwrap();
