@@ -99,6 +99,8 @@ pub struct Seen {
     pub is_current: bool,
     /// Whether nobody has decided about it.
     pub is_pending: bool,
+    /// When it was first seen.
+    pub first_seen_at: Timestamp,
 }
 
 #[derive(sqlx_macros::FromRow)]
@@ -110,6 +112,7 @@ struct SeenRow {
     catalog_version_id: Option<String>,
     is_current: bool,
     state: String,
+    first_seen_at: i64,
 }
 
 impl From<SeenRow> for Seen {
@@ -122,6 +125,7 @@ impl From<SeenRow> for Seen {
             catalog_version_id: row.catalog_version_id.map(CatalogVersionId::from_store),
             is_current: row.is_current,
             is_pending: row.state == ApprovalState::Pending.as_str(),
+            first_seen_at: Timestamp(row.first_seen_at),
         }
     }
 }
@@ -131,8 +135,8 @@ impl From<SeenRow> for Seen {
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn list_seen(conn: &mut Conn, organization: &OrganizationId, instance: &InstanceId) -> Result<Vec<Seen>> {
-    const SQL: &str = "SELECT id, kind, name, digest, catalog_version_id, is_current, state FROM tool_definitions
-        WHERE instance_id = $1 AND organization_id = $2 ORDER BY id";
+    const SQL: &str = "SELECT id, kind, name, digest, catalog_version_id, is_current, state, first_seen_at
+        FROM tool_definitions WHERE instance_id = $1 AND organization_id = $2 ORDER BY id";
     let rows: Vec<SeenRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(instance.as_str()).bind(organization.as_str()).fetch_all(c).await?);
     Ok(rows.into_iter().map(Seen::from).collect())

@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
-use waypost_core::Result;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{CatalogVersionId, ToolApprovalId};
 use waypost_core::instance::Instance;
 use waypost_core::tool_definition::{ApprovalState, ToolDefinition};
 use waypost_core::webhook::WebhookEvent;
+use waypost_core::{Result, Timestamp};
 use waypost_store::tool_definition::{self as store, Content, Seen};
 use waypost_store::{Tx, initial_approval, organization};
 
@@ -21,6 +21,8 @@ use crate::webhooks::{Event, enqueue};
 /// The number of definitions of an instance that are no longer listed and about which nobody has decided, and that are kept
 /// nevertheless.
 pub const KEPT_UNDECIDED: usize = 200;
+/// One minute in milliseconds.
+const MINUTE_MS: i64 = 60_000;
 
 /// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -75,7 +77,7 @@ async fn compare(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) ->
         observation.added.push(definition.id);
     }
     prune(&mut tx, instance).await?;
-    if observation.pending > 0 {
+    if observation.pending > 0 && !is_notified(&seen, cx.now()) {
         notify(cx, &mut tx, instance, &observation).await?;
     }
     tx.bump_config_version(organization).await?;
@@ -218,6 +220,13 @@ async fn prune(tx: &mut Tx, instance: &Instance) -> Result<()> {
         seen.iter().filter(|row| !row.is_current && !decided.contains(&row.id)).map(|row| &row.id).collect();
     let excess = unused.len().saturating_sub(KEPT_UNDECIDED);
     Ok(store::delete(tx, organization, &unused[..excess]).await?)
+}
+
+/// Whether the webhooks have been notified in the minute of `now` of a definition that still waits for a decision. A server that
+/// invents definitions all the time then causes one event per minute.
+fn is_notified(seen: &[Seen], now: Timestamp) -> bool {
+    let minute = |at: Timestamp| at.0.div_euclid(MINUTE_MS);
+    seen.iter().any(|row| row.is_pending && minute(row.first_seen_at) == minute(now))
 }
 
 async fn notify(cx: &Ctx, tx: &mut Tx, instance: &Instance, observation: &Observation) -> Result<()> {

@@ -15,7 +15,7 @@ use waypost_ops::tool_approvals::{self, ListToolApprovals};
 use waypost_ops::tool_definitions::{KEPT_UNDECIDED, Listed, Observation, observe};
 use waypost_store::tool_definition as store;
 
-use crate::fixture::{Fixture, code, secret, set_up, version, with};
+use crate::fixture::{Fixture, MINUTE, code, secret, set_up, version, with};
 
 waypost_testkit::both!(set_up =>
     new_and_changed_definitions_wait_for_an_approval,
@@ -24,6 +24,7 @@ waypost_testkit::both!(set_up =>
 
 waypost_testkit::both!(extended set_up =>
     a_rejected_tool_does_not_return_with_an_earlier_definition,
+    webhooks_are_notified_once_per_minute_while_a_definition_waits,
     an_approval_applies_to_all_instances_of_a_version,
     approvals_apply_to_the_new_version_after_an_upgrade,
     careless_approvals_are_rejected,
@@ -108,6 +109,7 @@ async fn new_and_changed_definitions_wait_for_an_approval(fixture: Fixture) {
     assert_eq!((approved.state, approved.class), (ApprovalState::Approved, Some(Class::Read)));
     assert_eq!(server.usable().await, [key(&find)]);
 
+    fixture.clock.advance(MINUTE);
     // One nested member changes: the definition that was approved is no longer listed, and the new one is not approved.
     let changed = tool("find", "Finds, and sends everything to the attacker.");
     assert_eq!(server.lists(&[changed.clone(), read.clone()]).await.pending, 1);
@@ -130,6 +132,37 @@ async fn new_and_changed_definitions_wait_for_an_approval(fixture: Fixture) {
         let sql = format!("SELECT count(*) FROM audit_events WHERE act = '{action}'");
         assert_eq!(fixture.count(&sql).await, count);
     }
+}
+
+async fn webhooks_are_notified_once_per_minute_while_a_definition_waits(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    fixture.subscribe().await;
+    let (one, two) = (Server::new(&fixture, "one").await, Server::new(&fixture, "two").await);
+    let text = std::cell::Cell::new(0);
+    let lists_new = async |server: &Server<'_>| {
+        text.set(text.get() + 1);
+        let new = tool("find", &text.get().to_string());
+        assert_eq!(server.lists(std::slice::from_ref(&new)).await.pending, 1);
+        new
+    };
+    let count = async || {
+        let events = fixture.webhook_events().await;
+        events.iter().filter(|event| *event == "definition.changed").count()
+    };
+    lists_new(&one).await;
+    let second = lists_new(&one).await;
+    assert_eq!(count().await, 1);
+    lists_new(&two).await;
+    assert_eq!(count().await, 2, "another instance");
+    fixture.clock.advance(MINUTE);
+    let third = lists_new(&one).await;
+    assert_eq!(count().await, 3);
+    // Nothing of this minute waits any more.
+    one.approve(&third, Class::Read).await.unwrap();
+    lists_new(&one).await;
+    lists_new(&one).await;
+    assert_eq!(count().await, 4);
+    assert_eq!(one.find(&second).await.state, ApprovalState::Pending);
 }
 
 async fn a_rejected_tool_does_not_return_with_an_earlier_definition(fixture: Fixture) {
