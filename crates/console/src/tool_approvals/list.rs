@@ -241,11 +241,9 @@ pub(super) async fn check(
     let query = ListQuery { instance: instance.to_owned(), ..ListQuery::default() };
     match tool_approvals::refresh(&member.cx, console.ops(), &member.organization_id, &id).await {
         Ok(observation) => {
-            let added = i64::try_from(observation.added.len()).unwrap_or(i64::MAX);
-            let message = match (added, observation.is_changed) {
-                (0, false) => "The server lists what is already known.".to_owned(),
-                (0, true) => "The server has changed, but lists nothing new.".to_owned(),
-                _ => format!("The server lists {}.", pluralize(added, "new definition", "new definitions")),
+            let message = match i64::try_from(observation.added.len()).unwrap_or(i64::MAX) {
+                0 => "The server lists no new definitions.".to_owned(),
+                added => format!("The server lists {}.", pluralize(added, "new definition", "new definitions")),
             };
             Ok(view::redirect_with_flash(&query.path(&member.org, ""), &message))
         }
