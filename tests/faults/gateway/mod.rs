@@ -37,32 +37,44 @@ const ALLOW: &str = "127.0.0.0/8=tools";
 /// Creates an instance for each slug and URL, approves all tools as ones that change something, and creates agents who may use
 /// all of them.
 async fn connect(installation: &Installation, servers: &[(&str, &str)], agent_count: usize) -> Vec<Agent> {
-    // The same key as that of the program.
-    let key = SecretKey::new(std::array::from_fn(|n| u8::try_from(n).unwrap()));
-    let outbound = Outbound::new(Policy { allow: vec![ALLOW.parse().unwrap()], extra_roots_pem: None }).unwrap();
-    let ops = installation.ops().await.with_keyring(Keyring::new(&key, None)).with_outbound(outbound);
-    let (cx, organization) = (Ctx::operator(), &installation.organization);
+    let (cx, ops) = (Ctx::operator(), open_ops(installation).await);
     let mut instances = Vec::new();
     for (slug, url) in servers {
         instances.push(create_instance(&cx, &ops, installation, slug, url).await);
     }
     remote_checks::check_due(&cx, &ops).await.unwrap();
-    let pending = ListToolApprovals { state: Some(ApprovalState::Pending), limit: 100, ..Default::default() };
-    let pending = tool_approvals::list(&cx, &ops, organization, &pending).await.unwrap().items;
-    assert_eq!(pending.len(), servers.len(), "every server lists one tool");
-    for approval in pending {
-        let decision = (approval.definition.digest.as_str(), Class::Write);
-        tool_approvals::approve(&cx, &ops, organization, &approval.definition.id, decision).await.unwrap();
-    }
+    assert_eq!(approve_all(&cx, &ops, installation).await, servers.len(), "every server lists one tool");
     let mut all = Vec::new();
     for n in 0..agent_count {
-        all.push(create_agent(&cx, &ops, installation, (&format!("agent-{n}"), &instances)).await);
+        let token = create_agent(&cx, &ops, installation, (&format!("agent-{n}"), &instances)).await;
+        all.push(Agent::new(&token));
     }
     ops.store().close().await;
     all
 }
 
-async fn create_instance(cx: &Ctx, ops: &Ops, installation: &Installation, slug: &str, url: &str) -> InstanceId {
+/// Opens the database for operations that can use the servers of the tests.
+pub async fn open_ops(installation: &Installation) -> Ops {
+    // The same key as that of the program.
+    let key = SecretKey::new(std::array::from_fn(|n| u8::try_from(n).unwrap()));
+    let outbound = Outbound::new(Policy { allow: vec![ALLOW.parse().unwrap()], extra_roots_pem: None }).unwrap();
+    installation.ops().await.with_keyring(Keyring::new(&key, None)).with_outbound(outbound)
+}
+
+/// Approves all pending tools as ones that change something. Returns their number.
+pub async fn approve_all(cx: &Ctx, ops: &Ops, installation: &Installation) -> usize {
+    let organization = &installation.organization;
+    let pending = ListToolApprovals { state: Some(ApprovalState::Pending), limit: 100, ..Default::default() };
+    let pending = tool_approvals::list(cx, ops, organization, &pending).await.unwrap().items;
+    for approval in &pending {
+        let decision = (approval.definition.digest.as_str(), Class::Write);
+        tool_approvals::approve(cx, ops, organization, &approval.definition.id, decision).await.unwrap();
+    }
+    pending.len()
+}
+
+/// Creates an instance for a remote server.
+pub async fn create_instance(cx: &Ctx, ops: &Ops, installation: &Installation, slug: &str, url: &str) -> InstanceId {
     let remote = NewRemoteServer {
         url: url.to_owned(),
         transport: Transport::StreamableHttp,
@@ -79,12 +91,13 @@ async fn create_instance(cx: &Ctx, ops: &Ops, installation: &Installation, slug:
     instances::create(cx, ops, &installation.organization, &new).await.unwrap().instance.id
 }
 
-async fn create_agent(
+/// Creates an agent who may use all tools of these instances. Returns its token.
+pub async fn create_agent(
     cx: &Ctx,
     ops: &Ops,
     installation: &Installation,
     (name, instances): (&str, &[InstanceId]),
-) -> Agent {
+) -> String {
     let organization = &installation.organization;
     let agent_id = agents::create(cx, ops, organization, name).await.unwrap().agent.id;
     for instance_id in instances {
@@ -100,11 +113,11 @@ async fn create_agent(
     }
     let new = CreateAgentToken { name: "main", expires_at: None };
     let (_, token) = agent_tokens::create(cx, ops, organization, &agent_id, new).await.unwrap();
-    Agent::new(token.expose())
+    token.expose().to_owned()
 }
 
 /// Starts the program, which may connect to the servers of the tests.
-async fn serve(installation: &Installation) -> ServeProcess {
+pub async fn serve(installation: &Installation) -> ServeProcess {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
     configure(&mut command, installation, SERVE);
     command.env("WAYPOST_OUTBOUND_ALLOW", ALLOW);
