@@ -1,17 +1,26 @@
-//! `waypost gateway stdio`: the client notices no restart of the gateway.
+//! `waypost gateway stdio`: the client is told what changes, and notices neither a restart of the gateway nor the end of its
+//! session.
 
 use std::process::Stdio;
 
+use axum::body::{Body, Bytes};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use waypost_core::caller::Ctx;
 use waypost_ops::agent_tokens::{self, CreateAgentToken};
-use waypost_ops::agents;
+use waypost_ops::{agents, remote_checks};
+use waypost_outbound::unguarded_client;
 
+use crate::gateway;
 use crate::installation::{Installation, TIMEOUT};
 use crate::program::{ServeProcess, configure};
+use crate::remote_server::RemoteServer;
 
 struct StdioClient {
     program: Child,
@@ -38,17 +47,30 @@ impl StdioClient {
         serde_json::from_str(&line).unwrap()
     }
 
+    /// Returns the next message that is not a notification.
+    async fn read_response(&mut self) -> Value {
+        loop {
+            let message = self.read().await;
+            if message["method"].is_null() {
+                return message;
+            }
+        }
+    }
+
     async fn request(&mut self, id: u64, method: &str, params: Value) -> Value {
         self.write(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()).await;
-        let response = self.read().await;
+        let response = self.read_response().await;
         assert_eq!(response["id"], id, "{response}");
         response
     }
 
-    /// Ends the input, and checks that the program ends successfully without a further message.
+    /// Ends the input, and checks that the program ends successfully without a further response.
     async fn finish(mut self) {
         drop(self.input);
-        assert_eq!(timeout(TIMEOUT, self.output.next_line()).await.unwrap().unwrap(), None);
+        while let Some(line) = timeout(TIMEOUT, self.output.next_line()).await.unwrap().unwrap() {
+            let message: Value = serde_json::from_str(&line).unwrap();
+            assert!(message["method"].is_string(), "{message}");
+        }
         assert!(timeout(TIMEOUT, self.program.wait()).await.unwrap().unwrap().success());
     }
 }
@@ -85,8 +107,17 @@ async fn a_restart_of_the_gateway_is_not_noticed() {
     client.write(r#"{"jsonrpc":"2.0","id":4,"method":"ping"}"#).await;
     client.write(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":4}}"#).await;
     let program = serve(&installation, &address).await;
-    let listed = client.read().await;
+    // The lists may have changed meanwhile.
+    let (mut listed, mut methods) = (Value::Null, Vec::new());
+    while listed.is_null() || methods.len() < 3 {
+        let message = client.read().await;
+        match message["method"].as_str() {
+            Some(method) => methods.push(method.to_owned()),
+            None => listed = message,
+        }
+    }
     assert_eq!((&listed["id"], &listed["result"]["tools"]), (&json!(3), &json!([])));
+    assert_eq!(methods, ["tools", "prompts", "resources"].map(|list| format!("notifications/{list}/list_changed")));
     let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {} });
     let discovered = client.request(5, "server/discover", json!({ "_meta": meta })).await;
@@ -97,12 +128,119 @@ async fn a_restart_of_the_gateway_is_not_noticed() {
         ["{", r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#]
     {
         client.write(text).await;
-        assert!(client.read().await["error"]["code"].as_i64().unwrap() <= -32600, "{text}");
+        assert!(client.read_response().await["error"]["code"].as_i64().unwrap() <= -32600, "{text}");
     }
     client.finish().await;
     let mut client = StdioClient::start(&origin, "wpa_invalid");
     let rejected = client.request(1, "tools/list", json!({})).await;
     assert!(rejected["error"]["message"].as_str().unwrap().contains("rejected the token"), "{rejected}");
     client.finish().await;
+    program.stop().await;
+}
+
+/// A proxy in front of the gateway that knows the sessions.
+struct SessionProxy {
+    origin: String,
+    /// The sessions whose streams were opened.
+    streams: watch::Receiver<Vec<String>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for SessionProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl SessionProxy {
+    async fn start(gateway: &str) -> Self {
+        let (sender, streams) = watch::channel(Vec::new());
+        let (http, gateway) = (unguarded_client().no_proxy().build().unwrap(), gateway.to_owned());
+        let router = axum::Router::new().fallback(move |method: Method, headers: HeaderMap, body: Bytes| {
+            let (http, gateway, sender) = (http.clone(), gateway.clone(), sender.clone());
+            async move {
+                let session = headers.get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());
+                let is_stream = method == Method::GET;
+                let request = http.request(method, format!("{gateway}/gateway/mcp")).body(body);
+                let response = forward(request, &headers).await;
+                if is_stream && response.status() == StatusCode::OK {
+                    sender.send_modify(|streams| streams.extend(session));
+                }
+                response
+            }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { origin, streams, task }
+    }
+
+    /// Waits until this number of streams was opened. Returns the session of the last one.
+    async fn wait_for_streams(&mut self, count: usize) -> String {
+        let streams = timeout(TIMEOUT, self.streams.wait_for(|streams| streams.len() >= count)).await;
+        streams.expect("a stream is opened").unwrap().last().unwrap().clone()
+    }
+}
+
+/// Sends a request with the headers of the client, and returns its response as it arrives.
+async fn forward(mut request: reqwest::RequestBuilder, headers: &HeaderMap) -> Response {
+    for name in ["accept", "authorization", "content-type", "mcp-protocol-version", "mcp-session-id"] {
+        if let Some(value) = headers.get(name) {
+            request = request.header(name, value);
+        }
+    }
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let chunks = futures::stream::unfold(response, |mut response| async move {
+        let chunk = response.chunk().await.transpose()?;
+        Some((chunk, response))
+    });
+    let mut forwarded = (status, Body::from_stream(chunks)).into_response();
+    for name in ["content-type", "mcp-session-id"] {
+        if let Some(value) = headers.get(name) {
+            forwarded.headers_mut().insert(name, value.clone());
+        }
+    }
+    forwarded
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_announced_and_a_session_that_has_ended_is_replaced() {
+    let (installation, server) = (Installation::sqlite().await, RemoteServer::start().await);
+    let (cx, ops) = (Ctx::operator(), gateway::open_ops(&installation).await);
+    let instance = gateway::create_instance(&cx, &ops, &installation, "far", &server.url()).await;
+    remote_checks::check_due(&cx, &ops).await.unwrap();
+    let token = gateway::create_agent(&cx, &ops, &installation, ("ci", &[instance])).await;
+    let program = gateway::serve(&installation).await;
+    let mut proxy = SessionProxy::start(program.origin()).await;
+    let mut client = StdioClient::start(&proxy.origin, &token);
+    let params =
+        json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
+    let initialized = client.request(1, "initialize", params).await;
+    assert_eq!(initialized["result"]["capabilities"]["tools"], json!({ "listChanged": true }));
+    client.write(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+    let session = proxy.wait_for_streams(1).await;
+    assert_eq!(client.request(2, "tools/list", json!({})).await["result"]["tools"], json!([]));
+
+    assert_eq!(gateway::approve_all(&cx, &ops, &installation).await, 1);
+    let changed = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+    assert_eq!(client.read().await, changed);
+    let listed = client.request(3, "tools/list", json!({})).await;
+    assert_eq!(listed["result"]["tools"][0]["name"], "far__echo", "{listed}");
+
+    let http = unguarded_client().no_proxy().build().unwrap();
+    let end = http.delete(format!("{}/gateway/mcp", program.origin())).bearer_auth(&token);
+    let ended = end.header("mcp-session-id", &session).send().await.unwrap();
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    client
+        .write(r#"{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"far__echo","arguments":{"n":1}}}"#)
+        .await;
+    assert_eq!(client.read().await, changed, "the lists may have changed");
+    let called = client.read_response().await;
+    assert_eq!((&called["id"], &called["result"]["structuredContent"]), (&json!(4), &json!({ "n": 1 })), "{called}");
+    assert_eq!(server.calls(), [r#"{"n":1}"#]);
+    assert_ne!(proxy.wait_for_streams(2).await, session);
+    client.finish().await;
+    ops.store().close().await;
     program.stop().await;
 }

@@ -1,5 +1,10 @@
 //! `waypost gateway`: the gateway on the machine of an agent.
 
+mod event_stream;
+mod incoming;
+mod session;
+#[cfg(test)]
+mod session_tests;
 mod stdio;
 mod upload;
 

@@ -1,7 +1,7 @@
 //! Messages on standard input and output, one per line.
 //!
 //! Invariants: every request is answered exactly once, unless the client cancels it or ends; requests are sent at the same
-//! time, up to [`MAX_REQUESTS`]; standard output contains nothing but messages.
+//! time, up to [`MAX_REQUESTS`]; standard output contains nothing but messages, each of which is written in one piece.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use waypost_mcp_wire::strict::{MessageKind, Messages};
 use waypost_mcp_wire::{INVALID_REQUEST, JsonRpcError};
 
+use super::event_stream;
 use super::upload::Endpoint;
 
 /// The maximum size of a message in bytes, as in the gateway.
@@ -39,8 +40,9 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let (sender, receiver) = mpsc::channel::<Vec<u8>>(QUEUE);
     let (endpoint, running, slots) = (Arc::new(endpoint), Running::default(), Arc::new(Semaphore::new(MAX_REQUESTS)));
-    let (mut tasks, mut writer) = (JoinSet::new(), JoinSet::new());
+    let (mut tasks, mut writer, mut stream) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     writer.spawn(write(receiver, output));
+    stream.spawn(event_stream::keep_open(Arc::clone(&endpoint), sender.clone()));
     let mut lines = FramedRead::new(input, LinesCodec::new_with_max_length(MAX_MESSAGE));
     loop {
         let line = tokio::select! {
@@ -77,6 +79,8 @@ pub(super) async fn run(
     }
     drop(sender);
     tasks.join_all().await;
+    // Otherwise, the output stays open as long as the stream.
+    stream.shutdown().await;
     writer.join_next().await.unwrap_or(Ok(Ok(())))?
 }
 

@@ -1,7 +1,7 @@
 //! Sends one message to the gateway, and passes on what it answers.
 //!
 //! A gateway that restarts is not noticed: a request is repeated until the gateway accepts it. Once it may have been
-//! processed, only requests that change nothing are repeated.
+//! processed, only requests that change nothing are repeated. A session that the gateway no longer knows is replaced.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,10 +16,12 @@ use url::Url;
 use waypost_mcp_wire::param_headers::ParamHeader;
 use waypost_mcp_wire::revision::{METHOD_HEADER, NAME_HEADER, SESSION_HEADER, VERSION_HEADER, header_value};
 use waypost_mcp_wire::rewrite::Rewrite;
-use waypost_mcp_wire::sse::EventParser;
 use waypost_mcp_wire::strict::{Message, MessageKind, text_of};
 use waypost_mcp_wire::{INTERNAL_ERROR, JsonRpcError};
 use waypost_outbound::{Error as OutboundError, Failure, OutboundRequest, Route, StreamLimits, StreamResponse};
+
+use super::incoming::Incoming;
+use super::session::{Session, Sessions};
 
 /// The limits of a response. The gateway ends calls earlier.
 const LIMITS: StreamLimits = StreamLimits {
@@ -31,28 +33,39 @@ const LIMITS: StreamLimits = StreamLimits {
 const RETRY_TIME: Duration = Duration::from_secs(30);
 /// The limits of the time between two attempts, which doubles.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// The notification that ends a handshake.
+const INITIALIZED: &str = "notifications/initialized";
 
 /// The gateway.
 pub(super) struct Endpoint {
     route: Route,
     url: Url,
     authorization: HeaderValue,
-    /// The revision of the handshake, which every request repeats.
-    revision: Mutex<Option<String>>,
-    /// The session that the handshake began.
-    session: Mutex<Option<HeaderValue>>,
+    /// The session of the revisions with a handshake.
+    sessions: Sessions,
+    /// Held while a session is replaced.
+    replacing: tokio::sync::Mutex<()>,
     /// The headers that repeat arguments, by tool, from the lists that have been read (2026-07-28).
     annotated: Mutex<HashMap<String, Vec<ParamHeader>>>,
 }
 
 /// Why an attempt has failed.
-struct Failed {
+pub(super) struct Failed {
     /// The reason, for people.
     text: String,
     /// Whether the request was certainly not processed.
     is_unsent: bool,
     /// Whether another attempt can succeed.
-    is_temporary: bool,
+    pub(super) is_temporary: bool,
+    /// Whether the gateway does not know the session.
+    is_session_lost: bool,
+}
+
+impl Failed {
+    /// A request that was not processed, and would not be if it was repeated.
+    fn rejected(text: impl Into<String>) -> Self {
+        Self { text: text.into(), is_unsent: true, is_temporary: false, is_session_lost: false }
+    }
 }
 
 impl Endpoint {
@@ -70,8 +83,8 @@ impl Endpoint {
             route,
             url,
             authorization,
-            revision: Mutex::default(),
-            session: Mutex::default(),
+            sessions: Sessions::default(),
+            replacing: tokio::sync::Mutex::default(),
             annotated: Mutex::default(),
         })
     }
@@ -82,9 +95,22 @@ impl Endpoint {
         let Ok(message) = Message::read(text.as_bytes()) else { return };
         let (start, mut delay) = (Instant::now(), RETRY_DELAYS.0);
         let is_repeatable = message.method.as_deref() != Some("tools/call");
+        let mut is_replaced = false;
         loop {
-            let failed = match self.attempt(&message, sender).await {
+            let session = self.sessions.current();
+            let failed = match self.attempt(&message, &session, sender).await {
                 Ok(()) => return,
+                Err(failed) if failed.is_session_lost && !is_replaced => {
+                    match self.replace_session(&session, sender).await {
+                        // Nobody waits for the response to a request of the former session.
+                        Ok(()) if message.method.is_none() => return,
+                        Ok(()) => {
+                            is_replaced = true;
+                            continue;
+                        }
+                        Err(failed) => Failed { is_unsent: true, ..failed },
+                    }
+                }
                 Err(failed) => failed,
             };
             let can_repeat = failed.is_temporary && (failed.is_unsent || is_repeatable);
@@ -100,71 +126,164 @@ impl Endpoint {
         }
     }
 
-    async fn attempt(&self, message: &Message<'_>, sender: &mpsc::Sender<Vec<u8>>) -> Result<(), Failed> {
-        let body = message.text.as_bytes().to_vec();
-        let request =
-            OutboundRequest { method: Method::POST, url: self.url.clone(), headers: self.headers(message), body };
-        let mut response = self.route.open(request, LIMITS).await.map_err(|error| unreachable(&error))?;
-        let media_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let is_events = media_type.starts_with("text/event-stream");
-        let is_json = media_type.starts_with("application/json");
-        if message.method.as_deref() == Some("initialize") {
-            let session = response.headers.get(SESSION_HEADER).cloned();
-            *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
-        }
-        match response.status {
-            StatusCode::UNAUTHORIZED => {
-                let text = "The gateway rejected the token of the agent: it is invalid, expired or revoked.";
-                return Err(Failed { text: text.to_owned(), is_unsent: true, is_temporary: false });
-            }
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                let text = "The gateway is temporarily unavailable. Try again later.".to_owned();
-                // The other two are responses of a proxy, which may have passed the request on.
-                let is_unsent = response.status == StatusCode::SERVICE_UNAVAILABLE;
-                return Err(Failed { text, is_unsent, is_temporary: true });
-            }
-            _ if message.kind != MessageKind::Request => return Ok(()),
-            status if status.is_success() && is_events => return self.relay_events(message, response, sender).await,
-            // Errors of JSON-RPC have statuses such as 400 and 404.
-            _ if is_json => {}
-            status => {
-                let text = format!("The gateway answered with HTTP status {}. Check the URL.", status.as_u16());
-                return Err(Failed { text, is_unsent: true, is_temporary: false });
-            }
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
-            body.extend_from_slice(&chunk);
-        }
-        self.relay(message, &body, sender).await.then_some(()).ok_or_else(no_response)
-    }
-
-    async fn relay_events(
+    /// Sends a message once, and passes on the messages that answer it.
+    async fn attempt(
         &self,
         message: &Message<'_>,
-        mut response: StreamResponse,
+        session: &Session,
         sender: &mpsc::Sender<Vec<u8>>,
     ) -> Result<(), Failed> {
-        let mut events = EventParser::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
-            for event in events.push(&chunk) {
-                if self.relay(message, event.data.as_bytes(), sender).await {
-                    return Ok(());
-                }
+        let response = self.post(message, session).await?;
+        if message.kind != MessageKind::Request {
+            if message.method.as_deref() == Some(INITIALIZED) && response.status.is_success() {
+                self.sessions.confirm();
+            }
+            return Ok(());
+        }
+        let new_session = response.headers.get(SESSION_HEADER).cloned();
+        let mut incoming = read(response)?;
+        while let Some(text) = incoming.next().await.map_err(|error| unreachable(&error))? {
+            if self.relay((message, new_session.as_ref()), &text, sender).await {
+                return Ok(());
             }
         }
         Err(no_response())
     }
 
-    /// Passes on a message of the gateway in one line. Returns whether it is the response to `request`.
-    async fn relay(&self, request: &Message<'_>, text: &[u8], sender: &mpsc::Sender<Vec<u8>>) -> bool {
+    /// Sends a message. Returns the response, unless its status says that the message was not processed.
+    async fn post(&self, message: &Message<'_>, session: &Session) -> Result<StreamResponse, Failed> {
+        let headers = self.headers(message, session);
+        let has_session = headers.contains_key(SESSION_HEADER);
+        let opened = self.open(Method::POST, headers, message.text.as_bytes().to_vec()).await;
+        let response = opened.map_err(|error| unreachable(&error))?;
+        match response.status {
+            StatusCode::UNAUTHORIZED => {
+                Err(Failed::rejected("The gateway rejected the token of the agent: it is invalid, expired or revoked."))
+            }
+            StatusCode::NOT_FOUND if has_session => {
+                let failed = Failed::rejected("The gateway does not know the session. Connect again.");
+                Err(Failed { is_session_lost: true, ..failed })
+            }
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                let failed = Failed::rejected("The gateway is temporarily unavailable. Try again later.");
+                // The other two are responses of a proxy, which may have passed the request on.
+                let is_unsent = response.status == StatusCode::SERVICE_UNAVAILABLE;
+                Err(Failed { is_unsent, is_temporary: true, ..failed })
+            }
+            _ => Ok(response),
+        }
+    }
+
+    /// Sends a request with the token of the agent, and returns its response before the body is read.
+    pub(super) async fn open(
+        &self,
+        method: Method,
+        mut headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<StreamResponse, OutboundError> {
+        headers.insert(AUTHORIZATION, self.authorization.clone());
+        self.route.open(OutboundRequest { method, url: self.url.clone(), headers, body }, LIMITS).await
+    }
+
+    /// Returns the session of the client.
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Begins another session with the handshake of the client, unless `lost` has been replaced already. The client is told only
+    /// that the lists may have changed. Its subscriptions are made again when the stream of the new session is open.
+    ///
+    /// If it is cancelled, the session has not been replaced, and the next message that fails does so.
+    pub(super) async fn replace_session(&self, lost: &Session, sender: &mpsc::Sender<Vec<u8>>) -> Result<(), Failed> {
+        let _replacing = self.replacing.lock().await;
+        let current = self.sessions.current();
+        if current.number != lost.number {
+            return Ok(());
+        }
+        let session = self.begin_again(current).await?;
+        if session.is_initialized {
+            self.exchange(&format!(r#"{{"jsonrpc":"2.0","method":"{INITIALIZED}"}}"#), &session).await?;
+            self.set_log_level(&session).await?;
+            self.announce_lists(sender).await;
+        }
+        self.sessions.replace(lost.number, session.id);
+        Ok(())
+    }
+
+    /// Repeats the handshake of the client. Returns the session with its new ID.
+    async fn begin_again(&self, lost: Session) -> Result<Session, Failed> {
+        let (id, text) = self.exchange(&self.sessions.initialize_request(), &lost).await?;
+        let reject =
+            |reason: &str| Failed::rejected(format!("The session has ended, and no other could begin: {reason}"));
+        let message = Message::read(&text).map_err(|_| reject("the response of the gateway is not valid."))?;
+        if let Some(error) = &message.error {
+            return Err(reject(&error.message));
+        }
+        let revision = message.result.as_ref().and_then(|result| text_of(result.protocol_version));
+        if revision.as_deref() != lost.revision.as_deref() {
+            return Err(reject("the gateway has another revision of the protocol. Connect again."));
+        }
+        Ok(Session { id, ..lost })
+    }
+
+    /// Sets the level of log messages that the client has set, which the gateway keeps in memory. Returns without an error if the
+    /// gateway answers with one.
+    pub(super) async fn set_log_level(&self, session: &Session) -> Result<(), Failed> {
+        if let Some(request) = self.sessions.log_level_request() {
+            self.exchange(&request, session).await?;
+        }
+        Ok(())
+    }
+
+    /// Subscribes to the resources to which the client is subscribed. Returns without an error if the gateway answers with one.
+    pub(super) async fn subscribe_again(&self, session: &Session) -> Result<(), Failed> {
+        for request in self.sessions.subscription_requests() {
+            self.exchange(&request, session).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the client that the lists may have changed, if the gateway has declared that it does so.
+    pub(super) async fn announce_lists(&self, sender: &mpsc::Sender<Vec<u8>>) {
+        for notification in self.sessions.list_changes() {
+            // Fails only if the output is closed.
+            let _ = sender.send(notification).await;
+        }
+    }
+
+    /// Sends a message of this command. Returns the session ID of the response, and its text, which is empty if the message is not
+    /// a request. The client receives neither.
+    async fn exchange(&self, text: &str, session: &Session) -> Result<(Option<HeaderValue>, Vec<u8>), Failed> {
+        let message = Message::read(text.as_bytes()).map_err(|error| Failed::rejected(error.message))?;
+        let response = self.post(&message, session).await?;
+        let id = response.headers.get(SESSION_HEADER).cloned();
+        if message.kind != MessageKind::Request {
+            return Ok((id, Vec::new()));
+        }
+        let mut incoming = read(response)?;
+        while let Some(text) = incoming.next().await.map_err(|error| unreachable(&error))? {
+            if Message::read(&text).is_ok_and(|message| message.method.is_none()) {
+                return Ok((id, text));
+            }
+        }
+        Err(no_response())
+    }
+
+    /// Passes on a message of the gateway in one line. Returns whether it is the response to `request`, which has begun the session
+    /// `new_session` if it is `initialize`.
+    async fn relay(
+        &self,
+        (request, new_session): (&Message<'_>, Option<&HeaderValue>),
+        text: &[u8],
+        sender: &mpsc::Sender<Vec<u8>>,
+    ) -> bool {
         let Ok(message) = Message::read(text) else { return false };
         let is_response = message.method.is_none();
         let is_own = message.raw_id.is_none_or(|id| id == "null") || message.raw_id == request.raw_id;
         if is_response && !is_own {
             return false;
         }
-        self.learn(request, &message);
+        self.learn((request, new_session), &message);
         let mut rewrite = Rewrite::new(&message);
         if is_response {
             // An error about a message that the gateway could not read has no ID.
@@ -175,14 +294,11 @@ impl Endpoint {
         is_response
     }
 
-    /// Remembers what later requests need: the revision, and the headers that repeat arguments.
-    fn learn(&self, request: &Message<'_>, response: &Message<'_>) {
+    /// Remembers what later requests need: the session, and the headers that repeat arguments.
+    fn learn(&self, (request, new_session): (&Message<'_>, Option<&HeaderValue>), response: &Message<'_>) {
         let Some(result) = &response.result else { return };
         match request.method.as_deref() {
-            Some("initialize") => {
-                let revision = text_of(result.protocol_version).map(std::borrow::Cow::into_owned);
-                *self.revision.lock().unwrap_or_else(PoisonError::into_inner) = revision;
-            }
+            Some("initialize") => self.sessions.begin(request, new_session.cloned(), result),
             Some("tools/list") if request.is_modern() => {
                 let tools: Vec<Value> = result.tools.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
                 let annotated = tools.iter().filter_map(|tool| {
@@ -191,32 +307,29 @@ impl Endpoint {
                 });
                 *self.annotated.lock().unwrap_or_else(PoisonError::into_inner) = annotated.collect();
             }
+            _ if !request.is_modern() => self.sessions.remember(request),
             _ => {}
         }
     }
 
     /// Returns the headers of a message (2026-07-28, "Standard Request Headers"; earlier revisions, "Protocol Version
     /// Header").
-    fn headers(&self, message: &Message<'_>) -> HeaderMap {
+    fn headers(&self, message: &Message<'_>, session: &Session) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, self.authorization.clone());
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let method = message.method.as_deref();
+        let declared = text_of(message.params.meta.protocol_version);
+        let Some(declared) = declared else {
+            if method != Some("initialize") {
+                session.add_headers(&mut headers);
+            }
+            return headers;
+        };
         let mut insert = |name: &str, value: &str| {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 headers.insert(name, value);
             }
-        };
-        let method = message.method.as_deref();
-        let declared = text_of(message.params.meta.protocol_version);
-        let Some(declared) = declared else {
-            let revision = self.revision.lock().unwrap_or_else(PoisonError::into_inner);
-            if method != Some("initialize") {
-                revision.as_deref().iter().for_each(|revision| insert(VERSION_HEADER, revision));
-                let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                headers.extend(session.map(|session| (HeaderName::from_static(SESSION_HEADER), session)));
-            }
-            return headers;
         };
         insert(VERSION_HEADER, &declared);
         insert(METHOD_HEADER, &header_value(method.unwrap_or_default()));
@@ -237,6 +350,13 @@ impl Endpoint {
     }
 }
 
+/// Begins to read the response to a request.
+fn read(response: StreamResponse) -> Result<Incoming, Failed> {
+    let status = response.status.as_u16();
+    let rejected = || Failed::rejected(format!("The gateway answered with HTTP status {status}. Check the URL."));
+    Incoming::new(response).ok_or_else(rejected)
+}
+
 fn unreachable(error: &OutboundError) -> Failed {
     let is_unsent = match error {
         OutboundError::Unreachable { failure, .. } => !matches!(failure, Failure::IncompleteResponse),
@@ -245,10 +365,10 @@ fn unreachable(error: &OutboundError) -> Failed {
     };
     let is_temporary =
         matches!(error, OutboundError::Unreachable { failure: Failure::Connection | Failure::IncompleteResponse, .. });
-    Failed { text: format!("The gateway cannot be used: {error}"), is_unsent, is_temporary }
+    Failed { is_unsent, is_temporary, ..Failed::rejected(format!("The gateway cannot be used: {error}")) }
 }
 
 fn no_response() -> Failed {
-    let text = "The gateway ended the response early. Whether the call was processed is unknown.".to_owned();
-    Failed { text, is_unsent: false, is_temporary: true }
+    let text = "The gateway ended the response early. Whether the call was processed is unknown.";
+    Failed { is_unsent: false, is_temporary: true, ..Failed::rejected(text) }
 }

@@ -1,0 +1,128 @@
+//! The stream on which the gateway sends what belongs to no request (2025-11-25, "Listening for Messages from the Server").
+//!
+//! A session has one stream, which is opened again when it breaks. The gateway keeps the level of log messages and the
+//! subscriptions of a session in memory, and does not repeat what it announced while there was no stream. So both are made again
+//! whenever a stream is open, and after an interruption, the client is told that the lists may have changed.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use waypost_mcp_wire::rewrite::Rewrite;
+use waypost_mcp_wire::strict::Message;
+
+use super::incoming::Incoming;
+use super::session::Session;
+use super::upload::Endpoint;
+
+/// The limits of the time before a stream is opened again, which doubles.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// The result of an attempt to open a stream.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Stream(Incoming),
+    /// The gateway does not know the session.
+    SessionLost,
+    /// Another attempt would not succeed either: the gateway has no streams, or rejects the token.
+    Rejected,
+    Unavailable,
+}
+
+/// Keeps a stream of the current session open once the client has confirmed the handshake, and passes its messages on to `sender`.
+pub(super) async fn keep_open(endpoint: Arc<Endpoint>, sender: mpsc::Sender<Vec<u8>>) {
+    let mut sessions = endpoint.sessions().watch();
+    while let Some(session) = confirmed(&mut sessions).await {
+        tokio::select! {
+            () = replaced(&mut sessions, session.number) => continue,
+            () = follow(&endpoint, &session, &sender) => {}
+        }
+        replaced(&mut sessions, session.number).await;
+    }
+}
+
+/// Waits until the client has confirmed the handshake of the current session. Returns `None` if there will be no further session.
+async fn confirmed(sessions: &mut watch::Receiver<Session>) -> Option<Session> {
+    let session = sessions.wait_for(|current| current.is_initialized).await.ok()?;
+    Some(Session::clone(&session))
+}
+
+/// Waits until a session is no longer the current one.
+async fn replaced(sessions: &mut watch::Receiver<Session>, number: u64) {
+    // Fails only if there will be no further session.
+    let _ = sessions.wait_for(|current| current.number != number).await;
+}
+
+/// Keeps the stream of a session open until the gateway rejects it, or the session is replaced.
+async fn follow(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Vec<u8>>) {
+    let (mut delay, mut is_first) = (DELAYS.0, true);
+    loop {
+        let begun = Instant::now();
+        match open(endpoint, session).await {
+            Opened::Stream(incoming) => {
+                let mut relayed = pin!(relay(incoming, sender));
+                // What the stream delivers meanwhile is not delayed.
+                tokio::select! {
+                    () = &mut relayed => {}
+                    () = renew(endpoint, session, sender, is_first) => relayed.await,
+                }
+            }
+            Opened::SessionLost => match endpoint.replace_session(session, sender).await {
+                Err(failed) if failed.is_temporary => {}
+                _ => return,
+            },
+            Opened::Rejected => return,
+            Opened::Unavailable => {}
+        }
+        is_first = false;
+        if begun.elapsed() > DELAYS.1 {
+            delay = DELAYS.0;
+        }
+        sleep(delay).await;
+        delay = (delay * 2).min(DELAYS.1);
+    }
+}
+
+/// Repeats what the gateway may have forgotten, and tells the client what it may have missed before a stream that is not the first.
+async fn renew(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Vec<u8>>, is_first: bool) {
+    if !is_first {
+        endpoint.announce_lists(sender).await;
+    }
+    // If one of them fails, the gateway is not reachable, and the stream will break as well.
+    if endpoint.set_log_level(session).await.is_ok() {
+        let _ = endpoint.subscribe_again(session).await;
+    }
+}
+
+/// Opens the stream of a session.
+pub(super) async fn open(endpoint: &Endpoint, session: &Session) -> Opened {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    session.add_headers(&mut headers);
+    let Ok(response) = endpoint.open(Method::GET, headers, Vec::new()).await else { return Opened::Unavailable };
+    match response.status {
+        status if status.is_success() => match Incoming::new(response).filter(Incoming::is_stream) {
+            Some(incoming) => Opened::Stream(incoming),
+            None => Opened::Rejected,
+        },
+        StatusCode::NOT_FOUND if session.id.is_some() => Opened::SessionLost,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Opened::Unavailable,
+        status if status.is_server_error() => Opened::Unavailable,
+        _ => Opened::Rejected,
+    }
+}
+
+/// Passes on notifications and requests, each in one line, until the stream ends. Responses belong to no request here.
+async fn relay(mut incoming: Incoming, sender: &mpsc::Sender<Vec<u8>>) {
+    while let Ok(Some(text)) = incoming.next().await {
+        let Ok(message) = Message::read(&text) else { continue };
+        if message.method.is_some() {
+            // Fails only if the output is closed.
+            let _ = sender.send(Rewrite::new(&message).finish()).await;
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The messages of a response: one as JSON, or the events of a stream.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use http::header::CONTENT_TYPE;
+use waypost_mcp_wire::sse::EventParser;
+use waypost_outbound::{Error, StreamResponse};
+
+/// A response whose messages are read one by one.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    response: StreamResponse,
+    format: Format,
+    /// The complete messages that have not been returned.
+    ready: VecDeque<Vec<u8>>,
+    has_ended: bool,
+}
+
+#[derive(Debug)]
+enum Format {
+    /// The part of the message that has been read.
+    Json(Vec<u8>),
+    Events(EventParser),
+}
+
+impl Incoming {
+    /// Begins to read a response. Returns `None` if it contains no messages. Errors of JSON-RPC have statuses such as 400 and
+    /// 404.
+    pub(super) fn new(response: StreamResponse) -> Option<Self> {
+        let media_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let format = if media_type.starts_with("application/json") {
+            Format::Json(Vec::new())
+        } else if response.status.is_success() && media_type.starts_with("text/event-stream") {
+            Format::Events(EventParser::new())
+        } else {
+            return None;
+        };
+        Some(Self { response, format, ready: VecDeque::new(), has_ended: false })
+    }
+
+    /// Whether the response is a stream of events.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self.format, Format::Events(_))
+    }
+
+    /// Returns the next message, which has not been checked; `None` at the end.
+    ///
+    /// # Errors
+    /// Those of [`StreamResponse::chunk`].
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Ok(Some(message));
+            }
+            if self.has_ended {
+                return Ok(None);
+            }
+            let chunk = self.response.chunk().await?;
+            self.has_ended = chunk.is_none();
+            match (&mut self.format, chunk) {
+                (Format::Json(body), Some(chunk)) => body.extend_from_slice(&chunk),
+                (Format::Json(body), None) => self.ready.push_back(mem::take(body)),
+                (Format::Events(events), Some(chunk)) => {
+                    self.ready.extend(events.push(&chunk).into_iter().map(|event| event.data.into_bytes()));
+                }
+                (Format::Events(_), None) => {}
+            }
+        }
+    }
+}
