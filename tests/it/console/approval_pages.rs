@@ -35,7 +35,7 @@ async fn a_definition_is_approved_with_the_digest_that_was_shown() {
     check(&stage, &owner).await;
     owner.get_page(LIST).await.assert_contains("The server lists 3 new definitions.").assert_contains(">find</bdi>");
     check(&stage, &owner).await;
-    owner.get_page(LIST).await.assert_contains("The server lists what is already known.");
+    owner.get_page(LIST).await.assert_contains("The server lists no new definitions.");
     let first = pending(&stage, "find").await;
     let page = format!("{LIST}/{}", text(&first, "id"));
     let shown = owner.get_page(&page).await;
