@@ -49,7 +49,7 @@ pub(crate) enum Opened {
     /// The server waits for a response that the agent has not sent. Contains the result as JSON text.
     InputRequired(String),
     /// The server was called.
-    Called(OpenCall),
+    Called(Box<OpenCall>),
 }
 
 /// A call that a server is processing.

@@ -64,7 +64,7 @@ impl Gateway {
             return Ok(reply::cancelled());
         };
         match opened {
-            Ok(Opened::Called(open)) => Relay::new(self, (call, text), open, (slot, record)).run(running).await,
+            Ok(Opened::Called(open)) => Relay::new(self, (call, text), *open, (slot, record)).run(running).await,
             Ok(Opened::Rejected(error)) => {
                 record.deny();
                 Ok(reply::rejection(&error, call.request.is_modern()))
@@ -144,7 +144,7 @@ impl Gateway {
         record.begin_upstream();
         let exchange = deadline.limit(self.exchange(target, message, &found)).await;
         let exchange = exchange.inspect_err(|error| attempt.record_failure(error))?;
-        Ok(Opened::Called(OpenCall {
+        Ok(Opened::Called(Box::new(OpenCall {
             server,
             responder: exchange.responder(),
             call_id: exchange.call_id().unwrap_or_else(|| request.raw_id.unwrap_or("null").to_owned()),
@@ -152,7 +152,7 @@ impl Gateway {
             count: 0,
             attempt,
             deadline,
-        }))
+        })))
     }
 
     /// Adds to the error for an agent that is not connected what its user can do.
@@ -207,7 +207,8 @@ impl Gateway {
         deadline.limit(parked.responder.respond(&response)).await?;
         let ParkedCall { messages, responder, call_id, count, .. } = parked;
         let responder = Some(responder);
-        Ok(Opened::Called(OpenCall { server, messages, responder, call_id, count, attempt, deadline }))
+        let open = OpenCall { server, messages, responder, call_id, count, attempt, deadline };
+        Ok(Opened::Called(Box::new(open)))
     }
 
     /// Parks a call until its agent has answered, and returns the result for the agent as JSON text.

@@ -468,7 +468,8 @@ impl Relay {
             }
             // Only calls of 2026-07-28 are parked.
             Opened::InputRequired(_) => Err(Error::internal("a call in a session was parked")),
-            Opened::Called(OpenCall { messages, responder, call_id, attempt, .. }) => {
+            Opened::Called(open) => {
+                let OpenCall { messages, responder, call_id, attempt, .. } = *open;
                 self.responder = responder;
                 self.call_id = call_id;
                 self.messages = messages;

@@ -25,7 +25,7 @@ const DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 /// The result of an attempt to open a stream.
 #[derive(Debug)]
 pub(super) enum Opened {
-    Stream(Incoming),
+    Stream(Box<Incoming>),
     /// The gateway does not know the session.
     SessionLost,
     /// Another attempt would not succeed either: the gateway has no streams, or rejects the token.
@@ -64,7 +64,7 @@ async fn follow(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Ve
         let begun = Instant::now();
         match open(endpoint, session).await {
             Opened::Stream(incoming) => {
-                let mut relayed = pin!(relay(incoming, sender));
+                let mut relayed = pin!(relay(*incoming, sender));
                 // What the stream delivers meanwhile is not delayed.
                 tokio::select! {
                     () = &mut relayed => {}
@@ -106,7 +106,7 @@ pub(super) async fn open(endpoint: &Endpoint, session: &Session) -> Opened {
     let Ok(response) = endpoint.open(Method::GET, headers, Vec::new()).await else { return Opened::Unavailable };
     match response.status {
         status if status.is_success() => match Incoming::new(response).filter(Incoming::is_stream) {
-            Some(incoming) => Opened::Stream(incoming),
+            Some(incoming) => Opened::Stream(Box::new(incoming)),
             None => Opened::Rejected,
         },
         StatusCode::NOT_FOUND if session.id.is_some() => Opened::SessionLost,
