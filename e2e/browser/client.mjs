@@ -1,4 +1,4 @@
-// A small MCP client with OAuth: it registers, waits for the browser on loopback, gets tokens and calls tools.
+// A small MCP client with OAuth: it registers, waits for the browser on loopback, gets tokens, and lists and calls tools.
 
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
@@ -10,6 +10,16 @@ async function json(response) {
     const text = await response.text();
     assert.ok(response.ok, `${response.url} returned ${response.status}: ${text}`);
     return JSON.parse(text);
+}
+
+/** Returns the result in a response, which is a single message, as JSON or as an event. */
+async function readResult(what, response) {
+    const text = await response.text();
+    assert.equal(response.status, 200, `${what}: ${response.status} ${text}`);
+    const data = text.startsWith('{') ? text : /^data: ?(\{.*)$/m.exec(text)[1];
+    const { result } = JSON.parse(data);
+    assert.ok(result && !result.isError, `${what}: ${data}`);
+    return result;
 }
 
 export class Client {
@@ -49,7 +59,9 @@ export class Client {
     async discover() {
         const rejected = await this.post('select_walkthrough', { walkthrough_id: 'wt_any' });
         assert.equal(rejected.status, 401);
-        const [, metadata] = /resource_metadata="([^"]+)"/.exec(rejected.headers.get('www-authenticate'));
+        const challenge = rejected.headers.get('www-authenticate');
+        const [, metadata] = /resource_metadata="([^"]+)"/.exec(challenge);
+        [, this.scope] = /scope="([^"]+)"/.exec(challenge);
         this.resource = await json(await fetch(metadata));
         assert.equal(this.resource.resource, this.url);
         this.issuer = this.resource.authorization_servers[0];
@@ -67,7 +79,7 @@ export class Client {
             response_type: 'code',
             client_id: this.id,
             redirect_uri: this.redirectUri,
-            scope: 'walk',
+            scope: this.scope,
             state: this.state,
             resource: this.resource.resource,
             code_challenge: createHash('sha256').update(this.verifier).digest('base64url'),
@@ -104,7 +116,8 @@ export class Client {
         this.token = tokens.access_token;
     }
 
-    post(name, args) {
+    /** Sends a request. */
+    send(method, params) {
         return fetch(this.url, {
             method: 'POST',
             headers: {
@@ -112,20 +125,23 @@ export class Client {
                 accept: ACCEPT,
                 ...(this.token && { authorization: `Bearer ${this.token}` }),
             },
-            body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name, arguments: args } }),
+            body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
         });
+    }
+
+    post(name, args) {
+        return this.send('tools/call', { name, arguments: args });
     }
 
     /** Calls a tool and returns its structured content. */
     async call(name, args) {
-        const response = await this.post(name, args);
-        const text = await response.text();
-        assert.equal(response.status, 200, `${name}: ${response.status} ${text}`);
-        // A single message, as JSON or as an event.
-        const data = text.startsWith('{') ? text : /^data: ?(\{.*)$/m.exec(text)[1];
-        const { result } = JSON.parse(data);
-        assert.ok(result && !result.isError, `${name}: ${data}`);
-        return result.structuredContent;
+        return (await readResult(name, await this.post(name, args))).structuredContent;
+    }
+
+    /** Returns the names of the tools that the server lists. */
+    async listTools() {
+        const { tools } = await readResult('tools/list', await this.send('tools/list', {}));
+        return tools.map(({ name }) => name);
     }
 
     /** Starts or resumes the first walkthrough and returns the number of completed steps. */

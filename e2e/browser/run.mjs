@@ -2,18 +2,19 @@
 //
 // The members of JSON: `chromium`, the executable; `url` of the MCP server; `mail`, the origin that returns one-time
 // codes and links (tests/support/user.rs); `provider`, the origin of the organisation's provider, if any;
-// `screenshots`, a folder.
+// `screenshots`, a folder. Some scenarios have further members.
 
 import assert from 'node:assert/strict';
 import { launch } from './browser.mjs';
 import { Client } from './client.mjs';
 import * as custom from './custom.mjs';
 import { Looker } from './look.mjs';
+import * as people from './people.mjs';
 import * as platform from './platform.mjs';
 
 const [kind, scenario, json] = process.argv.slice(2);
 const given = JSON.parse(json);
-const play = { custom, platform }[kind][scenario];
+const play = { custom, people, platform }[kind][scenario];
 
 // A hanging browser must not block a build.
 setTimeout(() => {

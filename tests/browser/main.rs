@@ -1,6 +1,6 @@
 //! Tests in Chromium. End users sign in with Waypost's own sign-in (`platform_oauth`) and with the organisation's
 //! identity provider (`custom_oauth`, simulated by the npm package `oidc-provider`), and copy a snippet from the public
-//! page. These scenarios are in `e2e/browser`.
+//! page. People sign in to the gateway with their account of the console. These scenarios are in `e2e/browser`.
 //!
 //! Console users work in the editor, import files, answer a ticket, and grant agents access to tools. These scenarios are in
 //! `e2e/console`.
@@ -14,6 +14,7 @@ mod custom;
 mod editor;
 mod gateway;
 mod imports;
+mod people;
 mod platform;
 mod public_page;
 mod story;
@@ -57,7 +58,7 @@ fn screenshots_folder() -> PathBuf {
     std::env::var_os("SCREENSHOTS").map_or_else(|| std::env::temp_dir().join("waypost-screenshots"), PathBuf::from)
 }
 
-/// Plays a scenario of the kind `platform` or `custom` against the server at `url`. `more` is passed to the scenario.
+/// Plays a scenario of the kind `platform`, `custom` or `people` against the server at `url`. `more` is passed to the scenario.
 async fn play_scenario(kind: &str, scenario: &str, installation: &Installation, url: String, more: Value) {
     let _turn = BROWSERS.acquire().await.expect("the semaphore stays open");
     let mail = SimulatedUser::start("nobody@example.com", installation.mailbox.clone()).await;
