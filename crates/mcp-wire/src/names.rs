@@ -19,14 +19,32 @@ const SCHEME: &str = "wp+";
 #[must_use]
 pub fn public_name(slug: &str, name: &str) -> String {
     let full = format!("{slug}{SEPARATOR}{name}");
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if full.len() <= MAX_PUBLIC_NAME && full.chars().all(is_allowed) {
+    if is_unchanged(slug, name) {
         return full;
     }
     let hash = Sha256::new().chain_update(slug).chain_update([0]).chain_update(name).finalize();
     let hash = BASE32_NOPAD.encode(&hash).to_ascii_lowercase();
     let cut = full.chars().map(|c| if is_allowed(c) { c } else { '_' }).take(MAX_PUBLIC_NAME - HASH - 1);
     cut.chain(['_']).chain(hash.chars().take(HASH)).collect()
+}
+
+/// Whether `public` is the [`public_name`] of a tool or prompt. Names that are not changed are compared in place, because a server
+/// can have hundreds of tools.
+#[must_use]
+pub fn is_public_name(public: &str, slug: &str, name: &str) -> bool {
+    match is_unchanged(slug, name) {
+        true => public.strip_prefix(slug).and_then(|rest| rest.strip_prefix(SEPARATOR)) == Some(name),
+        false => public == public_name(slug, name),
+    }
+}
+
+/// Whether the public name consists of slug and name as they are.
+fn is_unchanged(slug: &str, name: &str) -> bool {
+    slug.len() + SEPARATOR.len() + name.len() <= MAX_PUBLIC_NAME && slug.chars().chain(name.chars()).all(is_allowed)
+}
+
+fn is_allowed(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 
 /// Returns the public URI of a resource or template: `wp+SLUG:URI`.
@@ -78,6 +96,10 @@ mod tests {
             let prefix = format!("{slug}__");
             prop_assert!(public.starts_with(&prefix));
             prop_assert_eq!(public_name(&slug, &other) == public, name == other);
+            prop_assert!(is_public_name(&public, &slug, &name));
+            prop_assert_eq!(is_public_name(&public, &slug, &other), name == other);
+            prop_assert_eq!(is_public_name(&public, &other_slug, &name), slug == other_slug);
+            prop_assert_eq!(is_public_name(&other, &slug, &name), other == public);
             prop_assert_eq!(public_name(&other_slug, &name) == public, slug == other_slug);
         }
 

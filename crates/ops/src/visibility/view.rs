@@ -8,7 +8,7 @@ use waypost_core::tool_definition::{DefinitionKind, ToolDefinition};
 use waypost_core::tool_override::ToolOverride;
 use waypost_core::tool_set::{ToolSet, ToolSetMember};
 use waypost_core::uri_template::UriTemplate;
-use waypost_mcp_wire::names::{public_name, public_uri, split_public_uri};
+use waypost_mcp_wire::names::{is_public_name, public_name, public_uri, split_public_uri};
 
 use crate::tool_access::{AccessibleServer, AgentAccess};
 
@@ -57,6 +57,11 @@ impl Found<'_> {
 }
 
 impl AccessibleServer {
+    /// Returns the name of a definition for agents, without a prefix.
+    fn current_name<'n>(&'n self, kind: DefinitionKind, name: &'n str) -> &'n str {
+        self.tool_override(kind, name).and_then(|own| own.name.as_deref()).unwrap_or(name)
+    }
+
     /// Returns the name and the description of a tool for agents, if an admin has set them.
     fn tool_override(&self, kind: DefinitionKind, name: &str) -> Option<&ToolOverride> {
         self.overrides.get(name).filter(|_| kind == DefinitionKind::Tool)
@@ -91,8 +96,8 @@ impl<'a> View<'a> {
     pub fn find_named(&self, kind: DefinitionKind, public: &str) -> Option<Found<'a>> {
         let (server, definition) =
             self.servers().filter(|server| self.may_contain(server, public)).find_map(|server| {
-                let mut definitions = self.definitions(server, kind);
-                definitions.find(|(server, definition)| self.public(server, kind, &definition.name) == public)
+                let mut named = self.approved(server, kind).filter(|found| self.is_named(server, found, public));
+                named.find(|definition| self.is_visible(server, definition)).map(|definition| (server, definition))
             })?;
         Some(self.found(server, definition, definition.name.clone()))
     }
@@ -148,15 +153,16 @@ impl<'a> View<'a> {
         server: &'a AccessibleServer,
         kind: DefinitionKind,
     ) -> impl Iterator<Item = (&'a AccessibleServer, &'a ToolDefinition)> + use<'a> {
-        let (now, grants) = (self.now, self.grants(server));
-        let is_granted = move |definition: &&ToolDefinition| {
-            covers(grants, now, Target { kind, name: &definition.name, class: definition.class })
-        };
-        let is_shadowed = move |definition: &ToolDefinition| {
-            kind == DefinitionKind::Tool && server.shadowed_tools.contains(&definition.name)
-        };
-        let granted = self.approved(server, kind).filter(is_granted);
-        granted.filter(move |definition| !is_shadowed(definition)).map(move |definition| (server, definition))
+        let this = *self;
+        let visible = self.approved(server, kind).filter(move |definition| this.is_visible(server, definition));
+        visible.map(move |definition| (server, definition))
+    }
+
+    /// Whether an approved definition is granted, and is no tool whose name belongs to another one.
+    fn is_visible(&self, server: &AccessibleServer, definition: &ToolDefinition) -> bool {
+        let ToolDefinition { kind, name, class, .. } = definition;
+        let is_shadowed = *kind == DefinitionKind::Tool && server.shadowed_tools.contains(name);
+        !is_shadowed && covers(self.grants(server), self.now, Target { kind: *kind, name, class: *class })
     }
 
     /// Returns the approved definitions of one kind that belong to the address, granted or not.
@@ -177,10 +183,17 @@ impl<'a> View<'a> {
         self.tool_set.is_none_or(|set| set.prefix)
     }
 
+    /// Whether a tool or prompt has this public name.
+    fn is_named(&self, server: &AccessibleServer, definition: &ToolDefinition, public: &str) -> bool {
+        let name = server.current_name(definition.kind, &definition.name);
+        match self.has_prefix() {
+            true => is_public_name(public, &server.instance.slug, name),
+            false => public == name,
+        }
+    }
+
     fn public(&self, server: &AccessibleServer, kind: DefinitionKind, name: &str) -> String {
-        let slug = &server.instance.slug;
-        let renamed = server.tool_override(kind, name).and_then(|own| own.name.as_deref());
-        let name = renamed.unwrap_or(name);
+        let (slug, name) = (&server.instance.slug, server.current_name(kind, name));
         match kind {
             _ if !self.has_prefix() => name.to_owned(),
             DefinitionKind::Resource | DefinitionKind::ResourceTemplate => public_uri(slug, name),
