@@ -31,7 +31,7 @@ pub enum Command {
         /// Slug or ID of the organisation.
         org: String,
     },
-    /// Change the slug, name or logo of an organisation, or switch its toolboxes on or off.
+    /// Change the slug, name or logo of an organisation, or switch its toolboxes or its gateway on or off.
     Update {
         /// Slug or ID of the organisation.
         org: String,
@@ -48,6 +48,10 @@ pub enum Command {
         /// running on the machines.
         #[arg(long, value_name = "on|off", value_parser = parse_switch, action = clap::ArgAction::Set)]
         toolboxes: Option<bool>,
+        /// Whether its agents can use the gateway. With `off`, their requests are rejected and their streams end;
+        /// running calls may finish.
+        #[arg(long, value_name = "on|off", value_parser = parse_switch, action = clap::ArgAction::Set)]
+        gateway: Option<bool>,
     },
     /// Delete an organisation and everything it owns, including progress.
     Delete {
@@ -72,7 +76,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         }
         Command::List => print_list(*json, organizations::list(cx, ops).await?.iter().map(to_json).collect()),
         Command::Show { org } => output::object(*json, &to_json(&find(session, &org).await?)),
-        Command::Update { org, slug, name, logo, toolboxes } => {
+        Command::Update { org, slug, name, logo, toolboxes, gateway } => {
             let organization = find(session, &org).await?;
             if let Some(logo) = logo {
                 match read_logo(&logo)? {
@@ -80,7 +84,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
                     Some(bytes) => logos::set(cx, ops, &organization.id, bytes).await?,
                 }
             }
-            let changes = OrganizationPatch { slug, name, toolboxes_enabled: toolboxes };
+            let changes = OrganizationPatch { slug, name, toolboxes_enabled: toolboxes, gateway_enabled: gateway };
             let updated = organizations::update(cx, ops, &organization.id, &changes).await?;
             output::object(*json, &to_json(&updated))
         }
@@ -128,7 +132,7 @@ async fn find(session: &Session, text: &str) -> anyhow::Result<Organization> {
 }
 
 /// The members of the output, in the order of [`to_json`].
-pub(super) const MEMBERS: &[&str] = &["id", "slug", "name", "toolboxes_enabled", "created_at"];
+pub(super) const MEMBERS: &[&str] = &["id", "slug", "name", "toolboxes_enabled", "gateway_enabled", "created_at"];
 
 fn parse_switch(text: &str) -> Result<bool, String> {
     crate::config::value::parse_switch(text)
@@ -140,6 +144,7 @@ fn to_json(organization: &Organization) -> Value {
         "slug": organization.slug,
         "name": organization.name,
         "toolboxes_enabled": organization.toolboxes_enabled,
+        "gateway_enabled": organization.gateway_enabled,
         "created_at": organization.created_at.rfc3339(),
     })
 }

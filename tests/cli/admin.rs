@@ -12,6 +12,7 @@ fn an_operator_sets_up_an_organisation() {
     slug:               acme
     name:               Acme Inc.
     toolboxes enabled:  yes
+    gateway enabled:    yes
     created at:         TIME
     ");
     insta::assert_snapshot!(workspace.run_ok(&["user", "create", "Ann@acme.example", "--org", "acme", "--role", "owner"]), @"

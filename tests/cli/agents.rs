@@ -27,6 +27,17 @@ fn members(value: &Value) -> Vec<&str> {
 }
 
 #[test]
+fn an_organisation_switches_its_gateway_off_and_on() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    for (value, is_on) in [("off", false), ("on", true)] {
+        let updated = workspace.run_json(&["org", "update", "acme", "--gateway", value]);
+        assert_eq!((&updated["gateway_enabled"], &updated["toolboxes_enabled"]), (&json!(is_on), &json!(true)));
+        assert_eq!(workspace.run_json(&["org", "show", "acme"]), updated);
+    }
+}
+
+#[test]
 fn agents_and_their_tokens_are_managed() {
     let workspace = Workspace::new();
     workspace.run_ok(&["org", "create", "acme"]);

@@ -71,6 +71,8 @@ struct Organization {
     name: String,
     /// Whether toolboxes are on. If not, no toolbox is connected, and instances can be neither changed nor called.
     toolboxes_enabled: bool,
+    /// Whether the gateway is on. If not, the requests of all agents of the organisation are rejected.
+    gateway_enabled: bool,
     #[schema(format = DateTime)]
     created_at: String,
 }
@@ -82,6 +84,7 @@ impl From<organization::Organization> for Organization {
             slug: organization.slug,
             name: organization.name,
             toolboxes_enabled: organization.toolboxes_enabled,
+            gateway_enabled: organization.gateway_enabled,
             created_at: organization.created_at.rfc3339(),
         }
     }
@@ -112,6 +115,9 @@ struct OrganizationUpdate {
     /// `false` switches toolboxes off: their links are closed, and instances can be neither changed nor called.
     /// Containers keep running.
     toolboxes_enabled: Option<bool>,
+    /// `false` switches the gateway off: the requests of all agents of the organisation are rejected, and their streams
+    /// end. Running calls may finish.
+    gateway_enabled: Option<bool>,
 }
 
 /// Lists the organisations of the signed-in user, or the organisation of the API key.
@@ -159,8 +165,12 @@ async fn update(
     OrganizationPath { cx, organization_id }: OrganizationPath,
     Json(changes): Json<OrganizationUpdate>,
 ) -> ApiResult<Json<Organization>> {
-    let changes =
-        OrganizationPatch { slug: changes.slug, name: changes.name, toolboxes_enabled: changes.toolboxes_enabled };
+    let changes = OrganizationPatch {
+        slug: changes.slug,
+        name: changes.name,
+        toolboxes_enabled: changes.toolboxes_enabled,
+        gateway_enabled: changes.gateway_enabled,
+    };
     Ok(Json(organizations::update(&cx, web.ops(), &organization_id, &changes).await?.into()))
 }
 

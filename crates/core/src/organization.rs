@@ -15,6 +15,8 @@ pub struct Organization {
     pub name: String,
     /// Whether its toolboxes may connect, and its instances can be changed and called.
     pub toolboxes_enabled: bool,
+    /// Whether its agents can use the gateway.
+    pub gateway_enabled: bool,
     /// When the organisation was created.
     pub created_at: Timestamp,
 }

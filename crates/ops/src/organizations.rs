@@ -23,6 +23,8 @@ pub struct OrganizationPatch {
     pub name: Option<String>,
     /// Whether toolboxes are on.
     pub toolboxes_enabled: Option<bool>,
+    /// Whether its agents can use the gateway.
+    pub gateway_enabled: Option<bool>,
 }
 
 /// Creates an organisation. The name defaults to the slug.
@@ -46,6 +48,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
         slug: slug.to_owned(),
         name: name::check("name", name.unwrap_or(slug))?,
         toolboxes_enabled: true,
+        gateway_enabled: true,
         created_at: cx.now(),
     };
     let mut tx = ops.store.begin().await?;
@@ -112,8 +115,9 @@ pub async fn get(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organizatio
     store::find(&mut ops.store.read().await?, id).await?.ok_or_else(not_found)
 }
 
-/// Updates the slug, the name, and whether toolboxes are on. Switching toolboxes off closes their links; containers keep
-/// running on the machines.
+/// Updates the slug, the name, and whether toolboxes and the gateway are on. Switching toolboxes off closes their links;
+/// containers keep running on the machines. Switching the gateway off rejects the requests of all agents and ends their
+/// streams; running calls may finish.
 ///
 /// # Errors
 /// As [`get`]; `invalid_arguments`; `conflict` if the slug is taken.
@@ -130,11 +134,17 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Organiza
         new.name = name::check("name", text)?;
     }
     new.toolboxes_enabled = changes.toolboxes_enabled.unwrap_or(old.toolboxes_enabled);
+    new.gateway_enabled = changes.gateway_enabled.unwrap_or(old.gateway_enabled);
     if new == old {
         return Ok(old);
     }
     store::update(&mut tx, &new, cx.now()).await.map_err(|error| slug_taken(error, &new.slug))?;
-    let detail = json!({ "slug": new.slug, "name": new.name, "toolboxes_enabled": new.toolboxes_enabled });
+    let detail = json!({
+        "slug": new.slug,
+        "name": new.name,
+        "toolboxes_enabled": new.toolboxes_enabled,
+        "gateway_enabled": new.gateway_enabled,
+    });
     record(cx, &mut tx, id, Entry { action: "organization.update", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(new)

@@ -14,6 +14,7 @@ pub(crate) struct Row {
     slug: String,
     name: String,
     toolboxes_enabled: bool,
+    gateway_enabled: bool,
     created_at: i64,
 }
 
@@ -24,6 +25,7 @@ impl From<Row> for Organization {
             slug: row.slug,
             name: row.name,
             toolboxes_enabled: row.toolboxes_enabled,
+            gateway_enabled: row.gateway_enabled,
             created_at: Timestamp(row.created_at),
         }
     }
@@ -34,11 +36,13 @@ impl From<Row> for Organization {
 /// # Errors
 /// Returns a unique violation if the slug is taken, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, organization: &Organization) -> Result<()> {
-    const SQL: &str = "INSERT INTO organizations (id, slug, name, toolboxes_enabled, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $5)";
+    const SQL: &str =
+        "INSERT INTO organizations (id, slug, name, toolboxes_enabled, gateway_enabled, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $6)";
     on!(conn, c => sqlx::query(SQL)
         .bind(organization.id.as_str()).bind(&organization.slug).bind(&organization.name)
-        .bind(organization.toolboxes_enabled).bind(organization.created_at.0).execute(c).await?.rows_affected());
+        .bind(organization.toolboxes_enabled).bind(organization.gateway_enabled).bind(organization.created_at.0)
+        .execute(c).await?.rows_affected());
     Ok(())
 }
 
@@ -47,7 +51,8 @@ pub async fn insert(conn: &mut Conn, organization: &Organization) -> Result<()> 
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn find(conn: &mut Conn, id: &OrganizationId) -> Result<Option<Organization>> {
-    const SQL: &str = "SELECT id, slug, name, toolboxes_enabled, created_at FROM organizations WHERE id = $1";
+    const SQL: &str =
+        "SELECT id, slug, name, toolboxes_enabled, gateway_enabled, created_at FROM organizations WHERE id = $1";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
     Ok(row.map(Organization::from))
 }
@@ -67,17 +72,18 @@ pub async fn lock(conn: &mut Conn, id: &OrganizationId) -> Result<bool> {
     Ok(found.is_some())
 }
 
-/// Updates slug, name and the switch for toolboxes. Returns `false` if the organisation does not exist.
+/// Updates slug, name and the switches for toolboxes and the gateway. Returns `false` if the organisation does not exist.
 ///
 /// # Errors
 /// Returns a unique violation if the slug is taken, or another error if the database fails.
 pub async fn update(conn: &mut Conn, organization: &Organization, now: Timestamp) -> Result<bool> {
-    const SQL: &str =
-        "UPDATE organizations SET slug = $2, name = $3, toolboxes_enabled = $4, updated_at = $5 WHERE id = $1";
+    const SQL: &str = "UPDATE organizations SET slug = $2, name = $3, toolboxes_enabled = $4, gateway_enabled = $5,
+        updated_at = $6 WHERE id = $1";
     conn.bump_config_version(&organization.id).await?;
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(organization.id.as_str()).bind(&organization.slug).bind(&organization.name)
-        .bind(organization.toolboxes_enabled).bind(now.0).execute(c).await?.rows_affected());
+        .bind(organization.toolboxes_enabled).bind(organization.gateway_enabled).bind(now.0)
+        .execute(c).await?.rows_affected());
     Ok(changed > 0)
 }
 

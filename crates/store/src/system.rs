@@ -24,7 +24,8 @@ use crate::{agent, agent_token, api_key, oauth_grant, organization, server, tool
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn find_organization_by_slug(conn: &mut Conn, slug: &str) -> Result<Option<Organization>> {
-    const SQL: &str = "SELECT id, slug, name, toolboxes_enabled, created_at FROM organizations WHERE slug = $1";
+    const SQL: &str =
+        "SELECT id, slug, name, toolboxes_enabled, gateway_enabled, created_at FROM organizations WHERE slug = $1";
     let row: Option<organization::Row> = on!(conn, c => sqlx::query_as(SQL).bind(slug).fetch_optional(c).await?);
     Ok(row.map(Organization::from))
 }
@@ -34,7 +35,8 @@ pub async fn find_organization_by_slug(conn: &mut Conn, slug: &str) -> Result<Op
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn list_organizations(conn: &mut Conn) -> Result<Vec<Organization>> {
-    const SQL: &str = "SELECT id, slug, name, toolboxes_enabled, created_at FROM organizations ORDER BY slug";
+    const SQL: &str =
+        "SELECT id, slug, name, toolboxes_enabled, gateway_enabled, created_at FROM organizations ORDER BY slug";
     let rows: Vec<organization::Row> = on!(conn, c => sqlx::query_as(SQL).fetch_all(c).await?);
     Ok(rows.into_iter().map(Organization::from).collect())
 }
@@ -328,8 +330,9 @@ pub async fn list_organizations_by_email(conn: &mut Conn, email_key: &str) -> Re
 pub async fn find_invitation(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<OpenInvitation>> {
     const SQL: &str =
         "SELECT invitations.id AS invitation_id, organizations.id, organizations.slug, organizations.name,
-            organizations.toolboxes_enabled, organizations.created_at, invitations.email, invitations.email_key,
-            invitations.role, invitations.invited_by, invitations.expires_at, invitations.emailed_at
+            organizations.toolboxes_enabled, organizations.gateway_enabled, organizations.created_at,
+            invitations.email, invitations.email_key, invitations.role, invitations.invited_by,
+            invitations.expires_at, invitations.emailed_at
         FROM invitations JOIN organizations ON organizations.id = invitations.organization_id
         WHERE invitations.token_hash = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $2";
     let row: Option<invitation_accept::Row> =

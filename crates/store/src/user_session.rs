@@ -147,7 +147,7 @@ struct MembershipRow {
 /// Returns an error if the database fails or a row cannot be read.
 pub async fn list_memberships(conn: &mut Conn, user: &UserId) -> Result<Vec<Membership>> {
     const SQL: &str = "SELECT organizations.id, organizations.slug, organizations.name,
-            organizations.toolboxes_enabled, organizations.created_at, memberships.role
+            organizations.toolboxes_enabled, organizations.gateway_enabled, organizations.created_at, memberships.role
         FROM memberships JOIN organizations ON organizations.id = memberships.organization_id
         WHERE memberships.user_id = $1 ORDER BY organizations.slug";
     let rows: Vec<MembershipRow> = on!(conn, c => sqlx::query_as(SQL).bind(user.as_str()).fetch_all(c).await?);

@@ -24,7 +24,7 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
             remote.check_organization(Some(&org))?;
             output::object(remote.json, &remote.select(&remote.organization, MEMBERS))
         }
-        Command::Update { org, slug, name, logo, toolboxes } => {
+        Command::Update { org, slug, name, logo, toolboxes, gateway } => {
             remote.check_organization(Some(&org))?;
             if let Some(file) = logo {
                 let path = &["organizations", id, "logo"];
@@ -36,7 +36,9 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
                     }
                 };
             }
-            let changes = without_nulls(json!({"slug": slug, "name": name, "toolboxes_enabled": toolboxes}));
+            let changes = without_nulls(
+                json!({"slug": slug, "name": name, "toolboxes_enabled": toolboxes, "gateway_enabled": gateway}),
+            );
             let updated = client.patch(&["organizations", id], changes).await?;
             output::object(remote.json, &remote.select(&updated, MEMBERS))
         }

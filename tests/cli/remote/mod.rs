@@ -140,6 +140,8 @@ fn org_and_key_commands_work_remotely() {
     server.assert_same(&["org", "list"]);
     server.assert_same(&["org", "show", "acme"]);
     server.assert_change(&["org", "update", "acme", "--name", "Acme"], &["org", "show", "acme"]);
+    let changed = server.assert_change(&["org", "update", "acme", "--gateway", "off"], &["org", "show", "acme"]);
+    assert_eq!(changed["gateway_enabled"], false);
     // `key create` prints the same members as on the database.
     let mut remote = server.run_json(&["key", "create", "--name", "ci", "--org", "acme", "--expires-in-days", "3"]);
     let mut local = server.workspace.run_json(&["key", "create", "--name", "cd", "--expires-in-days", "3"]);

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::{Method, Request, header};
-use serde_json::json;
+use serde_json::{Value, json};
 use waypost_core::organization::Role;
 
 use super::{ConsoleBrowser, call_with_key, create_key};
@@ -100,6 +100,29 @@ async fn roles_are_enforced(app: App) {
         .await
         .assert_redirect("/o/moved/settings");
     admin.get_page("/o/moved/settings").await.assert_contains("&#60;i&#62;N").assert_lacks("<i>N");
+    app.finish().await;
+}
+
+async fn the_gateway_is_switched_off_and_on(app: App) {
+    let (org, other) = (app.org("acme").await, app.org("other").await);
+    let path = format!("/organizations/{}", org.id);
+    let member = ConsoleBrowser::member(&org, "m@example.com", Role::Member).await;
+    let admin = ConsoleBrowser::member(&org, "a@example.com", Role::Admin).await;
+    let outsider = ConsoleBrowser::owner(&other).await;
+    let switch = |value: Value| Some(json!({ "gateway_enabled": value }));
+    member.api(Method::PATCH, &path, switch(json!(false))).await.assert_status(403);
+    outsider.api(Method::PATCH, &path, switch(json!(false))).await.assert_status(404);
+    admin.api(Method::PATCH, &path, switch(json!("off"))).await.assert_status(422);
+    assert_eq!(admin.api(Method::GET, &path, None).await.json()["gateway_enabled"], true);
+    let changed = admin.api(Method::PATCH, &path, switch(json!(false))).await.assert_status(200).json();
+    assert_eq!((&changed["gateway_enabled"], &changed["toolboxes_enabled"]), (&json!(false), &json!(true)));
+    // Other changes do not switch it on again.
+    let renamed = admin.api(Method::PATCH, &path, Some(json!({ "name": "N" }))).await.json();
+    assert_eq!((&renamed["name"], &renamed["gateway_enabled"]), (&json!("N"), &json!(false)));
+    let listed = outsider.api(Method::GET, "/organizations", None).await.json();
+    assert_eq!(listed["items"][0]["gateway_enabled"], true, "another organisation");
+    let changed = admin.api(Method::PATCH, &path, switch(json!(true))).await.assert_status(200).json();
+    assert_eq!(changed["gateway_enabled"], true);
     app.finish().await;
 }
 
@@ -208,6 +231,7 @@ async fn the_overview_leads_to_the_first_call(app: App) {
 waypost_testkit::both!(extended open =>
     a_user_creates_and_owns_an_organisation,
     roles_are_enforced,
+    the_gateway_is_switched_off_and_on,
     deleting_an_organisation_deletes_its_contents,
     logos_are_validated_and_stored,
     the_overview_leads_to_the_first_call);

@@ -1,4 +1,4 @@
-INSERT INTO organizations VALUES ('org_1', 'acme', 'Äcme "quoted" \ back', 1, 2, TRUE), ('org_2', 'other', E_OTHER, 1, 2, FALSE);
+INSERT INTO organizations VALUES ('org_1', 'acme', 'Äcme "quoted" \ back', 1, 2, TRUE, FALSE), ('org_2', 'other', E_OTHER, 1, 2, FALSE, TRUE);
 INSERT INTO users VALUES ('usr_1', 'A@b.example', 'a@b.example', 3, 'Anna', '$argon2id$', 4, 'a@b.example', NULL, 2, 3);
 INSERT INTO memberships VALUES ('org_1', 'usr_1', 'owner', 4), ('org_2', 'usr_1', 'member', 5);
 INSERT INTO api_keys VALUES ('key_1', 'org_1', 'ci', 'admin', 'abc', 6, 7, NULL, 'usr_1');

@@ -81,6 +81,7 @@ impl Fixture {
             slug: format!("org-{n}"),
             name: format!("Organisation {n}"),
             toolboxes_enabled: true,
+            gateway_enabled: true,
             created_at: NOW,
         }
     }

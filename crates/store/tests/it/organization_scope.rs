@@ -42,6 +42,20 @@ async fn organizations(TwoFixtures { db, one, two }: TwoFixtures) {
     assert!(organization::update(&mut tx, &changed, NOW).await.unwrap());
     assert_eq!(system::list_organizations(&mut tx).await.unwrap(), [changed.clone(), one.organization()]);
     assert_eq!(tx.config_version().await.unwrap().version, config + 1);
+    // The switches are independent of each other.
+    let before = tx.organization_version(&two.organization).await.unwrap();
+    let changed = Organization { toolboxes_enabled: true, gateway_enabled: false, ..changed };
+    assert!(organization::update(&mut tx, &changed, NOW).await.unwrap());
+    assert_eq!(organization::find(&mut tx, &two.organization).await.unwrap(), Some(changed.clone()));
+    assert_ne!(tx.organization_version(&two.organization).await.unwrap(), before, "the change is noticed everywhere");
+    let third = Organization {
+        id: OrganizationId::from_store("org_3".into()),
+        slug: "org-3".into(),
+        gateway_enabled: false,
+        ..one.organization()
+    };
+    organization::insert(&mut tx, &third).await.unwrap();
+    assert_eq!(organization::find(&mut tx, &third.id).await.unwrap(), Some(third));
     let unknown = Organization { id: OrganizationId::from_store("org_9".into()), ..changed.clone() };
     assert!(!organization::update(&mut tx, &Organization { slug: "x".into(), ..unknown }, NOW).await.unwrap());
     tx.commit().await.unwrap();

@@ -62,7 +62,14 @@ async fn begin(db: &Db) -> (Tx, Walkthrough) {
     let mut tx = db.begin().await.unwrap();
     for n in [1, 2] {
         let (slug, name) = (format!("org-{n}"), "Org".to_owned());
-        let new = Organization { id: org(n), slug, name, toolboxes_enabled: true, created_at: Timestamp(0) };
+        let new = Organization {
+            id: org(n),
+            slug,
+            name,
+            toolboxes_enabled: true,
+            gateway_enabled: true,
+            created_at: Timestamp(0),
+        };
         organization::insert(&mut tx, &new).await.unwrap();
     }
     let first = new_walkthrough(1, org(1));

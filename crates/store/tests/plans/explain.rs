@@ -10,7 +10,7 @@ const WHOLE: &[&str] = &[
     "UPDATE config_version SET version = version + 1, recorded_changes = recorded_changes + 1 \
      WHERE id = 1 RETURNING version",
     "SELECT version, recorded_changes FROM config_version WHERE id = 1",
-    "SELECT id, slug, name, toolboxes_enabled, created_at FROM organizations ORDER BY slug",
+    "SELECT id, slug, name, toolboxes_enabled, gateway_enabled, created_at FROM organizations ORDER BY slug",
     // Values are deleted when no deployment uses them any more, so there are few.
     "SELECT DISTINCT organization_id FROM replaced_secrets ORDER BY organization_id",
     // Runs once, when the installation is set up.
