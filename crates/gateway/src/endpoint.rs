@@ -34,7 +34,8 @@ pub const MAX_BODY: usize = 4 * 1024 * 1024;
 
 impl Gateway {
     /// Answers a request of an agent that was identified by its token, which `is_valid` checks again for streams. An address
-    /// that is not the agent's is answered with 404, whether it exists or not.
+    /// that is not the agent's is answered with 404, whether it exists or not; every address with 403, while the gateway is
+    /// switched off for the organisation of the agent.
     pub async fn handle(
         self: &Arc<Self>,
         caller: &ResolvedAgent,
@@ -296,6 +297,7 @@ fn not_found() -> Response {
 fn reject(error: &Error) -> Response {
     match error.code {
         Code::NotFound => not_found(),
+        Code::Forbidden => reply::forbidden(error),
         _ => unavailable(),
     }
 }

@@ -8,6 +8,8 @@
 //! 4. The token of the agent is never sent to a server. Its other headers are not either, except a valid trace context and, to
 //!    remote servers, the headers that the operator lists ([`ForwardedHeaders`]).
 //! 5. Every call has exactly one record, however it ends, and waits neither for the database nor for room in a queue.
+//! 6. While an organisation has switched its gateway off, its agents are answered with 403 before their messages are read, and
+//!    their streams end ([`waypost_ops::tool_access`]). Calls that were sent to a server may finish.
 
 mod agent_call;
 mod agent_requests;

@@ -140,8 +140,8 @@ impl Gateway {
     /// Opens a stream.
     ///
     /// # Errors
-    /// `not_found` or `unavailable` as for [`ToolAccessCache::find`]; `not_found` if the address is not the agent's;
-    /// `rate_limited` if there are too many subscriptions.
+    /// Those of [`ToolAccessCache::find`]; `not_found` if the address is not the agent's; `rate_limited` if there are too many
+    /// subscriptions.
     pub(crate) async fn listen(
         self: &Arc<Self>,
         (caller, address): (&ResolvedAgent, &GatewayAddress),
@@ -250,7 +250,7 @@ impl Listener {
     }
 
     /// Waits for the next bytes. Returns `None` if the stream has to end: the agent is no longer admitted, the address no
-    /// longer exists, or the program stops.
+    /// longer exists, the gateway is switched off for the organisation, or the program stops.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             tokio::select! {
@@ -261,7 +261,7 @@ impl Listener {
             let seen = match self.look(is_due).await {
                 Ok(Some(seen)) => seen,
                 Ok(None) => return None,
-                Err(error) if error.code == Code::NotFound => return None,
+                Err(error) if matches!(error.code, Code::NotFound | Code::Forbidden) => return None,
                 // Looks again at the next time.
                 Err(_) => continue,
             };

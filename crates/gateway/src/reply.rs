@@ -17,6 +17,8 @@ use crate::slots::{LimitReached, MAX_STREAMS};
 
 /// The JSON-RPC code of the error for a caller with too many calls, outside the reserved ranges.
 const LIMIT_REACHED: i64 = -31_429;
+/// The JSON-RPC code of the error for a caller who may not do something, outside the reserved ranges.
+const FORBIDDEN: i64 = -31_403;
 /// The code for headers that differ from the body (2026-07-28, "Errors").
 const HEADER_MISMATCH: i64 = -32_020;
 
@@ -65,6 +67,13 @@ pub(crate) fn rejection(error: &JsonRpcError, is_modern: bool) -> Response {
         _ => StatusCode::BAD_REQUEST,
     };
     message(status, error.to_json().to_string())
+}
+
+/// The response to a request that is rejected before it is read, because its agent may not use the gateway at present.
+pub(crate) fn forbidden(error: &Error) -> Response {
+    let reason = error.reason().unwrap_or(error.code.as_str());
+    let error = JsonRpcError::new(FORBIDDEN, error.message.as_str(), None).with_data(json!({ "reason": reason }));
+    message(StatusCode::FORBIDDEN, error.to_json().to_string())
 }
 
 /// The error for a name that the agent may not know. The same for a tool that does not exist, is not granted, not approved

@@ -2,8 +2,8 @@
 //! the grants of an agent.
 //!
 //! Invariants:
-//! 1. What [`ToolAccessCache::find`] returns was current at most [`MAX_AGE`] before: a change of a grant, an approval or a tool
-//!    set takes effect in every process within this time.
+//! 1. What [`ToolAccessCache::find`] returns was current at most [`MAX_AGE`] before: a change of a grant, an approval, a tool
+//!    set or the switch of the gateway takes effect in every process within this time.
 //! 2. If the database fails, what was current at most [`MAX_AGE_WITHOUT_DATABASE`] before is returned; then nothing is.
 //! 3. What a toolbox reports, such as an update that was rolled back, is not numbered as a change. It takes effect after at most
 //!    [`MAX_LOADED_AGE`].
@@ -11,6 +11,8 @@
 //!    if it fails: no request waits for the attempts of several others one after another.
 //! 5. After a server's definitions have been compared with the stored ones in this process (`AccessEntries::evict`), a request
 //!    gets only what was read after that: neither what is cached, nor what is being loaded at that time.
+//! 6. While the gateway is switched off for an organisation, [`ToolAccessCache::find`] returns only an error. The gateway has no
+//!    other source of what an agent can use, so nothing that it does can forget the switch.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,6 +53,8 @@ const PAGE: i64 = 200;
 pub struct ToolAccess {
     /// The organisation's slug.
     pub organization_slug: String,
+    /// Whether its agents can use the gateway.
+    pub gateway_enabled: bool,
     /// The servers, ordered by slug.
     pub servers: Vec<AccessibleServer>,
     /// The tool sets.
@@ -138,8 +142,15 @@ impl ToolAccessCache {
     /// Returns what an agent can use.
     ///
     /// # Errors
-    /// `not_found` if the organisation does not exist; `unavailable` if the database has failed for a second.
+    /// `not_found` if the organisation does not exist; `forbidden` (`reason` is `gateway_off`) if its gateway is switched off;
+    /// `unavailable` if the database has failed for a second.
     pub async fn find(&self, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
+        let found = self.find_current(organization, agent).await?;
+        if found.access.gateway_enabled { Ok(found) } else { Err(gateway_off()) }
+    }
+
+    /// Returns what an agent can use while the gateway is on.
+    async fn find_current(&self, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
         let entry = self.ops.tool_access.entry(organization);
         let (arrived, evictions) = (Instant::now(), entry.evictions());
         if let Some(found) = entry.find(agent, self.max_age, evictions) {
@@ -325,7 +336,12 @@ async fn load_access(conn: &mut Conn, organization: &OrganizationId) -> Result<T
     }
     let limit = u32::try_from(MAX_TOOL_SETS).unwrap_or(u32::MAX);
     let tool_sets = tool_set::list(conn, organization, None, limit).await?;
-    Ok(ToolAccess { organization_slug: found.slug, servers, tool_sets })
+    Ok(ToolAccess { organization_slug: found.slug, gateway_enabled: found.gateway_enabled, servers, tool_sets })
+}
+
+fn gateway_off() -> Error {
+    let message = "The gateway is switched off for this organisation. An admin can switch it on again.";
+    Error::new(Code::Forbidden, message).with("reason", "gateway_off")
 }
 
 #[cfg(test)]
@@ -343,7 +359,12 @@ mod tests {
 
     /// Returns access whose reading began at `step`, after this number of evictions.
     fn read_at(step: usize, evictions: u64) -> Current {
-        let access = ToolAccess { organization_slug: step.to_string(), servers: Vec::new(), tool_sets: Vec::new() };
+        let access = ToolAccess {
+            organization_slug: step.to_string(),
+            gateway_enabled: true,
+            servers: Vec::new(),
+            tool_sets: Vec::new(),
+        };
         let (now, grants) = (Instant::now(), HashMap::from([(agent(), Arc::default())]));
         Current {
             version: (0, 0),

@@ -50,7 +50,7 @@ impl Stream {
 }
 
 impl Stage {
-    async fn open(&self, method: Method, accept: &str, body: String) -> Response<Body> {
+    pub(super) async fn open(&self, method: Method, accept: &str, body: String) -> Response<Body> {
         let mut request = Request::builder().method(method).uri("/gateway/mcp").header("host", "localhost:8080");
         request = request.header("authorization", format!("Bearer {}", self.token)).header("accept", accept);
         if !body.is_empty() {
@@ -60,7 +60,7 @@ impl Stage {
         self.api.app.send(request.body(body.into()).unwrap()).await
     }
 
-    async fn listen(&self, notifications: Value) -> Response<Body> {
+    pub(super) async fn listen(&self, notifications: Value) -> Response<Body> {
         let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientCapabilities": {} });
         let params = json!({ "notifications": notifications, "_meta": meta });

@@ -17,6 +17,7 @@ mod questions;
 mod relay;
 mod remote;
 mod smuggling;
+mod switch;
 mod trace;
 
 pub use self::calls::wait_for_calls;

@@ -11,6 +11,7 @@ mod assignments;
 mod catalog;
 mod catalog_images;
 mod fixture;
+mod gateway_switch;
 mod hosted;
 mod identities;
 mod invitations;
