@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use waypost_core::caller::Ctx;
 use waypost_ops::agent_tokens::{self, CreateAgentToken};
+use waypost_ops::organizations::{self, OrganizationPatch};
 use waypost_ops::{agents, remote_checks};
 use waypost_outbound::unguarded_client;
 
@@ -135,6 +136,39 @@ async fn a_restart_of_the_gateway_is_not_noticed() {
     let rejected = client.request(1, "tools/list", json!({})).await;
     assert!(rejected["error"]["message"].as_str().unwrap().contains("rejected the token"), "{rejected}");
     client.finish().await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_is_told_while_the_gateway_is_switched_off_for_its_organisation() {
+    let installation = Installation::sqlite().await;
+    let (cx, ops) = (Ctx::operator(), installation.ops().await);
+    let token = gateway::create_agent(&cx, &ops, &installation, ("ci", &[])).await;
+    let program = gateway::serve(&installation).await;
+    let mut client = StdioClient::start(program.origin(), &token);
+    let mut id = 0;
+    for is_on in [false, true] {
+        let patch = OrganizationPatch { gateway_enabled: Some(is_on), ..OrganizationPatch::default() };
+        organizations::update(&cx, &ops, &installation.organization, &patch).await.unwrap();
+        // The program notices the change of another process within a second.
+        let answer = async {
+            loop {
+                id += 1;
+                let answer = client.request(id, "tools/list", json!({})).await;
+                if answer["result"].is_object() == is_on {
+                    break answer;
+                }
+            }
+        };
+        let answer = timeout(TIMEOUT, answer).await.expect("the switch takes effect");
+        if !is_on {
+            let error = &answer["error"];
+            assert_eq!(error["data"]["reason"], "gateway_off", "{answer}");
+            assert!(error["message"].as_str().unwrap().contains("switched off for this organisation"), "{answer}");
+        }
+    }
+    client.finish().await;
+    ops.store().close().await;
     program.stop().await;
 }
 

@@ -110,7 +110,8 @@ pub(super) async fn open(endpoint: &Endpoint, session: &Session) -> Opened {
             None => Opened::Rejected,
         },
         StatusCode::NOT_FOUND if session.id.is_some() => Opened::SessionLost,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Opened::Unavailable,
+        // 403 while the gateway is switched off for the organisation: it can be switched on again.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN => Opened::Unavailable,
         status if status.is_server_error() => Opened::Unavailable,
         _ => Opened::Rejected,
     }

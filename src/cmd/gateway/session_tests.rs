@@ -338,6 +338,7 @@ async fn a_stream_that_is_rejected_is_not_opened_again() {
         (401, "application/json", "rejected"),
         (405, "application/json", "rejected"),
         (404, "application/json", "lost"),
+        (403, "application/json", "unavailable"),
         (429, "application/json", "unavailable"),
         (503, "application/json", "unavailable"),
     ] {

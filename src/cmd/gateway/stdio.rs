@@ -222,6 +222,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_error_of_a_gateway_that_is_switched_off_is_passed_on() {
+        const ERROR: &str =
+            r#"{"jsonrpc":"2.0","error":{"code":-31403,"message":"Switched off.","data":{"reason":"gateway_off"}}}"#;
+        let off = |_: &Value| (StatusCode::FORBIDDEN, [("content-type", "application/json")], ERROR).into_response();
+        let (answers, count) = relay(vec![off], &[request(1, "tools/call")]).await;
+        let mut expected: Value = serde_json::from_str(ERROR).unwrap();
+        expected["id"] = json!(1);
+        assert_eq!((answers, count), (vec![expected], 1));
+    }
+
+    #[tokio::test]
     async fn messages_after_the_handshake_have_its_session() {
         let router = axum::Router::new().fallback(|headers: http::HeaderMap, body: Bytes| async move {
             let message: Value = serde_json::from_slice(&body).unwrap();
