@@ -32,6 +32,8 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/settings", UPDATE, update)
         .post("/o/{org}/settings/logo", UPDATE, set_logo)
         .post("/o/{org}/settings/logo/remove", UPDATE, remove_logo)
+        .post("/o/{org}/settings/gateway/enable", UPDATE, enable_gateway)
+        .post("/o/{org}/settings/gateway/disable", UPDATE, disable_gateway)
         .post("/o/{org}/settings/delete", Access::Member(Operation::OrganizationDelete), delete)
 }
 
@@ -266,6 +268,20 @@ async fn read_logo(request: Request, console: &Console) -> Result<Vec<u8>, Error
 async fn remove_logo(State(console): State<Console>, member: Member) -> PageResult {
     logos::delete(&member.cx, console.ops(), &member.organization_id).await?;
     Ok(view::redirect_with_flash(&member.org.path("settings"), "Logo removed."))
+}
+
+async fn enable_gateway(State(console): State<Console>, member: Member) -> PageResult {
+    switch_gateway(&console, &member, true, "Gateway switched on.").await
+}
+
+async fn disable_gateway(State(console): State<Console>, member: Member) -> PageResult {
+    switch_gateway(&console, &member, false, "Gateway switched off.").await
+}
+
+async fn switch_gateway(console: &Console, member: &Member, is_on: bool, message: &str) -> PageResult {
+    let changes = OrganizationPatch { gateway_enabled: Some(is_on), ..OrganizationPatch::default() };
+    organizations::update(&member.cx, console.ops(), &member.organization_id, &changes).await?;
+    Ok(view::redirect_with_flash(&member.org.path("settings"), message))
 }
 
 async fn delete(State(console): State<Console>, member: Member, Form(fields): Form<OrganizationForm>) -> PageResult {

@@ -179,5 +179,6 @@ async fn the_pages_are_for_admins_and_do_not_exist_without_the_gateway() {
     for path in ["agents", "grants/new"] {
         owner.get(&format!("/o/acme/{path}")).await.assert_status(404);
     }
+    owner.get_page("/o/acme/settings").await.assert_lacks("settings/gateway");
     app.finish().await;
 }

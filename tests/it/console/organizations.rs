@@ -123,6 +123,27 @@ async fn the_gateway_is_switched_off_and_on(app: App) {
     assert_eq!(listed["items"][0]["gateway_enabled"], true, "another organisation");
     let changed = admin.api(Method::PATCH, &path, switch(json!(true))).await.assert_status(200).json();
     assert_eq!(changed["gateway_enabled"], true);
+
+    let (on, off) = ("/o/acme/settings/gateway/enable", "/o/acme/settings/gateway/disable");
+    let notice = "The gateway is switched off for this organisation";
+    let agent = admin.api(Method::POST, "/agents", Some(json!({ "name": "ci" }))).await.assert_status(201).json();
+    let agent = format!("/o/acme/agents/{}", agent["id"].as_str().unwrap());
+    member.post(off, &[]).await.assert_status(403);
+    admin.get_page("/o/acme/settings").await.assert_contains(off).assert_lacks(on).assert_lacks(notice);
+    for page in ["/o/acme/agents", &agent] {
+        admin.get_page(page).await.assert_lacks(notice);
+    }
+    admin.post(off, &[]).await.assert_redirect("/o/acme/settings");
+    let page = admin.get_page("/o/acme/settings").await;
+    page.assert_contains("Gateway switched off.").assert_contains(notice).assert_contains(on).assert_lacks(off);
+    for page in ["/o/acme/agents", &agent] {
+        admin.get_page(page).await.assert_contains(notice);
+    }
+    // The form with the name does not switch it on again.
+    admin.post("/o/acme/settings", &[("name", "N"), ("slug", "acme")]).await.assert_redirect("/o/acme/settings");
+    assert_eq!(admin.api(Method::GET, &path, None).await.json()["gateway_enabled"], false);
+    admin.post(on, &[]).await.assert_redirect("/o/acme/settings");
+    admin.get_page("/o/acme/settings").await.assert_contains("Gateway switched on.").assert_lacks(notice);
     app.finish().await;
 }
 

@@ -96,6 +96,7 @@ impl AgentContext {
             name: self.view.agent.name.clone(),
             is_person: self.view.agent.kind == AgentKind::Person,
             is_disabled: self.view.agent.state == AgentState::Disabled,
+            is_gateway_off: !self.org.organization.gateway_enabled,
             tab,
         }
     }
@@ -115,6 +116,8 @@ struct AgentHeader {
     /// Whether the agent belongs to a user who signs in. Other agents use tokens.
     is_person: bool,
     is_disabled: bool,
+    /// Whether the organisation has switched the gateway off.
+    is_gateway_off: bool,
     tab: &'static str,
 }
 
