@@ -8,6 +8,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -29,6 +30,12 @@ static IS_OPEN: AtomicBool = AtomicBool::new(false);
 
 /// Whether messages are exchanged on standard input and output.
 static IS_STDIO: AtomicBool = AtomicBool::new(false);
+
+/// The names of the tools whose schema was changed, one for each change.
+static SCHEMA_CHANGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The maximum length of the arguments in the schemas before the first change. It is not enforced.
+const MAX_LENGTH: usize = 1_000_000;
 
 extern "C" fn open_gate(_: i32) {
     IS_OPEN.store(true, Ordering::Relaxed);
@@ -195,7 +202,7 @@ fn respond(message: &str) -> Option<String> {
 }
 
 /// The tools: name and the name of the only argument.
-const TOOLS: [(&str, &str); 13] = [
+const TOOLS: [(&str, &str); 14] = [
     ("echo", "text"),
     ("ask", "question"),
     ("log", "text"),
@@ -209,11 +216,14 @@ const TOOLS: [(&str, &str); 13] = [
     ("exit", "code"),
     ("hang", "seconds"),
     ("escape", "attempt"),
+    ("change_schema", "tool"),
 ];
 
 fn describe((name, argument): (&str, &str)) -> String {
+    let changes = SCHEMA_CHANGES.lock().expect("no thread panics").iter().filter(|changed| *changed == name).count();
+    let schema = format!(r#"{{"type":"string","maxLength":{}}}"#, MAX_LENGTH + changes);
     format!(
-        r#"{{"name":"{name}","description":"The test tool {name}.","inputSchema":{{"type":"object","properties":{{"{argument}":{{"type":"string"}}}}}}}}"#
+        r#"{{"name":"{name}","description":"The test tool {name}.","inputSchema":{{"type":"object","properties":{{"{argument}":{schema}}}}}}}"#
     )
 }
 
@@ -244,8 +254,18 @@ fn call(name: &str, argument: impl Fn(&str) -> String) -> Result<String, String>
             Ok("awake".to_owned())
         }
         "escape" => escape(&argument("attempt")),
+        "change_schema" => change_schema(argument("tool")),
         other => Err(format!("unknown tool {other}")),
     }
+}
+
+/// Changes one nested member of the schema of a tool, from now on. Nobody is told.
+fn change_schema(tool: String) -> Result<String, String> {
+    if TOOLS.iter().all(|(name, _)| *name != tool) {
+        return Err(format!("unknown tool {tool}"));
+    }
+    SCHEMA_CHANGES.lock().expect("no thread panics").push(tool);
+    Ok("changed".to_owned())
 }
 
 /// Asks the user, and returns the response of the client. Other messages that arrive meanwhile are lost.

@@ -1,6 +1,7 @@
 //! A remote server of the tests, which speaks 2026-07-28.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Json;
@@ -14,15 +15,23 @@ use tokio::task::JoinHandle;
 pub struct RemoteServer {
     /// The address at which it listens. The path is ignored.
     pub address: SocketAddr,
-    calls: Arc<Mutex<Vec<String>>>,
+    state: Arc<State>,
     task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The arguments of all calls.
+    calls: Mutex<Vec<String>>,
+    /// The number of changes to the schema of the tool.
+    changes: AtomicUsize,
 }
 
 impl RemoteServer {
     /// Starts the server.
     pub async fn start() -> Self {
-        let calls: Arc<Mutex<Vec<String>>> = Arc::default();
-        let own = Arc::clone(&calls);
+        let state = Arc::<State>::default();
+        let own = Arc::clone(&state);
         let router = Router::new().fallback(move |body: String| {
             let response = respond(&own, &body);
             async move { response }
@@ -30,7 +39,7 @@ impl RemoteServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, calls, task }
+        Self { address, state, task }
     }
 
     /// Returns the URL of the server.
@@ -40,7 +49,13 @@ impl RemoteServer {
 
     /// Returns the arguments of all calls as JSON text, in the order in which they arrived.
     pub fn calls(&self) -> Vec<String> {
-        self.calls.lock().unwrap().clone()
+        self.state.calls.lock().unwrap().clone()
+    }
+
+    /// Changes one nested member of the schema of the tool, from now on. Nobody is told.
+    #[allow(dead_code, reason = "only some of the tests change it")]
+    pub fn change_schema(&self) {
+        self.state.changes.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -50,7 +65,7 @@ impl Drop for RemoteServer {
     }
 }
 
-fn respond(calls: &Mutex<Vec<String>>, body: &str) -> Response {
+fn respond(state: &State, body: &str) -> Response {
     // Only POST has a body.
     let Ok(message) = serde_json::from_str::<Value>(body) else {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
@@ -63,12 +78,14 @@ fn respond(calls: &Mutex<Vec<String>>, body: &str) -> Response {
         "server/discover" => json!({ "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} },
             "ttlMs": 0, "cacheScope": "private" }),
         "tools/list" => {
-            let tool = json!({ "name": "echo", "description": "Echoes.", "inputSchema": { "type": "object" } });
+            let text = json!({ "type": "string", "maxLength": 1_000 + state.changes.load(Ordering::SeqCst) });
+            let schema = json!({ "type": "object", "properties": { "text": text } });
+            let tool = json!({ "name": "echo", "description": "Echoes.", "inputSchema": schema });
             json!({ "tools": [tool], "ttlMs": 0, "cacheScope": "private" })
         }
         "tools/call" => {
             let arguments = &params["arguments"];
-            calls.lock().unwrap().push(arguments.to_string());
+            state.calls.lock().unwrap().push(arguments.to_string());
             json!({ "content": [], "structuredContent": arguments })
         }
         _ => {
