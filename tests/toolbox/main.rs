@@ -9,8 +9,10 @@
 
 mod attach;
 mod browser;
+mod changed_definitions;
 mod clocks;
 mod commands;
+mod console;
 mod deploy;
 mod diagnostics;
 mod egress;
@@ -30,6 +32,8 @@ mod netns;
 mod own_engine;
 mod registry;
 mod relay;
+#[path = "../support/remote_server.rs"]
+mod remote_server;
 mod replicas;
 mod restart;
 mod secrets;
