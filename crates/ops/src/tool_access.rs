@@ -350,6 +350,7 @@ mod tests {
     use waypost_core::random::SeededRandom;
 
     use super::*;
+    use crate::caches::TOKEN_LIFETIME;
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -379,6 +380,14 @@ mod tests {
     /// Returns the step at which the reading of the access began that a request gets.
     fn find(entry: &Entry, evictions: u64) -> Option<usize> {
         entry.find(&agent(), HOUR, evictions).map(|found| found.access.organization_slug.parse().unwrap())
+    }
+
+    /// Changes of grants, approvals, tokens, agents and instances take effect in every process within one second.
+    #[test]
+    fn nothing_is_used_for_longer_than_a_second_after_it_was_read() {
+        for age in [MAX_AGE, MAX_AGE_WITHOUT_DATABASE, TOKEN_LIFETIME] {
+            assert!(age <= Duration::from_secs(1), "{age:?}");
+        }
     }
 
     #[test]
