@@ -1,6 +1,7 @@
-//! The gateway with remote servers, while a server, a replica or the database fails.
+//! The gateway with remote servers, while a server, a replica or the database fails, and with two replicas.
 
 mod agent;
+mod changes;
 mod hanging;
 mod outage;
 mod replicas;
