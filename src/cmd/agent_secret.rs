@@ -130,7 +130,7 @@ pub(super) fn confirm_deletion(yes: bool, at: &AtSecret) -> anyhow::Result<()> {
     let (name, agent) = (output::clean(&at.name), output::clean(&at.agent));
     output::confirm(
         yes,
-        &format!("Remove the value of `{agent}` for {name}? If it is required, calls of the agent fail."),
+        &format!("Remove the value of `{agent}` for {name}? If it is required, calls by the agent fail."),
     )
 }
 

@@ -151,7 +151,7 @@ enum Command {
     /// Manage what agents may use of instances.
     #[command(subcommand)]
     Grant(grant::Command),
-    /// Manage tool sets, each with its own URL of the gateway.
+    /// Manage tool sets, each with its own gateway URL.
     #[command(subcommand)]
     ToolSet(tool_set::Command),
     /// Show the gateway's call log.

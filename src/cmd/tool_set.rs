@@ -1,4 +1,4 @@
-//! `waypost tool-set`: selections of the tools of instances, each with its own URL of the gateway.
+//! `waypost tool-set`: selections of the tools of instances, each with its own gateway URL.
 
 use serde_json::{Value, json};
 use waypost_core::id::OrganizationId;

@@ -353,7 +353,7 @@ fn remote_entries_are_imported_and_deployed() {
     assert_eq!((&updated["catalog_version_id"], &updated["generation"]), (&versions[0]["id"], &json!(2)));
     assert_eq!((&updated["state"], &updated["config"]), (&json!("deploying"), &json!({ "region": "eu" })));
     workspace.run_ok(&["instance", "create", "own", "--remote", "https://far.example/mcp"]);
-    insta::assert_snapshot!(workspace.run_err(1, &["instance", "update", "own", "--version", "2.0"]), @"error: this remote server is not one of the catalogue, so it has no versions: change its URL in the console");
+    insta::assert_snapshot!(workspace.run_err(1, &["instance", "update", "own", "--version", "2.0"]), @"error: this remote server is not in the catalogue, so it has no versions: change its URL in the console");
     insta::assert_snapshot!(workspace.run_err(1, &["catalog", "delete", "far", "--yes"]), @"error: These instances use this entry: `far`. Delete them first.");
     assert!(!contains(&workspace.read_data(), VALUE), "URLs are stored encrypted");
 }

@@ -93,7 +93,7 @@ async fn set(
 
 /// Removes the value of an agent for a personal secret.
 ///
-/// If the secret is required, the calls of the agent fail from then on. Requires the role `admin`.
+/// If the secret is required, calls by the agent fail from then on. Requires the role `admin`.
 #[utoipa::path(delete, path = "/instances/{id}/agents/{agent_id}/personal-secrets/{name}", tag = "secrets",
     operation_id = "delete_agent_secret",
     params(("id" = String, Path, description = "The ID of the instance (`ins_…`)."),

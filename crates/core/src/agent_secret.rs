@@ -1,11 +1,11 @@
-//! Personal secrets: secrets of an instance of which each agent supplies its own value.
+//! Personal secrets: secrets of an instance for which each agent supplies its own value.
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::id::{AgentId, AgentSecretId, InstanceId, OrganizationId};
 
-/// A secret of an instance of which each agent supplies its own value.
+/// A secret of an instance for which each agent supplies its own value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersonalSecret {
     /// The name that the version declares.

@@ -94,7 +94,7 @@ pub struct VersionDefinition {
     pub image_tag: Option<String>,
     /// The transport.
     pub transport: Transport,
-    /// Replaces the image's entry point.
+    /// The command, which replaces the entry point of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
     /// The arguments of the entry point. `${config.NAME}` stands for a member of the configuration.
@@ -124,16 +124,16 @@ pub struct VersionDefinition {
     /// The volumes.
     #[serde(default)]
     pub volumes: Vec<Volume>,
-    /// Who shares a container.
+    /// The callers that share a container.
     #[serde(default = "shared")]
     pub sharing: Sharing,
     /// Whether the container starts only when it is first called.
     #[serde(default)]
     pub lazy: bool,
-    /// Stops a container after this time without a call, in seconds.
+    /// The time without a call after which a container is stopped, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_seconds: Option<u64>,
-    /// Replaces a container after this time, in seconds.
+    /// The age at which a container is replaced, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_lifetime_seconds: Option<u64>,
 }

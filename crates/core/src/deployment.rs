@@ -40,7 +40,7 @@ pub struct Deployment {
     pub config: Map<String, Value>,
     /// The secrets to deploy, ordered by name.
     pub secrets: Vec<SecretUse>,
-    /// The secrets of which each agent supplies its own value, ordered by name.
+    /// The secrets for which each agent supplies its own value, ordered by name.
     pub personal_secrets: Vec<PersonalSecret>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: bool,

@@ -185,7 +185,7 @@ pub async fn set(
     Ok(tx.commit().await?)
 }
 
-/// Removes a value of an agent. If it is required, the calls of the agent fail from then on.
+/// Removes a value of an agent. If it is required, calls by the agent fail from then on.
 ///
 /// # Errors
 /// `not_found` if instance, agent or value do not exist or the caller cannot access the organisation; `forbidden` for members

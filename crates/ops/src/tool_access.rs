@@ -66,7 +66,7 @@ pub struct ToolAccess {
 pub struct AccessibleServer {
     /// The instance.
     pub instance: Instance,
-    /// Who shares a container.
+    /// The callers that share a container.
     pub sharing: Sharing,
     /// The definitions that are approved and listed, ordered by kind and name.
     pub definitions: Vec<ToolDefinition>,

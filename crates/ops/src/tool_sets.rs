@@ -1,4 +1,4 @@
-//! Tool sets: selections of the tools of instances, each with its own URL of the gateway.
+//! Tool sets: selections of the tools of instances, each with its own gateway URL.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize};

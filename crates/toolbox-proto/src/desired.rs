@@ -23,7 +23,7 @@ pub struct DesiredInstance {
     pub id: String,
     /// The slug, for names that people read.
     pub slug: String,
-    /// A number that increases with every change of the specification: a new generation is a new deployment.
+    /// A number that increases with every change of the specification. Each generation is a deployment of its own.
     pub generation: u64,
     /// The deployment (`dep_…`) of this generation.
     pub deployment_id: String,
@@ -43,7 +43,7 @@ pub struct InstanceSpec {
     pub image: String,
     /// The transport of the server.
     pub transport: Transport,
-    /// Replaces the image's entry point.
+    /// The command, which replaces the entry point of the image.
     #[serde(default)]
     pub command: Option<Vec<String>>,
     /// The arguments of the entry point, after substitution of `${config.NAME}`; `None` keeps those of the image.
@@ -75,15 +75,15 @@ pub struct InstanceSpec {
     /// The volumes.
     #[serde(default)]
     pub volumes: Vec<Volume>,
-    /// Who shares a container.
+    /// The callers that share a container.
     pub sharing: Sharing,
     /// Whether the container starts only when it is first called.
     #[serde(default)]
     pub lazy: bool,
-    /// Stops a container after this time without a call, in seconds.
+    /// The time without a call after which a container is stopped, in seconds.
     #[serde(default)]
     pub idle_seconds: Option<u64>,
-    /// Replaces a container after this time, in seconds.
+    /// The age at which a container is replaced, in seconds.
     #[serde(default)]
     pub max_lifetime_seconds: Option<u64>,
     /// Members of later versions of the protocol.

@@ -59,7 +59,7 @@ impl ResourceClass {
 }
 
 names! {
-    /// Who shares a container of an instance.
+    /// The callers that share a container of an instance.
     Sharing {
         /// One container for all callers.
         Shared = "shared",

@@ -58,10 +58,10 @@ pub(super) fn find_version(
     found.ok_or_else(|| no_version(text, entry))
 }
 
-/// Returns the error for the version of an instance that is not one of the catalogue.
+/// Returns the error for the version of an instance that is not in the catalogue.
 pub(in crate::cmd) fn no_entry() -> anyhow::Error {
     anyhow::anyhow!(
-        "this remote server is not one of the catalogue, so it has no versions: change its URL in the console"
+        "this remote server is not in the catalogue, so it has no versions: change its URL in the console"
     )
 }
 

@@ -62,7 +62,7 @@ pub enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Change an instance. Any change except that of the name deploys it again.
+    /// Change an instance. Changing anything except `--name` and `--record-contents` deploys it again.
     Update {
         #[command(flatten)]
         at: At,
@@ -74,7 +74,7 @@ pub enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Stop an instance. Its server has 30 seconds to end.
+    /// Stop an instance. Its server has 30 seconds to exit.
     Stop {
         #[command(flatten)]
         at: At,

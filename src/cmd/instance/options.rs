@@ -99,7 +99,7 @@ pub struct InstanceSettings {
     /// repeated. When an instance is updated, its other secrets stay unchanged, and `NAME=` removes one.
     #[arg(long = "secret", value_name = "NAME=SECRET", value_parser = parse_secret)]
     pub(in crate::cmd) secrets: Vec<SecretArg>,
-    /// Name of a declared secret of which each agent supplies its own value; can be repeated. Requires an entry with `sharing:
+    /// Name of a declared secret for which each agent supplies its own value; can be repeated. Requires an entry with `sharing:
     /// per_agent`. When an instance is updated, its other secrets stay unchanged, and `NAME=` removes one.
     #[arg(long = "personal-secret", value_name = "NAME")]
     pub(in crate::cmd) personal_secrets: Vec<String>,

@@ -28,7 +28,7 @@ pub(super) async fn start(State(console): State<Console>, at: InstanceContext) -
 
 pub(super) async fn stop(State(console): State<Console>, at: InstanceContext) -> PageResult {
     let stopped = instances::stop(&at.cx, console.ops(), &at.organization_id, at.id()).await;
-    finish(&console, at, stopped, "Stopping the instance. Its server has 30 seconds to end.").await
+    finish(&console, at, stopped, "Stopping the instance. Its server has 30 seconds to exit.").await
 }
 
 pub(super) async fn restart(State(console): State<Console>, at: InstanceContext) -> PageResult {

@@ -1,4 +1,4 @@
-//! `/o/{org}/tool-sets`: selections of tools, each with its own URL of the gateway.
+//! `/o/{org}/tool-sets`: selections of tools, each with its own gateway URL.
 
 mod form;
 

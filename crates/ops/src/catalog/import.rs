@@ -56,9 +56,9 @@ pub struct ImportReport {
     pub change: ImportChange,
 }
 
-/// Imports an entry with one version, and publishes it. A known entry gets the fields of the file, and the version if it
-/// does not have it. Importing the same file again changes nothing. A tag is resolved to a digest when its version is
-/// imported for the first time.
+/// Imports an entry with one version, and publishes it. If the entry exists, its fields are updated, and the version is added
+/// if it is new. Importing the same file again changes nothing. A tag is resolved to a digest when its version is imported
+/// for the first time.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `conflict` if the

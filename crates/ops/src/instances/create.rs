@@ -56,7 +56,7 @@ pub struct CatalogServer {
     pub toolbox_id: Option<ToolboxId>,
     /// The configuration.
     pub config: Map<String, Value>,
-    /// The names of the secrets of which each agent supplies its own value. Empty if the source of the version is remote.
+    /// The names of the secrets for which each agent supplies its own value. Empty if the source of the version is remote.
     pub personal_secrets: BTreeSet<String>,
     /// Whether rejected destinations are recorded. `false` if the source of the version is remote.
     pub learn_egress: bool,

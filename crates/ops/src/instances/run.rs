@@ -12,7 +12,7 @@ use waypost_toolbox_proto::instance::InstanceState;
 use super::{InstanceView, deploy, lock, notify_desired, record_operation, remote, rotation};
 use crate::Ops;
 
-/// Starts a stopped instance. If a secret has been rotated while it was stopped, this is a new deployment.
+/// Starts a stopped instance. If a secret was rotated while it was stopped, this starts a new deployment.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin;
@@ -54,7 +54,7 @@ pub async fn stop(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Insta
     Ok(InstanceView { instance, deployment })
 }
 
-/// Restarts an instance, and starts it if it is stopped. If its deployment failed, this is a new deployment.
+/// Restarts an instance, and starts it if it is stopped. If its deployment failed, this starts a new deployment.
 ///
 /// # Errors
 /// Those of [`start`].

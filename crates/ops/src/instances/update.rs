@@ -31,13 +31,13 @@ pub struct InstancePatch {
     pub config: Option<Map<String, Value>>,
     /// All secrets by the names that the version declares.
     pub secrets: Option<BTreeMap<String, ToolSecretId>>,
-    /// The names of all secrets of which each agent supplies its own value.
+    /// The names of all secrets for which each agent supplies its own value.
     pub personal_secrets: Option<BTreeSet<String>>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: Option<bool>,
     /// Whether arguments and results of calls through the gateway are recorded.
     pub record_contents: Option<bool>,
-    /// The URL, transport and connection mode of a remote server that is not one of the catalogue. Its connections end.
+    /// The URL, transport and connection mode of a remote server that is not in the catalogue. Its connections end.
     pub remote: Option<NewRemoteServer>,
 }
 
@@ -180,7 +180,7 @@ fn assigned(instance: &Instance) -> BTreeMap<String, ToolSecretId> {
     instance.secrets.iter().map(|secret| (secret.name.clone(), secret.secret_id.clone())).collect()
 }
 
-/// Applies the changes of the URL and the headers of a remote server that is not one of the catalogue. Returns the connections
+/// Applies the changes of the URL and the headers of a remote server that is not in the catalogue. Returns the connections
 /// that end because of them.
 async fn apply_remote(
     tx: &mut Tx,

@@ -52,7 +52,7 @@ struct Person {
 }
 
 impl Fixture {
-    /// Returns an instance of which each agent supplies its own `TOKEN` and can supply `EXTRA`.
+    /// Returns an instance for which each agent supplies its own `TOKEN` and can supply `EXTRA`.
     fn new_personal(&self, slug: &str) -> NewInstance {
         let new = with(self.new_instance(slug), |new| {
             new.catalog_version_id = version(1, 5);
