@@ -285,7 +285,7 @@ async fn validate(
     client: &Client,
     redirect_uri: &str,
 ) -> Result<AuthorizationRequest, OauthError> {
-    let invalid = |why: &str| OauthError::new(OauthCode::InvalidRequest, why);
+    let invalid = |reason: &str| OauthError::new(OauthCode::InvalidRequest, reason);
     for (name, code) in
         [("request", OauthCode::RequestNotSupported), ("request_uri", OauthCode::RequestUriNotSupported)]
     {
@@ -334,7 +334,7 @@ async fn validate(
 
 /// Returns the PKCE challenge (RFC 7636, section 4.3), which is required. Only S256 is accepted.
 fn challenge(params: &Params) -> Result<String, OauthError> {
-    let invalid = |why: &str| OauthError::new(OauthCode::InvalidRequest, why);
+    let invalid = |reason: &str| OauthError::new(OauthCode::InvalidRequest, reason);
     let challenge = params.get("code_challenge").ok_or_else(|| invalid("The code_challenge is missing (PKCE)."))?;
     // Without a method, the challenge would be `plain`.
     if params.get("code_challenge_method") != Some("S256") {

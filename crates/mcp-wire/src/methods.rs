@@ -84,12 +84,12 @@ pub fn not_found(method: &str, is_modern: bool) -> String {
         Some(DefinedIn::Tasks) => ("2025-11-25".to_owned(), !is_modern),
         Some(DefinedIn::TasksExtension) => (format!("2025-11-25, {MODERN}"), true),
     };
-    let why = match (is_in_era, is_modern) {
+    let reason = match (is_in_era, is_modern) {
         (true, _) => "this server does not offer it".to_owned(),
         (false, true) => format!("this request uses {MODERN}"),
         (false, false) => "this request uses a revision with a handshake".to_owned(),
     };
-    format!("Method not found: {name}. It exists in {revisions}; {why}.")
+    format!("Method not found: {name}. It exists in {revisions}; {reason}.")
 }
 
 #[cfg(test)]

@@ -172,12 +172,12 @@ fn argon2() -> Result<Argon2<'static>> {
 }
 
 fn check_length(field: &str, password: &str) -> Result<()> {
-    let why = match password.chars().count() {
+    let reason = match password.chars().count() {
         count if count < MIN_CHARS => format!("The password must have at least {MIN_CHARS} characters."),
         count if count > MAX_CHARS => format!("The password must have at most {MAX_CHARS} characters."),
         _ => return Ok(()),
     };
-    Err(Error::invalid(field, why))
+    Err(Error::invalid(field, reason))
 }
 
 /// Rejects passwords that are among the first million guesses: common passwords, names, dates, keyboard rows, and
@@ -189,10 +189,10 @@ fn check_strength(field: &str, password: &str, about: &[String]) -> Result<()> {
         return Ok(());
     }
     let warning = entropy.feedback().and_then(|feedback| feedback.warning()).map(|warning| format!(" {warning}"));
-    let why = warning.unwrap_or_default();
+    let warning = warning.unwrap_or_default();
     Err(Error::invalid(
         field,
-        format!("This password is easy to guess.{why} Four unrelated words are harder to guess."),
+        format!("This password is easy to guess.{warning} Four unrelated words are harder to guess."),
     ))
 }
 

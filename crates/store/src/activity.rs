@@ -85,7 +85,7 @@ impl TryFrom<EventRow> for WalkthroughEvent {
     type Error = Error;
 
     fn try_from(row: EventRow) -> Result<Self> {
-        let corrupt = |why| Error::Corrupt { table: "walkthrough_events", id: row.id.clone(), why };
+        let corrupt = |reason| Error::Corrupt { table: "walkthrough_events", id: row.id.clone(), reason };
         let kind = row.kind.parse().map_err(corrupt)?;
         Ok(Self {
             id: EventId::from_store(row.id),

@@ -23,7 +23,8 @@ impl TryFrom<Row> for ApiKey {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let scope = row.scope.parse().map_err(|why| Error::Corrupt { table: "api_keys", id: row.id.clone(), why })?;
+        let scope =
+            row.scope.parse().map_err(|reason| Error::Corrupt { table: "api_keys", id: row.id.clone(), reason })?;
         Ok(Self {
             id: ApiKeyId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),

@@ -8,7 +8,7 @@ use crate::batch::{self, Kind};
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::containing;
+use crate::row::like_pattern;
 
 /// The query that all lists share.
 macro_rules! select_view {
@@ -68,7 +68,7 @@ impl TryFrom<AssignmentViewRow> for AssignmentView {
         let assignment = Assignment::from(row.assignment);
         let id = assignment.walkthrough_id.as_str();
         let state =
-            row.state.parse().map_err(|why| Error::Corrupt { table: "walkthroughs", id: id.to_owned(), why })?;
+            row.state.parse().map_err(|reason| Error::Corrupt { table: "walkthroughs", id: id.to_owned(), reason })?;
         let (server_name, server_slug) = (row.server_name, row.server_slug);
         Ok(Self { assignment, title: row.title, slug: row.slug, state, server_name, server_slug })
     }
@@ -168,10 +168,10 @@ pub async fn list_candidates(
               WHERE assignments.server_id = $2 AND assignments.walkthrough_id = walkthroughs.id)
         ORDER BY walkthroughs.title_key LIMIT $4";
     let rows: Vec<(String, String, String)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(organization.as_str()).bind(server.as_str()).bind(containing(text)).bind(i64::from(limit))
+        .bind(organization.as_str()).bind(server.as_str()).bind(like_pattern(text)).bind(i64::from(limit))
         .fetch_all(c).await?);
     let candidate = |(id, title, state): (String, String, String)| {
-        let state = state.parse().map_err(|why| Error::Corrupt { table: "walkthroughs", id: id.clone(), why })?;
+        let state = state.parse().map_err(|reason| Error::Corrupt { table: "walkthroughs", id: id.clone(), reason })?;
         Ok(AssignmentCandidate { id: WalkthroughId::from_store(id), title, state })
     };
     rows.into_iter().map(candidate).collect()

@@ -49,7 +49,7 @@ pub async fn for_each_group(
             let steps = StepSet::from_hex(&steps).ok_or_else(|| Error::Corrupt {
                 table: "progress",
                 id: version.clone(),
-                why: "completed_steps: is not hexadecimal".to_owned(),
+                reason: "completed_steps: is not hexadecimal".to_owned(),
             })?;
             each(VersionId::from_store(version), &steps, u64::try_from(count).unwrap_or(0));
         }

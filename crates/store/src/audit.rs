@@ -31,7 +31,7 @@ impl TryFrom<Row> for AuditEvent {
         let detail = serde_json::from_str(&row.detail).map_err(|error| Error::Corrupt {
             table: "audit_events",
             id: row.id.clone(),
-            why: error.to_string(),
+            reason: error.to_string(),
         })?;
         Ok(Self {
             id: AuditEventId::from_store(row.id),

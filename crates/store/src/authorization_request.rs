@@ -40,7 +40,7 @@ impl TryFrom<Row> for AuthorizationRequest {
         let corrupt = || Error::Corrupt {
             table: "authorization_requests",
             id: row.id.clone(),
-            why: "server_id and organization_id do not match".to_owned(),
+            reason: "server_id and organization_id do not match".to_owned(),
         };
         let issued_at = row.claim_issued_at.map(Timestamp);
         Ok(Self {

@@ -42,14 +42,14 @@ pub enum Error {
         known: i64,
     },
     /// A row contains an invalid value.
-    #[error("the row {id} of {table} cannot be read: {why}")]
+    #[error("the row {id} of {table} cannot be read: {reason}")]
     Corrupt {
         /// The table.
         table: &'static str,
         /// The ID of the row.
         id: String,
         /// The reason.
-        why: String,
+        reason: String,
     },
     /// A value that must be unique is taken, in a case that no database constraint covers.
     #[error("{what} is taken")]

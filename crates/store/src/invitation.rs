@@ -33,7 +33,8 @@ impl TryFrom<Row> for Invitation {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let role = row.role.parse().map_err(|why| Error::Corrupt { table: "invitations", id: row.id.clone(), why })?;
+        let role =
+            row.role.parse().map_err(|reason| Error::Corrupt { table: "invitations", id: row.id.clone(), reason })?;
         Ok(Self {
             id: InvitationId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),

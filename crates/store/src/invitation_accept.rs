@@ -46,7 +46,7 @@ impl TryFrom<Row> for OpenInvitation {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let corrupt = |why| Error::Corrupt { table: "invitations", id: row.invitation_id.clone(), why };
+        let corrupt = |reason| Error::Corrupt { table: "invitations", id: row.invitation_id.clone(), reason };
         Ok(Self {
             role: row.role.parse().map_err(corrupt)?,
             id: InvitationId::from_store(row.invitation_id),

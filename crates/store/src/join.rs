@@ -27,7 +27,7 @@ impl TryFrom<Row> for Join {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let kind = row.kind.parse().map_err(|why| Error::Corrupt { table: "joins", id: row.id.clone(), why })?;
+        let kind = row.kind.parse().map_err(|reason| Error::Corrupt { table: "joins", id: row.id.clone(), reason })?;
         Ok(Self {
             id: JoinId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),
@@ -58,7 +58,7 @@ pub async fn insert(conn: &mut Conn, join: &Join, undo: &JoinUndo) -> Result<()>
 }
 
 fn corrupt(id: &JoinId, error: &serde_json::Error) -> Error {
-    Error::Corrupt { table: "joins", id: id.to_string(), why: error.to_string() }
+    Error::Corrupt { table: "joins", id: id.to_string(), reason: error.to_string() }
 }
 
 /// Returns the joins of an organisation, newest first, including undone ones.
@@ -391,7 +391,7 @@ pub async fn list_shared_completions(
     rows.into_iter()
         .map(|(step, ordinal)| match u32::try_from(ordinal) {
             Ok(ordinal) => Ok((StepId::from_store(step), ordinal)),
-            Err(error) => Err(Error::Corrupt { table: "version_steps", id: step, why: error.to_string() }),
+            Err(error) => Err(Error::Corrupt { table: "version_steps", id: step, reason: error.to_string() }),
         })
         .collect()
 }

@@ -28,7 +28,7 @@ impl TryFrom<Row> for OauthClient {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let corrupt = |why: String| Error::Corrupt { table: "oauth_clients", id: row.client_id.clone(), why };
+        let corrupt = |reason: String| Error::Corrupt { table: "oauth_clients", id: row.client_id.clone(), reason };
         let server = row.server_id.clone().map(ServerId::from_store);
         let issuer = IssuerId::from_store(row.organization_id.clone().map(OrganizationId::from_store), server);
         Ok(Self {

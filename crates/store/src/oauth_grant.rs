@@ -47,8 +47,8 @@ impl TryFrom<Row> for OauthGrant {
             },
             (None, None, Some(agent)) => GrantOwner::Agent(AgentId::from_store(agent)),
             _ => {
-                let why = "the grant belongs neither to an end user nor to an agent".to_owned();
-                return Err(Error::Corrupt { table: "oauth_grants", id: row.id, why });
+                let reason = "the grant belongs neither to an end user nor to an agent".to_owned();
+                return Err(Error::Corrupt { table: "oauth_grants", id: row.id, reason });
             }
         };
         Ok(Self {

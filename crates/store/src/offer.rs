@@ -59,7 +59,7 @@ impl TryFrom<Row> for Offer {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let corrupt = |why: String| Error::Corrupt { table: "versions", id: row.version_id.clone(), why };
+        let corrupt = |reason: String| Error::Corrupt { table: "versions", id: row.version_id.clone(), reason };
         Ok(Self {
             kind: row.r#type.parse().map_err(corrupt)?,
             tags: serde_json::from_str(&row.tags).map_err(|error| corrupt(error.to_string()))?,

@@ -16,8 +16,8 @@ pub(crate) struct RowRef<'a> {
 
 impl RowRef<'_> {
     /// Returns the error for an invalid value in `column`.
-    pub(crate) fn corrupt(self, column: &str, why: impl Display) -> Error {
-        Error::Corrupt { table: self.table, id: self.id.to_owned(), why: format!("{column}: {why}") }
+    pub(crate) fn corrupt(self, column: &str, reason: impl Display) -> Error {
+        Error::Corrupt { table: self.table, id: self.id.to_owned(), reason: format!("{column}: {reason}") }
     }
 
     /// Converts a number that must fit into a `u32`.
@@ -56,7 +56,7 @@ pub(crate) fn to_json(value: impl Into<serde_json::Value>) -> String {
 }
 
 /// Returns the pattern for `LIKE … ESCAPE '!'` that matches values containing `text`.
-pub(crate) fn containing(text: &str) -> String {
+pub(crate) fn like_pattern(text: &str) -> String {
     let escaped = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
     format!("%{escaped}%")
 }

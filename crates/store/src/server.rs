@@ -8,7 +8,7 @@ use crate::counted_call;
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::containing;
+use crate::row::like_pattern;
 
 /// The columns of [`Row`].
 macro_rules! columns {
@@ -44,7 +44,7 @@ impl TryFrom<Row> for Server {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let corrupt = |why: String| Error::Corrupt { table: "servers", id: row.id.clone(), why };
+        let corrupt = |reason: String| Error::Corrupt { table: "servers", id: row.id.clone(), reason };
         Ok(Self {
             auth_type: row.auth_type.parse().map_err(corrupt)?,
             sign_in: row.sign_in.parse().map_err(corrupt)?,
@@ -155,7 +155,7 @@ pub async fn search(conn: &mut Conn, organization: &OrganizationId, query: Serve
     );
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(query.after.unwrap_or_default())
-        .bind(containing(query.text.unwrap_or_default())).bind(i64::from(query.limit)).fetch_all(c).await?);
+        .bind(like_pattern(query.text.unwrap_or_default())).bind(i64::from(query.limit)).fetch_all(c).await?);
     rows.into_iter().map(Server::try_from).collect()
 }
 

@@ -7,7 +7,7 @@ use waypost_core::ticket::{Priority, Ticket, TicketOrigin, TicketStatus, TicketS
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::{RowRef, containing};
+use crate::row::{RowRef, like_pattern};
 
 /// A ticket with the names of the objects that it references.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,7 +292,7 @@ impl TicketFilter {
             assignee: self.assignee.as_ref().map(|id| id.as_ref().map_or("", UserId::as_str)),
             server: self.server.as_ref().map(ServerId::as_str),
             walkthrough: self.walkthrough.as_ref().map(WalkthroughId::as_str),
-            pattern: self.text.as_deref().map(containing),
+            pattern: self.text.as_deref().map(like_pattern),
         }
     }
 }

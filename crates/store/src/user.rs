@@ -22,8 +22,11 @@ impl TryFrom<MemberRow> for Member {
     type Error = Error;
 
     fn try_from(row: MemberRow) -> Result<Self> {
-        let role =
-            row.role.parse().map_err(|why| Error::Corrupt { table: "memberships", id: row.user_id.clone(), why })?;
+        let role = row.role.parse().map_err(|reason| Error::Corrupt {
+            table: "memberships",
+            id: row.user_id.clone(),
+            reason,
+        })?;
         Ok(Self {
             user_id: UserId::from_store(row.user_id),
             email: row.email,

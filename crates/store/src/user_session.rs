@@ -154,7 +154,7 @@ pub async fn list_memberships(conn: &mut Conn, user: &UserId) -> Result<Vec<Memb
     let membership = |row: MembershipRow| {
         let organization = Organization::from(row.organization);
         let id = || organization.id.as_str().to_owned();
-        let role = row.role.parse().map_err(|why| Error::Corrupt { table: "memberships", id: id(), why })?;
+        let role = row.role.parse().map_err(|reason| Error::Corrupt { table: "memberships", id: id(), reason })?;
         Ok(Membership { organization, role })
     };
     rows.into_iter().map(membership).collect()

@@ -67,7 +67,7 @@ pub(super) async fn callback(
             response
         }
         Err(LoginError::Internal(error)) if error.code == Code::Unavailable => failed(&incoming, &error),
-        Err(LoginError::Refused(why)) if why == ACCESS_DENIED => {
+        Err(LoginError::Refused(reason)) if reason == ACCESS_DENIED => {
             denied(&cx, &auth, &incoming, &callback_state, &browser).await
         }
         Err(failure) => error_page(&incoming, &callback_state, &failure),

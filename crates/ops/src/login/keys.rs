@@ -88,7 +88,7 @@ impl KeyCache {
 }
 
 async fn fetch(route: &Route, uri: &str) -> Result<CoreJsonWebKeySet, LoginError> {
-    let invalid = |why: &str| LoginError::InvalidResponse(format!("its keys {why}"));
+    let invalid = |reason: &str| LoginError::InvalidResponse(format!("its keys {reason}"));
     let url = Url::parse(uri).map_err(|_| invalid("have no valid URL"))?;
     let response = route.get(&url, LIMITS).await?;
     if response.status != http::StatusCode::OK {

@@ -144,7 +144,7 @@ async fn discover(
             let url = parse("metadata URL", text)?;
             let metadata: Metadata = match document(route, &url).await? {
                 Ok(metadata) => metadata,
-                Err(why) => return Err(ProviderFinding::error(format!("There is no metadata at {url}: {why}."))),
+                Err(reason) => return Err(ProviderFinding::error(format!("There is no metadata at {url}: {reason}."))),
             };
             // OpenID Connect Discovery, 4.3, and RFC 8414, 3.3: the metadata of an issuer must be below its own URL.
             let own = Url::parse(&metadata.issuer).map(|issuer| well_known(&issuer)).unwrap_or_default();
@@ -274,7 +274,7 @@ async fn first(route: &Route, issuer: &Url) -> Result<(String, Metadata), Provid
     for url in well_known(issuer) {
         match document(route, &url).await? {
             Ok(metadata) => return Ok((url.to_string(), metadata)),
-            Err(why) => tried.push(format!("{url} ({why})")),
+            Err(reason) => tried.push(format!("{url} ({reason})")),
         }
     }
     Err(ProviderFinding::error(format!(
@@ -347,7 +347,7 @@ async fn keys(route: &Route, address: Option<&String>) -> Option<ProviderFinding
     match document::<Keys>(route, &url).await {
         Ok(Ok(keys)) if keys.keys.iter().any(|key| key["kty"] != "oct") => None,
         Ok(Ok(_)) => Some(ProviderFinding::error(format!("There is no public key at {url}."))),
-        Ok(Err(why)) => Some(ProviderFinding::error(format!("There are no keys at {url}: {why}."))),
+        Ok(Err(reason)) => Some(ProviderFinding::error(format!("There are no keys at {url}: {reason}."))),
         Err(finding) => Some(finding),
     }
 }

@@ -62,7 +62,7 @@ impl PackedLog {
 }
 
 fn corrupt_segment(error: segment::SegmentError) -> Error {
-    Error::Corrupt { table: "analytics_segments", id: String::new(), why: error.to_string() }
+    Error::Corrupt { table: "analytics_segments", id: String::new(), reason: error.to_string() }
 }
 
 /// The end of a server's segments.

@@ -65,8 +65,11 @@ pub(super) async fn read_calls(conn: &mut Conn, server: &str, from: i64, to: i64
 pub(super) fn add_events(log: &mut Log, rows: Vec<EventRow>) -> Result<()> {
     let start = log.events.len();
     for row in rows {
-        let kind: EventKind =
-            row.kind.parse().map_err(|why| Error::Corrupt { table: "walkthrough_events", id: row.id.clone(), why })?;
+        let kind: EventKind = row.kind.parse().map_err(|reason| Error::Corrupt {
+            table: "walkthrough_events",
+            id: row.id.clone(),
+            reason,
+        })?;
         let names = &mut log.names;
         let event = EventRecord {
             at: Timestamp(row.created_at),

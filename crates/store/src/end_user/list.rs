@@ -7,7 +7,7 @@ use waypost_core::progress::Status;
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
-use crate::row::containing;
+use crate::row::like_pattern;
 
 /// An end user with progress counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: EndUse
     );
     // Every ID begins with `eu_`, which sorts before this value in any collation.
     let after = search.after.map_or("zz", EndUserId::as_str);
-    let pattern = search.text.map(containing);
+    let pattern = search.text.map(like_pattern);
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(after).bind(search.text).bind(pattern)
         .bind(search.server.map(ServerId::as_str)).bind(search.walkthrough.map(WalkthroughId::as_str))

@@ -32,7 +32,7 @@ impl TryFrom<AttemptRow> for Attempt {
     type Error = Error;
 
     fn try_from(row: AttemptRow) -> Result<Self> {
-        let corrupt = |why: String| Error::Corrupt { table: "progress", id: row.id.clone(), why };
+        let corrupt = |reason: String| Error::Corrupt { table: "progress", id: row.id.clone(), reason };
         let state = match (row.status.as_str(), row.completed_at) {
             ("in_progress", None) => AttemptState::InProgress,
             ("completed", Some(at)) => AttemptState::Completed { at: Timestamp(at) },
@@ -102,8 +102,8 @@ pub async fn summarize_open(
     let attempt = |(walkthrough, version, status, completed, steps): (String, String, String, String, String)| {
         let set = |column: &str, text: &str| {
             StepSet::from_hex(text).ok_or_else(|| {
-                let why = format!("{column} of the attempt at {walkthrough} is not hexadecimal");
-                Error::Corrupt { table: "progress", id: end_user.to_string(), why }
+                let reason = format!("{column} of the attempt at {walkthrough} is not hexadecimal");
+                Error::Corrupt { table: "progress", id: end_user.to_string(), reason }
             })
         };
         let summary = AttemptSummary {

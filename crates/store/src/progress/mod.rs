@@ -331,5 +331,5 @@ fn status_and_completed_at(attempt: &Attempt) -> (&'static str, Option<Timestamp
 }
 
 fn unserializable(error: serde_json::Error) -> Error {
-    Error::Corrupt { table: "progress", id: String::new(), why: error.to_string() }
+    Error::Corrupt { table: "progress", id: String::new(), reason: error.to_string() }
 }

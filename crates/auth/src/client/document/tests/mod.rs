@@ -156,8 +156,8 @@ fn as_7_a_public_document_cannot_use_a_client_secret() {
         assert_eq!(parse_error("token_endpoint_auth_method", json!(method)), secret, "{method}");
     }
     for method in ["private_key_jwt", "tls_client_auth", ""] {
-        let why = parse_error("token_endpoint_auth_method", json!(method));
-        assert!(why.ends_with("The only supported `token_endpoint_auth_method` is `none`."), "{why}");
+        let reason = parse_error("token_endpoint_auth_method", json!(method));
+        assert!(reason.ends_with("The only supported `token_endpoint_auth_method` is `none`."), "{reason}");
     }
     for (field, value) in [("client_secret", json!("s")), ("client_secret_expires_at", json!(0))] {
         assert!(parse_error(field, value).contains("It contains a client secret"), "{field}");
@@ -189,8 +189,8 @@ fn errors_name_the_missing_or_invalid_field() {
         ("response_types", json!([])),
         ("token_endpoint_auth_method", json!(["none"])),
     ] {
-        let why = parse_error(field, value.clone());
-        assert!(why.contains(&format!("`{field}`")), "{field} as {value}: {why}");
+        let reason = parse_error(field, value.clone());
+        assert!(reason.contains(&format!("`{field}`")), "{field} as {value}: {reason}");
     }
 }
 
