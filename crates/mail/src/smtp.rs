@@ -34,7 +34,7 @@ impl SmtpMailer {
     pub fn new(url: &SmtpUrl, from: Sender) -> Result<Self, Error> {
         let parameters = || TlsParameters::new(url.host().to_owned()).map_err(|_| Error::Tls);
         let tls = match url.security() {
-            Security::Wrapped => Tls::Wrapper(parameters()?),
+            Security::ImplicitTls => Tls::Wrapper(parameters()?),
             Security::Required => Tls::Required(parameters()?),
             Security::Opportunistic => Tls::Opportunistic(parameters()?),
             Security::Off => Tls::None,

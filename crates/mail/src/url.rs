@@ -18,7 +18,7 @@ pub enum MailUrl {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Security {
     /// Implicit TLS (RFC 8314, section 3.3).
-    Wrapped,
+    ImplicitTls,
     /// STARTTLS (RFC 3207) is required.
     Required,
     /// STARTTLS if the server offers it.
@@ -47,7 +47,7 @@ impl SmtpUrl {
 
     /// Returns the port. The default is 465 for implicit TLS, otherwise 587 (RFC 8314, section 3.3).
     pub(crate) fn port(&self) -> u16 {
-        self.url.port().unwrap_or(if self.security == Security::Wrapped { 465 } else { 587 })
+        self.url.port().unwrap_or(if self.security == Security::ImplicitTls { 465 } else { 587 })
     }
 
     /// Returns the decoded username and password. Returns `None` if the URL has none.
@@ -80,7 +80,7 @@ impl FromStr for MailUrl {
         let is_loopback = host == "localhost"
             || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         let security = match (url.scheme(), url.query()) {
-            ("smtps", None) => Security::Wrapped,
+            ("smtps", None) => Security::ImplicitTls,
             ("smtp", None) if is_loopback => Security::Opportunistic,
             ("smtp", None | Some("tls=required")) => Security::Required,
             ("smtp", Some("tls=opportunistic")) => Security::Opportunistic,
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(smtp("smtp://mail.example").port(), 587);
         assert_eq!(smtp("smtp://mail.example").credentials(), None);
         for (text, security) in [
-            ("smtps://mail.example", Security::Wrapped),
+            ("smtps://mail.example", Security::ImplicitTls),
             ("smtp://localhost:1025", Security::Opportunistic),
             ("smtp://[::1]:1025", Security::Opportunistic),
             ("smtp://localhost:1025?tls=required", Security::Required),

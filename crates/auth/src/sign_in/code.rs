@@ -12,7 +12,7 @@ use crate::Auth;
 use crate::page::{self, Layout};
 use crate::pending::PendingAuthorization;
 
-use super::form::{Fields, Platform};
+use super::form::{Fields, PlatformSignIn};
 use super::mail::{self, SendError};
 use super::view::{self, View};
 
@@ -40,7 +40,7 @@ pub(super) struct CodeQuery {
 /// Shows the page on which the user enters the code.
 pub(super) async fn show(
     State(auth): State<Auth>,
-    Platform(pending): Platform,
+    PlatformSignIn(pending): PlatformSignIn,
     Query(query): Query<CodeQuery>,
 ) -> Response {
     match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
@@ -60,7 +60,7 @@ pub(super) async fn show(
 /// Sends a code to an email, or accepts the entered code.
 pub(super) async fn post(
     State(auth): State<Auth>,
-    Platform(pending): Platform,
+    PlatformSignIn(pending): PlatformSignIn,
     headers: HeaderMap,
     fields: Fields,
 ) -> Response {

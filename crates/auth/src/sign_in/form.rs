@@ -16,9 +16,9 @@ use waypost_http_kit::limits::LimitKind;
 
 /// A page of a server whose users sign in with Waypost accounts. On a server with an identity provider, the sign-in
 /// pages are not available: an account that anyone can create must not grant access there.
-pub(super) struct Platform(pub(super) PendingAuthorization);
+pub(super) struct PlatformSignIn(pub(super) PendingAuthorization);
 
-impl FromRequestParts<Auth> for Platform {
+impl FromRequestParts<Auth> for PlatformSignIn {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {

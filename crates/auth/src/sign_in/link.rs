@@ -13,7 +13,7 @@ use crate::page::{self, ErrorPage, Layout};
 use crate::server_request::ServerRequest;
 
 use super::code::{self, CodeQuery};
-use super::form::{Fields, Platform};
+use super::form::{Fields, PlatformSignIn};
 use super::reset;
 use super::view::{self, View};
 
@@ -28,14 +28,14 @@ struct LinkPage<'a> {
 
 /// The pending request of the browser in which the link is opened. If there is none, responds with a page that asks for
 /// the code instead.
-pub(super) struct SameBrowser(Platform);
+pub(super) struct SameBrowser(PlatformSignIn);
 
 impl FromRequestParts<Auth> for SameBrowser {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {
         let incoming = ServerRequest::from_request_parts(parts, auth).await?;
-        let platform = Platform::from_request_parts(parts, auth).await;
+        let platform = PlatformSignIn::from_request_parts(parts, auth).await;
         platform
             .map(Self)
             .map_err(|page| if page.status() == StatusCode::BAD_REQUEST { other_browser_page(&incoming) } else { page })
@@ -57,7 +57,7 @@ fn other_browser_page(incoming: &ServerRequest) -> Response {
 /// Shows the page with the button, or the form for a new password. Changes nothing.
 pub(super) async fn show(
     State(auth): State<Auth>,
-    SameBrowser(Platform(pending)): SameBrowser,
+    SameBrowser(PlatformSignIn(pending)): SameBrowser,
     Query(query): Query<CodeQuery>,
 ) -> Response {
     match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
@@ -76,7 +76,7 @@ pub(super) async fn show(
 /// Signs in.
 pub(super) async fn post(
     State(auth): State<Auth>,
-    Platform(pending): Platform,
+    PlatformSignIn(pending): PlatformSignIn,
     headers: HeaderMap,
     fields: Fields,
 ) -> Response {

@@ -27,7 +27,7 @@ use crate::page::{self, ErrorPage, Layout};
 use crate::pending::{self, PendingAuthorization};
 use waypost_http_kit::cookies;
 
-use self::form::{Fields, Platform};
+use self::form::{Fields, PlatformSignIn};
 use self::view::View;
 
 /// Returns the routes of the pages, below `/oauth` of a server.
@@ -51,9 +51,9 @@ struct SignInPage<'a> {
 }
 
 /// `GET /oauth/sign-in`: the user enters their email and selects a sign-in method.
-async fn show(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
+async fn show(State(auth): State<Auth>, PlatformSignIn(pending): PlatformSignIn) -> Response {
     if auth.mail.is_none() {
-        return password::show(State(auth), Platform(pending)).await;
+        return password::show(State(auth), PlatformSignIn(pending)).await;
     }
     let hint = pending.request.login_hint.clone().unwrap_or_default();
     first_page(&auth, &pending, View::new(&pending, &hint, "email")).await

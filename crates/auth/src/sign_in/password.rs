@@ -10,7 +10,7 @@ use crate::Auth;
 use crate::page::Layout;
 use crate::pending::PendingAuthorization;
 
-use super::form::{Fields, Platform};
+use super::form::{Fields, PlatformSignIn};
 use super::view::{self, View};
 
 #[derive(Template)]
@@ -22,7 +22,7 @@ struct PasswordPage<'a> {
 }
 
 /// Shows the page on which the user enters email and password.
-pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
+pub(super) async fn show(State(auth): State<Auth>, PlatformSignIn(pending): PlatformSignIn) -> Response {
     let hint = pending.request.login_hint.clone().unwrap_or_default();
     page(&auth, &pending, initial_view(&pending, &hint)).await
 }
@@ -30,7 +30,7 @@ pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform) 
 /// Signs in. If the form has no password, shows the page with the email from the previous page.
 pub(super) async fn post(
     State(auth): State<Auth>,
-    Platform(pending): Platform,
+    PlatformSignIn(pending): PlatformSignIn,
     headers: HeaderMap,
     fields: Fields,
 ) -> Response {

@@ -13,7 +13,7 @@ use crate::pending::PendingAuthorization;
 
 use super::code::CodeQuery;
 use super::email_unavailable;
-use super::form::{Fields, Platform};
+use super::form::{Fields, PlatformSignIn};
 use super::mail::{self, SendError};
 use super::view::{self, View};
 
@@ -34,7 +34,7 @@ struct ResetPage<'a> {
 }
 
 /// Shows the page on which the user enters their email.
-pub(super) async fn show_forgotten(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
+pub(super) async fn show_forgotten(State(auth): State<Auth>, PlatformSignIn(pending): PlatformSignIn) -> Response {
     if auth.mail.is_none() {
         return email_unavailable(&pending);
     }
@@ -45,7 +45,7 @@ pub(super) async fn show_forgotten(State(auth): State<Auth>, Platform(pending): 
 /// Sends the code.
 pub(super) async fn send(
     State(auth): State<Auth>,
-    Platform(pending): Platform,
+    PlatformSignIn(pending): PlatformSignIn,
     headers: HeaderMap,
     fields: Fields,
 ) -> Response {
@@ -62,7 +62,7 @@ pub(super) async fn send(
 /// Shows the page on which the user enters the code and a new password.
 pub(super) async fn show(
     State(auth): State<Auth>,
-    Platform(pending): Platform,
+    PlatformSignIn(pending): PlatformSignIn,
     Query(query): Query<CodeQuery>,
 ) -> Response {
     match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
@@ -74,7 +74,7 @@ pub(super) async fn show(
 /// Sets the password and signs in.
 pub(super) async fn post(
     State(auth): State<Auth>,
-    Platform(pending): Platform,
+    PlatformSignIn(pending): PlatformSignIn,
     headers: HeaderMap,
     fields: Fields,
 ) -> Response {

@@ -11,7 +11,7 @@ use crate::Auth;
 use crate::page::Layout;
 
 use super::email_unavailable;
-use super::form::{Fields, Platform};
+use super::form::{Fields, PlatformSignIn};
 use super::mail::{self, SendError};
 use super::view::{self, View};
 
@@ -23,7 +23,7 @@ struct SignUpPage<'a> {
 }
 
 /// Shows the page on which the user enters email and password.
-pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
+pub(super) async fn show(State(auth): State<Auth>, PlatformSignIn(pending): PlatformSignIn) -> Response {
     if auth.mail.is_none() {
         return email_unavailable(&pending);
     }
@@ -35,7 +35,7 @@ pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform) 
 /// Sends the code.
 pub(super) async fn post(
     State(auth): State<Auth>,
-    Platform(pending): Platform,
+    PlatformSignIn(pending): PlatformSignIn,
     headers: HeaderMap,
     fields: Fields,
 ) -> Response {
