@@ -112,9 +112,9 @@ fn an_unwritable_folder_is_named() {
 #[test]
 fn an_unreachable_postgresql_is_named_without_its_password() {
     let workspace = Workspace::new();
-    let result = workspace.run(&["org", "list", "-v", "--database", "postgres://ann:geheim@127.0.0.1:1/waypost"]);
+    let result = workspace.run(&["org", "list", "-v", "--database", "postgres://ann:hunter2@127.0.0.1:1/waypost"]);
     assert_eq!(result.code, 1);
-    assert!(!result.err.contains("geheim"), "{}", result.err);
+    assert!(!result.err.contains("hunter2"), "{}", result.err);
     assert!(
         result.err.contains("error: the database postgres://ann@127.0.0.1:1/waypost cannot be reached"),
         "{}",

@@ -43,7 +43,7 @@ impl Workspace {
     /// Creates an organisation with a provider and a server that uses it. Returns the issuer.
     fn create_provider(&self) -> String {
         let issuer = start_provider();
-        let secret = self.write_file("client-secret", "geheim\n");
+        let secret = self.write_file("client-secret", "hunter2\n");
         self.run_ok(&["org", "create", "acme"]);
         let created = self.run_with_loopback(&[
             "oauth-config",
@@ -60,7 +60,7 @@ impl Workspace {
         ]);
         assert_eq!((created.code, created.err.as_str()), (0, ""), "{}", created.out);
         assert!(created.out.contains("warning: ") && created.out.contains("PKCE with S256"), "{}", created.out);
-        assert!(!created.out.contains("geheim"));
+        assert!(!created.out.contains("hunter2"));
         self.run_ok(&["server", "create", "acme-docs", "--org", "acme", "--auth-type", "custom_oauth"]);
         issuer
     }

@@ -207,8 +207,8 @@ mod tests {
     #[test]
     fn a_text_opens_only_at_its_location() {
         let ring = Keyring::new(&key(1), None);
-        let sealed = ring.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
-        assert_eq!(ring.open(&LOCATION, &sealed).as_deref(), Ok(&b"geheim"[..]));
+        let sealed = ring.seal(&LOCATION, b"hunter2", &SeededRandom::new(1));
+        assert_eq!(ring.open(&LOCATION, &sealed).as_deref(), Ok(&b"hunter2"[..]));
         for moved in [
             SealLocation { row: "oac_2", ..LOCATION },
             SealLocation { column: "token_endpoint", ..LOCATION },
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn every_modification_is_detected() {
         let ring = Keyring::new(&key(1), None);
-        let sealed = ring.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
+        let sealed = ring.seal(&LOCATION, b"hunter2", &SeededRandom::new(1));
         for index in 0..sealed.len() {
             let mut changed = sealed.clone().into_bytes();
             changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
@@ -243,10 +243,10 @@ mod tests {
     #[test]
     fn texts_of_the_previous_key_open_after_a_rotation() {
         let (old, new) = (Keyring::new(&key(1), None), Keyring::new(&key(2), Some(&key(1))));
-        let sealed = old.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
+        let sealed = old.seal(&LOCATION, b"hunter2", &SeededRandom::new(1));
         assert!(old.is_current(&sealed) && !new.is_current(&sealed) && new.knows(&sealed));
-        assert_eq!(new.open(&LOCATION, &sealed).as_deref(), Ok(&b"geheim"[..]));
-        let again = new.seal(&LOCATION, b"geheim", &SeededRandom::new(2));
+        assert_eq!(new.open(&LOCATION, &sealed).as_deref(), Ok(&b"hunter2"[..]));
+        let again = new.seal(&LOCATION, b"hunter2", &SeededRandom::new(2));
         assert!(new.is_current(&again) && !old.knows(&again));
         assert_eq!(old.open(&LOCATION, &again), Err(SealError::UnknownKey));
         assert_eq!(Keyring::new(&key(3), Some(&key(2))).open(&LOCATION, &sealed), Err(SealError::UnknownKey));
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_text_does_not_open_with_another_key() {
         let (first, mut second) = (Keyring::new(&key(1), None), Keyring::new(&key(2), None));
-        let sealed = first.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
+        let sealed = first.seal(&LOCATION, b"hunter2", &SeededRandom::new(1));
         second.current.id.clone_from(&first.current.id);
         assert_eq!(second.open(&LOCATION, &sealed), Err(SealError::Damaged));
     }
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn nonces_are_unique_and_secrets_are_hidden() {
         let (ring, random) = (Keyring::new(&key(1), None), SeededRandom::new(1));
-        assert_ne!(ring.seal(&LOCATION, b"geheim", &random), ring.seal(&LOCATION, b"geheim", &random));
-        assert_eq!(format!("{ring:?} {:?}", SecretText::new("geheim")), "Keyring(…) SecretText(…)");
+        assert_ne!(ring.seal(&LOCATION, b"hunter2", &random), ring.seal(&LOCATION, b"hunter2", &random));
+        assert_eq!(format!("{ring:?} {:?}", SecretText::new("hunter2")), "Keyring(…) SecretText(…)");
     }
 }

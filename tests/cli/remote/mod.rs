@@ -273,7 +273,7 @@ fn join_commands_work_remotely() {
 fn oauth_config_commands_work_remotely() {
     let server = RunningServer::new();
     let issuer = providers::start_provider();
-    let secret = server.workspace.write_file("client-secret", "geheim\n");
+    let secret = server.workspace.write_file("client-secret", "hunter2\n");
     let create = |name| {
         let flags =
             ["--issuer", &issuer, "--client-id", "waypost", "--client-secret-file", &secret, "--scope", "openid"];

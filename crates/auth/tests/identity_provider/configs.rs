@@ -90,7 +90,7 @@ async fn an_invalid_provider_is_not_saved(fixture: Fixture) {
         "No metadata of the provider",
     );
     assert_rejected(create(&fixture, &at("nonsense")).await, Code::InvalidArguments, "not a valid URL");
-    assert_eq!(fixture.count("SELECT count(*) FROM oauth_configs").await, 0);
+    assert_eq!(fixture.query_number("SELECT count(*) FROM oauth_configs").await, 0);
 }
 
 /// OpenID Connect Discovery, 4.3: metadata is valid only at the URL of its issuer.
@@ -123,12 +123,14 @@ async fn unusual_metadata_causes_a_warning(fixture: Fixture) {
 }
 
 async fn endpoints_can_be_entered(fixture: Fixture) {
-    let (config, _) = create(&fixture, &fixture.plain()).await.unwrap();
+    let (config, _) = create(&fixture, &fixture.settings_without_metadata()).await.unwrap();
     assert_eq!((config.kind, config.issuer.as_str(), config.subject_claim.as_str()), (ProviderKind::Oauth, "", "id"));
     assert!(config.scopes.is_empty() && config.jwks_uri.is_none());
-    let both = OauthConfigSettings { issuer: Some(fixture.provider.issuer.clone()), ..fixture.plain() };
+    let both =
+        OauthConfigSettings { issuer: Some(fixture.provider.issuer.clone()), ..fixture.settings_without_metadata() };
     assert_rejected(create(&fixture, &both).await, Code::InvalidArguments, "or by its endpoints");
-    let less = OauthConfigSettings { name: Some("B".into()), userinfo_endpoint: None, ..fixture.plain() };
+    let less =
+        OauthConfigSettings { name: Some("B".into()), userinfo_endpoint: None, ..fixture.settings_without_metadata() };
     assert_rejected(
         create(&fixture, &less).await,
         Code::InvalidArguments,
@@ -139,7 +141,7 @@ async fn endpoints_can_be_entered(fixture: Fixture) {
         "id_token_signing_alg_values_supported": null});
     let half = OauthConfigSettings {
         name: Some("B".into()),
-        userinfo_endpoint: fixture.plain().userinfo_endpoint,
+        userinfo_endpoint: fixture.settings_without_metadata().userinfo_endpoint,
         subject_claim: Some("sub".into()),
         scopes: Some(vec!["read:user".into()]),
         ..fixture.settings()
@@ -293,9 +295,9 @@ async fn the_audit_log_contains_no_secret(fixture: Fixture) {
     update(&fixture, &config, &own_name("New")).await.unwrap();
     oauth_configs::delete(&fixture.cx, &fixture.ops, &fixture.organization, &config.id).await.unwrap();
     let sql = "SELECT count(*) FROM audit_events WHERE act LIKE 'oauth_config.%'";
-    assert_eq!(fixture.count(sql).await, 3);
+    assert_eq!(fixture.query_number(sql).await, 3);
     let sql = "SELECT detail FROM audit_events WHERE act = 'oauth_config.create'";
-    let detail = fixture.text(sql).await;
+    let detail = fixture.query_text(sql).await;
     assert!(detail.contains("\"has_client_secret\":true"), "{detail}");
     assert!(!detail.contains(CLIENT_SECRET) && !detail.contains("v1."), "{detail}");
     assert!(!format!("{:?}", fixture.settings()).contains(CLIENT_SECRET));

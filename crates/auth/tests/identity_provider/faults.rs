@@ -13,7 +13,7 @@ fn assert_failed(page: &Page, reason: &str) {
     assert!(page.text.contains(reason), "{reason}: {}", page.text);
     assert!(page.text.contains("/s/acme-docs/oauth/upstream?request=arq_"), "a link to try again");
     assert!(page.text.contains("http://127.0.0.1:4000/callback?own=1"), "a link back to the client");
-    for secret in ["upstream-access", "upstream-refresh", "code-", "geheim", "Client <1>"] {
+    for secret in ["upstream-access", "upstream-refresh", "code-", "hunter2", "Client <1>"] {
         assert!(!page.text.contains(secret), "{secret}: {}", page.text);
     }
 }
@@ -41,11 +41,11 @@ async fn the_claims_of_the_token_are_validated(fixture: Fixture) {
         let page = fixture.sign_in(&server).await;
         assert_failed(&page, reason);
     }
-    assert_eq!(fixture.count("SELECT count(*) FROM identities").await, 0);
-    assert_eq!(fixture.count("SELECT count(*) FROM identity_provider_tokens").await, 0);
+    assert_eq!(fixture.query_number("SELECT count(*) FROM identities").await, 0);
+    assert_eq!(fixture.query_number("SELECT count(*) FROM identity_provider_tokens").await, 0);
     // A small clock skew is tolerated.
     fixture.provider.set().claims = json!({"exp": seconds - 30, "azp": "waypost"});
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
 }
 
 async fn the_signature_of_the_token_is_validated(fixture: Fixture) {
@@ -56,27 +56,27 @@ async fn the_signature_of_the_token_is_validated(fixture: Fixture) {
         assert_eq!((page.status, page.session), (StatusCode::BAD_GATEWAY, None), "{header}");
     }
     // Signed with another key than the one it specifies.
-    fixture.later(11_000);
+    fixture.advance_clock(11_000);
     fixture.provider.set().header = Some(json!({"alg": "EdDSA", "kid": "key-1"}));
     fixture.provider.set().key = 9;
     assert_failed(&fixture.sign_in(&server).await, "signature of its token is invalid");
     // Without an ID token, the login fails, even though there is a userinfo endpoint.
     fixture.provider.set().id_token = false;
     assert_failed(&fixture.sign_in(&server).await, "no ID token");
-    assert_eq!(fixture.count("SELECT count(*) FROM identities").await, 0);
+    assert_eq!(fixture.query_number("SELECT count(*) FROM identities").await, 0);
 }
 
 async fn an_unknown_key_causes_a_refetch_but_not_too_often(fixture: Fixture) {
     let server = ready(&fixture).await;
     let before = fixture.provider.request_count("keys");
-    fixture.who(&fixture.sign_in(&server).await).await;
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
     assert_eq!(fixture.provider.request_count("keys"), before + 1, "keys are cached");
     {
         let mut provider = fixture.provider.set();
         (provider.key, provider.published) = (2, vec![1, 2]);
     }
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
     assert_eq!(fixture.provider.request_count("keys"), before + 2, "an unknown key causes a refetch");
     {
         let mut provider = fixture.provider.set();
@@ -84,12 +84,12 @@ async fn an_unknown_key_causes_a_refetch_but_not_too_often(fixture: Fixture) {
     }
     assert_failed(&fixture.sign_in(&server).await, "a key that it does not publish");
     assert_eq!(fixture.provider.request_count("keys"), before + 2, "keys were refetched a moment ago");
-    fixture.later(10_000);
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.advance_clock(10_000);
+    fixture.session_of(&fixture.sign_in(&server).await).await;
     assert_eq!(fixture.provider.request_count("keys"), before + 3);
-    fixture.later(60 * 60 * 1_000);
+    fixture.advance_clock(60 * 60 * 1_000);
     fixture.provider.set().key = 1;
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
     assert_eq!(fixture.provider.request_count("keys"), before + 4, "an hour later they are fetched again");
 }
 
@@ -99,8 +99,8 @@ async fn userinfo_of_another_user_is_rejected(fixture: Fixture) {
     fixture.provider.set().userinfo["sub"] = "bert".into();
     assert_failed(&fixture.sign_in(&server).await, "another user than its token");
     fixture.provider.set().userinfo["sub"] = "anna".into();
-    let who = fixture.who(&fixture.sign_in(&server).await).await;
-    assert_eq!(who.name.as_deref(), Some("Anna"), "from userinfo");
+    let session = fixture.session_of(&fixture.sign_in(&server).await).await;
+    assert_eq!(session.name.as_deref(), Some("Anna"), "from userinfo");
     fixture.provider.set().userinfo = Value::Null;
     assert_failed(&fixture.sign_in(&server).await, "no JSON object");
 }
@@ -109,8 +109,12 @@ async fn a_provider_that_rejects_or_returns_invalid_data(fixture: Fixture) {
     let server = ready(&fixture).await;
     for (status, response, reason) in [
         (StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"}), "invalid_grant"),
-        (StatusCode::UNAUTHORIZED, json!({"error": "invalid_client", "error_description": "geheim"}), "invalid_client"),
-        (StatusCode::BAD_REQUEST, json!({"error": "geheim"}), "rejected the request"),
+        (
+            StatusCode::UNAUTHORIZED,
+            json!({"error": "invalid_client", "error_description": "hunter2"}),
+            "invalid_client",
+        ),
+        (StatusCode::BAD_REQUEST, json!({"error": "hunter2"}), "rejected the request"),
         (StatusCode::OK, json!(["code-1"]), "returned no tokens"),
         (StatusCode::FOUND, json!({}), "returned no tokens"),
         (StatusCode::INTERNAL_SERVER_ERROR, json!("upstream-access"), "returned no tokens"),
@@ -173,7 +177,7 @@ async fn an_error_instead_of_a_code_fails_the_login(fixture: Fixture) {
     let target = fixture.begin_login(&server, &request).await;
     let code = fixture.provider.approve(&target);
     let query = format!("callback?code={code}&iss={}&state={}", fixture.provider.issuer, parameter(&target, "state"));
-    fixture.who(&fixture.get(&server, &query, BROWSER).await).await;
+    fixture.session_of(&fixture.get(&server, &query, BROWSER).await).await;
 }
 
 async fn a_login_fails_if_the_provider_was_replaced_meanwhile(fixture: Fixture) {

@@ -38,7 +38,7 @@ pub const NOW: Timestamp = Timestamp(1_795_000_000_000);
 /// The value of the browser's cookie.
 pub const BROWSER: &str = "browser-of-anna";
 /// Waypost's client secret at the provider. It must be encoded for HTTP Basic.
-pub const CLIENT_SECRET: &str = "geheim & co";
+pub const CLIENT_SECRET: &str = "hunter2 & co";
 const AUTHORITY: &str = "localhost:8080";
 
 pub struct Fixture {
@@ -103,7 +103,7 @@ impl Fixture {
     }
 
     /// Returns the settings of the same provider without metadata.
-    pub fn plain(&self) -> OauthConfigSettings {
+    pub fn settings_without_metadata(&self) -> OauthConfigSettings {
         let at = |path: &str| Some(format!("{}{path}", self.provider.issuer));
         OauthConfigSettings {
             issuer: None,
@@ -125,7 +125,7 @@ impl Fixture {
         servers::create(&self.cx, &self.ops, &self.organization, slug, &settings).await.unwrap()
     }
 
-    pub fn later(&self, milliseconds: i64) {
+    pub fn advance_clock(&self, milliseconds: i64) {
         self.clock.advance(milliseconds);
         self.provider.set().now = self.cx.now();
     }
@@ -201,19 +201,19 @@ impl Fixture {
     }
 
     /// Returns the session of the cookie that a response sets. Panics if it sets none.
-    pub async fn who(&self, page: &Page) -> BrowserSession {
+    pub async fn session_of(&self, page: &Page) -> BrowserSession {
         let session = page.session.as_deref().unwrap_or_else(|| panic!("{}: {}", page.status, page.text));
         browser_sessions::find(&self.cx, &self.ops, &self.organization, session).await.unwrap().unwrap()
     }
 
     /// Queries a number from the database.
-    pub async fn count(&self, sql: &'static str) -> i64 {
+    pub async fn query_number(&self, sql: &'static str) -> i64 {
         let mut conn = self.ops.store().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
     }
 
     /// Queries a string from the database.
-    pub async fn text(&self, sql: &'static str) -> String {
+    pub async fn query_text(&self, sql: &'static str) -> String {
         let mut conn = self.ops.store().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
     }

@@ -32,16 +32,16 @@ async fn a_user_signs_in_with_openid(fixture: Fixture) {
     assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
     let next = format!("/s/acme-docs/oauth/authorize/continue?request={}", request.id);
     assert_eq!(page.location.as_deref(), Some(next.as_str()));
-    let who = fixture.who(&page).await;
-    assert_eq!((who.name.as_deref(), who.email.as_deref()), (Some("Anna"), Some("anna@acme.example")));
+    let session = fixture.session_of(&page).await;
+    assert_eq!((session.name.as_deref(), session.email.as_deref()), (Some("Anna"), Some("anna@acme.example")));
     let (authorization, form) = fixture.provider.set().last.clone().unwrap();
     // RFC 6749, 2.3.1: both are form-encoded first.
-    let basic = data_encoding::BASE64.encode(b"waypost:geheim+%26+co");
+    let basic = data_encoding::BASE64.encode(b"waypost:hunter2+%26+co");
     assert_eq!(authorization.as_deref(), Some(format!("Basic {basic}").as_str()));
     assert!(!form.contains_key("client_secret"));
     // A second login yields the same end user.
     let again = fixture.sign_in(&server).await;
-    assert_eq!(fixture.who(&again).await.end_user_id, who.end_user_id);
+    assert_eq!(fixture.session_of(&again).await.end_user_id, session.end_user_id);
 }
 
 /// RS-6: only the parameters of the client's request that concern the user reach the provider. The client's state, PKCE
@@ -54,7 +54,7 @@ async fn rs_6_nothing_of_the_client_goes_to_the_provider(fixture: Fixture) {
     let code = fixture.provider.approve(&target);
     let page =
         fixture.get(&server, &format!("callback?code={code}&state={}", parameter(&target, "state")), BROWSER).await;
-    fixture.who(&page).await;
+    fixture.session_of(&page).await;
     let (authorization, form) = fixture.provider.set().last.clone().unwrap();
     let sent: Vec<String> =
         target.query_pairs().map(|(_, value)| value.into_owned()).chain(form.into_values()).collect();
@@ -68,14 +68,14 @@ async fn rs_6_nothing_of_the_client_goes_to_the_provider(fixture: Fixture) {
 async fn the_tokens_of_the_provider_are_encrypted(fixture: Fixture) {
     let config = fixture.configure(&fixture.settings()).await;
     let server = fixture.server("acme-docs").await;
-    let who = fixture.who(&fixture.sign_in(&server).await).await;
-    let sealed = fixture.text("SELECT access_token FROM identity_provider_tokens").await;
+    let session = fixture.session_of(&fixture.sign_in(&server).await).await;
+    let sealed = fixture.query_text("SELECT access_token FROM identity_provider_tokens").await;
     assert!(sealed.starts_with("v1.") && !sealed.contains("upstream-access"));
     let keyring = fixture.ops.keyring().unwrap();
-    let place = SealLocation { table: "upstream_tokens", column: "access_token", row: who.identity_id.as_str() };
+    let place = SealLocation { table: "upstream_tokens", column: "access_token", row: session.identity_id.as_str() };
     assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-access");
     let place = SealLocation { column: "refresh_token", ..place };
-    let sealed = fixture.text("SELECT refresh_token FROM identity_provider_tokens").await;
+    let sealed = fixture.query_text("SELECT refresh_token FROM identity_provider_tokens").await;
     assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-refresh");
     let place = SealLocation { table: "oauth_configs", column: "client_secret", row: config.id.as_str() };
     let secret = config.client_secret.unwrap();
@@ -83,7 +83,7 @@ async fn the_tokens_of_the_provider_are_encrypted(fixture: Fixture) {
     // During a login.
     let request = fixture.request(&server, true).await;
     let target = fixture.begin_login(&server, &request).await;
-    let stored = fixture.text("SELECT state_hash || ' ' || verifier FROM identity_provider_states").await;
+    let stored = fixture.query_text("SELECT state_hash || ' ' || verifier FROM identity_provider_states").await;
     assert!(!stored.contains(&parameter(&target, "state")), "the state is stored as a hash");
     assert!(stored.contains(" v1."), "the verifier is sealed");
 }
@@ -95,7 +95,7 @@ async fn a_login_requires_consent(fixture: Fixture) {
     let page = fixture.get(&server, &format!("upstream?request={}", request.id), BROWSER).await;
     assert_eq!(page.status, StatusCode::SEE_OTHER);
     assert!(page.location.unwrap().contains("/oauth/authorize/continue?request="));
-    assert_eq!(fixture.count("SELECT count(*) FROM identity_provider_states").await, 0);
+    assert_eq!(fixture.query_number("SELECT count(*) FROM identity_provider_states").await, 0);
     let page = fixture.get(&server, &format!("upstream?request={}", request.id), "another-browser").await;
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
 }
@@ -107,7 +107,7 @@ async fn a_state_works_once_in_its_own_browser_until_it_expires(fixture: Fixture
         let request = fixture.request(&server, true).await;
         let target = fixture.begin_login(&server, &request).await;
         let code = fixture.provider.approve(&target);
-        fixture.later(late);
+        fixture.advance_clock(late);
         let path = format!("callback?code={code}&state={}", parameter(&target, "state"));
         let page = fixture.get(at, &path, browser).await;
         // The state is consumed, regardless of the result.
@@ -127,7 +127,9 @@ async fn a_state_works_once_in_its_own_browser_until_it_expires(fixture: Fixture
 }
 
 async fn a_user_signs_in_with_plain_oauth(fixture: Fixture) {
-    let config = fixture.configure(&OauthConfigSettings { link_verified_email: Some(true), ..fixture.plain() }).await;
+    let config = fixture
+        .configure(&OauthConfigSettings { link_verified_email: Some(true), ..fixture.settings_without_metadata() })
+        .await;
     let server = fixture.server("acme-docs").await;
     fixture.provider.set().userinfo["email_verified"] = true.into();
     let request = fixture.request(&server, true).await;
@@ -137,14 +139,14 @@ async fn a_user_signs_in_with_plain_oauth(fixture: Fixture) {
     let code = fixture.provider.approve(&target);
     let path = format!("callback?code={code}&state={}", parameter(&target, "state"));
     let page = fixture.get(&server, &path, BROWSER).await;
-    let who = fixture.who(&page).await;
+    let session = fixture.session_of(&page).await;
     // Plain OAuth does not verify an email, so it links no identities.
-    assert_eq!((who.name.as_deref(), who.email), (Some("Anna"), None));
+    assert_eq!((session.name.as_deref(), session.email), (Some("Anna"), None));
     assert!(!config.can_link_by_email());
     let issuer = format!("oauth2:{}", fixture.provider.issuer);
     let mut conn = fixture.ops.store().read().await.unwrap();
     let identity = identity::find(&mut conn, &fixture.organization, &issuer, "7").await.unwrap().unwrap();
-    assert_eq!((identity.id, identity.email_verified), (who.identity_id, false));
+    assert_eq!((identity.id, identity.email_verified), (session.identity_id, false));
 }
 
 async fn a_public_client_sends_no_secret(fixture: Fixture) {
@@ -152,7 +154,7 @@ async fn a_public_client_sends_no_secret(fixture: Fixture) {
     let config = fixture.configure(&settings).await;
     assert_eq!(config.token_auth_method, TokenAuthMethod::None);
     let server = fixture.server("acme-docs").await;
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
     let (authorization, form) = fixture.provider.set().last.clone().unwrap();
     assert_eq!((authorization, form["client_id"].as_str()), (None, "waypost"));
     let post = OauthConfigSettings {
@@ -161,7 +163,7 @@ async fn a_public_client_sends_no_secret(fixture: Fixture) {
         ..OauthConfigSettings::default()
     };
     oauth_configs::update(&fixture.cx, &fixture.ops, &config, &post).await.unwrap();
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
     let (authorization, form) = fixture.provider.set().last.clone().unwrap();
     assert_eq!((authorization, form["client_secret"].as_str()), (None, crate::fixture::CLIENT_SECRET));
 }

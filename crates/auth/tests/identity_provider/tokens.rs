@@ -20,7 +20,7 @@ const FIVE_MINUTES: i64 = 5 * 60 * 1_000;
 async fn signed_in(fixture: &Fixture) -> Server {
     fixture.configure(&fixture.settings()).await;
     let server = fixture.server("acme-docs").await;
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
     server
 }
 
@@ -31,7 +31,7 @@ async fn refresh(fixture: &Fixture) -> (u64, u64) {
 
 /// Returns the stored tokens, decrypted.
 async fn kept(fixture: &Fixture) -> (String, Option<String>) {
-    let identity = waypost_core::id::IdentityId::from_store(fixture.text("SELECT id FROM identities").await);
+    let identity = waypost_core::id::IdentityId::from_store(fixture.query_text("SELECT id FROM identities").await);
     let mut conn = fixture.ops.store().read().await.unwrap();
     let row = identity_provider_token::find(&mut conn, &fixture.organization, &identity).await.unwrap().unwrap();
     let open = |column, sealed: &str| {
@@ -44,7 +44,7 @@ async fn kept(fixture: &Fixture) -> (String, Option<String>) {
 async fn tokens_are_refreshed_before_they_expire(fixture: Fixture) {
     signed_in(&fixture).await;
     assert_eq!(refresh(&fixture).await, (0, 0), "an hour is left");
-    fixture.later(HOUR - FIVE_MINUTES);
+    fixture.advance_clock(HOUR - FIVE_MINUTES);
     let response =
         json!({"access_token": "second", "token_type": "bearer", "expires_in": 600, "refresh_token": "next"});
     fixture.provider.set().token = Some((StatusCode::OK, response));
@@ -53,18 +53,18 @@ async fn tokens_are_refreshed_before_they_expire(fixture: Fixture) {
     assert_eq!((form["grant_type"].as_str(), form["refresh_token"].as_str()), ("refresh_token", "upstream-refresh"));
     assert_eq!(kept(&fixture).await, ("second".to_owned(), Some("next".to_owned())));
     assert_eq!(refresh(&fixture).await, (0, 0));
-    fixture.later(FIVE_MINUTES);
+    fixture.advance_clock(FIVE_MINUTES);
     // RFC 6749, 6: without a new refresh token, the old one remains valid.
     fixture.provider.set().token = Some((StatusCode::OK, json!({"access_token": "third", "token_type": "bearer"})));
     assert_eq!(refresh(&fixture).await, (1, 0));
     assert_eq!(kept(&fixture).await, ("third".to_owned(), Some("next".to_owned())));
-    fixture.later(24 * HOUR);
+    fixture.advance_clock(24 * HOUR);
     assert_eq!(refresh(&fixture).await, (0, 0), "its expiry is unknown");
 }
 
 async fn two_processes_never_refresh_one_token(fixture: Fixture) {
     signed_in(&fixture).await;
-    fixture.later(HOUR);
+    fixture.advance_clock(HOUR);
     let count = fixture.provider.request_count("token");
     let (a, b, c) = tokio::join!(refresh(&fixture), refresh(&fixture), refresh(&fixture));
     assert_eq!((a.0 + b.0 + c.0, a.1 + b.1 + c.1), (1, 0));
@@ -73,38 +73,38 @@ async fn two_processes_never_refresh_one_token(fixture: Fixture) {
 
 async fn a_failed_refresh_is_retried_later(fixture: Fixture) {
     signed_in(&fixture).await;
-    fixture.later(HOUR);
+    fixture.advance_clock(HOUR);
     fixture.provider.set().token = Some((StatusCode::BAD_GATEWAY, json!("down")));
     assert_eq!(refresh(&fixture).await, (0, 1));
     fixture.provider.set().token = None;
     assert_eq!(refresh(&fixture).await, (0, 0), "not immediately");
-    fixture.later(60_000);
+    fixture.advance_clock(60_000);
     assert_eq!(refresh(&fixture).await, (1, 0));
 }
 
 async fn a_rejected_refresh_token_is_deleted(fixture: Fixture) {
     let server = signed_in(&fixture).await;
-    fixture.later(HOUR);
+    fixture.advance_clock(HOUR);
     fixture.provider.set().token = Some((StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"})));
     assert_eq!(refresh(&fixture).await, (0, 1));
     assert_eq!(kept(&fixture).await, ("upstream-access".to_owned(), None));
-    fixture.later(HOUR);
+    fixture.advance_clock(HOUR);
     assert_eq!(refresh(&fixture).await, (0, 0));
     fixture.provider.set().token = None;
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
     assert_eq!(kept(&fixture).await.1.as_deref(), Some("upstream-refresh"), "the next sign-in stores a new one");
 }
 
 /// The result of a refresh must not replace the tokens of a newer sign-in.
 async fn a_concurrent_sign_in_takes_precedence(fixture: Fixture) {
     let server = signed_in(&fixture).await;
-    fixture.later(HOUR);
+    fixture.advance_clock(HOUR);
     let now = fixture.cx.now();
     let mut tx = fixture.ops.store().begin().await.unwrap();
     let leased = identity_provider_token::lease_expiring(&mut tx, now, now, now.plus(60_000), 10).await.unwrap();
     tx.commit().await.unwrap();
     let [old] = &leased[..] else { panic!("{leased:?}") };
-    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.session_of(&fixture.sign_in(&server).await).await;
     let late = identity_provider_token::IdentityProviderToken { access_token: "late".into(), ..old.clone() };
     let mut tx = fixture.ops.store().begin().await.unwrap();
     assert!(!identity_provider_token::complete_refresh(&mut tx, old, &late).await.unwrap());
