@@ -23,9 +23,9 @@ pub struct State {
     pub received: Vec<DaemonMessage>,
     /// Whether this process is recorded as the one that holds the link.
     pub is_claimed: bool,
-    pub fails_to_claim: bool,
+    pub claim_fails: bool,
     /// The number of calls that fail from now on.
-    pub failures: usize,
+    pub remaining_failures: usize,
 }
 
 impl TestDirectory {
@@ -38,8 +38,8 @@ impl TestDirectory {
             desired,
             received: vec![],
             is_claimed: false,
-            fails_to_claim: false,
-            failures: 0,
+            claim_fails: false,
+            remaining_failures: 0,
         };
         Self { state: Mutex::new(state), received: watch::channel(0).0 }
     }
@@ -56,8 +56,8 @@ impl TestDirectory {
 
     fn check(&self) -> waypost_core::Result<()> {
         let mut state = self.state();
-        if state.failures > 0 {
-            state.failures -= 1;
+        if state.remaining_failures > 0 {
+            state.remaining_failures -= 1;
             return Err(Error::new(Code::Unavailable, "The database is not available."));
         }
         Ok(())
@@ -88,7 +88,7 @@ impl Directory for TestDirectory {
     fn claim<'a>(&'a self, _toolbox: &'a ToolboxId) -> BoxFuture<'a, waypost_core::Result<()>> {
         Box::pin(async move {
             let mut state = self.state();
-            if state.fails_to_claim {
+            if state.claim_fails {
                 return Err(Error::new(Code::Unavailable, "The database is not available."));
             }
             state.is_claimed = true;

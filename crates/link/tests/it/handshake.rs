@@ -83,7 +83,7 @@ async fn an_incompatible_version_is_rejected_with_a_clear_message() {
 #[tokio::test]
 async fn an_unavailable_store_is_not_an_invalid_key() {
     let control = Control::new();
-    control.directory.state().failures = 1;
+    control.directory.state().remaining_failures = 1;
     let welcome = answer(&control, |challenge| hello(challenge, "tbx_1", 1, None)).await;
     assert_eq!(reason(welcome), Rejection::Unavailable);
 }

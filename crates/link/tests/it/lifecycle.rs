@@ -46,7 +46,7 @@ async fn a_link_that_cannot_be_recorded_is_closed() {
     let (stream, accepted) = control.connect();
     let mut socket = socket(stream).await;
     let challenge = socket.receive().await.unwrap();
-    control.directory.state().fails_to_claim = true;
+    control.directory.state().claim_fails = true;
     socket.send(&hello(&challenge, "tbx_1", 1, None)).await.unwrap();
     socket.receive::<waypost_toolbox_proto::handshake::Welcome>().await.unwrap();
     accepted.await.unwrap().unwrap().unwrap();

@@ -69,12 +69,12 @@ async fn an_event_that_cannot_be_stored_is_retried_and_later_ones_wait() {
     let control = Control::new();
     let (mut daemon, _) = control.link().await;
     daemon.receive().await;
-    control.directory.state().failures = 5;
+    control.directory.state().remaining_failures = 5;
     daemon.send(&event(1)).await;
     daemon.send(&event(2)).await;
     assert_eq!(control.directory.wait_for(2).await, [event(1), event(2)]);
-    assert_eq!(control.directory.state().failures, 0);
-    control.directory.state().failures = 1;
+    assert_eq!(control.directory.state().remaining_failures, 0);
+    control.directory.state().remaining_failures = 1;
     daemon.send(&heartbeat()).await;
     daemon.send(&event(3)).await;
     assert_eq!(control.directory.wait_for(3).await[2], event(3), "a heartbeat is not repeated");
@@ -85,7 +85,7 @@ async fn the_desired_state_is_sent_after_the_store_has_failed() {
     let control = Control::new();
     let (mut daemon, _) = control.link().await;
     daemon.receive().await;
-    control.directory.state().failures = 3;
+    control.directory.state().remaining_failures = 3;
     control.links.notify_desired(&Control::toolbox());
     assert_eq!(daemon.receive().await, desired(1));
 }
