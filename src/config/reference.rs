@@ -45,19 +45,21 @@ database_url = \"postgres://waypost@db.example.com/waypost\"
 trusted_proxies = [\"10.0.0.0/8\"]
 ```
 
-## Commands for a remote installation
+## Variables of commands
 
-Two further variables select the installation that commands work on. They do not affect `serve` and cannot be set in the
-configuration file:
+These variables select the installation that commands work on, or contain credentials. They do not affect `serve` and
+cannot be set in the configuration file:
 
 | Environment | Flag | Description |
 |---|---|---|
-| `WAYPOST_URL` | `--url` | The origin of a running installation, such as `https://waypost.example.com`. Commands for organisations, users, servers, identity providers, keys, joins, walkthroughs and assignments then use its REST API instead of a database. |
+| `WAYPOST_URL` | `--url` | The origin of a running installation, such as `https://waypost.example.com`. Commands that manage organisations and their data then use its REST API instead of a database. `waypost gateway stdio` connects to its gateway. `waypost toolbox join` accepts only the flag. |
 | `WAYPOST_API_KEY` | `--api-key` | The API key. Prefer the environment variable: other users of the machine can see flags. `--api-key -` reads the key from standard input. |
+| `WAYPOST_TOOLBOX_TOKEN` | `--token-file` | The token of `waypost toolbox join`. The flag names a file with the token. |
+| `WAYPOST_AGENT_TOKEN` | `--token-file` | The token of an agent, for `waypost gateway stdio`. The flag names a file with the token. |
 
 `--database` and `--data-dir` take precedence over `WAYPOST_URL` and cannot be combined with `--url`. Commands that work
-directly on the database (`migrate`, `doctor`, `backup`, `restore`, `secret`, `audit`) do not accept `--url`, and accept
-`WAYPOST_URL` only if `--database` or `--data-dir` is given.
+directly on the database (`migrate`, `doctor`, `backup`, `restore`, `secret-key`, `audit`) do not accept `--url`. If
+`WAYPOST_URL` is set, they require `--database` or `--data-dir`.
 
 ## Environment variables
 

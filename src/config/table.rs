@@ -102,7 +102,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "outbound_allow",
         flag: None,
         default: "none (`serve --demo`: loopback)",
-        help: "Private networks that outgoing requests may reach, also over `http://`: comma-separated entries `NETWORK=PURPOSE` or `NETWORK=PURPOSE@ORG`. PURPOSE is `sign-in`, `client-documents`, `webhooks` or `tools`; ORG is the slug or ID of an organisation and limits the entry to it. Example: `10.1.0.0/16=sign-in,10.2.0.5=webhooks@acme`.",
+        help: "Private networks that outgoing requests may reach, including over `http://`: comma-separated entries `NETWORK=PURPOSE` or `NETWORK=PURPOSE@ORG`. PURPOSE is `sign-in`, `client-documents`, `webhooks` or `tools`; ORG is the slug or ID of an organisation and limits the entry to it. Example: `10.1.0.0/16=sign-in,10.2.0.5=webhooks@acme`.",
         set: |settings, text| value::parse_allowances(text).map(|allowances| settings.outbound_allow = allowances),
     },
     Setting {
@@ -144,7 +144,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "github_client_id",
         flag: None,
         default: "none",
-        help: "Client ID at GitHub. If ID and secret are set, console users can sign in with GitHub. Register the callback URL `public_url` + `/login/with/github/callback` there.",
+        help: "Client ID at GitHub. If the ID and the secret are set, console users can sign in with GitHub. Register the callback URL `public_url` + `/login/with/github/callback` there.",
         set: |settings, text| value::parse_text(text).map(|id| settings.github.id = Some(id)),
     },
     Setting {
@@ -160,7 +160,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "google_client_id",
         flag: None,
         default: "none",
-        help: "Client ID at Google. If ID and secret are set, console users can sign in with Google. Register the callback URL `public_url` + `/login/with/google/callback` there.",
+        help: "Client ID at Google. If the ID and the secret are set, console users can sign in with Google. Register the callback URL `public_url` + `/login/with/google/callback` there.",
         set: |settings, text| value::parse_text(text).map(|id| settings.google.id = Some(id)),
     },
     Setting {
@@ -183,7 +183,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "openid_client_id",
         flag: None,
         default: "none",
-        help: "Client ID at the OpenID Connect provider. If issuer, ID and secret are set, console users can sign in with it. Register the callback URL `public_url` + `/login/with/openid/callback` there.",
+        help: "Client ID at the OpenID Connect provider. If the issuer, the ID and the secret are set, console users can sign in with it. Register the callback URL `public_url` + `/login/with/openid/callback` there.",
         set: |settings, text| value::parse_text(text).map(|id| settings.openid.id = Some(id)),
     },
     Setting {
@@ -278,7 +278,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "gateway_definition_max_age_seconds",
         flag: None,
         default: "`30`",
-        help: "Age in seconds of a tool server's list of tools, prompts and resources up to which the gateway does not read it again before a call; `0` reads it before every call ([gateway.md](gateway.md#approvals)).",
+        help: "Maximum age in seconds of a tool server's list of tools, prompts and resources: the gateway reads an older list again before a call; `0` reads it before every call ([gateway.md](gateway.md#approvals)).",
         set: |settings, text| {
             value::parse_number(text).map(|number| settings.gateway_definition_max_age_seconds = number)
         },
@@ -287,7 +287,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "gateway_call_timeout_seconds",
         flag: None,
         default: "`30`",
-        help: "Seconds after which a call through the gateway ends, from `1` to `300`. This includes the start of a container and reading what the server lists, but not the time in which the agent is asked for something ([gateway.md](gateway.md#limits)).",
+        help: "Seconds after which a call through the gateway ends, from `1` to `300`. This includes the start of a container and the check of what the server lists, but not the time in which the agent is asked for something ([gateway.md](gateway.md#limits)).",
         set: |settings, text| {
             value::parse_call_timeout(text).map(|number| settings.gateway_call_timeout_seconds = number)
         },
@@ -368,7 +368,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "header_timeout_seconds",
         flag: None,
         default: "`10`",
-        help: "Timeout in seconds for a complete request head, measured from the start of the connection or of a further request.",
+        help: "Timeout in seconds for a complete request head, measured from the start of the connection or of a later request.",
         set: |settings, text| value::parse_positive_number(text).map(|number| settings.header_timeout_seconds = number),
     },
     Setting {
