@@ -74,12 +74,15 @@ impl LineReader {
         Self { budget, max, line: Vec::new(), permits: Vec::new(), is_discarding: false }
     }
 
-    /// Adds a chunk, and passes each line that it completes to `receive`.
-    pub(super) fn push(&mut self, mut chunk: &[u8], mut receive: impl FnMut(Line<'_>)) {
+    /// Adds a chunk, and passes each line that it completes to `receive`. Returns the number of bytes that are discarded because
+    /// their line is too long.
+    pub(super) fn push(&mut self, mut chunk: &[u8], mut receive: impl FnMut(Line<'_>)) -> usize {
+        let mut discarded = 0;
         while let Some(end) = memchr::memchr(b'\n', chunk) {
             let (part, rest) = (&chunk[..end], &chunk[end + 1..]);
             chunk = rest;
             if std::mem::take(&mut self.is_discarding) {
+                discarded += part.len();
                 continue;
             }
             if self.line.is_empty() && part.len() <= self.max {
@@ -87,15 +90,20 @@ impl LineReader {
             } else if self.extend(part) {
                 receive(Line::Complete(&self.line));
             } else {
+                discarded += self.line.len() + part.len();
                 receive(Line::TooLong);
             }
             self.reset();
         }
-        if !self.is_discarding && !self.extend(chunk) {
+        if self.is_discarding {
+            discarded += chunk.len();
+        } else if !self.extend(chunk) {
+            discarded += self.line.len() + chunk.len();
             receive(Line::TooLong);
             self.reset();
             self.is_discarding = true;
         }
+        discarded
     }
 
     /// Passes the incomplete last line to `receive`, if there is one.
@@ -161,6 +169,17 @@ mod tests {
         assert!(shared.connection(9 * STEP).hold(vec![0]).is_none(), "the limit of all connections");
         drop(held);
         assert!(shared.connection(9 * STEP).hold(vec![0]).is_some());
+    }
+
+    #[test]
+    fn the_bytes_of_lines_that_are_too_long_are_counted() {
+        let mut reader = LineReader::new(4, Budget::new(1024));
+        let mut push = |chunk: &[u8]| reader.push(chunk, |_| {});
+        assert_eq!(push(b"1234\n123"), 0);
+        assert_eq!(push(b"45"), 5, "including those that arrived before");
+        assert_eq!(push(b"67\n1234\n"), 2);
+        assert_eq!(push(b"12345\n1\n12345"), 10);
+        assert_eq!(push(b"6"), 1);
     }
 
     proptest! {

@@ -133,7 +133,10 @@ impl Owner {
         let cause = loop {
             let mut cost = 0;
             match output.next().await {
-                Some(Ok(OutputChunk::Stdout(chunk))) => stdout.push(&chunk, |line| cost += self.receive(line)),
+                Some(Ok(OutputChunk::Stdout(chunk))) => {
+                    let discarded = stdout.push(&chunk, |line| cost += self.receive(line));
+                    cost += discarded;
+                }
                 Some(Ok(OutputChunk::Stderr(chunk))) => {
                     cost += chunk.len();
                     stderr.push(&chunk, |line| cost += self.log(LogStream::Stderr, line));
@@ -151,7 +154,8 @@ impl Owner {
         cause
     }
 
-    /// Processes a line of standard output. Returns its cost, which is 0 for messages of calls.
+    /// Processes a line of standard output. Returns its cost, which is 0 for messages of calls, and without the bytes of a line
+    /// that is too long.
     fn receive(&self, line: Line<'_>) -> usize {
         let counters = &self.mux.counters;
         let Line::Complete(text) = line else {

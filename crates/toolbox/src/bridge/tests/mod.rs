@@ -2,6 +2,7 @@
 
 mod callers;
 mod callers_property;
+mod floods;
 mod http;
 mod notifications;
 mod property;
