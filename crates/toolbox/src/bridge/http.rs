@@ -12,6 +12,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use waypost_mcp_wire::media_type::MediaType;
 use waypost_mcp_wire::revision::{METHOD_HEADER, NAME_HEADER, SESSION_HEADER, VERSION_HEADER, header_value};
 
 use super::connect::Connector;
@@ -171,10 +172,27 @@ impl Exchange {
         });
     }
 
-    /// Whether the response has this content type.
-    pub(super) fn is(&self, media_type: &str) -> bool {
-        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type)
+    /// Whether the body is a stream of events. Any other body is a message, whatever its type: servers also send messages with
+    /// another type, or with none.
+    ///
+    /// Fails if the response has several types, or a stream has a malformed type or another charset than UTF-8.
+    pub(super) fn is_event_stream(&self) -> Result<bool, Failure> {
+        is_event_stream(&self.headers)
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> Result<bool, Failure> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
+    let Some(value) = values.next() else { return Ok(false) };
+    if values.any(|other| !other.eq_ignore_ascii_case(value)) {
+        return Err(Failure::NotMcp("the response has several content types".to_owned()));
+    }
+    match MediaType::of([value]) {
+        Some(media_type) => Ok(media_type == MediaType::Events),
+        None if String::from_utf8_lossy(value).to_ascii_lowercase().contains("text/event-stream") => {
+            Err(Failure::NotMcp("the content type of its stream of events is invalid".to_owned()))
+        }
+        None => Ok(false),
     }
 }
 
@@ -240,4 +258,38 @@ fn failure(error: &hyper::Error) -> Failure {
         return Failure::NotMcp("the response is not HTTP".to_owned());
     }
     Failure::Closed(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_unambiguous_type_is_a_stream_of_events() {
+        let is_event_stream = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONTENT_TYPE, value.parse().unwrap());
+            }
+            is_event_stream(&headers).ok()
+        };
+        let cases: &[(&[&str], Option<bool>)] = &[
+            (&["text/event-stream"], Some(true)),
+            (&["Text/Event-Stream;charset=UTF-8"], Some(true)),
+            (&["text/event-stream", "text/event-stream"], Some(true)),
+            (&[], Some(false)),
+            (&[""], Some(false)),
+            (&["application/json"], Some(false)),
+            (&["application/json; charset=latin1"], Some(false)),
+            (&["text/plain"], Some(false)),
+            (&["application/json", "text/event-stream"], None),
+            (&["text/event-stream", "application/json"], None),
+            (&["application/json, text/event-stream"], None),
+            (&["text/event-stream; charset=latin1"], None),
+            (&["text/event-stream; charset"], None),
+        ];
+        for (values, expected) in cases {
+            assert_eq!(is_event_stream(values), *expected, "{values:?}");
+        }
+    }
 }

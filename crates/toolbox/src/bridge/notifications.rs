@@ -273,7 +273,7 @@ impl Streamable {
             StatusCode::NOT_FOUND if wire.session.is_some() => return Err(Failure::SessionLost),
             status if status.is_client_error() => return Ok(false),
             status if !status.is_success() => return Err(Failure::Status(status.as_u16())),
-            _ if !exchange.is("text/event-stream") => return Ok(false),
+            _ if !exchange.is_event_stream().unwrap_or(false) => return Ok(false),
             _ => {}
         }
         let listener = Listener {

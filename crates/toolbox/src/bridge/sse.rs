@@ -51,7 +51,7 @@ impl Sse {
         if !exchange.status.is_success() {
             return Err(Failure::Status(exchange.status.as_u16()));
         }
-        if !exchange.is("text/event-stream") {
+        if !exchange.is_event_stream()? {
             return Err(Failure::NotMcp("the response is not a stream of events".to_owned()));
         }
         let mut parser = EventParser::new();

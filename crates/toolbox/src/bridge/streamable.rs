@@ -79,7 +79,7 @@ impl Streamable {
             Err(_) => return Err(Failure::Timeout),
         };
         let session = exchange.headers.get(SESSION_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let events = if exchange.status.is_success() && exchange.is("text/event-stream") {
+        let events = if exchange.status.is_success() && exchange.is_event_stream()? {
             Some(Events { exchange: Some(exchange), parser: EventParser::new(), resumptions: 0 })
         } else {
             call.read_body(&mut exchange).await?;
@@ -225,7 +225,7 @@ impl Call {
         let delay = Duration::from_millis(events.parser.retry().unwrap_or_default());
         tokio::time::sleep(delay.clamp(RESUME_DELAYS.0, RESUME_DELAYS.1)).await;
         let exchange = self.client.send(get_events(&self.path, &self.wire, Some(last_id))?).await?;
-        let is_stream = exchange.status.is_success() && exchange.is("text/event-stream");
+        let is_stream = exchange.status.is_success() && exchange.is_event_stream()?;
         if is_stream { Ok(exchange) } else { Err(ended()) }
     }
 

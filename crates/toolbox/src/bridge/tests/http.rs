@@ -378,6 +378,11 @@ async fn responses_that_are_not_mcp_are_failures() {
             response
         }
         Some("other") => json_response(&json!({ "jsonrpc": "2.0", "id": 7, "result": {} })),
+        Some("two types") => {
+            let mut response = json_response(&result(&request.body, json!({})));
+            response.headers_mut().append("content-type", "text/event-stream".parse().unwrap());
+            response
+        }
         Some("huge") => {
             let part = "x".repeat(1024 * 1024);
             streaming(futures::stream::repeat(format!("data: {part}")).boxed())
@@ -386,7 +391,7 @@ async fn responses_that_are_not_mcp_are_failures() {
     }));
     let fixture = container.fixture();
     let session = fixture.connect(streamable()).await.unwrap();
-    for text in ["html", "500", "404", "redirect", "other", "huge"] {
+    for text in ["html", "500", "404", "redirect", "other", "two types", "huge"] {
         assert_eq!(status(&session, call(1, text), TIMEOUT).await, 502, "{text}");
     }
     assert!(container.received.lock().unwrap().iter().all(|request| request.path == "/mcp"));
