@@ -14,6 +14,10 @@
 //! gets an error. A daemon that does not know the header rejects all requests of the server itself, and so do all daemons
 //! without it.
 //!
+//! A call with [`FORWARDED_HEADERS_HEADER`] brings headers of its agent. The daemon sends them to a server with an HTTP transport, with
+//! the message of this call and with no other, and replaces none of its own headers with them. They mean nothing to a server on
+//! standard input and output, and to a daemon that does not know the header.
+//!
 //! A stream of notifications says that a list, or one of the named resources, has changed, and nothing else. It exists only
 //! for instances with sharing `shared`, starts no container (409 if none is running), does not count as a use of the
 //! container, and ends with the session with the server. The daemon subscribes to the resources at the server, once for all
@@ -43,9 +47,18 @@ pub const TIMEOUT_HEADER: &str = "waypost-timeout-ms";
 pub const CAPABILITIES_HEADER: &str = "waypost-client-capabilities";
 /// The header with the lowest level of the log messages that the caller wants. Absent if it has not asked for any.
 pub const LOG_LEVEL_HEADER: &str = "waypost-log-level";
+/// The header with the headers of the calling agent that its server receives, as [`forwarded_headers`](crate::forwarded_headers)
+/// describes. Absent if there are none. What the daemon cannot read counts as absent.
+pub const FORWARDED_HEADERS_HEADER: &str = "waypost-forwarded-headers";
 /// The headers of a call that the daemon reads. Replicas forward them.
-pub const CALL_HEADERS: [&str; 5] =
-    [CONTAINER_KEY_HEADER, SECRETS_VERSION_HEADER, TIMEOUT_HEADER, CAPABILITIES_HEADER, LOG_LEVEL_HEADER];
+pub const CALL_HEADERS: [&str; 6] = [
+    CONTAINER_KEY_HEADER,
+    SECRETS_VERSION_HEADER,
+    TIMEOUT_HEADER,
+    CAPABILITIES_HEADER,
+    LOG_LEVEL_HEADER,
+    FORWARDED_HEADERS_HEADER,
+];
 /// The maximum size of a message to or from a server in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 

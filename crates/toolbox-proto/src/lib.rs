@@ -10,6 +10,7 @@
 pub mod deployment;
 pub mod desired;
 pub mod entry;
+pub mod forwarded_headers;
 pub mod handshake;
 pub mod http;
 pub mod instance;

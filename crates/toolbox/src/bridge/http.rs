@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -218,6 +218,18 @@ impl Post<'_> {
             if let Some(name) = name {
                 insert(headers, NAME_HEADER, &header_value(name))?;
             }
+        }
+        Ok(request)
+    }
+
+    /// Like [`Self::into_request`], with further headers. None of them replaces one of Streamable HTTP, or an earlier one.
+    pub(super) fn into_request_with(
+        self,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
+        let mut request = self.into_request()?;
+        for (name, value) in headers {
+            request.headers_mut().entry(name).or_insert(value);
         }
         Ok(request)
     }

@@ -305,7 +305,8 @@ impl Session {
                 Err(error) => return Ok(reply(&error)),
             };
             let name = if wire.is_modern() { name(envelope) } else { None };
-            let headers = if wire.is_modern() { self.param_headers(envelope).await } else { Vec::new() };
+            let mut headers = if wire.is_modern() { self.param_headers(envelope).await } else { Vec::new() };
+            headers.extend(options.into_iter().flat_map(|options| options.forwarded.to_vec()));
             let request = Request {
                 id,
                 text: self.hold(relayed.text)?,

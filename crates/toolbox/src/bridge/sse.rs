@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::StatusCode;
+use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use waypost_mcp_wire::sse::EventParser;
@@ -91,11 +92,12 @@ impl Sse {
     /// Sends a request. Fails with [`Failure::SessionLost`] if there is no stream.
     pub(super) async fn open(&self, request: Request, wire: &Wire) -> Result<MuxCall, Failure> {
         let stream = self.stream()?;
-        let Request { id, text, original, caller, deadline, slot, is_cancellable, .. } = request;
+        let Request { id, text, original, caller, headers, deadline, slot, is_cancellable, .. } = request;
+        let post = Post { path: &stream.endpoint, wire, target: None, text }.into_request_with(headers)?;
         let cancel = is_cancellable.then(|| self.cancel(&stream, wire));
         let call = stream.mux.register(NewCall { id, original, caller, deadline, slot, cancel })?;
         stream.mux.mark_sent(id);
-        self.post(&stream, text, wire, deadline).await.inspect_err(|error| {
+        self.post(&stream, post, deadline).await.inspect_err(|error| {
             if matches!(error, Failure::Status(400..=499) | Failure::Refused(_)) {
                 stream.mux.mark_rejected(id);
             }
@@ -106,11 +108,16 @@ impl Sse {
     /// Sends a notification.
     pub(super) async fn notify(&self, text: Bytes, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
         let stream = self.stream()?;
-        self.post(&stream, text, wire, deadline).await
+        let post = Post { path: &stream.endpoint, wire, target: None, text }.into_request()?;
+        self.post(&stream, post, deadline).await
     }
 
-    async fn post(&self, stream: &Stream, text: Bytes, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
-        let request = Post { path: &stream.endpoint, wire, target: None, text }.into_request()?;
+    async fn post(
+        &self,
+        stream: &Stream,
+        request: http::Request<Full<Bytes>>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
         let send = async {
             let mut exchange = self.client.send(request).await?;
             exchange.read(MAX_BODY_BYTES).await?;

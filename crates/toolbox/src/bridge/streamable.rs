@@ -52,8 +52,7 @@ impl Streamable {
     ) -> Result<(impl Stream<Item = Result<Bytes, Failure>> + Send + use<>, Option<String>), Failure> {
         let Request { id, text, original, caller, method, name, headers, deadline, slot, is_cancellable } = request;
         let post = Post { path: &self.path, wire, target: Some((&method, name.as_deref())), text };
-        let mut message = post.into_request()?;
-        message.headers_mut().extend(headers);
+        let message = post.into_request_with(headers)?;
         let mut call = Call {
             id,
             original,

@@ -72,7 +72,7 @@ pub(super) struct Request {
     pub(super) method: String,
     /// The tool, prompt or resource.
     pub(super) name: Option<String>,
-    /// Further headers.
+    /// Further headers of the HTTP request. They replace none of the daemon or the connection.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) deadline: Instant,
     /// Held until the call ends.

@@ -7,6 +7,7 @@
 
 mod budget;
 mod files;
+pub mod forwarded_headers;
 mod health;
 mod instance;
 mod manager;

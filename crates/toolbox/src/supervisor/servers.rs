@@ -20,6 +20,7 @@ use waypost_toolbox_proto::http::{
     SECRETS_VERSION_HEADER, TIMEOUT_HEADER,
 };
 
+use super::forwarded_headers::ForwardedHeaders;
 use crate::engine::{Attached, NetworkNamespace};
 
 /// The timeout of a call that names none, and the longest one that a call can name.
@@ -119,6 +120,8 @@ pub struct CallOptions {
     pub capabilities: ClientCapabilities,
     /// The lowest level of the log messages that the caller wants.
     pub log_level: Option<LogLevel>,
+    /// Headers of the caller, which a server with an HTTP transport receives with the message.
+    pub forwarded: ForwardedHeaders,
     /// The place of the call among the running calls. It is released while the caller is asked.
     pub slot: CallSlot,
 }
@@ -135,6 +138,7 @@ impl CallOptions {
             personal_version: header(SECRETS_VERSION_HEADER).and_then(|text| text.parse().ok()).unwrap_or_default(),
             capabilities: ClientCapabilities::parse(header(CAPABILITIES_HEADER)),
             log_level: header(LOG_LEVEL_HEADER).and_then(|level| LogLevel::parse(Some(&quote(level)))),
+            forwarded: ForwardedHeaders::read(headers),
             ..timeout.unwrap_or(TIMEOUT).min(MAX_TIMEOUT).into()
         }
     }
@@ -143,8 +147,8 @@ impl CallOptions {
 impl From<Duration> for CallOptions {
     /// The options of a caller who answers no requests.
     fn from(timeout: Duration) -> Self {
-        let (capabilities, slot) = (ClientCapabilities::default(), CallSlot::default());
-        Self { timeout, caller: None, personal_version: 0, capabilities, log_level: None, slot }
+        let (capabilities, forwarded, slot) = Default::default();
+        Self { timeout, caller: None, personal_version: 0, capabilities, log_level: None, forwarded, slot }
     }
 }
 
@@ -223,6 +227,9 @@ impl CallFailure {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+    use waypost_toolbox_proto::http::FORWARDED_HEADERS_HEADER;
+
     use super::*;
 
     #[test]
@@ -237,6 +244,7 @@ mod tests {
             (SECRETS_VERSION_HEADER, "7"),
             (CAPABILITIES_HEADER, r#"{"elicitation":{}}"#),
             (LOG_LEVEL_HEADER, "error"),
+            (FORWARDED_HEADERS_HEADER, r#"{"x-tenant":"acme","authorization":"other"}"#),
         ]);
         assert_eq!((all.timeout.as_millis(), all.caller.as_deref()), (1_500, Some("agent:1")));
         assert_eq!(all.personal_version, 7);
@@ -244,10 +252,11 @@ mod tests {
             (all.capabilities.to_json(), all.log_level),
             (r#"{"elicitation":{}}"#.into(), Some(LogLevel::Error))
         );
+        assert_eq!(all.forwarded.to_vec(), [(HeaderName::from_static("x-tenant"), HeaderValue::from_static("acme"))]);
         // An earlier control plane sends only the time and the key.
         let none = headers(&[(TIMEOUT_HEADER, "x"), (CAPABILITIES_HEADER, "x"), (LOG_LEVEL_HEADER, "loud\"")]);
         assert_eq!((none.timeout, none.caller, none.log_level), (TIMEOUT, None, None));
-        assert!(none.capabilities.is_empty() && none.personal_version == 0);
+        assert!(none.capabilities.is_empty() && none.personal_version == 0 && none.forwarded.to_vec().is_empty());
         assert_eq!(headers(&[(TIMEOUT_HEADER, "9999999")]).timeout, MAX_TIMEOUT);
     }
 }

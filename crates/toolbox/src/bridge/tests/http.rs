@@ -25,7 +25,7 @@ type Respond = dyn Fn(Received) -> BoxFuture<'static, Response<Body>> + Send + S
 pub(super) struct Received {
     method: Method,
     path: String,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     pub(super) body: Value,
 }
 
@@ -40,6 +40,11 @@ impl Received {
 
     pub(super) fn rpc(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
+    }
+
+    /// Returns the argument of a call.
+    pub(super) fn text(&self) -> Option<&str> {
+        self.body["params"]["arguments"]["text"].as_str()
     }
 }
 
@@ -113,7 +118,7 @@ impl Connector for Network {
     }
 }
 
-fn target(transport: TransportKind) -> Target {
+pub(super) fn target(transport: TransportKind) -> Target {
     let namespace = NetworkNamespace::of_process(std::process::id()).unwrap();
     Target::Http { namespace, port: 8080, path: "/mcp".to_owned(), transport }
 }
@@ -156,7 +161,7 @@ fn events(messages: &[Value]) -> Response<Body> {
 }
 
 /// Returns the responses of a function that does not wait.
-fn ready(
+pub(super) fn ready(
     respond: impl Fn(&Received) -> Response<Body> + Send + Sync + 'static,
 ) -> impl Fn(Received) -> BoxFuture<'static, Response<Body>> + Send + Sync + 'static {
     move |request| {
@@ -165,12 +170,12 @@ fn ready(
     }
 }
 
-fn accepted() -> Response<Body> {
+pub(super) fn accepted() -> Response<Body> {
     full(202, "text/plain", "")
 }
 
 /// A legacy server whose session is `session`.
-fn legacy_response(request: &Received, session: &str) -> Response<Body> {
+pub(super) fn legacy_response(request: &Received, session: &str) -> Response<Body> {
     match request.rpc() {
         "initialize" => {
             let mut response = json_response(&legacy(&request.body).unwrap());
@@ -367,7 +372,7 @@ async fn a_stream_that_ends_early_is_resumed_after_its_last_event() {
 
 #[tokio::test]
 async fn responses_that_are_not_mcp_are_failures() {
-    let container = Container::new(ready(|request| match request.body["params"]["arguments"]["text"].as_str() {
+    let container = Container::new(ready(|request| match request.text() {
         None => modern(&request.body).map_or_else(accepted, |answer| json_response(&answer)),
         Some("html") => full(200, "text/html", "<html>"),
         Some("500") => full(500, "text/plain", "error"),
@@ -405,7 +410,7 @@ async fn responses_that_are_not_mcp_are_failures() {
 }
 
 /// A server with the transport of 2024-11-05. It ends its stream when `text` is `end`.
-fn sse_container() -> Arc<Container> {
+pub(super) fn sse_container() -> Arc<Container> {
     let streams: Arc<Mutex<Vec<mpsc::UnboundedSender<String>>>> = Arc::default();
     Container::new(ready(move |request| {
         let mut streams = streams.lock().unwrap();
@@ -419,7 +424,7 @@ fn sse_container() -> Arc<Container> {
             return streaming(parts.boxed());
         }
         let number: usize = request.path.strip_prefix("/messages?session=").unwrap().parse().unwrap();
-        match request.body["params"]["arguments"]["text"].as_str() {
+        match request.text() {
             Some("end") => streams[number] = mpsc::unbounded_channel().0,
             Some("ignore") => {}
             Some("reject") => return full(413, "text/plain", "too large"),

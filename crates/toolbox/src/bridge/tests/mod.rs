@@ -3,6 +3,7 @@
 mod callers;
 mod callers_property;
 mod floods;
+mod forwarded_headers;
 mod http;
 mod notifications;
 mod property;
