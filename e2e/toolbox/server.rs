@@ -6,6 +6,7 @@
 //!
 //! The JSON reader finds members by their names, which is sufficient for the messages of the tests.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
@@ -36,6 +37,10 @@ static SCHEMA_CHANGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// The maximum length of the arguments in the schemas before the first change. It is not enforced.
 const MAX_LENGTH: usize = 1_000_000;
+thread_local! {
+    /// The headers of the current HTTP request: names in lower case, and values.
+    static HEADERS: RefCell<Vec<(String, String)>> = const { RefCell::new(Vec::new()) };
+}
 
 extern "C" fn open_gate(_: i32) {
     IS_OPEN.store(true, Ordering::Relaxed);
@@ -140,18 +145,21 @@ fn serve_connection(stream: TcpStream) -> Option<()> {
         if reader.read_line(&mut first).ok()? == 0 {
             return None;
         }
-        let mut length = 0;
+        let (mut length, mut headers) = (0, Vec::new());
         loop {
             let mut line = String::new();
             reader.read_line(&mut line).ok()?;
-            let line = line.trim().to_ascii_lowercase();
-            if line.is_empty() {
+            if line.trim().is_empty() {
                 break;
             }
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
+            let (name, value) = line.split_once(':')?;
+            let (name, value) = (name.to_ascii_lowercase(), value.trim().to_owned());
+            if name == "content-length" {
+                length = value.parse().ok()?;
             }
+            headers.push((name, value));
         }
+        HEADERS.set(headers);
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let body = String::from_utf8(body).ok()?;
@@ -207,6 +215,7 @@ const TOOLS: [(&str, &str); 14] = [
     ("ask", "question"),
     ("log", "text"),
     ("environment", "variable"),
+    ("headers", "header"),
     ("read", "path"),
     ("write", "path"),
     ("connect", "address"),
@@ -236,6 +245,7 @@ fn call(name: &str, argument: impl Fn(&str) -> String) -> Result<String, String>
             Ok("logged".to_owned())
         }
         "environment" => std::env::var(argument("variable")).map_err(|error| error.to_string()),
+        "headers" => header(&argument("header")).ok_or_else(|| "the request has no such header".to_owned()),
         "read" => std::fs::read_to_string(argument("path")).map_err(|error| error.to_string()),
         "write" => std::fs::write(argument("path"), "written")
             .map(|()| "written".to_owned())
@@ -266,6 +276,14 @@ fn change_schema(tool: String) -> Result<String, String> {
     }
     SCHEMA_CHANGES.lock().expect("no thread panics").push(tool);
     Ok("changed".to_owned())
+}
+
+/// Returns the values of a header of the HTTP request. `None` if it has none.
+fn header(name: &str) -> Option<String> {
+    let values: Vec<String> = HEADERS.with_borrow(|headers| {
+        headers.iter().filter(|(found, _)| found == name).map(|(_, value)| value.clone()).collect()
+    });
+    (!values.is_empty()).then(|| values.join(", "))
 }
 
 /// Asks the user, and returns the response of the client. Other messages that arrive meanwhile are lost.

@@ -197,7 +197,7 @@ pub struct Settings {
     pub gateway_call_timeout_seconds: u32,
     /// The number of calls of an agent through the gateway per hour and process; 0 for no limit.
     pub gateway_calls_per_hour: u32,
-    /// The headers of agents that the gateway forwards to remote servers.
+    /// The headers of agents that the gateway forwards to servers.
     pub gateway_forwarded_headers: ForwardedHeaders,
     /// Listen address for requests of other replicas.
     pub internal_listen: Option<SocketAddr>,

@@ -303,7 +303,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "gateway_forwarded_headers",
         flag: None,
         default: "none",
-        help: "Headers of agents that the gateway forwards to remote servers with each call: up to 20 comma-separated names, such as `X-Tenant,X-Request-Id`. Credentials, and headers of HTTP, MCP and proxies, cannot be listed ([gateway.md](gateway.md#headers-of-agents)).",
+        help: "Headers of agents that the gateway forwards with each call, to remote servers and to servers over HTTP in containers: up to 20 comma-separated names, such as `X-Tenant,X-Request-Id`. Credentials, and headers of HTTP, MCP and proxies, cannot be listed ([gateway.md](gateway.md#headers-of-agents)).",
         set: |settings, text| text.parse().map(|headers| settings.gateway_forwarded_headers = headers),
     },
     Setting {

@@ -19,6 +19,7 @@ mod egress;
 mod engine;
 mod faults;
 mod forged;
+mod forwarded_headers;
 mod gateway;
 mod harness;
 mod image;

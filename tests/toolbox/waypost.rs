@@ -71,6 +71,15 @@ impl Waypost {
         request.send().await.expect("the server responds").text().await.expect("the response is complete")
     }
 
+    /// Posts a message with a bearer token and further headers, and returns the JSON of the response.
+    pub async fn post_with(&self, path: &str, token: &str, headers: &[(&str, &str)], message: &Value) -> Value {
+        let mut request = self.client.post(format!("{}{path}", self.origin)).bearer_auth(token).json(message);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.expect("the server responds").json().await.expect("the response is JSON")
+    }
+
     /// Posts a request of 2026-07-28, and returns the response.
     pub async fn post_modern(&self, path: &str, token: &str, request: (Value, Value)) -> Value {
         self.open_modern(path, token, request).await.json().await.expect("the response is JSON")

@@ -1,10 +1,11 @@
-//! Headers of agents that are forwarded to remote servers: those that the operator lists, and no others.
+//! Headers of agents that are forwarded to servers: those that the operator lists, and no others.
 //!
 //! Invariants:
 //! 1. Without a list, nothing is forwarded. No list can contain a header with credentials for this installation, or one that
 //!    belongs to HTTP, to MCP, or to the connection.
 //! 2. A header that a server could read in different ways is not forwarded: a call that repeats a listed header is rejected.
-//! 3. A header of the connection to the server, such as a secret of the instance, is never replaced ([`waypost_ops`]).
+//! 3. A header of the connection to the server, such as a secret of the instance, is never replaced ([`waypost_ops`], and the
+//!    daemon for a server in a container).
 
 use std::str::FromStr;
 
@@ -12,40 +13,7 @@ use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName};
 use waypost_mcp_wire::strict::Message;
 use waypost_mcp_wire::{INVALID_REQUEST, JsonRpcError};
-
-/// The maximum number of headers.
-const MAX_HEADERS: usize = 20;
-/// The maximum size of the value of a header in bytes.
-const MAX_VALUE: usize = 4 * 1024;
-/// The maximum size of the values of all headers of a call in bytes. Many servers reject more than 8 KiB of headers.
-const MAX_TOTAL: usize = 6 * 1024;
-
-/// Names that cannot be listed: credentials, and headers of the connection (RFC 9110, sections 7.6.1 and 10.1.1), of MCP and of
-/// W3C Trace Context, which travels in `_meta`.
-const RESERVED: [&str; 20] = [
-    "authorization",
-    "connection",
-    "cookie",
-    "cookie2",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "last-event-id",
-    "origin",
-    "set-cookie",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "via",
-];
-/// The beginnings of names that cannot be listed.
-const RESERVED_PREFIXES: [&str; 6] = ["accept", "content-", "mcp-", "proxy-", "waypost-", "x-forwarded-"];
+use waypost_toolbox_proto::forwarded_headers::{MAX_HEADERS, MAX_NAME, MAX_TOTAL, MAX_VALUE, is_reserved};
 
 /// The names of the headers of agents that are forwarded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,6 +31,9 @@ impl FromStr for ForwardedHeaders {
             if is_reserved(name.as_str()) {
                 return Err(format!("the header `{name}` is never forwarded"));
             }
+            if name.as_str().len() > MAX_NAME {
+                return Err(format!("expected names of at most {MAX_NAME} characters, not `{name}`"));
+            }
             if names.contains(&name) {
                 return Err(format!("the header `{name}` is listed twice"));
             }
@@ -73,10 +44,6 @@ impl FromStr for ForwardedHeaders {
         }
         Ok(Self(names))
     }
-}
-
-fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl ForwardedHeaders {
@@ -158,6 +125,8 @@ mod tests {
         for invalid in ["a b", "x:y", "é", "x-tenant,X-TENANT"] {
             assert!(parse(invalid).is_err(), "{invalid}");
         }
+        assert!(parse(&"x".repeat(MAX_NAME)).is_ok());
+        assert!(parse(&"x".repeat(MAX_NAME + 1)).is_err());
         let names = |number: usize| (0..number).map(|n| format!("x-{n}")).collect::<Vec<_>>().join(",");
         assert!(parse(&names(MAX_HEADERS)).is_ok());
         assert!(parse(&names(MAX_HEADERS + 1)).is_err());

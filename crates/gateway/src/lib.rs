@@ -85,7 +85,7 @@ pub struct GatewayOptions {
     pub access_max_age: Duration,
     /// The number of calls of an agent per hour in this process; 0 for no limit.
     pub calls_per_hour: u32,
-    /// The headers of agents that are forwarded to remote servers.
+    /// The headers of agents that are forwarded to servers.
     pub forwarded_headers: ForwardedHeaders,
 }
 

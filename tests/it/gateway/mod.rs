@@ -7,6 +7,7 @@ mod calls;
 mod cancellation;
 mod changed_definitions;
 mod circuit;
+mod forwarded_headers;
 mod initial_access;
 mod listen;
 mod oauth;

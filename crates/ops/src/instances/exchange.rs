@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use http::request::Builder;
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use waypost_core::id::{AgentId, InstanceId, ToolboxId};
 use waypost_core::instance::{Backend, Instance};
 use waypost_core::{Code, Error, Result};
@@ -14,9 +14,10 @@ use waypost_link::{Body, Links};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::strict::OwnedMessage;
+use waypost_toolbox_proto::forwarded_headers;
 use waypost_toolbox_proto::http::{
-    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, LOG_LEVEL_HEADER, SECRETS_VERSION_HEADER, TIMEOUT_HEADER, mcp_path,
-    responses_path,
+    CAPABILITIES_HEADER, CONTAINER_KEY_HEADER, FORWARDED_HEADERS_HEADER, LOG_LEVEL_HEADER, SECRETS_VERSION_HEADER,
+    TIMEOUT_HEADER, mcp_path, responses_path,
 };
 
 use waypost_upstream::Connection;
@@ -49,8 +50,8 @@ pub struct ExchangeTarget<'a> {
     pub capabilities: ClientCapabilities,
     /// The level of the log messages that a server with a handshake shall send.
     pub log_level: Option<LogLevel>,
-    /// Headers of the caller, which a remote server receives unless the connection has headers with these names. Others do not
-    /// receive them.
+    /// Headers of the caller, which a server with an HTTP transport receives with this message, unless the connection or the
+    /// protocol has headers with these names. They are within the limits of [`forwarded_headers`].
     pub headers: Option<&'a HeaderMap>,
 }
 
@@ -157,6 +158,9 @@ impl Exchange {
         if *personal_version > 0 {
             request = request.header(SECRETS_VERSION_HEADER, *personal_version);
         }
+        if let Some(headers) = target.headers.filter(|headers| !headers.is_empty()) {
+            request = request.header(FORWARDED_HEADERS_HEADER, forward(headers)?);
+        }
         let (request, responder) = announce(ops, target, request)?;
         let body = send(ops, target.instance, request.body(message).map_err(Error::internal)?).await?;
         Ok(Self(Source::Link(LinkExchange { responder, ..LinkExchange::new(body, limit) })))
@@ -246,6 +250,14 @@ fn announce(ops: &Ops, target: ExchangeTarget<'_>, mut request: Builder) -> Resu
     let (instance, toolbox) = (target.instance.id.clone(), target.instance.container()?.toolbox_id.clone());
     let responder = Responder(Recipient::Toolbox { links: ops.links().clone(), toolbox, instance });
     Ok((request.header(CAPABILITIES_HEADER, target.capabilities.to_json()), Some(responder)))
+}
+
+/// Returns the value of the header that brings headers of the caller to a toolbox.
+fn forward(headers: &HeaderMap) -> Result<HeaderValue> {
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let mut value = HeaderValue::try_from(forwarded_headers::encode(headers)).map_err(Error::internal)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Reads a message of a server.
