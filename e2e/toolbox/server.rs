@@ -37,6 +37,7 @@ static SCHEMA_CHANGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// The maximum length of the arguments in the schemas before the first change. It is not enforced.
 const MAX_LENGTH: usize = 1_000_000;
+
 thread_local! {
     /// The headers of the current HTTP request: names in lower case, and values.
     static HEADERS: RefCell<Vec<(String, String)>> = const { RefCell::new(Vec::new()) };
