@@ -60,9 +60,7 @@ pub(super) fn find_version(
 
 /// Returns the error for the version of an instance that is not in the catalogue.
 pub(in crate::cmd) fn no_entry() -> anyhow::Error {
-    anyhow::anyhow!(
-        "this remote server is not in the catalogue, so it has no versions: change its URL in the console"
-    )
+    anyhow::anyhow!("this remote server is not in the catalogue, so it has no versions: change its URL in the console")
 }
 
 /// Returns the error for a version that does not exist.
