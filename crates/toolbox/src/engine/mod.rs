@@ -38,7 +38,7 @@ pub trait Engine: Send + Sync + 'static {
         credentials: Option<&RegistryCredentials>,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Creates the network and the volumes of an instance.
+    /// Creates what a container needs and what outlives it: the volumes of an instance, and the network of a shared container.
     fn prepare(&self, request: &ContainerRequest) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Writes the secret files of a container, creates it and starts it. Standard input and output of a stdio server
@@ -246,6 +246,6 @@ pub struct EngineOptions {
     pub data_dir: PathBuf,
     /// The folder for secret files: a tmpfs that the engine sees at the same path.
     pub secrets_dir: PathBuf,
-    /// The network of which each instance gets a part (/28).
+    /// The network of which each instance, and each container of one agent or session, gets a part (/28).
     pub network_pool: ipnet::Ipv4Net,
 }

@@ -109,6 +109,41 @@ waypost_testkit::needs_docker! {
 
 waypost_testkit::needs_docker! {
     #[test]
+    fn docker_networks_of_agents_are_removed_with_their_containers() {
+        run(|bed| async {
+            let image = bed.image("agents", &[]).await;
+            bed.engine.pull(&image, None).await.unwrap();
+            let for_agent = |agent: &str, command: Option<&str>| {
+                let mut spec = spec(&image, Transport::Stdio, &["wait"]);
+                spec.command = command.map(|command| vec![command.into()]);
+                ContainerRequest { key: Some(agent.into()), ..bed.request("a", spec) }
+            };
+            let mut ids = Vec::new();
+            for agent in ["agt_1", "agt_2", "agt_3"] {
+                let request = for_agent(agent, None);
+                bed.engine.prepare(&request).await.unwrap();
+                ids.push(bed.engine.start(&request, &BTreeMap::new()).await.unwrap().container.id);
+            }
+            assert_eq!(bed.counts().await, (3, 3, 0, 0));
+            let failing = for_agent("agt_4", Some("/does-not-exist"));
+            let error = bed.engine.start(&failing, &BTreeMap::new()).await.err().unwrap();
+            assert_eq!((error.code.as_str(), bed.counts().await), ("start_failed", (3, 3, 0, 0)));
+            bed.engine.remove(&ids[0]).await.unwrap();
+            assert_eq!(bed.counts().await, (2, 2, 0, 0));
+            // Somebody else removes a container.
+            let options = RemoveContainerOptions { force: true, v: true, link: false };
+            bed.docker.remove_container(&ids[1], Some(options)).await.unwrap();
+            assert_eq!(bed.counts().await, (1, 2, 0, 0));
+            let second = DockerEngine::connect(bed.options.clone()).await.unwrap();
+            assert_eq!(bed.counts().await, (1, 1, 0, 0));
+            second.remove_instance(&failing.instance_id, true).await.unwrap();
+            assert_eq!(bed.counts().await, (0, 0, 0, 0));
+        });
+    }
+}
+
+waypost_testkit::needs_docker! {
+    #[test]
     fn docker_volumes_of_a_generation_are_removed() {
         run(|bed| async {
             let image = bed.image("volumes", &[]).await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use waypost_toolbox::engine::Engine;
 use waypost_toolbox_proto::{Transport, Volume};
 
-use super::support::{read_all, read_until, run, secret_values, spec, with_everything};
+use super::support::{Bed, read_all, read_until, run, secret_values, spec, with_everything};
 
 /// Compares what the engine reports with the isolation list in the documentation.
 fn check_isolation(inspected: &Value, instance: &str, toolbox: &str, is_stdio: bool) {
@@ -229,6 +229,40 @@ waypost_testkit::needs_docker! {
             for attempt in attempts {
                 assert!(!attempt.ends_with("=ok"), "{attempt}\n{text}");
             }
+        });
+    }
+}
+
+/// Starts a container for an agent. Returns its ID, the name of its network and its address.
+async fn start_for(bed: &Bed, agent: &str, image: &str) -> (String, String, Ipv4Addr) {
+    let mut request = bed.request("a", spec(image, Transport::StreamableHttp, &["wait"]));
+    request.key = Some(agent.into());
+    bed.engine.prepare(&request).await.unwrap();
+    let id = bed.engine.start(&request, &BTreeMap::new()).await.unwrap().container.id;
+    let settings = bed.inspect(&id).await.network_settings.unwrap();
+    let (network, endpoint) = settings.networks.unwrap().into_iter().next().unwrap();
+    (id, network, endpoint.ip_address.unwrap().parse().unwrap())
+}
+
+waypost_testkit::needs_docker! {
+    #[test]
+    fn docker_containers_of_two_agents_cannot_connect_to_each_other() {
+        run(|bed| async {
+            let image = bed.image("agents", &[]).await;
+            bed.engine.pull(&image, None).await.unwrap();
+            let (first, first_network, _) = start_for(bed, "agt_1", &image).await;
+            let (second, second_network, second_address) = start_for(bed, "agt_2", &image).await;
+            // Not one network with a rule of the firewall: an engine may have none.
+            assert_ne!(first_network, second_network);
+            assert_eq!(bed.counts().await, (2, 2, 0, 0));
+            let second_namespace = bed.engine.network_namespace(&second).await.unwrap();
+            let address = std::net::SocketAddr::from((second_address, 8080));
+            let _server = second_namespace.tcp_listen("0.0.0.0:8080".parse().unwrap()).await.unwrap();
+            let timeout = std::time::Duration::from_secs(2);
+            // The daemon reaches the server, as it does for a call. Processes in the other container do not.
+            second_namespace.tcp_connect(address, timeout).await.unwrap();
+            let first_namespace = bed.engine.network_namespace(&first).await.unwrap();
+            assert!(first_namespace.tcp_connect(address, timeout).await.is_err());
         });
     }
 }

@@ -58,7 +58,7 @@ pub struct ImageInfo {
 pub struct Placement {
     /// The ID of this toolbox.
     pub toolbox_id: String,
-    /// The network of the instance.
+    /// The name of the network.
     pub network: String,
     /// The folder of secret files; `None` if there are none.
     pub secrets_folder: Option<PathBuf>,
@@ -187,7 +187,7 @@ fn mounts(request: &ContainerRequest, placement: &Placement) -> Vec<Mount> {
     secrets.into_iter().chain(volumes).collect()
 }
 
-/// Returns the name of the network of an instance.
+/// Returns the name of the network for the shared containers of an instance.
 pub fn network_name(instance_id: &str) -> String {
     format!("waypost-{instance_id}")
 }

@@ -15,7 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use waypost_toolbox_proto::{ErrorCode, SecretDelivery, Transport};
 
 use super::super::{ContainerRequest, EngineError, NetworkNamespace, ObservedContainer, StartedContainer, Usage};
-use super::config::{Placement, check_specification, container_config};
+use super::config::{Placement, check_specification, container_config, network_name};
 use super::machine::REQUEST_SECONDS;
 use super::{DockerEngine, errors, labels, secrets, volumes};
 
@@ -91,14 +91,13 @@ impl DockerEngine {
         check_request(request)?;
         let sorted = sort_secrets(request, secrets)?;
         let image = self.image_info(&request.spec.image).await?;
-        let network = self.ensure_network(&request.instance_id).await?;
         for volume in self.ensure_volumes(request).await? {
             volumes::own_if_new(&volume, image.user)?;
         }
         let name = format!("waypost-{}-{}", request.slug, super::random_suffix()?);
         let mut placement = Placement {
             toolbox_id: self.toolbox_id().to_owned(),
-            network,
+            network: if request.key.is_none() { network_name(&request.instance_id) } else { name.clone() },
             secrets_folder: None,
             secret_environment: sorted.environment,
         };
@@ -107,11 +106,12 @@ impl DockerEngine {
             let folder: PathBuf = self.inner.secrets.create(&request.instance_id, &name, image.user, files)?;
             placement.secrets_folder = Some(folder);
         }
-        let started = match container_config(request, &image, &placement) {
-            Ok(body) => self.create_and_start(&name, body, request.spec.transport).await,
-            Err(error) => Err(error),
+        let start = async {
+            let body = container_config(request, &image, &placement)?;
+            self.ensure_network(&request.instance_id, &placement.network).await?;
+            self.create_and_start(&name, body, request.spec.transport).await
         };
-        match started {
+        match start.await {
             Ok(started) => Ok(started),
             Err(mut error) => {
                 self.clean_up(&request.instance_id, &name).await;
@@ -152,6 +152,7 @@ impl DockerEngine {
             tracing::warn!(%error, name, "failed to remove a container that was not started");
         }
         self.inner.secrets.remove(instance_id, name);
+        self.remove_own_network(name).await;
     }
 
     pub(super) async fn stop_container(&self, container: &str, grace: Duration) -> Result<(), EngineError> {
@@ -172,6 +173,9 @@ impl DockerEngine {
             Some(own) => {
                 self.remove_by_id(container).await?;
                 self.inner.secrets.remove(&own.observed.instance_id, &own.name);
+                if own.observed.key.is_some() {
+                    self.remove_own_network(&own.name).await;
+                }
             }
             None => tracing::debug!(container, "container to remove does not exist"),
         }
@@ -198,8 +202,8 @@ impl DockerEngine {
         }
     }
 
-    /// Removes what an interrupted daemon has left: containers from which an image was read, and secret files without a
-    /// container.
+    /// Removes what an interrupted daemon has left: containers from which an image was read, and secret files and networks
+    /// without a container.
     pub(super) async fn remove_leftovers(&self) -> Result<(), EngineError> {
         let mut names = Vec::new();
         for container in self.list(None).await? {
@@ -209,15 +213,18 @@ impl DockerEngine {
                 Some(id) if is_own && labels.get(labels::PROBE).is_some_and(|probe| !probe.is_empty()) => {
                     self.remove_by_id(&id).await?;
                 }
-                _ => names.extend(container.names.unwrap_or_default()),
+                _ => {
+                    let own = container.names.into_iter().flatten();
+                    names.extend(own.map(|name| name.trim_start_matches('/').to_owned()));
+                }
             }
         }
         for (instance, container) in self.inner.secrets.list() {
-            if !names.iter().any(|name| name.trim_start_matches('/') == container) {
+            if !names.contains(&container) {
                 self.inner.secrets.remove(&instance, &container);
             }
         }
-        Ok(())
+        self.remove_unused_networks(&names).await
     }
 
     pub(super) async fn container_usage(&self, container: &str) -> Result<Usage, EngineError> {
@@ -307,12 +314,17 @@ fn observe(toolbox_id: &str, response: ContainerInspectResponse) -> Option<OwnCo
     let state = response.state.unwrap_or_default();
     let running = state.running.unwrap_or_default();
     let started_at = state.started_at.as_deref().and_then(milliseconds);
+    let name = response.name?.trim_start_matches('/').to_owned();
+    let network = response.host_config.and_then(|config| config.network_mode);
+    // Earlier versions of the daemon started the containers of all agents in one network. Without the digest, a container is
+    // outdated and is replaced.
+    let is_separate = labels.key.is_none() || network.as_ref() == Some(&name);
     let observed = ObservedContainer {
         id: response.id?,
         instance_id: labels.instance_id,
         generation: labels.generation,
         key: labels.key,
-        digest: labels.digest,
+        digest: if is_separate { labels.digest } else { String::new() },
         personal_version: labels.personal_version,
         resources: labels.resources,
         running,
@@ -321,7 +333,7 @@ fn observe(toolbox_id: &str, response: ContainerInspectResponse) -> Option<OwnCo
         out_of_memory: state.oom_killed.unwrap_or_default(),
         pid: state.pid.filter(|_| running).and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0),
     };
-    Some(OwnContainer { observed, name: response.name?.trim_start_matches('/').to_owned() })
+    Some(OwnContainer { observed, name })
 }
 
 /// Parses a time of the engine as milliseconds since the Unix epoch; `None` if it is the zero time.
@@ -332,7 +344,29 @@ fn milliseconds(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn containers_of_agents_in_the_network_of_their_instance_are_outdated() {
+        let digest = |key: &str, network: &str| {
+            let response = json!({
+                "Id": "1", "Name": "/waypost-time-0123456789abcdef", "HostConfig": {"NetworkMode": network},
+                "Config": {"Labels": {
+                    "dev.waypost.toolbox": "tbx_1", "dev.waypost.instance": "ins_1", "dev.waypost.generation": "1",
+                    "dev.waypost.key": key, "dev.waypost.digest": "d1", "dev.waypost.resources": "light",
+                    "dev.waypost.probe": "",
+                }},
+            });
+            observe("tbx_1", serde_json::from_value(response).unwrap()).unwrap().observed.digest
+        };
+        assert_eq!(digest("", "waypost-ins_1"), "d1");
+        assert_eq!(digest("agt_1", "waypost-time-0123456789abcdef"), "d1");
+        for shared in ["waypost-ins_1", "waypost-time-fedcba9876543210", ""] {
+            assert_eq!(digest("agt_1", shared), "", "{shared}");
+        }
+    }
 
     #[test]
     fn times_of_the_engine_are_parsed() {

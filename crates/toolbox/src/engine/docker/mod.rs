@@ -164,7 +164,10 @@ impl Engine for DockerEngine {
 
     async fn prepare(&self, request: &ContainerRequest) -> Result<(), EngineError> {
         containers::check_request(request)?;
-        self.ensure_network(&request.instance_id).await?;
+        // The network of a container with a key is created together with the container.
+        if request.key.is_none() {
+            self.ensure_network(&request.instance_id, &config::network_name(&request.instance_id)).await?;
+        }
         self.ensure_volumes(request).await?;
         Ok(())
     }

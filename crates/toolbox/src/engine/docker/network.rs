@@ -1,4 +1,8 @@
-//! One network for each instance: an internal bridge with a small subnet.
+//! Networks: internal bridges with small subnets.
+//!
+//! A shared container is in the network of its instance. A container with a key, which is for one agent or one session,
+//! has a network of its own with the container's name: it may have secrets of its agent, so the separation from the other
+//! containers of the instance must not depend on the firewall of the engine, which may be switched off.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -13,17 +17,17 @@ use super::super::EngineError;
 use super::config::network_name;
 use super::{DockerEngine, errors, labels};
 
-/// The length of the prefix of an instance's subnet.
+/// The length of the prefix of a network's subnet.
 const PREFIX: u8 = 28;
 /// The number of subnets that are tried with the engine, which rejects those that overlap with other networks.
 const MAX_ATTEMPTS: usize = 128;
 
-/// Returns the subnets of a pool in the order in which they are tried for an instance. The order depends only on the
-/// pool and the ID, and contains every subnet once.
-pub fn candidates(pool: Ipv4Net, instance_id: &str) -> impl Iterator<Item = Ipv4Net> {
+/// Returns the subnets of a pool in the order in which they are tried for a network. The order depends only on the pool
+/// and the network's name, and contains every subnet once.
+pub fn candidates(pool: Ipv4Net, name: &str) -> impl Iterator<Item = Ipv4Net> {
     let bits = u32::from(PREFIX.saturating_sub(pool.prefix_len()));
     let count = if pool.prefix_len() > PREFIX { 0 } else { 1_u64 << bits };
-    let digest = Sha256::digest(instance_id.as_bytes());
+    let digest = Sha256::digest(name.as_bytes());
     let start = digest[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)) & count.saturating_sub(1);
     // An odd stride visits every residue of a power of two. One of about the golden ratio scatters the order evenly, so
     // that another network that covers a part of the pool is left after a few attempts.
@@ -54,15 +58,22 @@ fn has_local_address(network: Ipv4Net) -> bool {
     !is_local(Ipv4Addr::new(240, 0, 0, 1)) && network.hosts().any(is_local)
 }
 
-/// Returns the request for a network. Containers of one instance cannot reach each other if `separate`.
-fn create_request(toolbox_id: &str, instance_id: &str, subnet: Ipv4Net, separate: bool) -> NetworkCreateRequest {
+/// Returns the request for a network. Containers in it cannot reach each other if `separate` and if the engine has a
+/// firewall.
+fn create_request(
+    toolbox_id: &str,
+    instance_id: &str,
+    name: &str,
+    subnet: Ipv4Net,
+    separate: bool,
+) -> NetworkCreateRequest {
     // Without an address of the host on the bridge, containers do not reach the host's services through it.
     let mut options = HashMap::from([("com.docker.network.bridge.inhibit_ipv4".to_owned(), "true".to_owned())]);
     if separate {
         options.insert("com.docker.network.bridge.enable_icc".into(), "false".into());
     }
     NetworkCreateRequest {
-        name: network_name(instance_id),
+        name: name.to_owned(),
         driver: Some("bridge".into()),
         internal: Some(true),
         attachable: Some(false),
@@ -92,23 +103,22 @@ impl DockerEngine {
         Ok(networks)
     }
 
-    /// Creates the network of an instance if it does not exist, and returns its name.
-    pub(super) async fn ensure_network(&self, instance_id: &str) -> Result<String, EngineError> {
+    /// Creates a network for containers of an instance if it does not exist.
+    pub(super) async fn ensure_network(&self, instance_id: &str, name: &str) -> Result<(), EngineError> {
         // The engine accepts two networks with one name, so creation is serialised.
         let _creating = self.inner.network_creation.lock().await;
         let networks = self.networks(None).await?;
-        let name = network_name(instance_id);
-        if networks.iter().any(|network| network.name.as_ref() == Some(&name)) {
-            return Ok(name);
+        if networks.iter().any(|network| network.name.as_deref() == Some(name)) {
+            return Ok(());
         }
-        self.check_network_name(&name).await?;
+        self.check_network_name(name).await?;
         let used: Vec<Ipv4Net> = networks.iter().flat_map(subnets).collect();
         let pool = self.inner.options.network_pool;
         let is_free =
             |subnet: &Ipv4Net| used.iter().all(|other| !overlaps(*subnet, *other)) && !has_local_address(*subnet);
-        for subnet in candidates(pool, instance_id).filter(is_free).take(MAX_ATTEMPTS) {
-            match self.create_network(instance_id, subnet).await {
-                Ok(()) => return Ok(name),
+        for subnet in candidates(pool, name).filter(is_free).take(MAX_ATTEMPTS) {
+            match self.create_network(instance_id, name, subnet).await {
+                Ok(()) => return Ok(()),
                 Err(error) if errors::message(&error).is_some_and(|message| message.contains("overlap")) => {}
                 Err(error) => return Err(self.error("create the network", &error)),
             }
@@ -120,8 +130,13 @@ impl DockerEngine {
         ))
     }
 
-    async fn create_network(&self, instance_id: &str, subnet: Ipv4Net) -> Result<(), bollard::errors::Error> {
-        let request = create_request(self.toolbox_id(), instance_id, subnet, true);
+    async fn create_network(
+        &self,
+        instance_id: &str,
+        name: &str,
+        subnet: Ipv4Net,
+    ) -> Result<(), bollard::errors::Error> {
+        let request = create_request(self.toolbox_id(), instance_id, name, subnet, true);
         let error = match self.docker().create_network(request).await {
             Ok(_) => return Ok(()),
             Err(error) => error,
@@ -129,12 +144,10 @@ impl DockerEngine {
         if !errors::message(&error).is_some_and(|message| message.contains("inter-container")) {
             return Err(error);
         }
-        // The kernel lacks the module `br_netfilter`.
-        tracing::warn!(
-            instance = instance_id,
-            "containers of one instance can reach each other: br_netfilter is missing"
-        );
-        let request = create_request(self.toolbox_id(), instance_id, subnet, false);
+        // The kernel lacks the module `br_netfilter`. No two containers of different agents or sessions are in one network;
+        // only a shared container and its successor are, while one replaces the other.
+        tracing::debug!(network = name, "containers in one network can reach each other: br_netfilter is missing");
+        let request = create_request(self.toolbox_id(), instance_id, name, subnet, false);
         self.docker().create_network(request).await.map(|_| ())
     }
 
@@ -151,6 +164,32 @@ impl DockerEngine {
             format!("A network with the name {name} exists, and this toolbox did not create it"),
             "Remove the network from the machine.",
         ))
+    }
+
+    /// Removes the network of a container that has one of its own. A failure is only logged: the network is removed with
+    /// the instance, or when the daemon starts again.
+    pub(super) async fn remove_own_network(&self, container: &str) {
+        match self.docker().remove_network(container).await {
+            Err(error) if !errors::is_not_found(&error) => {
+                tracing::warn!(%error, network = container, "failed to remove the network of a container");
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes networks of containers that do not exist. `containers` are the names of the toolbox's containers.
+    pub(super) async fn remove_unused_networks(&self, containers: &[String]) -> Result<(), EngineError> {
+        for network in self.networks(None).await? {
+            let instance = network.labels.as_ref().and_then(|labels| labels::instance(self.toolbox_id(), labels));
+            let shared = instance.map(|id| network_name(&id));
+            match network.name {
+                Some(name) if Some(&name) != shared.as_ref() && !containers.contains(&name) => {
+                    self.remove_own_network(&name).await;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn remove_networks(&self, instance_id: &str) -> Result<(), EngineError> {
