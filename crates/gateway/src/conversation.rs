@@ -37,6 +37,8 @@ pub(crate) struct Conversation {
     pub(crate) responses: Vec<String>,
     /// `requestState` of the server as JSON text.
     pub(crate) state: Option<String>,
+    /// The message of the server from which `state` was copied.
+    pub(crate) origin: Option<Bytes>,
 }
 
 /// A request to the agent.
@@ -81,6 +83,7 @@ impl Conversation {
             waiting: Vec::new(),
             responses: Vec::new(),
             state: None,
+            origin: None,
         }
     }
 

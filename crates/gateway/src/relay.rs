@@ -13,6 +13,7 @@
 //! 2. Before the server gets an answer, it is checked that the agent may still make the call.
 //! 3. While an agent is asked, the call takes none of the server's slots.
 //! 4. The number of requests, of rounds, and the time in which the agent is asked are limited.
+//! 5. What a server sends holds memory ([`waypost_mcp_wire::memory`]) until the agent has received it, also in copies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +29,10 @@ use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::input_requests::InputRequest;
+use waypost_mcp_wire::memory::keep;
 use waypost_mcp_wire::rewrite::{Caching, Member, Rewrite, quote};
 use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, ResultMembers, text_of};
-use waypost_mcp_wire::{INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, MISSING_CAPABILITY};
+use waypost_mcp_wire::{JsonRpcError, METHOD_NOT_FOUND};
 use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
 
 use crate::agent_call::{AgentCall, Input, Messages, OpenCall, Opened};
@@ -41,6 +43,7 @@ use crate::log_filter::LogFilter;
 use crate::message_text::MessageText;
 use crate::parked::ParkedCall;
 use crate::record::CallRecord;
+use crate::reply::server_error;
 use crate::running_calls::RunningCall;
 use crate::slots::Slot;
 use crate::upstreams::{Attempt, CalledServer};
@@ -137,7 +140,7 @@ impl Relay {
             // After the response, the call is dropped.
             let (events, state) = match next {
                 Ok(Next::Events(events)) => (events, Some((relay, running, None))),
-                Ok(Next::Response(text, _)) => (reply::response_event(&text), None),
+                Ok(Next::Response(text, _)) => (reply::response_event(text), None),
                 Err(error) => (reply::event(reply::failure(&relay.raw_id, &error).as_bytes()), None),
             };
             Some((Ok::<_, std::convert::Infallible>(events), state))
@@ -216,19 +219,27 @@ impl Relay {
     /// Relays a message of the server. Returns `None` if nothing is sent to the agent: messages that do not belong to this call
     /// are dropped.
     async fn relay(&mut self, received: OwnedMessage) -> Result<Option<Next>> {
+        let text = received.text().clone();
+        match self.process(received).await? {
+            Some(Next::Events(events)) => Ok(Some(Next::Events(keep(events, text)))),
+            next => Ok(next),
+        }
+    }
+
+    async fn process(&mut self, received: OwnedMessage) -> Result<Option<Next>> {
         let message = received.message();
         match message.kind {
             MessageKind::Notification => Ok(self.relay_notification(message, received.text()).map(Next::Events)),
-            MessageKind::Request => self.ask(message).await,
+            MessageKind::Request => self.ask(message, received.text()).await,
             MessageKind::Error | MessageKind::Result if !self.is_own(message) => Ok(None),
             MessageKind::Error | MessageKind::Result => match &message.result {
                 Some(result) if text_of(result.result_type).is_some_and(|kind| kind == "input_required") => {
-                    self.require_input(message, result).await
+                    self.require_input((message, received.text()), result).await
                 }
                 _ => {
                     let text = self.convert(&received)?;
                     self.record.respond(message);
-                    Ok(Some(Next::Response(text, status(message, self.is_modern))))
+                    Ok(Some(Next::Response(text, reply::status(message, self.is_modern))))
                 }
             },
         }
@@ -264,7 +275,8 @@ impl Relay {
         } else if is_of_other_era {
             rewrite.result_to_legacy();
         }
-        Ok(MessageText::new(rewrite.finish_shared(received.text())))
+        let pieces = rewrite.finish_shared(received.text()).into_iter();
+        Ok(MessageText::new(pieces.map(|piece| keep(piece, received.text().clone())).collect()))
     }
 
     fn relay_notification(&mut self, notification: &Message<'_>, text: &Bytes) -> Option<Bytes> {
@@ -296,7 +308,7 @@ impl Relay {
     }
 
     /// Passes a request of a server with a handshake to the agent, or rejects it.
-    async fn ask(&mut self, request: &Message<'_>) -> Result<Option<Next>> {
+    async fn ask(&mut self, request: &Message<'_>, text: &Bytes) -> Result<Option<Next>> {
         let Some(responder) = self.responder.clone() else { return Ok(None) };
         self.count += 1;
         let waiting = match &self.asking {
@@ -319,12 +331,12 @@ impl Relay {
                     responder,
                     call_id: self.call_id.clone(),
                     count: self.count,
-                    question: Bytes::copy_from_slice(request.text.as_bytes()),
+                    question: text.clone(),
                 };
                 let result = self.gateway.park((&self.organization, binding), parked)?;
                 self.record.complete();
-                let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, self.raw_id);
-                Ok(Some(Next::Response(text.into(), StatusCode::OK)))
+                let response = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, self.raw_id);
+                Ok(Some(Next::Response(keep(response.into(), text.clone()).into(), StatusCode::OK)))
             }
             Asking::InStream(conversation) => {
                 let raw_id = request.raw_id.unwrap_or("null").to_owned();
@@ -339,7 +351,11 @@ impl Relay {
     }
 
     /// Returns what a server of 2026-07-28 asks for, or sends it to the agent.
-    async fn require_input(&mut self, message: &Message<'_>, result: &ResultMembers<'_>) -> Result<Option<Next>> {
+    async fn require_input(
+        &mut self,
+        (message, text): (&Message<'_>, &Bytes),
+        result: &ResultMembers<'_>,
+    ) -> Result<Option<Next>> {
         let invalid = || {
             let text = "The server asks for something that the client does not support, or in a way that is not valid.";
             server_error(text, "input_required")
@@ -363,7 +379,7 @@ impl Relay {
                     rewrite.set(Member::RequestState, Some(&sealed));
                 }
                 self.record.respond(message);
-                Ok(Some(Next::Response(Bytes::from(rewrite.finish()).into(), StatusCode::OK)))
+                Ok(Some(Next::Response(keep(rewrite.finish().into(), text.clone()).into(), StatusCode::OK)))
             }
             Asking::InStream(conversation) => {
                 self.count += 1;
@@ -371,6 +387,7 @@ impl Relay {
                     return Err(server_error("The server asks for input too often.", "input_required"));
                 }
                 conversation.state = state.map(str::to_owned);
+                conversation.origin = Some(text.clone());
                 let mut events = BytesMut::new();
                 for InputRequest { key, method, params } in requests {
                     let params = params.map_or(String::new(), |params| format!(",\"params\":{params}"));
@@ -458,6 +475,7 @@ impl Relay {
         let responses = std::mem::take(&mut conversation.responses);
         let responses = (!responses.is_empty()).then(|| format!("{{{}}}", responses.join(",")));
         let input = Input { responses, state: conversation.state.take() };
+        drop(conversation.origin.take());
         self.attempt = None;
         let (request, again) = (conversation.request()?, (Some(&input), self.deadline));
         // Boxed, like everything that most calls do not need: large futures are slow to move.
@@ -478,16 +496,4 @@ impl Relay {
             }
         }
     }
-}
-
-/// Returns the status of a response of a server (2026-07-28, "Missing required client capability").
-fn status(response: &Message<'_>, is_modern: bool) -> StatusCode {
-    match &response.error {
-        Some(error) if is_modern && error.code == MISSING_CAPABILITY => StatusCode::BAD_REQUEST,
-        _ => StatusCode::OK,
-    }
-}
-
-fn server_error(message: &str, reason: &str) -> Error {
-    Error::new(Code::ToolServerError, message).with("reason", reason).with("rpc_code", INVALID_REQUEST)
 }

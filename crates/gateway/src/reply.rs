@@ -8,9 +8,13 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use waypost_core::{Code, Error};
+use waypost_mcp_wire::memory::keep;
 use waypost_mcp_wire::relay::make_single_line;
 use waypost_mcp_wire::strict::{Message, text_of};
-use waypost_mcp_wire::{INTERNAL_ERROR, INVALID_PARAMS, JsonRpcError, METHOD_NOT_FOUND, UNSUPPORTED_VERSION};
+use waypost_mcp_wire::{
+    INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, MISSING_CAPABILITY,
+    UNSUPPORTED_VERSION,
+};
 
 use crate::message_text::MessageText;
 use crate::slots::{LimitReached, MAX_STREAMS};
@@ -133,15 +137,29 @@ pub(crate) fn failure(raw_id: &str, error: &Error) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{raw_id},"error":{object}}}"#)
 }
 
+/// The error of a server that breaks the protocol.
+pub(crate) fn server_error(message: &str, reason: &str) -> Error {
+    Error::new(Code::ToolServerError, message).with("reason", reason).with("rpc_code", INVALID_REQUEST)
+}
+
 /// The response to a call that its agent has cancelled: a stream without events. The agent must get no response, and JSON would
 /// have to be one (2025-11-25, "Cancellation" and "Sending Messages to the Server").
 pub(crate) fn cancelled() -> Response {
     stream(Body::empty())
 }
 
+/// Returns the status of a response of a server (2026-07-28, "Missing required client capability").
+pub(crate) fn status(response: &Message<'_>, is_modern: bool) -> StatusCode {
+    match &response.error {
+        Some(error) if is_modern && error.code == MISSING_CAPABILITY => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}
+
 /// The last event of a call, with the response.
-pub(crate) fn response_event(text: &MessageText) -> Bytes {
-    event_of(text.pieces().map(Bytes::as_ref), text.len())
+pub(crate) fn response_event(text: MessageText) -> Bytes {
+    let event = event_of(text.pieces().map(Bytes::as_ref), text.len());
+    keep(event, text)
 }
 
 /// An event of a stream (HTML standard, "Server-sent events").
@@ -169,4 +187,22 @@ pub(crate) fn stream(body: Body) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_mcp_wire::memory::MessageMemory;
+
+    use super::*;
+
+    #[test]
+    fn an_event_holds_the_memory_of_its_message() {
+        let memory = MessageMemory::new(200 * 1024).share("org_1");
+        let message = memory.reserve().hold(Bytes::from(vec![b'1'; 150 * 1024])).unwrap();
+        let event = response_event(message.into());
+        assert!(event.starts_with(b"event: message\ndata: 11") && event.len() > 150 * 1024);
+        assert!(memory.reserve().set(100 * 1024).is_err());
+        drop(event);
+        assert!(memory.reserve().set(100 * 1024).is_ok());
+    }
 }

@@ -16,6 +16,7 @@ pub mod headers;
 pub mod input_requests;
 pub mod log_level;
 pub mod media_type;
+pub mod memory;
 pub mod methods;
 pub mod names;
 pub mod param_headers;

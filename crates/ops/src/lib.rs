@@ -103,6 +103,7 @@ use waypost_core::id::OrganizationId;
 use waypost_core::seal::Keyring;
 use waypost_core::{Error, Result};
 use waypost_link::{Forward, Links};
+use waypost_mcp_wire::memory::{MemoryShare, MessageMemory};
 use waypost_outbound::{Outbound, Purpose, Route};
 use waypost_store::{Db, organization};
 
@@ -129,7 +130,11 @@ pub struct Ops {
     pub(crate) calls: slots::Slots,
     pub(crate) follows: slots::Slots,
     pub(crate) tool_access: tool_access::AccessEntries,
+    message_memory: MessageMemory,
 }
+
+/// The memory of a process for large messages of tool servers, in bytes.
+const MESSAGE_MEMORY: usize = 256 * 1024 * 1024;
 
 /// The default of the maximum number of instances of an organisation.
 pub const INSTANCE_LIMIT: u32 = 5;
@@ -157,6 +162,7 @@ impl Ops {
             calls: slots::Slots::new(instances::call::MAX_CALLS),
             follows: slots::Slots::new(follows::MAX_FOLLOWS),
             tool_access: tool_access::AccessEntries::default(),
+            message_memory: MessageMemory::new(MESSAGE_MEMORY),
         }
     }
 
@@ -229,6 +235,11 @@ impl Ops {
     #[must_use]
     pub fn is_toolboxes_enabled(&self) -> bool {
         self.toolboxes == ToolboxSwitch::On
+    }
+
+    /// Returns the share of an organisation of the memory for large messages of tool servers.
+    pub(crate) fn message_memory(&self, organization: &OrganizationId) -> MemoryShare {
+        self.message_memory.share(organization.as_str())
     }
 
     /// Returns the number of passwords that this process has hashed or verified.

@@ -302,6 +302,7 @@ async fn open_with(
         },
         redirects: Redirects::Never,
         limits: Limits { discover_timeout: DISCOVER_TIMEOUT, ..Limits::default() },
+        memory: ops.message_memory(&instance.organization_id),
     };
     let opened = tokio::time::timeout(CONNECT_TIMEOUT, Connection::open(options)).await;
     Ok(opened.unwrap_or(Err(UpstreamError::Timeout)))
@@ -361,6 +362,7 @@ pub(crate) fn to_error(error: &UpstreamError) -> Error {
         UpstreamError::Transport(waypost_outbound::Error::TooLarge { .. })
         | UpstreamError::MessageTooLarge { .. }
         | UpstreamError::TooManyMessages { .. } => ("too_large", "The server's answer is too large.".into()),
+        UpstreamError::OutOfMemory(_) => return out_of_memory(),
         UpstreamError::Transport(error) => ("unreachable", error.to_string().into()),
         UpstreamError::Status { status, .. } => match status.as_u16() {
             300..=399 => {
@@ -382,6 +384,13 @@ pub(crate) fn to_error(error: &UpstreamError) -> Error {
     Error::new(Code::ToolServerError, message).with("reason", reason)
 }
 
+/// Returns the error for a message that is not read because the share of its organisation of the memory is used up. It says
+/// nothing about the server.
+pub(crate) fn out_of_memory() -> Error {
+    let message = "The organisation is receiving too many large answers of servers at a time. Try again later.";
+    Error::new(Code::RateLimited, message).with("reason", "too_many_large_answers").with("retry_after_seconds", 1)
+}
+
 /// Whether an error means that the server rejects the credentials, and has not processed the request.
 pub(crate) fn is_unauthorized(error: &UpstreamError) -> bool {
     matches!(error, UpstreamError::Status { status, .. } if *status == StatusCode::UNAUTHORIZED)
@@ -394,6 +403,8 @@ pub(crate) fn is_lost(error: &UpstreamError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use waypost_mcp_wire::memory::OutOfMemory;
+
     use super::*;
 
     #[test]
@@ -418,5 +429,7 @@ mod tests {
             assert_eq!((found.code, &found.details["reason"]), (Code::ToolServerError, &reason.into()), "{error}");
             assert_eq!(is_lost(&error), is_final, "{error}");
         }
+        let found = to_error(&UpstreamError::OutOfMemory(OutOfMemory));
+        assert_eq!((found.code, found.reason()), (Code::RateLimited, Some("too_many_large_answers")));
     }
 }

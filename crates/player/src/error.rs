@@ -175,6 +175,7 @@ impl PlayError {
             | UpstreamError::InvalidRequest(_)
             | UpstreamError::UnsupportedRevision
             | UpstreamError::TooManyMessages { .. }
+            | UpstreamError::OutOfMemory(_)
             | UpstreamError::SessionLost => {
                 Self::Protocol { url, request: request.to_owned(), message: truncate(&error.to_string()) }
             }

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use url::Url;
+use waypost_mcp_wire::memory::MemoryShare;
 use waypost_outbound::{Route, StreamLimits};
 
 use crate::connection::Connection;
@@ -50,6 +51,7 @@ impl Client {
             protocol: Protocol::StreamableHttp,
             redirects: Redirects::SameHost,
             limits,
+            memory: MemoryShare::default(),
         };
         Connection::open(options).await.map(Self)
     }

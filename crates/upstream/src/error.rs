@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 use waypost_mcp_wire::ErrorObject;
+use waypost_mcp_wire::memory::OutOfMemory;
 
 /// The reason why a request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,9 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// There is not enough memory for a message.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// A response has too many messages.
     #[error("the server sent more than {limit} messages before its response")]
     TooManyMessages {

@@ -104,6 +104,7 @@ pub(crate) fn may_be_legacy(error: &Error) -> bool {
         Error::Timeout | Error::ContentType { .. } | Error::InvalidResponse(_) | Error::UnsupportedRevision => true,
         Error::InvalidRequest(_)
         | Error::MessageTooLarge { .. }
+        | Error::OutOfMemory(_)
         | Error::TooManyMessages { .. }
         | Error::SessionLost => false,
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use serde::Serialize;
 use url::Url;
+use waypost_mcp_wire::memory::MemoryShare;
 use waypost_outbound::{Route, StreamLimits};
 
 /// The name and version that the client sends.
@@ -103,6 +104,8 @@ pub struct ConnectionOptions {
     pub redirects: Redirects,
     /// The limits of each request.
     pub limits: Limits,
+    /// The memory for large messages of the server.
+    pub memory: MemoryShare,
 }
 
 /// URL and headers can contain secrets.

@@ -37,7 +37,8 @@ pub(super) async fn open(ops: &Ops, instance: &Instance, uris: &BTreeSet<String>
         .body(body.into())
         .map_err(Error::internal)?;
     let opening = async {
-        let mut exchange = LinkExchange::new(send(ops, instance, request).await?, MAX_MESSAGE_BYTES);
+        let memory = ops.message_memory(&instance.organization_id);
+        let mut exchange = LinkExchange::new(send(ops, instance, request).await?, MAX_MESSAGE_BYTES, &memory);
         let first = exchange.next().await?.ok_or_else(interrupted)?;
         let opened: NotificationsOpened = serde_json::from_slice(&first).map_err(|_| interrupted())?;
         Ok((exchange, opened))

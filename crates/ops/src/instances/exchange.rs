@@ -13,6 +13,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_link::{Body, Links};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::log_level::LogLevel;
+use waypost_mcp_wire::memory::{MemoryShare, Reservation, UNCOUNTED_BYTES};
 use waypost_mcp_wire::strict::OwnedMessage;
 use waypost_toolbox_proto::forwarded_headers;
 use waypost_toolbox_proto::http::{
@@ -27,7 +28,7 @@ use super::containers::ContainerKey;
 use super::remote_exchange::RemoteExchange;
 use super::requests::{TIMEOUT, interrupted, send, send_to, within};
 use crate::Ops;
-use crate::remote_servers::to_error;
+use crate::remote_servers::{out_of_memory, to_error};
 
 /// The additional time of a call during which the server can ask the caller for input.
 pub const INPUT_TIME: Duration = Duration::from_secs(300);
@@ -129,6 +130,8 @@ pub(super) struct LinkExchange {
     searched: usize,
     /// The maximum size of a message in bytes.
     limit: usize,
+    /// That of the buffer.
+    memory: Reservation,
 }
 
 impl Exchange {
@@ -138,7 +141,7 @@ impl Exchange {
     /// # Errors
     /// `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the server cannot be started;
     /// `conflict` if the instance is not running, or the agent needs a connection and has none (`not_connected`);
-    /// `rate_limited` if too many calls wait; `tool_server_error` if the server cannot be reached, or does not answer with MCP
+    /// `rate_limited` if too many calls wait, or the organisation is receiving too many large messages; `tool_server_error` if the server cannot be reached, or does not answer with MCP
     /// or in time.
     pub async fn open(
         ops: &Ops,
@@ -163,7 +166,8 @@ impl Exchange {
         }
         let (request, responder) = announce(ops, target, request)?;
         let body = send(ops, target.instance, request.body(message).map_err(Error::internal)?).await?;
-        Ok(Self(Source::Link(LinkExchange { responder, ..LinkExchange::new(body, limit) })))
+        let memory = ops.message_memory(&target.instance.organization_id);
+        Ok(Self(Source::Link(LinkExchange { responder, ..LinkExchange::new(body, limit, &memory) })))
     }
 
     /// Returns what answers the requests of the server, which are messages of this exchange. `None` if it has none.
@@ -201,7 +205,8 @@ impl Exchange {
     ///
     /// # Errors
     /// `tool_server_error` if a message is larger than the limit (`reason` is `too_large`), or is no message (`no_mcp`) or
-    /// can be read in different ways (`ambiguous`); `unavailable` if the link is lost.
+    /// can be read in different ways (`ambiguous`); `rate_limited` if the organisation is receiving too many large messages;
+    /// `unavailable` if the link is lost.
     pub async fn next(&mut self) -> Result<Option<OwnedMessage>> {
         match &mut self.0 {
             Source::Link(exchange) => exchange.next().await?.map(read_message).transpose(),
@@ -212,25 +217,37 @@ impl Exchange {
 
 impl LinkExchange {
     /// Reads lines of at most `limit` bytes from a response.
-    pub(super) fn new(body: Body, limit: usize) -> Self {
-        Self { body, responder: None, buffer: BytesMut::new(), searched: 0, limit }
+    pub(super) fn new(body: Body, limit: usize, memory: &MemoryShare) -> Self {
+        Self { body, responder: None, buffer: BytesMut::new(), searched: 0, limit, memory: memory.reserve() }
     }
 
-    /// Returns the next line; `None` at the end. Can be cancelled without losing a line.
+    /// Returns the next line, which holds memory until its last copy is dropped; `None` at the end. Can be cancelled without
+    /// losing a line.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(position) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
                 let mut line = self.buffer.split_to(self.searched + position + 1);
                 line.truncate(line.len() - 1);
                 self.searched = 0;
-                return if line.len() > self.limit { Err(too_large(TOO_LARGE)) } else { Ok(Some(line.freeze())) };
+                if line.len() > self.limit {
+                    return Err(too_large(TOO_LARGE));
+                }
+                if line.len() > UNCOUNTED_BYTES {
+                    // The rest would keep the memory of the line after it is dropped.
+                    self.buffer = BytesMut::from(&self.buffer[..]);
+                }
+                return self.memory.hold(line.freeze()).map(Some).map_err(|_| out_of_memory());
             }
             self.searched = self.buffer.len();
             if self.searched > self.limit {
                 return Err(too_large(TOO_LARGE));
             }
             match self.body.chunk().await {
-                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Ok(Some(chunk)) => {
+                    let reserved = self.memory.set(self.buffer.len() + chunk.len());
+                    reserved.map_err(|_| out_of_memory())?;
+                    self.buffer.extend_from_slice(&chunk);
+                }
                 Ok(None) => return Ok(None),
                 Err(_) => return Err(interrupted()),
             }
@@ -273,3 +290,39 @@ pub(super) fn read_message(text: Bytes) -> Result<OwnedMessage> {
 }
 
 pub(super) const TOO_LARGE: &str = "The server's answer is too large.";
+
+#[cfg(test)]
+mod tests {
+    use waypost_mcp_wire::memory::MessageMemory;
+
+    use super::*;
+
+    /// Returns an exchange whose lines have these sizes in KiB, without their line breaks.
+    fn exchange(sizes: &[usize], memory: &MemoryShare) -> LinkExchange {
+        let lines: Vec<u8> = sizes.iter().flat_map(|kib| [vec![b'x'; kib * 1024], vec![b'\n']].concat()).collect();
+        let chunks: Vec<_> = lines.chunks(10_000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        LinkExchange::new(Body::forwarded(stream::iter(chunks)), 400 * 1024, memory)
+    }
+
+    #[tokio::test]
+    async fn large_lines_hold_memory_until_their_last_copy_is_dropped() {
+        let memory = MessageMemory::new(1_000 * 1024).share("org_1");
+        let mut reading = exchange(&[300, 1, 64, 300], &memory);
+        let first = reading.next().await.unwrap().unwrap();
+        for kib in [1, 64] {
+            let small = reading.next().await.unwrap().unwrap();
+            assert_eq!(small.len(), kib * 1024);
+        }
+        let error = reading.next().await.unwrap_err();
+        assert_eq!((error.code, error.reason()), (Code::RateLimited, Some("too_many_large_answers")));
+        drop(reading);
+        let copy = first.slice(1..2);
+        drop(first);
+        assert!(exchange(&[300], &memory).next().await.is_err(), "a part holds the memory of all");
+        drop(copy);
+        let mut reading = exchange(&[300, 401], &memory);
+        assert_eq!(reading.next().await.unwrap().map(|line| line.len()), Some(300 * 1024));
+        let error = reading.next().await.unwrap_err();
+        assert_eq!(error.reason(), Some("too_large"));
+    }
+}

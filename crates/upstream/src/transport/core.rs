@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use tokio::runtime::Handle;
+use waypost_mcp_wire::memory::MemoryShare;
 use waypost_mcp_wire::relay::RequestMeta;
 use waypost_mcp_wire::strict::Message;
 use waypost_mcp_wire::{ErrorObject, strict};
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     pub(crate) meta: RequestMeta,
     pub(crate) accepts_requests: bool,
     pub(crate) limits: Limits,
+    pub(crate) memory: MemoryShare,
     pub(crate) counters: Counters,
     /// The stream of HTTP+SSE; `None` for Streamable HTTP.
     pub(crate) sse: Option<SseTransport>,
@@ -41,7 +43,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(options: ConnectionOptions, sse: Option<SseTransport>, first_id: u64) -> Arc<Self> {
-        let ConnectionOptions { url, route, headers, identity, capabilities, .. } = options;
+        let ConnectionOptions { url, route, headers, identity, capabilities, memory, .. } = options;
         let meta = super::message::request_meta(&identity, &capabilities);
         Arc::new(Self {
             http: Http { route, url, headers, redirects: options.redirects },
@@ -50,6 +52,7 @@ impl Core {
             meta,
             accepts_requests: options.accepts_requests,
             limits: options.limits,
+            memory,
             counters: Counters::default(),
             sse,
             next_id: AtomicU64::new(first_id),

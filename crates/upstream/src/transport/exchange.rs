@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
+use waypost_mcp_wire::memory::Reservation;
 use waypost_mcp_wire::revision::SESSION_HEADER;
 use waypost_mcp_wire::sse::EventParser;
 use waypost_mcp_wire::strict::OwnedMessage;
 use waypost_outbound::{Error as OutboundError, StreamLimits, StreamResponse};
 
 use super::core::{Core, rpc_error};
-use super::http::{Content, Wire, read};
+use super::http::{Content, Wire, read_message};
 use super::incoming::{Inbox, Received};
 use super::message::{Outgoing, STREAM_LIFETIME, cancelled};
 use super::sse::{SseExchange, SseListener};
@@ -76,14 +77,16 @@ pub(crate) struct HttpExchange {
 struct Events {
     response: StreamResponse,
     parser: EventParser,
+    /// That of the incomplete event.
+    memory: Reservation,
     /// The ID of the last event of this or an earlier response.
     last_id: Option<String>,
     resumptions: usize,
 }
 
 impl Events {
-    fn new(response: StreamResponse) -> Self {
-        Self { response, parser: EventParser::new(), last_id: None, resumptions: 0 }
+    fn new(response: StreamResponse, memory: Reservation) -> Self {
+        Self { response, parser: EventParser::new(), memory, last_id: None, resumptions: 0 }
     }
 }
 
@@ -131,11 +134,11 @@ impl HttpExchange {
         }
         match Content::of(&response) {
             Content::Json => {
-                let body = read(&mut response, core.limits.max_message_bytes).await?;
+                let body = read_message(&mut response, core.limits.max_message_bytes, core.memory.reserve()).await?;
                 exchange.read_body(body)?;
                 Box::pin(exchange.send_answers()).await;
             }
-            Content::Events => exchange.events = Some(Events::new(response)),
+            Content::Events => exchange.events = Some(Events::new(response, core.memory.reserve())),
             other => return Err(other.error(&response)),
         }
         Ok((exchange, session))
@@ -167,7 +170,7 @@ impl HttpExchange {
             deadline: Instant::now() + STREAM_LIFETIME,
             is_stream: true,
             received: Received::default(),
-            events: Some(Events::new(response)),
+            events: Some(Events::new(response, core.memory.reserve())),
         }))
     }
 
@@ -210,11 +213,12 @@ impl HttpExchange {
             if event.data.len() > limit {
                 return Err(Error::MessageTooLarge { limit });
             }
-            inbox.receive_event(event, received)?;
+            inbox.receive_event(event, &mut events.memory, received)?;
         }
         if events.parser.buffered() > limit {
             return Err(Error::MessageTooLarge { limit });
         }
+        events.memory.set(events.parser.buffered())?;
         if !self.is_stream && received.count > core.limits.max_messages {
             return Err(Error::TooManyMessages { limit: core.limits.max_messages });
         }
@@ -246,7 +250,8 @@ impl HttpExchange {
         };
         let response = self.core.http.get_events(self.wire.headers(), Some(&last_id), limits).await?;
         let resumptions = events.resumptions + 1;
-        self.events = Some(Events { last_id: Some(last_id), resumptions, ..Events::new(response) });
+        let new = Events::new(response, self.core.memory.reserve());
+        self.events = Some(Events { last_id: Some(last_id), resumptions, ..new });
         Ok(())
     }
 

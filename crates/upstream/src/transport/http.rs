@@ -5,6 +5,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 use waypost_mcp_wire::media_type::MediaType;
+use waypost_mcp_wire::memory::{MemoryShare, Reservation};
 use waypost_mcp_wire::revision::{BATCH, MODERN, SESSION_HEADER, VERSION_HEADER};
 use waypost_outbound::{OutboundRequest, Route, StreamLimits, StreamResponse};
 
@@ -182,8 +183,17 @@ fn content_type(response: &StreamResponse) -> Option<String> {
     Some(values.collect::<Vec<_>>().join(", ")).filter(|values| !values.is_empty())
 }
 
-/// Reads a body of at most `max_bytes`.
+/// Reads a body of at most `max_bytes`, which are few.
 pub(crate) async fn read(response: &mut StreamResponse, max_bytes: usize) -> Result<Bytes, Error> {
+    read_message(response, max_bytes, MemoryShare::default().reserve()).await
+}
+
+/// Reads a body of at most `max_bytes`, which holds memory until its last copy is dropped.
+pub(crate) async fn read_message(
+    response: &mut StreamResponse,
+    max_bytes: usize,
+    mut memory: Reservation,
+) -> Result<Bytes, Error> {
     let too_large = || Error::MessageTooLarge { limit: max_bytes };
     let length = response.content_length();
     if length.is_some_and(|length| length > max_bytes) {
@@ -192,7 +202,7 @@ pub(crate) async fn read(response: &mut StreamResponse, max_bytes: usize) -> Res
     let Some(first) = response.chunk().await? else { return Ok(Bytes::new()) };
     // A body that arrived as one chunk is not copied. Without a length, more can follow, even after an empty chunk.
     if length == Some(first.len()) {
-        return Ok(first);
+        return Ok(memory.hold(first)?);
     }
     let mut body = BytesMut::with_capacity(length.unwrap_or(first.len()));
     let mut next = Some(first);
@@ -200,10 +210,11 @@ pub(crate) async fn read(response: &mut StreamResponse, max_bytes: usize) -> Res
         if body.len() + chunk.len() > max_bytes {
             return Err(too_large());
         }
+        memory.set(body.len() + chunk.len())?;
         body.extend_from_slice(&chunk);
         next = response.chunk().await?;
     }
-    Ok(body.freeze())
+    Ok(memory.hold(body.freeze())?)
 }
 
 /// Returns the error of a response with a status that is not 2xx.

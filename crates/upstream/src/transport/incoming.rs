@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use waypost_mcp_wire::JsonRpcError;
+use waypost_mcp_wire::memory::{Reservation, keep};
 use waypost_mcp_wire::rewrite::{Member, Rewrite};
 use waypost_mcp_wire::sse::Event;
 use waypost_mcp_wire::strict::{Message, MessageKind, Messages, OwnedMessage};
@@ -35,8 +36,13 @@ pub(crate) struct Received {
 }
 
 impl Inbox<'_> {
-    /// Reads an event.
-    pub(crate) fn receive_event(&self, event: Event, received: &mut Received) -> Result<(), Error> {
+    /// Reads an event. Its messages take over the memory that was reserved for it.
+    pub(crate) fn receive_event(
+        &self,
+        event: Event,
+        memory: &mut Reservation,
+        received: &mut Received,
+    ) -> Result<(), Error> {
         // An event without data only announces an event ID (2025-11-25).
         if event.data.is_empty() || event.name.is_some() {
             return Ok(());
@@ -45,7 +51,7 @@ impl Inbox<'_> {
             Counters::add(&self.counters.invalid_messages);
             return Err(Error::invalid("the server sent an event that is not UTF-8"));
         }
-        self.receive(event.data.into(), received)
+        self.receive(memory.hold(event.data.into())?, received)
     }
 
     /// Reads a message, or a batch if the revision has them.
@@ -53,7 +59,7 @@ impl Inbox<'_> {
         let messages = read(text, self.wire).inspect_err(|_| Counters::add(&self.counters.invalid_messages))?;
         received.count += messages.len();
         for message in messages {
-            if self.receive_one(message.message(), received) {
+            if self.receive_one(&message, received) {
                 received.ready.push_back(message);
             }
         }
@@ -61,10 +67,11 @@ impl Inbox<'_> {
     }
 
     /// Processes a message. Returns whether it is passed on as it is.
-    fn receive_one(&self, message: &Message<'_>, received: &mut Received) -> bool {
+    fn receive_one(&self, owned: &OwnedMessage, received: &mut Received) -> bool {
+        let message = owned.message();
         match message.kind {
             MessageKind::Request => self.receive_request(message, received),
-            MessageKind::Notification => self.receive_notification(message, received),
+            MessageKind::Notification => self.receive_notification(owned, received),
             MessageKind::Result | MessageKind::Error if self.is_own(message) && !received.is_done => {
                 received.is_done = true;
                 true
@@ -96,13 +103,14 @@ impl Inbox<'_> {
 
     /// Processes a notification. Returns whether it is passed on as it is: a progress notification gets the token of the
     /// caller.
-    fn receive_notification(&self, message: &Message<'_>, received: &mut Received) -> bool {
+    fn receive_notification(&self, owned: &OwnedMessage, received: &mut Received) -> bool {
+        let message = owned.message();
         let is_progress = message.method.as_deref() == Some("notifications/progress");
         if !is_progress && !received.is_done {
             return true;
         }
         match self.token.filter(|_| !received.is_done && self.is_own_progress(message)) {
-            Some(token) => received.ready.extend(with_token(message, token)),
+            Some(token) => received.ready.extend(with_token(owned, token)),
             None => Counters::add(&self.counters.dropped_notifications),
         }
         false
@@ -135,8 +143,9 @@ fn read(text: Bytes, wire: &Wire) -> Result<Vec<OwnedMessage>, Error> {
     let Messages::Batch(batch) = Messages::read(&text).map_err(|error| rejected(&error))? else {
         return Ok(Vec::new());
     };
-    let copy = |message: &Message<'_>| OwnedMessage::read(Bytes::copy_from_slice(message.text.as_bytes()));
-    batch.iter().map(copy).collect::<Result<_, _>>().map_err(|error| rejected(&error))
+    // Not copies, which would hold no memory.
+    let part = |message: &Message<'_>| OwnedMessage::read(text.slice_ref(message.text.as_bytes()));
+    batch.iter().map(part).collect::<Result<_, _>>().map_err(|error| rejected(&error))
 }
 
 pub(crate) fn rejected(error: &JsonRpcError) -> Error {
@@ -144,8 +153,8 @@ pub(crate) fn rejected(error: &JsonRpcError) -> Error {
 }
 
 /// Returns a progress notification with another token. `None` if its text is not valid with it.
-pub(crate) fn with_token(notification: &Message<'_>, token: &str) -> Option<OwnedMessage> {
-    let mut rewrite = Rewrite::new(notification);
+pub(crate) fn with_token(notification: &OwnedMessage, token: &str) -> Option<OwnedMessage> {
+    let mut rewrite = Rewrite::new(notification.message());
     rewrite.set(Member::ProgressToken, Some(token));
-    OwnedMessage::read(rewrite.finish().into()).ok()
+    OwnedMessage::read(keep(rewrite.finish().into(), notification.text().clone())).ok()
 }

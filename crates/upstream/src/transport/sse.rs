@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use url::Url;
+use waypost_mcp_wire::memory::{OutOfMemory, Reservation};
 use waypost_mcp_wire::sse::{Event, EventParser};
 use waypost_mcp_wire::strict::{MessageKind, OwnedMessage};
 use waypost_outbound::{StreamLimits, StreamResponse};
@@ -76,6 +77,13 @@ impl Shared {
         *self.state() = State { is_closed: true, ..State::default() };
     }
 
+    /// Fails all requests.
+    fn fail(&self, error: OutOfMemory) {
+        for (_, pending) in std::mem::take(&mut self.state().pending) {
+            let _ = pending.response.send(Err(error.into()));
+        }
+    }
+
     /// Passes a message on. Returns the answer to a request that is not passed on.
     fn receive(&self, received: OwnedMessage, core: &Core) -> Option<Vec<u8>> {
         let mut state = self.state();
@@ -96,7 +104,7 @@ impl Shared {
             MessageKind::Notification if message.method.as_deref() == Some("notifications/progress") => {
                 let pending = message.params.progress_token.and_then(own_id).and_then(|id| state.pending.get(&id));
                 let is_delivered = pending.is_some_and(|pending| match &pending.token {
-                    Some(token) if message.text.len() <= MAX_NOTIFICATION_BYTES => with_token(message, token)
+                    Some(token) if message.text.len() <= MAX_NOTIFICATION_BYTES => with_token(&received, token)
                         .is_some_and(|notification| pending.notifications.try_send(notification).is_ok()),
                     _ => false,
                 });
@@ -119,12 +127,18 @@ impl Shared {
         None
     }
 
-    /// Reads an event. Returns the answer to a request that is not passed on.
-    fn receive_event(&self, event: Event, core: &Core) -> Option<Vec<u8>> {
+    /// Reads an event, which takes over the memory that was reserved for it. Returns the answer to a request that is not passed
+    /// on.
+    fn receive_event(
+        &self,
+        event: Event,
+        memory: &mut Reservation,
+        core: &Core,
+    ) -> Result<Option<Vec<u8>>, OutOfMemory> {
         if event.data.is_empty() || event.name.is_some() {
-            return None;
+            return Ok(None);
         }
-        match OwnedMessage::read(event.data.into()) {
+        let answer = match OwnedMessage::read(memory.hold(event.data.into())?) {
             Ok(message) if !event.is_lossy => self.receive(message, core),
             Ok(_) => {
                 Counters::add(&core.counters.invalid_messages);
@@ -138,7 +152,8 @@ impl Shared {
                 }
                 None
             }
-        }
+        };
+        Ok(answer)
     }
 }
 
@@ -179,7 +194,8 @@ impl SseTransport {
         let (response, parser, endpoint) = opened?;
         let endpoint = endpoint_url(&core.http.url, &endpoint)?;
         let shared: Arc<Shared> = Arc::default();
-        let reader = Reader { core: Arc::downgrade(core), shared: shared.clone(), response, parser };
+        let memory = core.memory.reserve();
+        let reader = Reader { core: Arc::downgrade(core), shared: shared.clone(), response, parser, memory };
         let reader = waypost_jobs::spawn("upstream-sse", reader.run());
         *self.stream_slot() = Some(Arc::new(Stream { endpoint, shared, reader }));
         Ok(())
@@ -285,6 +301,8 @@ struct Reader {
     shared: Arc<Shared>,
     response: StreamResponse,
     parser: EventParser,
+    /// That of the incomplete event.
+    memory: Reservation,
 }
 
 impl Drop for Reader {
@@ -295,21 +313,30 @@ impl Drop for Reader {
 
 impl Reader {
     async fn run(mut self) {
+        // Which request an incomplete message answers is not known.
+        if let Err(error) = self.read().await {
+            self.shared.fail(error);
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), OutOfMemory> {
         while let Ok(Some(chunk)) = self.response.chunk().await {
-            let Some(core) = self.core.upgrade() else { return };
+            let Some(core) = self.core.upgrade() else { return Ok(()) };
             let limit = core.limits.max_message_bytes;
             for event in self.parser.push(&chunk) {
                 if event.data.len() > limit {
-                    return;
+                    return Ok(());
                 }
-                if let Some(answer) = self.shared.receive_event(event, &core) {
+                if let Some(answer) = self.shared.receive_event(event, &mut self.memory, &core)? {
                     core.send_detached(&Wire::Connecting, answer);
                 }
             }
             if self.parser.buffered() > limit {
-                return;
+                return Ok(());
             }
+            self.memory.set(self.parser.buffered())?;
         }
+        Ok(())
     }
 }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
+use waypost_mcp_wire::memory::MessageMemory;
 use waypost_mcp_wire::smuggling;
 use waypost_outbound::Error as TransportError;
 use waypost_upstream::{CallRequest, Connection, ConnectionOptions, Error, Limits, Protocol};
 
 use crate::connection::{all, call, count, serve, serve_streams};
-use crate::server::{EVENTS, JSON, event, hang, negotiate, result};
+use crate::server::{EVENTS, JSON, ReceivedRequest, event, hang, negotiate, result};
 
 /// Sends all ambiguous messages instead of a response: none is passed on, and the connection stays usable.
 #[tokio::test]
@@ -175,6 +176,30 @@ async fn size_and_number_of_messages_are_limited() {
     let total = outcome("total").await;
     assert!(matches!(total, Err(Error::Transport(TransportError::TooLarge { limit: 9_000, .. }))), "{total:?}");
     assert_eq!(outcome("fine").await.unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn large_messages_need_memory_until_they_are_dropped() {
+    let large = |request: &ReceivedRequest| result(request, &json!({ "a": "x".repeat(300 * 1024) }).to_string());
+    let server = serve(Protocol::Modern, move |request| match request.rpc_method() {
+        "json" => (JSON, large(request)).into_response(),
+        "events" => (EVENTS, event(&large(request))).into_response(),
+        _ => (JSON, result(request, "{}")).into_response(),
+    })
+    .await;
+    let memory = MessageMemory::new(1_000 * 1024).share("org_1");
+    let options = ConnectionOptions { memory, ..server.raw_options(Protocol::Modern) };
+    let connection = Connection::open(options).await.unwrap();
+    let outcome = async |method: &str| connection.call(call(method, "{}")).await?.next().await;
+    for method in ["json", "events"] {
+        let held = outcome(method).await.unwrap();
+        for other in ["json", "events"] {
+            let rejected = outcome(other).await.map(drop);
+            assert!(matches!(rejected, Err(Error::OutOfMemory(_))), "{method} {other}: {rejected:?}");
+        }
+        assert!(outcome("small").await.is_ok(), "small messages are not counted");
+        drop(held);
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use url::Url;
+use waypost_mcp_wire::memory::MemoryShare;
 use waypost_outbound::{Route, StreamLimits};
 use waypost_upstream::{
     Client, ConnectOptions, Connection, ConnectionOptions, Error, Identity, Limits, Protocol, Redirects,
@@ -127,6 +128,7 @@ impl Server {
             protocol,
             redirects: Redirects::Never,
             limits: Limits { timeout: Duration::from_secs(10), ..Limits::default() },
+            memory: MemoryShare::default(),
         }
     }
 

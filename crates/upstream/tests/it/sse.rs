@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
+use waypost_mcp_wire::memory::MessageMemory;
 use waypost_upstream::{CallRequest, Connection, ConnectionOptions, Error, Protocol};
 
 use crate::connection::{all, call, count, text};
@@ -224,6 +225,25 @@ async fn a_server_that_speaks_only_http_sse_is_recognised() {
     assert!(matches!(error, Error::Status { status: StatusCode::METHOD_NOT_ALLOWED, .. }), "{error:?}");
     let methods = server.server.methods();
     assert_eq!(methods[..4], ["POST server/discover", "POST initialize", "GET ", "POST initialize"], "{methods:?}");
+}
+
+#[tokio::test]
+async fn calls_fail_if_there_is_not_enough_memory_for_a_message() {
+    let server = SseServer::start("/messages", |request| match request.rpc_method() {
+        "large" => Ok(vec![result(request, &json!({ "a": "x".repeat(300 * 1024) }).to_string())]),
+        _ => Ok(vec![result(request, "{}")]),
+    })
+    .await;
+    let memory = MessageMemory::new(1_000 * 1024).share("org_1");
+    let options = ConnectionOptions { memory, ..server.server.raw_options(Protocol::Sse) };
+    let connection = Connection::open(options).await.unwrap();
+    let outcome = async |method: &str| connection.call(call(method, "{}")).await?.next().await;
+    let held = outcome("large").await.unwrap();
+    let rejected = outcome("large").await.map(drop);
+    assert!(matches!(rejected, Err(Error::OutOfMemory(_))), "{rejected:?}");
+    assert!(outcome("small").await.is_ok(), "on a new stream");
+    drop(held);
+    assert!(outcome("large").await.is_ok());
 }
 
 #[tokio::test]
