@@ -71,6 +71,12 @@ impl ClientCapabilities {
         Self(self.0 & !ROOTS)
     }
 
+    /// Returns these capabilities except elicitation by URL.
+    #[must_use]
+    pub fn without_urls(self) -> Self {
+        Self(self.0 & !URL)
+    }
+
     /// Returns what is in both.
     #[must_use]
     pub fn common(self, other: Self) -> Self {
@@ -199,6 +205,10 @@ mod tests {
             let without = capabilities.without_roots();
             prop_assert!(!without.allow("roots/list", None));
             prop_assert_eq!(without.common(capabilities), without);
+            let without = capabilities.without_urls();
+            prop_assert!(!without.allow("elicitation/create", Some(r#"{"mode":"url"}"#)));
+            prop_assert_eq!(without.common(capabilities), without);
+            prop_assert_eq!(without.bits() | (bits & URL), bits);
         }
     }
 }

@@ -15,6 +15,8 @@ pub const METHOD_NOT_FOUND: i64 = -32_601;
 pub const INVALID_PARAMS: i64 = -32_602;
 /// JSON-RPC 2.0, "Internal error".
 pub const INTERNAL_ERROR: i64 = -32_603;
+/// 2025-11-25, "URL Elicitation Required Error": the user has to open pages before the request can succeed.
+pub const URL_ELICITATION_REQUIRED: i64 = -32_042;
 /// 2026-07-28, "Standard Request Headers": a header is missing, malformed or differs from the body.
 pub const HEADER_MISMATCH: i64 = -32_020;
 /// 2026-07-28, "Errors": the request needs a capability that the client did not declare.

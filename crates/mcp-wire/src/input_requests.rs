@@ -1,14 +1,12 @@
 //! The requests that a server sends to a client before it completes a request (2026-07-28, "Multi Round-Trip Requests").
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use crate::scan::{Flaw, Numbers, Scanner, unquote};
+use crate::scan::{Flaw, Names, Numbers, Scanner, unquote};
 
 /// The maximum number of requests in one result.
 pub const MAX_INPUT_REQUESTS: usize = 16;
 /// The level of `inputRequests` in a message.
 const LEVEL: usize = 2;
+const REQUEST: Names<2> = Names::new(["method", "params"], &[]);
 
 /// One of the `inputRequests` of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,14 +32,11 @@ impl<'a> InputRequest<'a> {
     }
 
     fn parse(key: &str, value: &'a str) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Request<'a> {
-            method: String,
-            #[serde(borrow)]
-            params: Option<&'a RawValue>,
-        }
-        let Request { method, params } = serde_json::from_str(value).ok()?;
-        Some(Self { key: unquote(key)?.into_owned(), method, params: params.map(RawValue::get) })
+        let mut scanner = Scanner::new(value);
+        let (_, [method, params]) =
+            scanner.members(LEVEL + 1, &REQUEST, |scanner, _| scanner.value(LEVEL + 2, Numbers::Any)).ok()?;
+        let (key, method) = (unquote(key)?.into_owned(), unquote(method?)?.into_owned());
+        Some(Self { key, method, params: params.filter(|params| *params != "null") })
     }
 }
 
@@ -63,6 +58,8 @@ mod tests {
         let found: Vec<_> = requests.iter().map(|one| (one.key.as_str(), one.method.as_str(), one.params)).collect();
         assert_eq!(found, [("b", "roots/list", None), ("a1", "elicitation/create", Some(r#"{"message":1.0}"#))]);
         assert_eq!(InputRequest::parse_all("{}"), Some(Vec::new()));
+        let without = InputRequest::parse_all(r#"{"a":{"method":"m","params":null,"x":1}}"#).unwrap();
+        assert_eq!(without, [InputRequest { key: "a".to_owned(), method: "m".to_owned(), params: None }]);
     }
 
     #[test]
@@ -74,6 +71,9 @@ mod tests {
             r#"{"a":{}}"#,
             r#"{"a":{"method":7}}"#,
             r#"{"a":[]}"#,
+            r#"{"a":["roots/list"]}"#,
+            r#"{"a":{"method":"roots/list","Method":"elicitation/create"}}"#,
+            r#"{"a":{"method":"roots/list","PARAMS":{}}}"#,
             r#"{"a":{"method":"roots/list"},"a":{"method":"roots/list"}}"#,
             r#"{"a":{"method":"roots/list","method":"sampling/createMessage"}}"#,
             r#"{"a":{"method":"roots/list","params":{"x":{"y":1,"y":2}}}}"#,

@@ -8,6 +8,7 @@ pub mod canonical;
 pub mod client_capabilities;
 pub mod definition;
 mod edits;
+pub mod elicitation;
 mod envelope;
 pub mod era;
 mod error;
@@ -37,7 +38,7 @@ pub mod trace_context;
 pub use envelope::{Body, Envelope, MAX_BATCH, MAX_DEPTH};
 pub use error::{
     ErrorObject, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND,
-    MISSING_CAPABILITY, PARSE_ERROR, UNSUPPORTED_VERSION,
+    MISSING_CAPABILITY, PARSE_ERROR, UNSUPPORTED_VERSION, URL_ELICITATION_REQUIRED,
 };
 pub use params::RoutingParams;
 pub use request_id::RequestId;

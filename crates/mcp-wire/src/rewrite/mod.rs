@@ -157,6 +157,11 @@ impl<'m, 'a> Rewrite<'m, 'a> {
         }
     }
 
+    /// Replaces a value that is a part of the text of the message, such as the parameters of one of its `inputRequests`.
+    pub fn replace(&mut self, value: &str, new: &str) {
+        self.edits.replace(value, new);
+    }
+
     /// Replaces, adds or (with `None`) removes a member of `_meta` of the parameters or result.
     pub fn set_meta(&mut self, name: &str, value: Option<&str>) {
         let own = self.meta().raw.and_then(|meta| find_member(meta, name));

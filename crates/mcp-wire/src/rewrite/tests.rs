@@ -125,6 +125,20 @@ fn results_are_converted_between_the_eras() {
 }
 
 #[test]
+fn any_value_of_a_message_can_be_replaced() {
+    let text =
+        r#"{"jsonrpc":"2.0","id":1,"result":{"inputRequests":{"a":{"params":{"b":1.0}}, "c":{}},"requestState":"s"}}"#;
+    let edited = rewrite(text, |rewrite| {
+        let at = text.find(r#"{"b":1.0}"#).unwrap();
+        rewrite.replace(&text[at..at + 9], r#"{"b":2}"#);
+        rewrite.set(Member::RequestState, Some("\"t\""));
+        rewrite.set_id("7");
+    });
+    let expected = text.replace(r#"{"b":1.0}"#, r#"{"b":2}"#).replace("\"s\"", "\"t\"").replace(":1,", ":7,");
+    assert_eq!(edited, expected);
+}
+
+#[test]
 fn definitions_are_renamed() {
     let definition = "{ \"name\":\"a\",\n \"inputSchema\":{\"properties\":{\"name\":{}},\"x\":1e2,\r\n\t\"\\u00e9\":[ ]}, \"title\":\"A\"}\n";
     let members = [("name", Some("\"s__a\"")), ("description", Some("\"d\"")), ("title", None), ("uri", None)];
