@@ -321,6 +321,7 @@ fn gateway_options(settings: &Settings) -> GatewayOptions {
         call_timeout: Duration::from_secs(settings.gateway_call_timeout_seconds.into()),
         calls_per_hour: settings.gateway_calls_per_hour,
         forwarded_headers: settings.gateway_forwarded_headers.clone(),
+        elicitation_hosts: settings.gateway_elicitation_hosts.clone(),
         ..GatewayOptions::default()
     }
 }

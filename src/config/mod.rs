@@ -19,7 +19,7 @@ use url::Url;
 use waypost_auth::client::document::availability::ClientDocumentsMode as ClientDocuments;
 use waypost_core::organization::SignUpPolicy;
 use waypost_core::seal::SecretText;
-use waypost_gateway::ForwardedHeaders;
+use waypost_gateway::{ElicitationHosts, ForwardedHeaders};
 use waypost_mail::{MailUrl, Sender};
 use waypost_ops::ToolboxSwitch;
 use waypost_ops::retention::RetentionPeriods;
@@ -199,6 +199,8 @@ pub struct Settings {
     pub gateway_calls_per_hour: u32,
     /// The headers of agents that the gateway forwards to servers.
     pub gateway_forwarded_headers: ForwardedHeaders,
+    /// The hosts whose pages tool servers may ask users of agents to open.
+    pub gateway_elicitation_hosts: ElicitationHosts,
     /// Listen address for requests of other replicas.
     pub internal_listen: Option<SocketAddr>,
     /// The URL at which other replicas reach this one.
@@ -280,6 +282,7 @@ impl Default for Settings {
             gateway_call_timeout_seconds: 30,
             gateway_calls_per_hour: 0,
             gateway_forwarded_headers: ForwardedHeaders::default(),
+            gateway_elicitation_hosts: ElicitationHosts::default(),
             internal_listen: None,
             internal_url: None,
             listen_limit: 2_000,

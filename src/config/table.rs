@@ -307,6 +307,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| text.parse().map(|headers| settings.gateway_forwarded_headers = headers),
     },
     Setting {
+        name: "gateway_elicitation_hosts",
+        flag: None,
+        default: "none",
+        help: "Hosts whose pages tool servers may ask users of agents to open: up to 100 comma-separated names or addresses, such as `auth.example.com`, or `*` for every host. Other pages are not shown ([gateway.md](gateway.md#pages-that-users-open)).",
+        set: |settings, text| text.parse().map(|hosts| settings.gateway_elicitation_hosts = hosts),
+    },
+    Setting {
         name: "internal_listen",
         flag: None,
         default: "none",

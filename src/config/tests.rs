@@ -109,6 +109,20 @@ fn forwarded_headers_are_a_list_of_names() {
 }
 
 #[test]
+fn hosts_of_pages_are_a_list_or_all() {
+    let settings = load("gateway_elicitation_hosts = ['Auth.example.com', '127.0.0.1']", &[], &[]).unwrap();
+    assert_eq!(settings.gateway_elicitation_hosts, "auth.example.com,127.0.0.1".parse().unwrap());
+    assert_eq!(load("", &[], &[]).unwrap().gateway_elicitation_hosts, waypost_gateway::ElicitationHosts::default());
+    let every = load("", &[("WAYPOST_GATEWAY_ELICITATION_HOSTS", "*")], &[]).unwrap();
+    assert_eq!(every.gateway_elicitation_hosts, waypost_gateway::ElicitationHosts::Any);
+    let error = load_error("gateway_elicitation_hosts = 'https://auth.example.com'", &[], &[]);
+    assert!(
+        error.contains("`gateway_elicitation_hosts`") && error.contains("not `https://auth.example.com`"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_time_of_a_call_is_limited() {
     assert_eq!(load("", &[], &[]).unwrap().gateway_call_timeout_seconds, 30);
     for seconds in [1, 300] {

@@ -83,7 +83,7 @@ waypost_testkit::needs_docker! {
         tokio::time::timeout(crate::support::TIMEOUT, listed).await.expect("an approval takes effect");
         let asked = agent.ask(json!({})).await;
         let question = &asked["result"]["inputRequests"]["input"];
-        assert_eq!((&question["method"], &question["params"]["message"]), (&json!("elicitation/create"), &json!("Who?")), "{asked}");
+        assert_eq!((&question["method"], &question["params"]["message"]), (&json!("elicitation/create"), &json!("[echo] Who?")), "{asked}");
         let input = json!({ "action": "accept", "content": { "name": "Ada" } });
         let answered = agent.ask(json!({ "inputResponses": { "input": input }, "requestState": asked["result"]["requestState"] })).await;
         let response = answered["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text in {answered}"));

@@ -55,6 +55,8 @@ pub(crate) enum Opened {
 /// A call that a server is processing.
 pub(crate) struct OpenCall {
     pub(crate) server: CalledServer,
+    /// The slug of the instance of the server.
+    pub(crate) slug: String,
     pub(crate) messages: Messages,
     pub(crate) responder: Option<Responder>,
     /// The ID of the call in the messages of the server, as JSON text.

@@ -121,6 +121,7 @@ impl Gateway {
         let instance = &found.server.instance;
         let state = match self.input_state(call, &instance.id) {
             Ok(Some(InputState::Parked(key))) => {
+                let server = (server, instance.slug.clone());
                 return Box::pin(self.continue_parked(call, server, &key, (attempt, deadline))).await;
             }
             Ok(Some(InputState::OfServer(state))) => Some(state),
@@ -131,11 +132,12 @@ impl Gateway {
             Some(Input { responses, state }) => (responses.as_deref(), state.as_deref()),
             None => (request.params.input_responses.filter(|_| request.is_modern()), state.as_deref()),
         };
-        let message = rewritten(call, &found.original, input);
+        let capabilities = self.options.elicitation_hosts.limit(call.capabilities);
+        let message = rewritten(AgentCall { capabilities, ..call }, &found.original, input);
         let target = ExchangeTarget {
             agent: Some(&caller.agent.id),
             definition: Some(&found.definition.definition),
-            capabilities: call.capabilities,
+            capabilities,
             log_level: call.log_level,
             headers: Some(&forwarded),
             ..ExchangeTarget::new(instance, &container)
@@ -146,6 +148,7 @@ impl Gateway {
         let exchange = exchange.inspect_err(|error| attempt.record_failure(error))?;
         Ok(Opened::Called(Box::new(OpenCall {
             server,
+            slug: instance.slug.clone(),
             responder: exchange.responder(),
             call_id: exchange.call_id().unwrap_or_else(|| request.raw_id.unwrap_or("null").to_owned()),
             messages: exchange.into_stream(),
@@ -191,7 +194,7 @@ impl Gateway {
     async fn continue_parked(
         &self,
         call: AgentCall<'_>,
-        server: CalledServer,
+        (server, slug): (CalledServer, String),
         key: &str,
         (attempt, deadline): (Attempt, CallDeadline),
     ) -> Result<Opened> {
@@ -207,7 +210,7 @@ impl Gateway {
         deadline.limit(parked.responder.respond(&response)).await?;
         let ParkedCall { messages, responder, call_id, count, .. } = parked;
         let responder = Some(responder);
-        let open = OpenCall { server, messages, responder, call_id, count, attempt, deadline };
+        let open = OpenCall { server, slug, messages, responder, call_id, count, attempt, deadline };
         Ok(Opened::Called(Box::new(open)))
     }
 
@@ -289,9 +292,8 @@ impl Gateway {
     }
 }
 
-/// Returns the message for the server: with the name by which the server knows the target, a valid trace context, what the
-/// agent has declared that servers may ask it for, and its input (`inputResponses` and `requestState`), but without other
-/// metadata of the agent.
+/// Returns the message for the server: with the name by which the server knows the target, a valid trace context, what servers may
+/// ask the agent for, and its input (`inputResponses` and `requestState`), but without other metadata of the agent.
 fn rewritten(call: AgentCall<'_>, original: &str, (responses, state): (Option<&str>, Option<&str>)) -> Bytes {
     let request = call.request;
     let mut rewrite = Rewrite::new(request);

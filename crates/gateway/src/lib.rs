@@ -2,13 +2,14 @@
 //!
 //! 1. An agent sees exactly what it was granted, what is approved, and what the server lists at present
 //!    ([`waypost_ops::tool_definitions`]). For everything else, the answer is the same: "Unknown tool".
-//! 2. Bytes are relayed: apart from names, request metadata and the members that differ between the eras of the protocol, a
-//!    message reaches the other side as it was sent. A message that two parsers could read differently is not relayed.
+//! 2. Bytes are relayed: apart from names, request metadata, what is shown to users and the members that differ between the eras of
+//!    the protocol, a message reaches the other side as it was sent. A message that two parsers could read differently is not relayed.
 //! 3. Lists are answered from what is stored, and never wait for a server. A call waits for its own server only.
 //! 4. The token of the agent is never sent to a server. Its other headers are not either, except a valid trace context and, to
 //!    remote servers, the headers that the operator lists ([`ForwardedHeaders`]).
-//! 5. Every call has exactly one record, however it ends, and waits neither for the database nor for room in a queue.
-//! 6. While an organisation has switched its gateway off, its agents are answered with 403 before their messages are read, and
+//! 5. Users see which server asks them for something, and only pages on hosts that the operator lists ([`ElicitationHosts`]).
+//! 6. Every call has exactly one record, however it ends, and waits neither for the database nor for room in a queue.
+//! 7. While an organisation has switched its gateway off, its agents are answered with 403 before their messages are read, and
 //!    their streams end ([`waypost_ops::tool_access`]). Calls that were sent to a server may finish.
 
 mod agent_call;
@@ -17,6 +18,7 @@ mod call;
 mod call_metrics;
 mod conversation;
 mod deadline;
+mod elicitation;
 mod endpoint;
 mod forwarded_headers;
 mod freshness;
@@ -31,6 +33,7 @@ mod quota;
 mod record;
 mod relay;
 mod reply;
+mod response;
 mod running_calls;
 mod server_stream;
 mod session;
@@ -53,6 +56,7 @@ use waypost_ops::hosting::Hosting;
 use waypost_ops::tool_access::{self, AgentAccess, ToolAccessCache};
 
 use crate::agent_requests::AgentRequests;
+pub use crate::elicitation::ElicitationHosts;
 pub use crate::endpoint::{MAX_BODY, unavailable};
 pub use crate::forwarded_headers::ForwardedHeaders;
 use crate::freshness::Freshness;
@@ -87,6 +91,8 @@ pub struct GatewayOptions {
     pub calls_per_hour: u32,
     /// The headers of agents that are forwarded to servers.
     pub forwarded_headers: ForwardedHeaders,
+    /// The hosts whose pages servers may ask users to open.
+    pub elicitation_hosts: ElicitationHosts,
 }
 
 impl Default for GatewayOptions {
@@ -97,6 +103,7 @@ impl Default for GatewayOptions {
             access_max_age: tool_access::MAX_AGE,
             calls_per_hour: 0,
             forwarded_headers: ForwardedHeaders::default(),
+            elicitation_hosts: ElicitationHosts::default(),
         }
     }
 }

@@ -13,7 +13,8 @@
 //! 2. Before the server gets an answer, it is checked that the agent may still make the call.
 //! 3. While an agent is asked, the call takes none of the server's slots.
 //! 4. The number of requests, of rounds, and the time in which the agent is asked are limited.
-//! 5. What a server sends holds memory ([`waypost_mcp_wire::memory`]) until the agent has received it, also in copies.
+//! 5. The user sees which server asks, and only pages on hosts that the operator allows ([`crate::elicitation`]).
+//! 6. What a server sends holds memory ([`waypost_mcp_wire::memory`]) until the agent has received it, also in copies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
 use waypost_mcp_wire::input_requests::InputRequest;
 use waypost_mcp_wire::memory::keep;
-use waypost_mcp_wire::rewrite::{Caching, Member, Rewrite, quote};
+use waypost_mcp_wire::rewrite::{Member, Rewrite, quote};
 use waypost_mcp_wire::strict::{Message, MessageKind, OwnedMessage, ResultMembers, text_of};
 use waypost_mcp_wire::{JsonRpcError, METHOD_NOT_FOUND};
 use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
@@ -38,12 +39,14 @@ use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
 use crate::agent_call::{AgentCall, Input, Messages, OpenCall, Opened};
 use crate::conversation::{Asker, Asking, Question};
 use crate::deadline::{CallDeadline, late};
+use crate::elicitation::{ElicitationPolicy, invalid_input, refusal};
 use crate::input_state::InputState;
 use crate::log_filter::LogFilter;
 use crate::message_text::MessageText;
 use crate::parked::ParkedCall;
 use crate::record::CallRecord;
 use crate::reply::server_error;
+use crate::response::{convert, status};
 use crate::running_calls::RunningCall;
 use crate::slots::Slot;
 use crate::upstreams::{Attempt, CalledServer};
@@ -61,6 +64,8 @@ pub(crate) struct Relay {
     gateway: Arc<Gateway>,
     organization: OrganizationId,
     server: CalledServer,
+    /// The slug of the instance of the server.
+    slug: String,
     messages: Messages,
     responder: Option<Responder>,
     /// The ID of the call in the messages of the server, as JSON text.
@@ -101,12 +106,13 @@ impl Relay {
         open: OpenCall,
         (slot, record): (Slot, CallRecord),
     ) -> Self {
-        let OpenCall { server, messages, responder, call_id, count, attempt, deadline } = open;
+        let OpenCall { server, slug, messages, responder, call_id, count, attempt, deadline } = open;
         let asking = Asking::new((call, text), server.key.instance());
         Self {
             gateway: Arc::clone(gateway),
             organization: call.caller.organization_id.clone(),
             server,
+            slug,
             responder,
             messages,
             call_id,
@@ -237,9 +243,9 @@ impl Relay {
                     self.require_input((message, received.text()), result).await
                 }
                 _ => {
-                    let text = self.convert(&received)?;
+                    let text = convert(&received, (self.raw_id.as_str(), self.is_modern), self.elicitations())?;
                     self.record.respond(message);
-                    Ok(Some(Next::Response(text, reply::status(message, self.is_modern))))
+                    Ok(Some(Next::Response(text, status(message, self.is_modern))))
                 }
             },
         }
@@ -253,30 +259,10 @@ impl Relay {
         }
     }
 
-    /// Returns the response for the agent and its era.
-    fn convert(&self, received: &OwnedMessage) -> Result<MessageText> {
-        let response = received.message();
-        let result_type = text_of(response.result.as_ref().and_then(|result| result.result_type));
-        if result_type.as_deref().is_some_and(|kind| kind != "complete") {
-            return Err(server_error("The server answers in a way that this gateway does not relay.", "result_type"));
-        }
-        let is_of_other_era = response.result.is_some() && self.is_modern != result_type.is_some();
-        // A remote server knows the call by another ID, and so does the agent that has sent it again.
-        let has_other_id = response.raw_id != Some(&self.raw_id);
-        if !is_of_other_era && !has_other_id {
-            return Ok(received.text().clone().into());
-        }
-        let mut rewrite = Rewrite::new(response);
-        if has_other_id {
-            rewrite.set_id(&self.raw_id);
-        }
-        if is_of_other_era && self.is_modern {
-            rewrite.result_to_modern(Some(Caching { ttl_ms: 0, is_public: false }));
-        } else if is_of_other_era {
-            rewrite.result_to_legacy();
-        }
-        let pieces = rewrite.finish_shared(received.text()).into_iter();
-        Ok(MessageText::new(pieces.map(|piece| keep(piece, received.text().clone())).collect()))
+    /// Returns the rules for what the server shows.
+    fn elicitations(&self) -> ElicitationPolicy<'_> {
+        let hosts = &self.gateway.options.elicitation_hosts;
+        ElicitationPolicy { hosts, instance: self.server.key.instance(), slug: &self.slug }
     }
 
     fn relay_notification(&mut self, notification: &Message<'_>, text: &Bytes) -> Option<Bytes> {
@@ -318,10 +304,22 @@ impl Relay {
         let method = request.method.as_deref().unwrap_or_default();
         let is_allowed =
             self.capabilities.allow(method, request.params.raw) && waiting < MAX_WAITING && self.count <= MAX_QUESTIONS;
-        if !is_allowed {
-            let error = JsonRpcError::new(METHOD_NOT_FOUND, "The client does not support this request.", request.id());
-            responder.respond(error.to_json().to_string().as_bytes()).await?;
-            return Ok(None);
+        let shown = match is_allowed {
+            true => self.elicitations().apply(method, request.params.raw).map_err(|error| refusal(&error, request)),
+            false => {
+                Err(JsonRpcError::new(METHOD_NOT_FOUND, "The client does not support this request.", request.id()))
+            }
+        };
+        let shown = match shown {
+            Ok(shown) => shown,
+            Err(error) => {
+                responder.respond(error.to_json().to_string().as_bytes()).await?;
+                return Ok(None);
+            }
+        };
+        let mut rewrite = Rewrite::new(request);
+        if let (Some(params), Some(shown)) = (request.params.raw, &shown) {
+            rewrite.replace(params, shown);
         }
         match &mut self.asking {
             Asking::Impossible => Ok(None),
@@ -331,7 +329,7 @@ impl Relay {
                     responder,
                     call_id: self.call_id.clone(),
                     count: self.count,
-                    question: text.clone(),
+                    question: keep(rewrite.finish().into(), text.clone()),
                 };
                 let result = self.gateway.park((&self.organization, binding), parked)?;
                 self.record.complete();
@@ -341,7 +339,6 @@ impl Relay {
             Asking::InStream(conversation) => {
                 let raw_id = request.raw_id.unwrap_or("null").to_owned();
                 let id = conversation.ask(&self.gateway, Asker::Request { raw_id });
-                let mut rewrite = Rewrite::new(request);
                 rewrite.set_id(&id);
                 let text = rewrite.finish();
                 self.pause();
@@ -356,23 +353,27 @@ impl Relay {
         (message, text): (&Message<'_>, &Bytes),
         result: &ResultMembers<'_>,
     ) -> Result<Option<Next>> {
-        let invalid = || {
-            let text = "The server asks for something that the client does not support, or in a way that is not valid.";
-            server_error(text, "input_required")
-        };
-        let requests = InputRequest::parse_all(result.input_requests.unwrap_or("{}")).ok_or_else(invalid)?;
+        let requests = InputRequest::parse_all(result.input_requests.unwrap_or("{}")).ok_or_else(invalid_input)?;
         let state = result.request_state.filter(|state| *state != "null");
         if requests.is_empty() && state.is_none() {
-            return Err(invalid());
+            return Err(invalid_input());
         }
         if requests.iter().any(|request| !self.capabilities.allow(&request.method, request.params)) {
-            return Err(invalid());
+            return Err(invalid_input());
         }
+        let policy = self.elicitations();
+        let shown = requests.iter().map(|request| policy.apply(&request.method, request.params));
+        let shown = shown.collect::<Result<Vec<_>>>()?;
         match &mut self.asking {
-            Asking::Impossible => Err(invalid()),
+            Asking::Impossible => Err(invalid_input()),
             Asking::ByResult(binding) => {
                 let mut rewrite = Rewrite::new(message);
                 rewrite.set_id(&self.raw_id);
+                for (request, shown) in requests.iter().zip(&shown) {
+                    if let (Some(params), Some(shown)) = (request.params, shown) {
+                        rewrite.replace(params, shown);
+                    }
+                }
                 if let Some(state) = state {
                     let state = InputState::OfServer(state.to_owned());
                     let sealed = binding.seal(self.gateway.ops.keyring()?, &self.gateway.cx, state)?;
@@ -389,7 +390,8 @@ impl Relay {
                 conversation.state = state.map(str::to_owned);
                 conversation.origin = Some(text.clone());
                 let mut events = BytesMut::new();
-                for InputRequest { key, method, params } in requests {
+                for (InputRequest { key, method, params }, shown) in requests.into_iter().zip(shown) {
+                    let params = shown.as_deref().or(params);
                     let params = params.map_or(String::new(), |params| format!(",\"params\":{params}"));
                     let id = conversation.ask(&self.gateway, Asker::Input { key, method: method.clone() });
                     let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{}{params}}}"#, quote(&method));

@@ -12,8 +12,7 @@ use waypost_mcp_wire::memory::keep;
 use waypost_mcp_wire::relay::make_single_line;
 use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::{
-    INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, MISSING_CAPABILITY,
-    UNSUPPORTED_VERSION,
+    INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, UNSUPPORTED_VERSION,
 };
 
 use crate::message_text::MessageText;
@@ -137,7 +136,7 @@ pub(crate) fn failure(raw_id: &str, error: &Error) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{raw_id},"error":{object}}}"#)
 }
 
-/// The error of a server that breaks the protocol.
+/// The error for a server that does not answer as it should.
 pub(crate) fn server_error(message: &str, reason: &str) -> Error {
     Error::new(Code::ToolServerError, message).with("reason", reason).with("rpc_code", INVALID_REQUEST)
 }
@@ -146,14 +145,6 @@ pub(crate) fn server_error(message: &str, reason: &str) -> Error {
 /// have to be one (2025-11-25, "Cancellation" and "Sending Messages to the Server").
 pub(crate) fn cancelled() -> Response {
     stream(Body::empty())
-}
-
-/// Returns the status of a response of a server (2026-07-28, "Missing required client capability").
-pub(crate) fn status(response: &Message<'_>, is_modern: bool) -> StatusCode {
-    match &response.error {
-        Some(error) if is_modern && error.code == MISSING_CAPABILITY => StatusCode::BAD_REQUEST,
-        _ => StatusCode::OK,
-    }
 }
 
 /// The last event of a call, with the response.

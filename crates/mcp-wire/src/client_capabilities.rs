@@ -206,7 +206,8 @@ mod tests {
             prop_assert!(!without.allow("roots/list", None));
             prop_assert_eq!(without.common(capabilities), without);
             let without = capabilities.without_urls();
-            prop_assert!(!without.allow("elicitation/create", Some(r#"{"mode":"url"}"#)));
+            let opens_urls = without.allow("elicitation/create", Some(r#"{"mode":"url"}"#));
+            prop_assert!(!opens_urls);
             prop_assert_eq!(without.common(capabilities), without);
             prop_assert_eq!(without.bits() | (bits & URL), bits);
         }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tower::ServiceExt;
 use waypost::replicas::relay;
 use waypost_core::grant::AccessLevel;
+use waypost_gateway::GatewayOptions;
 use waypost_testkit::TempDir;
 use waypost_toolbox::bridge::{Bridge, Session};
 use waypost_toolbox::engine::{Attached, OutputChunk};
@@ -21,7 +22,8 @@ use waypost_toolbox_proto::http::{
     CALL_HEADERS, CAPABILITIES_HEADER, LOG_LEVEL_HEADER, LogStream, mcp_path, notifications_path, responses_path,
 };
 
-use super::fixture::{Agent, FORM, Target, json_of};
+use super::fixture::{Agent, FORM, Target, form_of, json_of};
+use crate::app::Setup;
 use crate::console::instances::Api;
 use crate::daemon::Call;
 use crate::gateway::listen::Stream;
@@ -155,7 +157,11 @@ impl Container {
 
 /// Starts a product with such a container, whose tool is approved and granted.
 async fn start(method: &'static str, params: &'static str) -> (Stage, Arc<Container>) {
-    let stage = Stage::new().await;
+    start_with(Setup::default(), method, params).await
+}
+
+async fn start_with(setup: Setup, method: &'static str, params: &'static str) -> (Stage, Arc<Container>) {
+    let stage = Stage::with(setup).await;
     let container = Container::start(&stage.instance, method, params).await;
     stage.set(|server| server.container = Some(container.clone()));
     (stage.ready().await, container)
@@ -168,7 +174,10 @@ async fn an_agent_with_a_session_is_asked() {
     let other = Agent::new(&stage, json!({ "elicitation": {} })).await;
     let mut stream = Stream::new(agent.call().await);
     let question = stream.next().await.unwrap();
-    assert_eq!((&question["method"], question["params"].to_string()), (&json!("elicitation/create"), FORM.to_owned()));
+    assert_eq!(
+        (&question["method"], question["params"].to_string()),
+        (&json!("elicitation/create"), form_of("search"))
+    );
     let answer = json!({ "action": "accept", "content": { "n": 1.0 } });
     assert_eq!(other.respond(&question["id"], &json!({ "action": "decline" })).await, 202);
     assert_eq!(agent.respond(&question["id"], &answer).await, 202);
@@ -216,6 +225,25 @@ async fn only_agents_that_can_be_asked_are_asked() {
     let called = called.assert_status(200).json();
     assert!(called.to_string().contains("-32601"), "{called}");
     stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_on_a_host_that_is_not_listed_is_not_shown() {
+    const PAGE: &str = r#"{"mode":"url","message":"Sign in","url":"https://b.example/","elicitationId":"e"}"#;
+    for (hosts, code) in [("a.example", -32602), ("", -32601)] {
+        let elicitation_hosts = hosts.parse().unwrap();
+        let setup = Setup::default();
+        let gateway = setup.gateway.map(|options| GatewayOptions { elicitation_hosts, ..options });
+        let (stage, _container) = start_with(Setup { gateway, ..setup }, "elicitation/create", PAGE).await;
+        let agent = Agent::new(&stage, json!({ "elicitation": { "form": {}, "url": {} } })).await;
+        let response = agent.call_once().await;
+        // Without hosts, the daemon is not told that the agent opens pages.
+        let error = &response["result"]["answered"]["error"];
+        assert_eq!(error["code"], code, "{response}");
+        let reason = if hosts.is_empty() { Value::Null } else { "elicitation_url_blocked".into() };
+        assert_eq!(error["data"]["reason"], reason);
+        stage.finish().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

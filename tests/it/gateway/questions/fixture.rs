@@ -9,6 +9,7 @@ use futures::{FutureExt, stream};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use waypost_gateway::GatewayOptions;
 
 use super::super::listen::Stream;
 use super::super::remote::Stage;
@@ -17,6 +18,11 @@ use crate::console::instances::Api;
 
 pub const FORM: &str =
     r#"{"mode":"form","message":"Name?","requestedSchema":{"type":"object","properties":{},"x":1.0}}"#;
+
+/// Returns [`FORM`] as the user sees it: with the slug of the instance that asks.
+pub fn form_of(slug: &str) -> String {
+    FORM.replace("Name?", &format!("[{slug}] Name?"))
+}
 
 /// A remote server whose tool `find` asks the caller for something.
 #[derive(Clone, Default)]
@@ -28,6 +34,8 @@ pub struct Server {
     pub is_never_satisfied: bool,
     /// Whether the request is cancelled before it is answered (earlier revisions).
     pub cancels: bool,
+    /// The JSON text of the error with which calls are answered, instead of asking.
+    pub error: Option<&'static str>,
     pub state: Arc<Mutex<State>>,
 }
 
@@ -82,6 +90,10 @@ impl Server {
             "tools/list" => result(json!({ "tools": [tool("find", "Finds.")], "resultType": "complete" })),
             "logging/setLevel" => result(json!({})),
             "tools/call" if state.is_failing => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            "tools/call" if self.error.is_some() => {
+                let error = self.error.unwrap_or_default();
+                json_response(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#))
+            }
             "tools/call" if self.is_modern => json_response(self.require_input(&message)),
             "tools/call" => self.ask(&mut state, &id),
             _ => json_response(
@@ -247,6 +259,16 @@ impl<'a, S: Target> Agent<'a, S> {
 }
 
 impl Stream {
+    /// Returns the next question to the user.
+    pub async fn question(&mut self) -> Value {
+        loop {
+            let message = self.next().await.unwrap();
+            if message["method"] == "elicitation/create" {
+                return message;
+            }
+        }
+    }
+
     /// Returns the last message.
     pub async fn last(mut self) -> Value {
         let mut last = Value::Null;
@@ -268,6 +290,14 @@ pub async fn json_of(response: http::Response<Body>) -> Value {
 
 pub async fn start(server: &Server) -> Stage {
     let stage = Stage::new().await;
+    stage.ready(&server.clone().start().await).await;
+    stage
+}
+
+/// Returns a stage whose operator allows pages on these hosts.
+pub async fn start_with_hosts(server: &Server, hosts: &str) -> Stage {
+    let elicitation_hosts = hosts.parse().unwrap();
+    let stage = Stage::with(|options| GatewayOptions { elicitation_hosts, ..options }).await;
     stage.ready(&server.clone().start().await).await;
     stage
 }

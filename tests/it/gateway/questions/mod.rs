@@ -1,12 +1,13 @@
 //! Sessions of agents, and what servers ask agents for during a call.
 
 pub mod container;
+mod elicitation;
 mod fixture;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use self::fixture::{Agent, FORM, Server, asks, json_of, start};
+use self::fixture::{Agent, FORM, Server, asks, form_of, json_of, start};
 use super::Stage;
 use super::listen::Stream;
 use super::remote::Stage as RemoteStage;
@@ -26,7 +27,7 @@ async fn an_agent_with_a_session_is_asked_by_servers_of_both_eras() {
             }
             assert_eq!(message["method"], "notifications/message", "all levels");
         };
-        assert_eq!(question["params"].to_string(), FORM, "as the server sent it");
+        assert_eq!(question["params"].to_string(), form_of("far"), "otherwise as the server sent it");
         let id = &question["id"];
         assert!(id.as_str().is_some_and(|id| id.len() > 16), "not to be guessed: {id}");
         let answer = json!({ "action": "accept", "content": { "n": 1.0 } });
@@ -63,7 +64,8 @@ async fn an_agent_of_2026_07_28_is_asked_by_a_server_with_a_handshake() {
     let ask = async |extra: Value| {
         let response = json_of(agent.modern_call(extra).await).await;
         let result = &response["result"];
-        let question = json!({ "input": { "method": "elicitation/create", "params": serde_json::from_str::<Value>(FORM).unwrap() } });
+        let shown: Value = serde_json::from_str(&form_of("far")).unwrap();
+        let question = json!({ "input": { "method": "elicitation/create", "params": shown } });
         assert_eq!((&result["resultType"], &result["inputRequests"]), (&json!("input_required"), &question));
         assert!(result["inputRequests"].to_string().contains("\"x\":1.0"));
         result["requestState"].as_str().unwrap().to_owned()

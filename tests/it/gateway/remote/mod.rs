@@ -47,7 +47,7 @@ impl Stage {
     }
 
     /// Returns a stage whose gateway has other options than those of tests.
-    async fn with(change: impl FnOnce(GatewayOptions) -> GatewayOptions) -> Self {
+    pub(super) async fn with(change: impl FnOnce(GatewayOptions) -> GatewayOptions) -> Self {
         let allow: Vec<Allowance> = vec!["127.0.0.0/8=tools".parse().unwrap()];
         let setup = Setup::default();
         let gateway = setup.gateway.map(change);

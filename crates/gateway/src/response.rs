@@ -1,0 +1,57 @@
+//! The response of a server to a call, as its agent gets it.
+
+use http::StatusCode;
+use waypost_core::Result;
+use waypost_mcp_wire::MISSING_CAPABILITY;
+use waypost_mcp_wire::memory::keep;
+use waypost_mcp_wire::rewrite::{Caching, Rewrite};
+use waypost_mcp_wire::strict::{Message, OwnedMessage, text_of};
+
+use crate::elicitation::ElicitationPolicy;
+use crate::message_text::MessageText;
+use crate::reply::server_error;
+
+/// Returns the response for the agent and its era. `raw_id` is the ID of the request as the agent wrote it.
+///
+/// # Errors
+/// `tool_server_error` if it is not a complete result, or an error with pages that `policy` rejects.
+pub(crate) fn convert(
+    received: &OwnedMessage,
+    (raw_id, is_modern): (&str, bool),
+    policy: ElicitationPolicy<'_>,
+) -> Result<MessageText> {
+    let response = received.message();
+    let result_type = text_of(response.result.as_ref().and_then(|result| result.result_type));
+    if result_type.as_deref().is_some_and(|kind| kind != "complete") {
+        return Err(server_error("The server answers in a way that this gateway does not relay.", "result_type"));
+    }
+    let is_of_other_era = response.result.is_some() && is_modern != result_type.is_some();
+    // A remote server knows the call by another ID, and so does the agent that has sent it again.
+    let has_other_id = response.raw_id != Some(raw_id);
+    let shown = policy.apply_to_error(response.error.as_ref())?;
+    if !is_of_other_era && !has_other_id && shown.is_empty() {
+        return Ok(received.text().clone().into());
+    }
+    let mut rewrite = Rewrite::new(response);
+    if has_other_id {
+        rewrite.set_id(raw_id);
+    }
+    for (elicitation, text) in &shown {
+        rewrite.replace(elicitation, text);
+    }
+    if is_of_other_era && is_modern {
+        rewrite.result_to_modern(Some(Caching { ttl_ms: 0, is_public: false }));
+    } else if is_of_other_era {
+        rewrite.result_to_legacy();
+    }
+    let pieces = rewrite.finish_shared(received.text()).into_iter();
+    Ok(MessageText::new(pieces.map(|piece| keep(piece, received.text().clone())).collect()))
+}
+
+/// Returns the status of a response of a server (2026-07-28, "Missing required client capability").
+pub(crate) fn status(response: &Message<'_>, is_modern: bool) -> StatusCode {
+    match &response.error {
+        Some(error) if is_modern && error.code == MISSING_CAPABILITY => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}

@@ -1,0 +1,149 @@
+//! What servers show the users of agents: which server asks, and which pages may be opened.
+
+use serde_json::{Value, json};
+
+use super::fixture::{Agent, FORM, Server, asks, form_of, json_of, start, start_with_hosts};
+use crate::gateway::listen::Stream;
+use crate::gateway::remote::Stage;
+use crate::gateway::wait_for_calls;
+
+const PAGE: &str =
+    r#"{"mode":"url","message":"Sign in","url":"HTTPS://A.Example:443/in?x=1","elicitationId":"e","x":1.0}"#;
+/// [`PAGE`] as the user sees it.
+const SHOWN: &str =
+    r#"{"mode":"url","message":"[far] Sign in","url":"https://a.example/in?x=1","elicitationId":"e","x":1.0}"#;
+const ELSEWHERE: &str =
+    r#"{"mode":"url","message":"Sign in","url":"https://a.example.b.example/in","elicitationId":"e"}"#;
+const BLOCKED: &str = "elicitation_url_blocked";
+
+/// The capabilities of an agent whose user fills in forms and opens pages.
+fn capabilities() -> Value {
+    json!({ "elicitation": { "form": {}, "url": {} } })
+}
+
+/// Calls the tool with a request of 2026-07-28 of such an agent.
+async fn modern_call(stage: &Stage, input: Value) -> Value {
+    let mut extra = json!({ "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": capabilities() } });
+    extra.as_object_mut().unwrap().extend(input.as_object().unwrap().clone());
+    json_of(Agent::without_session(stage).modern_call(extra).await).await
+}
+
+/// Returns the key of the request of [`Server`] in `inputRequests`.
+fn key(is_modern: bool) -> &'static str {
+    if is_modern { "q0" } else { "input" }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_user_sees_which_server_asks_and_the_page_in_the_form_that_was_checked() {
+    for (is_modern, (question, shown)) in
+        [false, true].into_iter().flat_map(|era| [(era, (FORM, form_of("far"))), (era, (PAGE, SHOWN.to_owned()))])
+    {
+        let server = asks(is_modern, &[("elicitation/create", question)]);
+        let stage = start_with_hosts(&server, "a.example").await;
+        let answer = json!({ "action": "accept" });
+        let agent = Agent::new(&stage, capabilities()).await;
+        let mut stream = Stream::new(agent.call().await);
+        let asked = stream.question().await;
+        assert_eq!(asked["params"].to_string(), shown);
+        assert_eq!(agent.respond(&asked["id"], &answer).await, 202);
+        assert!(stream.last().await["result"]["answered"].to_string().contains("accept"));
+
+        let response = modern_call(&stage, json!({})).await;
+        let (result, key) = (&response["result"], key(is_modern));
+        assert_eq!(result["resultType"], "input_required", "{response}");
+        assert_eq!(result["inputRequests"][key]["params"].to_string(), shown);
+        let again = json!({ "inputResponses": { key: answer }, "requestState": result["requestState"] });
+        let response = modern_call(&stage, again).await;
+        assert!(response["result"]["answered"].to_string().contains("accept"), "{response}");
+        stage.api.app.clone().finish().await;
+    }
+}
+
+/// Returns what an agent with a session, and one of 2026-07-28, get.
+async fn both(stage: &Stage) -> [Value; 2] {
+    let agent = Agent::new(stage, capabilities()).await;
+    [agent.call_once().await, modern_call(stage, json!({})).await]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_on_a_host_that_is_not_listed_is_not_shown() {
+    for is_modern in [false, true] {
+        let server = asks(is_modern, &[("elicitation/create", ELSEWHERE)]);
+        let stage = start_with_hosts(&server, "a.example,b.example").await;
+        for response in both(&stage).await {
+            // An earlier server is told, and completes the call. The call of a server of 2026-07-28 fails.
+            let error = match is_modern {
+                true => &response["error"],
+                false => &response["result"]["answered"]["error"],
+            };
+            assert_eq!(error["data"]["reason"], BLOCKED, "{response}");
+            let text = error["message"].as_str().unwrap();
+            assert!(text.contains("`a.example.b.example`") && text.contains("`gateway_elicitation_hosts`"), "{text}");
+            assert_eq!(error["code"], if is_modern { -32603 } else { -32602 });
+        }
+        wait_for_calls(&stage.api.app, 2).await;
+        let calls = stage.api.get("/calls").await;
+        let outcome = if is_modern { "failed" } else { "ok" };
+        assert!(calls["items"].as_array().unwrap().iter().all(|call| call["outcome"] == outcome), "{calls}");
+        stage.api.app.clone().finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_hosts_no_page_is_shown_and_servers_are_not_told_that_agents_open_pages() {
+    for is_modern in [false, true] {
+        let server = asks(is_modern, &[("elicitation/create", PAGE)]);
+        let stage = start(&server).await;
+        for response in both(&stage).await {
+            assert!(response.to_string().contains(BLOCKED), "{response}");
+        }
+        let declared = match is_modern {
+            true => server.received("tools/call")[0]["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"]
+                .clone(),
+            false => server.received("initialize").last().unwrap()["params"]["capabilities"].clone(),
+        };
+        assert_eq!(declared, json!({ "elicitation": {} }));
+        stage.api.app.clone().finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pages_of_an_error_are_checked_as_well() {
+    const ALLOWED: &str = r#"{"code":-32042,"message":"Sign in.","data":{"elicitations":[{"mode":"url","message":"Sign in","url":"HTTPS://A.Example:443/in?x=1","elicitationId":"e","x":1.0}]}}"#;
+    const REJECTED: &str = r#"{"code":-32042,"message":"Sign in.","data":{"elicitations":[{"mode":"url","message":"Sign in","url":"https://a.example/"},{"mode":"url","message":"Sign in","url":"https://b.example/"}]}}"#;
+    const REPEATED: &str = r#"{"code":-32042,"message":"Sign in.","data":{"elicitations":[],"elicitations":[{"mode":"url","message":"Sign in","url":"https://b.example/"}]}}"#;
+    for (error, reason) in [(ALLOWED, None), (REJECTED, Some(BLOCKED)), (REPEATED, Some("input_required"))] {
+        let stage = start_with_hosts(&Server { error: Some(error), ..Server::default() }, "a.example").await;
+        for response in both(&stage).await {
+            let error = &response["error"];
+            match reason {
+                None => assert_eq!(
+                    (error["code"].to_string(), error["data"]["elicitations"].to_string()),
+                    ("-32042".to_owned(), format!("[{SHOWN}]"))
+                ),
+                Some(reason) => assert_eq!(error["data"], json!({ "reason": reason }), "{response}"),
+            }
+        }
+        stage.api.app.clone().finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_clients_could_read_differently_is_not_shown() {
+    for question in [
+        r#"{"mode":"url","message":"M","url":"https://a.example/","URL":"https://b.example/"}"#,
+        r#"{"mode":"form","Mode":"url","message":"M","url":"https://a.example/"}"#,
+        r#"{"mode":"url","message":"M","url":"https://a.example/","ur\u006c":"https://b.example/"}"#,
+        r#"{"mode":"url","message":"M","url":["https://b.example/"]}"#,
+        r#"{"message":"M","Message":"M"}"#,
+        r#"["url"]"#,
+        r#"{}"#,
+    ] {
+        let stage = start_with_hosts(&asks(true, &[("elicitation/create", question)]), "a.example").await;
+        for response in both(&stage).await {
+            assert_eq!(response["error"]["data"]["reason"], "input_required", "{question}: {response}");
+        }
+        stage.api.app.clone().finish().await;
+    }
+}
