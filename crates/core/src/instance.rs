@@ -90,6 +90,18 @@ pub struct RemoteServer {
     pub is_oauth: bool,
     /// The connection mode. [`ConnectionMode::Shared`] without OAuth.
     pub connection: ConnectionMode,
+    /// The client that an admin has registered at the authorization server. `None` if Waypost uses its own metadata document, or
+    /// registers itself.
+    pub client: Option<RegisteredClient>,
+}
+
+/// Waypost as an OAuth client that was registered at an authorization server beforehand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredClient {
+    /// The ID of the client.
+    pub client_id: String,
+    /// The secret whose value is that of the client. `None` for a public client.
+    pub secret_id: Option<ToolSecretId>,
 }
 
 /// An instance.

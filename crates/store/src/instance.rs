@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
 use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
-use waypost_core::instance::{Backend, ConnectionMode, Container, Instance, RemoteServer, SecretUse};
+use waypost_core::instance::{Backend, ConnectionMode, Container, Instance, RegisteredClient, RemoteServer, SecretUse};
 use waypost_toolbox_proto::instance::Health;
 
 use crate::db::{Conn, Dialect};
@@ -28,6 +28,8 @@ struct Row {
     remote_url: Option<String>,
     remote_oauth: bool,
     remote_per_agent: bool,
+    remote_client_id: Option<String>,
+    remote_client_secret_id: Option<String>,
     desired: String,
     state: String,
     generation: i64,
@@ -55,7 +57,7 @@ fn select(dialect: Dialect, rest: &str) -> AssertSqlSafe<String> {
     };
     AssertSqlSafe(format!(
         "SELECT id, organization_id, slug, name, catalog_version_id, toolbox_id, remote_transport, remote_origin,
-            remote_url, remote_oauth, remote_per_agent, desired, state, generation, observed_generation, restarts, is_removing, health, config,
+            remote_url, remote_oauth, remote_per_agent, remote_client_id, remote_client_secret_id, desired, state, generation, observed_generation, restarts, is_removing, health, config,
             personal_secrets, learn_egress, record_contents, rejected_egress, created_at, updated_at, (SELECT {secrets} FROM instance_secrets WHERE instance_id = instances.id) AS secrets
          FROM instances {rest}"
     ))
@@ -83,6 +85,10 @@ impl TryFrom<Row> for Instance {
                     true => ConnectionMode::PerAgent,
                     false => ConnectionMode::Shared,
                 },
+                client: row.remote_client_id.map(|client_id| RegisteredClient {
+                    client_id,
+                    secret_id: row.remote_client_secret_id.map(ToolSecretId::from_store),
+                }),
             }),
             _ => return Err(at.corrupt("toolbox_id", "neither a container nor a remote server")),
         };
@@ -122,6 +128,13 @@ fn oauth_flags(remote: Option<&RemoteServer>) -> (bool, bool) {
     (remote.is_some_and(|remote| remote.is_oauth), is_per_agent)
 }
 
+/// Returns the values of `remote_client_id` and `remote_client_secret_id`.
+fn client(remote: Option<&RemoteServer>) -> (Option<&str>, Option<&str>) {
+    let client = remote.and_then(|remote| remote.client.as_ref());
+    let secret = client.and_then(|client| client.secret_id.as_ref());
+    (client.map(|client| client.client_id.as_str()), secret.map(ToolSecretId::as_str))
+}
+
 fn personal_secrets(instance: &Instance) -> Result<String> {
     serde_json::to_string(&instance.personal_secrets)
         .map_err(|error| Error::Database(sqlx::Error::Encode(error.into())))
@@ -143,13 +156,15 @@ pub async fn insert(conn: &mut Conn, instance: &Instance, skeleton: &str) -> Res
         "INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id,
             desired, state, generation, observed_generation, restarts, is_removing, health, config, learn_egress,
             rejected_egress, created_at, updated_at, remote_transport, remote_origin, remote_url,
-            remote_check_at, remote_oauth, remote_per_agent, personal_secrets, record_contents)
+            remote_check_at, remote_oauth, remote_per_agent, personal_secrets, record_contents, remote_client_id,
+            remote_client_secret_id)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-            $25, $26, $27)";
+            $25, $26, $27, $28, $29)";
     let personal = personal_secrets(instance)?;
     let health = health(instance)?;
     let remote = remote(instance);
     let (is_oauth, is_per_agent) = oauth_flags(remote);
+    let (client_id, client_secret_id) = client(remote);
     on!(conn, c => sqlx::query(SQL)
         .bind(instance.id.as_str()).bind(instance.organization_id.as_str()).bind(&instance.slug).bind(skeleton)
         .bind(&instance.name).bind(instance.catalog_version_id().map(CatalogVersionId::as_str))
@@ -159,7 +174,8 @@ pub async fn insert(conn: &mut Conn, instance: &Instance, skeleton: &str) -> Res
         .bind(to_json(instance.rejected_egress.clone())).bind(instance.created_at.0).bind(instance.updated_at.0)
         .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
         .bind(remote.map(|remote| &remote.sealed_url)).bind(remote.map(|_| 0_i64))
-        .bind(is_oauth).bind(is_per_agent).bind(personal).bind(instance.record_contents).execute(c).await?.rows_affected());
+        .bind(is_oauth).bind(is_per_agent).bind(personal).bind(instance.record_contents).bind(client_id)
+        .bind(client_secret_id).execute(c).await?.rows_affected());
     insert_secrets(conn, instance, &BTreeMap::new()).await
 }
 
@@ -172,12 +188,14 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
         "UPDATE instances SET name = $3, catalog_version_id = $4, desired = $5, state = $6, generation = $7,
             observed_generation = $8, restarts = $9, is_removing = $10, health = $11, config = $12, learn_egress = $13,
             rejected_egress = $14, updated_at = $15, remote_transport = $16, remote_origin = $17, remote_url = $18,
-            remote_oauth = $19, remote_per_agent = $20, personal_secrets = $21, record_contents = $22
+            remote_oauth = $19, remote_per_agent = $20, personal_secrets = $21, record_contents = $22,
+            remote_client_id = $23, remote_client_secret_id = $24
         WHERE id = $1 AND organization_id = $2";
     let personal = personal_secrets(instance)?;
     let health = health(instance)?;
     let remote = remote(instance);
     let (is_oauth, is_per_agent) = oauth_flags(remote);
+    let (client_id, client_secret_id) = client(remote);
     on!(conn, c => sqlx::query(SQL)
         .bind(instance.id.as_str()).bind(instance.organization_id.as_str()).bind(&instance.name)
         .bind(instance.catalog_version_id().map(CatalogVersionId::as_str)).bind(instance.desired.as_str()).bind(instance.state.as_str())
@@ -187,7 +205,7 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
         .bind(to_json(instance.rejected_egress.clone())).bind(instance.updated_at.0)
         .bind(remote.map(|remote| remote.transport.as_str())).bind(remote.map(|remote| &remote.origin))
         .bind(remote.map(|remote| &remote.sealed_url)).bind(is_oauth).bind(is_per_agent).bind(personal)
-        .bind(instance.record_contents).execute(c).await?.rows_affected());
+        .bind(instance.record_contents).bind(client_id).bind(client_secret_id).execute(c).await?.rows_affected());
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use crate::row::RowRef;
 macro_rules! columns {
     () => {
         "organization_id, instance_id, agent_id, issuer, credentials, revision, expires_at, refresh_at, failed_at, \
-         is_by_admin, connected_by, connected_at, updated_at"
+         is_by_admin, connected_by, connected_at, updated_at, required_scope"
     };
 }
 
@@ -54,6 +54,8 @@ pub struct RemoteConnection {
     pub connected_at: Timestamp,
     /// When the tokens were stored.
     pub updated_at: Timestamp,
+    /// The scope that the server requires and that the tokens lack, as far as this is known. The next connection asks for it.
+    pub required_scope: Option<String>,
 }
 
 /// Identifies a connection: the instance, and the agent, or `None` for the connection of the organisation.
@@ -91,6 +93,7 @@ struct Row {
     connected_by: String,
     connected_at: i64,
     updated_at: i64,
+    required_scope: Option<String>,
 }
 
 impl From<Row> for RemoteConnection {
@@ -109,6 +112,7 @@ impl From<Row> for RemoteConnection {
             connected_by: row.connected_by,
             connected_at: Timestamp(row.connected_at),
             updated_at: Timestamp(row.updated_at),
+            required_scope: row.required_scope,
         }
     }
 }
@@ -122,14 +126,14 @@ pub async fn upsert(conn: &mut Conn, connection: &RemoteConnection) -> Result<()
     const SQL: &str = concat!(
         "INSERT INTO remote_connections (id, ",
         columns!(),
-        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
         ON CONFLICT (id) DO UPDATE SET issuer = excluded.issuer, credentials = excluded.credentials,
             revision = CASE WHEN excluded.revision > remote_connections.revision THEN excluded.revision
                 ELSE remote_connections.revision + 1 END,
             expires_at = excluded.expires_at, refresh_at = excluded.refresh_at, leased_until = NULL,
             failed_at = excluded.failed_at, is_by_admin = excluded.is_by_admin,
             connected_by = excluded.connected_by, connected_at = excluded.connected_at,
-            updated_at = excluded.updated_at"
+            updated_at = excluded.updated_at, required_scope = excluded.required_scope"
     );
     on!(conn, c => sqlx::query(SQL)
         .bind(row_id(connection.key())).bind(connection.organization_id.as_str()).bind(connection.instance_id.as_str())
@@ -137,8 +141,27 @@ pub async fn upsert(conn: &mut Conn, connection: &RemoteConnection) -> Result<()
         .bind(&connection.credentials).bind(connection.revision).bind(connection.expires_at.map(|at| at.0))
         .bind(connection.refresh_at.map(|at| at.0)).bind(connection.failed_at.map(|at| at.0))
         .bind(connection.is_by_admin).bind(&connection.connected_by).bind(connection.connected_at.0)
-        .bind(connection.updated_at.0).execute(c).await?.rows_affected());
+        .bind(connection.updated_at.0).bind(connection.required_scope.as_deref()).execute(c).await?.rows_affected());
     Ok(())
+}
+
+/// Stores the scope that the server requires and the tokens of a connection lack. Returns `false` if the connection no longer
+/// has this revision, because its tokens were replaced.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn require_scope(
+    conn: &mut Conn,
+    (organization, key): (&OrganizationId, ConnectionKey<'_>),
+    revision: i64,
+    scope: &str,
+) -> Result<bool> {
+    const SQL: &str = "UPDATE remote_connections SET required_scope = $4
+        WHERE id = $1 AND organization_id = $2 AND revision = $3";
+    let changed = on!(conn, c => sqlx::query(SQL)
+        .bind(row_id(key)).bind(organization.as_str()).bind(revision).bind(scope)
+        .execute(c).await?.rows_affected());
+    Ok(changed > 0)
 }
 
 /// Returns a connection.

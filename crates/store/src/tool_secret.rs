@@ -180,8 +180,8 @@ pub async fn list_users(conn: &mut Conn, organization: &OrganizationId, id: &Too
     Ok(uses.into_iter().filter(|(secret, _)| secret == id).map(|(_, user)| user).collect())
 }
 
-/// Returns every use of a secret by an instance, ordered by the slug of the instance: as a secret of the server, or as
-/// the credentials of the registry of its image.
+/// Returns every use of a secret by an instance, ordered by the slug of the instance: as a secret of the server, as the
+/// credentials of the registry of its image, or as the secret of the OAuth client of a remote server.
 async fn list_uses(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<(ToolSecretId, SecretUser)>> {
     macro_rules! sql {
         ($registry_secret:literal) => {
@@ -194,7 +194,10 @@ async fn list_uses(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec
                  JOIN catalog_versions ON catalog_versions.id = instances.catalog_version_id
                  JOIN tool_secrets ON tool_secrets.organization_id = $1 AND tool_secrets.name = ",
                 $registry_secret,
-                " WHERE instances.organization_id = $1 AND catalog_versions.organization_id = $1 ORDER BY 3, 1"
+                " WHERE instances.organization_id = $1 AND catalog_versions.organization_id = $1
+                 UNION
+                 SELECT remote_client_secret_id, id, slug FROM instances
+                 WHERE organization_id = $1 AND remote_client_secret_id IS NOT NULL ORDER BY 3, 1"
             )
         };
     }

@@ -155,7 +155,7 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let grant = json!({ "agent_id": agent["id"], "instance_id": instance["id"], "access": "full_access" });
     keep("grants", &create(app, owner, "/grants", grant).await["id"]);
     const CONNECTION: &str = "INSERT INTO remote_connections SELECT i.id || ':' || a.id, i.organization_id, i.id, a.id,
-            'https://id.example', 'sealed', 1, NULL, NULL, NULL, NULL, TRUE, 'usr_1', 1, 1 FROM instances i, agents a";
+            'https://id.example', 'sealed', 1, NULL, NULL, NULL, NULL, TRUE, 'usr_1', 1, 1, NULL FROM instances i, agents a";
     app.execute(CONNECTION).await;
     keep("connections", &agent["id"]);
     const CALL: &str =

@@ -58,6 +58,7 @@ pub(super) async fn prepare(
         origin: url.origin().ascii_serialization(),
         is_oauth: new.is_oauth,
         connection: new.connection,
+        client: None,
         sealed_url: ops.keyring()?.seal(&url_location(id), url.as_str().as_bytes(), &*cx.random),
     })
 }
@@ -74,6 +75,7 @@ pub(super) fn from_version(cx: &Ctx, ops: &Ops, id: &InstanceId, version: &Catal
         origin: url.origin().ascii_serialization(),
         is_oauth: false,
         connection: ConnectionMode::Shared,
+        client: None,
         sealed_url: ops.keyring()?.seal(&url_location(id), url.as_str().as_bytes(), &*cx.random),
     })
 }

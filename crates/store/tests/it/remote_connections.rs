@@ -44,6 +44,7 @@ fn connection(fixture: &Fixture) -> RemoteConnection {
         connected_by: fixture.user.to_string(),
         connected_at: NOW,
         updated_at: NOW,
+        required_scope: None,
     }
 }
 
@@ -211,6 +212,26 @@ async fn connections_of_agents_are_separate((db, one, two): (Db, Fixture, Fixtur
     assert!(remote_connection::upsert(&mut tx, &service).await.is_err(), "the agent does not exist");
 }
 
+async fn a_required_scope_belongs_to_the_tokens_that_lack_it((db, one, two): (Db, Fixture, Fixture)) {
+    let own = connection(&one);
+    let mut tx = db.begin().await.unwrap();
+    remote_connection::upsert(&mut tx, &own).await.unwrap();
+    let require = async |tx: &mut waypost_store::Tx, org, revision| {
+        remote_connection::require_scope(tx, (org, own.key()), revision, "read write").await.unwrap()
+    };
+    assert!(!require(&mut tx, &one.organization, 6).await, "another revision");
+    assert!(!require(&mut tx, &two.organization, 7).await, "another organisation");
+    assert_eq!(remote_connection::find(&mut tx, &one.organization, own.key()).await.unwrap(), Some(own.clone()));
+    assert!(require(&mut tx, &one.organization, 7).await);
+    // A refresh does not change the scope of the tokens, but a new connection does.
+    assert!(remote_connection::complete_refresh(&mut tx, &own).await.unwrap());
+    let found = remote_connection::find(&mut tx, &one.organization, own.key()).await.unwrap().unwrap();
+    assert_eq!((found.revision, found.required_scope.as_deref()), (8, Some("read write")));
+    remote_connection::upsert(&mut tx, &own).await.unwrap();
+    let found = remote_connection::find(&mut tx, &one.organization, own.key()).await.unwrap().unwrap();
+    assert_eq!((found.revision, found.required_scope), (9, None));
+}
+
 async fn connections_are_listed_and_ordered_for_definitions((db, one, two): (Db, Fixture, Fixture)) {
     let (org, instance) = (&one.organization, instance_of(1));
     let [service, person] = AGENTS.map(|id| of_agent(&one, id));
@@ -247,4 +268,4 @@ async fn connections_are_listed_and_ordered_for_definitions((db, one, two): (Db,
 
 waypost_testkit::both!(seeded => a_connection_is_leased_by_one_of_many_processes, only_the_leased_revision_is_replaced,
     a_request_works_once_and_for_its_user, connections_of_agents_are_separate,
-    connections_are_listed_and_ordered_for_definitions,);
+    a_required_scope_belongs_to_the_tokens_that_lack_it, connections_are_listed_and_ordered_for_definitions,);

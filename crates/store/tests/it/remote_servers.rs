@@ -1,8 +1,8 @@
 //! Remote servers and their checks.
 
-use waypost_core::id::{CatalogVersionId, InstanceId};
-use waypost_core::instance::{Backend, ConnectionMode, DesiredRun, Instance, RemoteServer};
-use waypost_store::{Db, catalog_entry, instance, remote_server};
+use waypost_core::id::{CatalogVersionId, InstanceId, ToolSecretId};
+use waypost_core::instance::{Backend, ConnectionMode, DesiredRun, Instance, RegisteredClient, RemoteServer};
+use waypost_store::{Db, catalog_entry, instance, remote_server, tool_secret};
 use waypost_toolbox_proto::entry::Transport;
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
@@ -26,6 +26,7 @@ async fn remote_servers_are_due_until_they_have_been_checked(db: Db) {
         sealed_url: "v1.k.x".to_owned(),
         is_oauth: true,
         connection: ConnectionMode::PerAgent,
+        client: None,
     };
     let mut far = Instance {
         id: InstanceId::from_store("ins_far".into()),
@@ -89,4 +90,50 @@ async fn remote_servers_are_due_until_they_have_been_checked(db: Db) {
     assert_eq!((due(&mut tx, NOW).await.len(), streak(&mut tx, &stopped, true).await), (0, None));
 }
 
-waypost_testkit::both!(open => remote_servers_are_due_until_they_have_been_checked,);
+async fn a_registered_client_uses_its_secret(db: Db) {
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
+    let mut tx = db.begin().await.unwrap();
+    let (org, secret) = (&one.organization, ToolSecretId::from_store("sec_1".into()));
+    let container = instance::find(&mut tx, org, &InstanceId::from_store("ins_1".into())).await.unwrap().unwrap();
+    let client = |secret_id| Some(RegisteredClient { client_id: "waypost-1".to_owned(), secret_id });
+    let remote = |client| {
+        Backend::Remote(RemoteServer {
+            catalog_version_id: None,
+            transport: Transport::StreamableHttp,
+            origin: "https://far.example".to_owned(),
+            sealed_url: "v1.k.x".to_owned(),
+            is_oauth: true,
+            connection: ConnectionMode::Shared,
+            client,
+        })
+    };
+    let far = Instance {
+        id: InstanceId::from_store("ins_far".into()),
+        slug: "far".to_owned(),
+        backend: remote(client(Some(secret.clone()))),
+        secrets: Vec::new(),
+        ..container
+    };
+    instance::insert(&mut tx, &far, "far").await.unwrap();
+    assert_eq!(instance::find(&mut tx, org, &far.id).await.unwrap(), Some(far.clone()));
+    let users = async |tx: &mut waypost_store::Tx, org| {
+        let users = tool_secret::list_users(tx, org, &secret).await.unwrap();
+        users.into_iter().map(|user| user.slug).collect::<Vec<_>>()
+    };
+    assert_eq!(users(&mut tx, org).await, ["far", "search"]);
+    assert_eq!(users(&mut tx, &two.organization).await, [""; 0]);
+    for client in [client(None), None] {
+        let changed = Instance { backend: remote(client), ..far.clone() };
+        instance::update(&mut tx, &changed).await.unwrap();
+        assert_eq!(instance::find(&mut tx, org, &far.id).await.unwrap(), Some(changed));
+        assert_eq!(users(&mut tx, org).await, ["search"]);
+    }
+    // A secret that only the client uses cannot be deleted either.
+    instance::update(&mut tx, &far).await.unwrap();
+    instance::delete(&mut tx, org, &InstanceId::from_store("ins_1".into())).await.unwrap();
+    assert!(tool_secret::delete(&mut tx, org, &secret).await.unwrap_err().is_foreign_key_violation());
+}
+
+waypost_testkit::both!(open => remote_servers_are_due_until_they_have_been_checked, a_registered_client_uses_its_secret,);

@@ -80,8 +80,9 @@ INSERT INTO instance_events VALUES ('iev_N', 'org_N', 'ins_N', 'state', 'running
 INSERT INTO agents VALUES ('agt_N', 'org_N', 'Crawler', 'service', NULL, 'active', 5, 'usr_N', 6);
 INSERT INTO agents VALUES ('agt_personN', 'org_N', 'a@x.de', 'person', 'usr_N', 'active', 5, 'usr_N', NULL);
 INSERT INTO remote_connections VALUES
-    ('ins_N', 'org_N', 'ins_N', NULL, 'https://id.example', 'sealed', 1, 27, 20, NULL, NULL, TRUE, 'usr_N', 5, 6),
-    ('ins_N:agt_N', 'org_N', 'ins_N', 'agt_N', 'https://id.example', 'sealed', 1, 27, 20, NULL, NULL, TRUE, 'usr_N', 5, 6);
+    ('ins_N', 'org_N', 'ins_N', NULL, 'https://id.example', 'sealed', 1, 27, 20, NULL, NULL, TRUE, 'usr_N', 5, 6, 'write'),
+    ('ins_N:agt_N', 'org_N', 'ins_N', 'agt_N', 'https://id.example', 'sealed', 1, 27, 20, NULL, NULL, TRUE, 'usr_N', 5, 6,
+     NULL);
 INSERT INTO remote_connection_requests VALUES
     ('connect-N', 'org_N', 'ins_N', 'usr_N', 1, 'sealed', 5, 6, NULL),
     ('connect-agent-N', 'org_N', 'ins_N', 'usr_N', 1, 'sealed', 5, 6, 'agt_N');

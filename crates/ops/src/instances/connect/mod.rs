@@ -358,6 +358,7 @@ pub async fn finish(
         connected_by: user.to_string(),
         connected_at: now,
         updated_at: now,
+        required_scope: None,
     };
     let stored = store_connection(cx, ops, &connection, row.generation).await;
     if stored.is_err() {
