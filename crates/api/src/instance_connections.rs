@@ -68,6 +68,9 @@ struct InstanceConnection {
     /// When the access token expires. Null if this is unknown.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
+    /// The scope that the server requires and the connection does not have. Connecting again asks for it. Null if none is known.
+    #[schema(example = "files:write")]
+    required_scope: Option<String>,
 }
 
 impl From<AgentConnection> for InstanceConnection {
@@ -81,6 +84,7 @@ impl From<AgentConnection> for InstanceConnection {
             state: found.state,
             connected_at: found.connected_at.rfc3339(),
             expires_at: found.expires_at.map(Timestamp::rfc3339),
+            required_scope: found.required_scope,
         }
     }
 }

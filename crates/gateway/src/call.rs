@@ -105,7 +105,12 @@ impl Gateway {
         let entered = tokio::time::timeout_at(deadline.at(), self.upstreams.enter(&server)).await;
         let mut attempt = entered.unwrap_or_else(|_| Err(busy()))?;
         let checked = self.check_definitions(&found.server.instance, (&server.key, &container));
-        let checked = deadline.limit(checked).await.inspect_err(|error| attempt.record_failure(error))?;
+        let checked = deadline.limit(checked).await.inspect_err(|error| attempt.record_failure(error));
+        let checked = checked.map_err(|error| match found.server.instance.is_connected_per_agent() {
+            // The definitions may have been read with the connection of another agent.
+            true => error,
+            false => self.explain_connection(error, &access, &found.server.instance, &caller.agent),
+        })?;
         if checked.is_new {
             access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         }
@@ -145,7 +150,8 @@ impl Gateway {
         self.keep_stream(instance);
         record.begin_upstream();
         let exchange = deadline.limit(self.exchange(target, message, &found)).await;
-        let exchange = exchange.inspect_err(|error| attempt.record_failure(error))?;
+        let exchange = exchange.inspect_err(|error| attempt.record_failure(error));
+        let exchange = exchange.map_err(|error| self.explain_connection(error, &access, instance, &caller.agent))?;
         Ok(Opened::Called(Box::new(OpenCall {
             server,
             slug: instance.slug.clone(),
@@ -158,13 +164,22 @@ impl Gateway {
         })))
     }
 
-    /// Adds to the error for an agent that is not connected what its user can do.
-    fn explain_connection(&self, error: Error, access: &AgentAccess, instance: &Instance, agent: &Agent) -> Error {
-        if error.reason() != Some("not_connected") {
+    /// Adds to the error for an agent that is not connected, or whose connection lacks a scope, what its user can do.
+    fn explain_connection(&self, mut error: Error, access: &AgentAccess, instance: &Instance, agent: &Agent) -> Error {
+        let is_per_agent = instance.is_connected_per_agent();
+        let can_connect = match error.reason() {
+            Some("not_connected") => is_per_agent,
+            _ => error.details.contains_key("required_scope"),
+        };
+        if !can_connect {
             return error;
         }
         let (origin, organization) = (&self.origin, &access.access.organization_slug);
         let advice = match agent.kind {
+            _ if !is_per_agent => {
+                let url = format!("{origin}/o/{organization}/instances/{}", instance.id);
+                format!("Tell the user that an admin of the organisation can connect the server on this page: {url}")
+            }
             AgentKind::Person => {
                 let url = format!("{origin}/o/{organization}/connect/{}", instance.slug);
                 format!("Tell the user to connect their account on this page, then call again: {url}")
@@ -174,7 +189,8 @@ impl Gateway {
                 format!("Tell the user that an admin of the organisation can connect the agent on this page: {url}")
             }
         };
-        Error::new(error.code, format!("{} {advice}", error.message)).with("reason", "not_connected")
+        error.message = format!("{} {advice}", error.message);
+        error
     }
 
     /// Sends a message to a server. If the server cannot be reached, or the connection breaks before the response, a message

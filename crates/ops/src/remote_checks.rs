@@ -5,7 +5,8 @@
 //! `unhealthy`, and after two successes it is healthy again. A failed instance recovers with its first success.
 //!
 //! If each agent has its own connection to the server, one of them is used. If the server accepts none of the accounts, this
-//! says nothing about the server, so the state of the instance does not change.
+//! says nothing about the server, so the state of the instance does not change. Neither does it if the server requires a scope
+//! that the connection does not have.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::instances::call::{Call, LIST_KEY};
 use crate::instances::containers::ContainerKey;
 use crate::instances::requests::within;
 use crate::remote_servers::CONNECT_TIMEOUT;
-use crate::remote_tokens::{is_account_error, read_as_any};
+use crate::remote_tokens::{INSUFFICIENT_SCOPE, is_account_error, read_as_any};
 use crate::tool_definitions::{fetch, observe};
 
 /// The maximum number of servers that are checked in one run.
@@ -97,12 +98,14 @@ async fn record(
     (checked, outcome, elapsed): (&Instance, Result<()>, Duration),
 ) -> Result<()> {
     let is_new = matches!(checked.state, InstanceState::Deploying | InstanceState::Failed);
-    let is_inconclusive = checked.is_connected_per_agent()
-        && outcome.as_ref().is_err_and(|error| match is_new {
-            // The first connection of a new server has to work.
-            true => error.reason() == Some("not_connected"),
-            false => is_account_error(error) || error.reason() == Some("not_refreshed"),
-        });
+    let is_per_agent = checked.is_connected_per_agent();
+    let is_inconclusive = outcome.as_ref().is_err_and(|error| match is_new {
+        // The first connection of a new server has to work.
+        true => is_per_agent && error.reason() == Some("not_connected"),
+        // A server that requires another scope has answered.
+        false if error.reason() == Some(INSUFFICIENT_SCOPE) => true,
+        false => is_per_agent && (is_account_error(error) || error.reason() == Some("not_refreshed")),
+    });
     let mut tx = ops.store.begin().await?;
     toolbox::lock_organization(&mut tx, organization).await?;
     if is_inconclusive {

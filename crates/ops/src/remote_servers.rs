@@ -36,6 +36,7 @@ use waypost_upstream::{Connection, ConnectionOptions, Error as UpstreamError, Id
 
 use crate::Ops;
 use crate::remote_endpoint::expand_headers;
+use crate::remote_tokens::{INSUFFICIENT_SCOPE, LACKS_SCOPE, find_required_scope, insufficient, require_scope};
 use crate::remote_tokens::{find_bearer, find_revision, owner, refresh_rejected};
 
 /// The time of one attempt to connect.
@@ -229,6 +230,52 @@ impl RemoteServers {
         self.connect(ops, instance, (agent, capabilities)).await.map(Some)
     }
 
+    /// Replaces a connection whose token lacks a scope, if the token was replaced since the connection was opened, for example
+    /// because a user has connected the instance again. Returns `None` if there is no other token.
+    ///
+    /// # Errors
+    /// Those of [`Self::connect`].
+    pub(crate) async fn find_newer(
+        &self,
+        ops: &Ops,
+        instance: &Instance,
+        (agent, capabilities): Session<'_>,
+        rejected: &Connection,
+    ) -> Result<Option<Connection>> {
+        if !is_oauth(instance) {
+            return Ok(None);
+        }
+        let agent = owner(instance, agent)?;
+        let server = self.server(instance, (agent, capabilities));
+        if let Some(used) = server.find_token(rejected) {
+            if find_bearer(ops, instance, agent).await?.revision <= used {
+                return Ok(None);
+            }
+            server.forget(rejected);
+        }
+        self.connect(ops, instance, (agent, capabilities)).await.map(Some)
+    }
+
+    /// Returns the error of a request for which the token of a connection lacks the scope `required`, and stores the scope, so that
+    /// the next OAuth connection asks for it.
+    pub(crate) async fn require_scope(
+        &self,
+        ops: &Ops,
+        instance: &Instance,
+        (agent, capabilities): Session<'_>,
+        (rejected, required): (&Connection, &str),
+    ) -> Error {
+        let agent = match owner(instance, agent) {
+            Ok(agent) => agent,
+            Err(error) => return error,
+        };
+        let token = self.server(instance, (agent, capabilities)).find_token(rejected);
+        match token {
+            Some(revision) => require_scope(ops, instance, agent, (revision, required)).await,
+            None => insufficient(LACKS_SCOPE),
+        }
+    }
+
     /// Returns the open connection to the server of an instance that all agents share, on which callers have no capabilities,
     /// without connecting. `None` if there is none.
     pub(crate) fn find_open(&self, instance: &InstanceId) -> Option<Connection> {
@@ -272,8 +319,13 @@ async fn open(ops: &Ops, instance: &Instance, (agent, capabilities): Session<'_>
         token = bearer.revision;
         opened = open_with(ops, instance, (capabilities, Some(bearer.value))).await?;
     }
-    let connection = opened.map_err(|error| to_error(&error))?;
-    Ok(OpenConnection { configuration, connection, token: Some(token) })
+    match opened {
+        Ok(connection) => Ok(OpenConnection { configuration, connection, token: Some(token) }),
+        Err(error) => Err(match find_required_scope(&error) {
+            Some(required) => require_scope(ops, instance, agent, (token, &required)).await,
+            None => to_error(&error),
+        }),
+    }
 }
 
 /// Connects to a server once. The inner error is that of the server.
@@ -364,6 +416,9 @@ pub(crate) fn to_error(error: &UpstreamError) -> Error {
         | UpstreamError::TooManyMessages { .. } => ("too_large", "The server's answer is too large.".into()),
         UpstreamError::OutOfMemory(_) => return out_of_memory(),
         UpstreamError::Transport(error) => ("unreachable", error.to_string().into()),
+        UpstreamError::Status { .. } if find_required_scope(error).is_some() => {
+            (INSUFFICIENT_SCOPE, LACKS_SCOPE.into())
+        }
         UpstreamError::Status { status, .. } => match status.as_u16() {
             300..=399 => {
                 ("redirect", "The server redirects to another URL, which is not followed. Use that URL.".into())
@@ -431,5 +486,8 @@ mod tests {
         }
         let found = to_error(&UpstreamError::OutOfMemory(OutOfMemory));
         assert_eq!((found.code, found.reason()), (Code::RateLimited, Some("too_many_large_answers")));
+        let challenge = Some("Bearer error=insufficient_scope".to_owned());
+        let error = UpstreamError::Status { status: StatusCode::FORBIDDEN, retry_after: None, challenge };
+        assert_eq!(to_error(&error).reason(), Some("insufficient_scope"));
     }
 }

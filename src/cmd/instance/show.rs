@@ -213,7 +213,7 @@ pub(in crate::cmd) fn print_tools(json: bool, items: Vec<Value>) -> anyhow::Resu
 
 /// The members of a connection, in the order of [`connection_to_json`].
 pub(in crate::cmd) const CONNECTION_MEMBERS: &[&str] =
-    &["agent_id", "agent_name", "agent_kind", "issuer", "state", "connected_at", "expires_at"];
+    &["agent_id", "agent_name", "agent_kind", "issuer", "state", "connected_at", "expires_at", "required_scope"];
 
 /// Returns a connection with the same members as in the API.
 pub(in crate::cmd) fn connection_to_json(found: &AgentConnection) -> Value {
@@ -225,12 +225,13 @@ pub(in crate::cmd) fn connection_to_json(found: &AgentConnection) -> Value {
         "state": found.state.as_str(),
         "connected_at": found.connected_at.rfc3339(),
         "expires_at": found.expires_at.map(Timestamp::rfc3339),
+        "required_scope": found.required_scope,
     })
 }
 
 /// Prints connections. Text output omits the issuer.
 pub(in crate::cmd) fn print_connections(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
-    let columns = ["agent_name", "agent_kind", "state", "connected_at", "expires_at", "agent_id"];
+    let columns = ["agent_name", "agent_kind", "state", "connected_at", "expires_at", "required_scope", "agent_id"];
     output::list(json, &columns, items)
 }
 

@@ -39,6 +39,8 @@ struct ConnectionRow {
     state: &'static str,
     connected_at: String,
     expires_at: Option<String>,
+    /// The scope that the server requires and the connection lacks.
+    required_scope: Option<String>,
     /// The path that ends the connection.
     disconnect: String,
 }
@@ -79,6 +81,7 @@ fn row(at: &InstanceContext, found: AgentConnection) -> Option<ConnectionRow> {
         state: found.state.as_str(),
         connected_at: found.connected_at.rfc3339(),
         expires_at: found.expires_at.map(waypost_core::Timestamp::rfc3339),
+        required_scope: found.required_scope,
         disconnect: at.path(&format!("connections/{id}/disconnect")),
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use waypost_core::id::{AgentId, InstanceId};
-use waypost_core::instance::Backend;
+use waypost_core::instance::{Backend, Instance};
 use waypost_core::{Error, Result};
 use waypost_mcp_wire::METHOD_NOT_FOUND;
 use waypost_mcp_wire::client_capabilities::ClientCapabilities;
@@ -18,8 +18,8 @@ use waypost_upstream::{CallRequest, Connection, Exchange};
 use super::call::too_large;
 use super::exchange::{ExchangeTarget, INPUT_TIME, TOO_LARGE, read_message};
 use crate::Ops;
-use crate::remote_servers::{is_lost, is_unauthorized, to_error};
-use crate::remote_tokens::owner;
+use crate::remote_servers::{Session, is_lost, is_unauthorized, to_error};
+use crate::remote_tokens::{find_required_scope, owner};
 
 /// The messages of the response to one message. Dropping it cancels the call.
 pub(super) struct RemoteExchange {
@@ -81,23 +81,7 @@ impl RemoteExchange {
                 let forwarded = target.headers.cloned().unwrap_or_default();
                 CallRequest { method, params: message.params.raw, headers, forwarded, timeout: Some(timeout) }
             };
-            let mut opened = connection.call(call(&connection)).await;
-            if opened.as_ref().is_err_and(is_unauthorized)
-                && let Some(renewed) =
-                    Box::pin(ops.remote_servers.reconnect(ops, instance, (agent, capabilities), &connection)).await?
-            {
-                opened = Box::pin(renewed.call(call(&renewed))).await;
-                connection = renewed;
-            }
-            match opened {
-                Ok(exchange) => Source::Open(exchange),
-                Err(error) => {
-                    if is_lost(&error) {
-                        ops.remote_servers.forget(&instance.id, (agent, capabilities), &connection);
-                    }
-                    return Err(to_error(&error));
-                }
-            }
+            Source::Open(send(ops, instance, (agent, capabilities), (&mut connection, call)).await?)
         };
         Ok(Self {
             ops: ops.clone(),
@@ -148,6 +132,41 @@ impl RemoteExchange {
             return Err(too_large(TOO_LARGE));
         }
         Ok(incoming)
+    }
+}
+
+/// Sends a request. If the server rejects the token, or the token lacks a scope, the request is sent once more if there is another
+/// token: the server has not processed it. `connection` is then the new one.
+async fn send<'c, F: Fn(&Connection) -> CallRequest<'c>>(
+    ops: &Ops,
+    instance: &Instance,
+    session: Session<'_>,
+    (connection, call): (&mut Connection, F),
+) -> Result<Exchange> {
+    let servers = &ops.remote_servers;
+    let used: &Connection = connection;
+    let mut opened = used.call(call(used)).await;
+    let is_rejected = opened.as_ref().is_err_and(is_unauthorized);
+    let lacks_scope = opened.as_ref().is_err_and(|error| find_required_scope(error).is_some());
+    let renewed = match (is_rejected, lacks_scope) {
+        (true, _) => Box::pin(servers.reconnect(ops, instance, session, connection)).await?,
+        (false, true) => Box::pin(servers.find_newer(ops, instance, session, connection)).await?,
+        (false, false) => None,
+    };
+    if let Some(renewed) = renewed {
+        opened = Box::pin(renewed.call(call(&renewed))).await;
+        *connection = renewed;
+    }
+    let error = match opened {
+        Ok(exchange) => return Ok(exchange),
+        Err(error) => error,
+    };
+    if is_lost(&error) {
+        servers.forget(&instance.id, session, connection);
+    }
+    match find_required_scope(&error) {
+        Some(required) => Err(Box::pin(servers.require_scope(ops, instance, session, (connection, &required))).await),
+        None => Err(to_error(&error)),
     }
 }
 

@@ -11,9 +11,12 @@
 //! The requests are made here and not by the `auth` feature of rmcp, which keeps tokens and states in stores of its own
 //! and creates its own random values, falls back to guessed endpoints if a server has no metadata, and knows no leases.
 
+mod challenge;
 mod client;
 mod refresh;
 mod revoke;
+mod scope;
+mod step_up;
 
 use futures::future::BoxFuture;
 use http::HeaderValue;
@@ -28,10 +31,15 @@ use waypost_store::remote_connection::{self as store, ConnectionKey, RemoteConne
 use waypost_store::{Conn, Tx, instance, remote_server, toolbox};
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
+pub(crate) use self::challenge::Challenge;
 pub(crate) use self::client::{Grant, OauthClient, TokenError, Tokens, request_tokens};
 pub(crate) use self::refresh::refresh_rejected;
 pub use self::refresh::{JOB, RefreshSummary, refresh_due};
 pub(crate) use self::revoke::revoke;
+pub(crate) use self::scope::{MAX_SCOPE, union as union_scopes, words as scope_words};
+pub(crate) use self::step_up::{
+    INSUFFICIENT_SCOPE, LACKS_SCOPE, find_required_scope, find_wanted_scope, insufficient, require_scope,
+};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::deployments::notify::state_changed;
@@ -59,6 +67,9 @@ pub(crate) struct Credentials {
     pub client: OauthClient,
     /// The resource of the tokens (RFC 8707).
     pub resource: String,
+    /// The scope that was asked for. `None` if there was none, or the connection was made before it was stored.
+    #[serde(default)]
+    pub scope: Option<String>,
     /// The access token.
     pub access_token: String,
     /// The refresh token.
@@ -101,7 +112,7 @@ pub(crate) fn not_connected(message: &str) -> Error {
 
 /// Whether an error is about the account of a connection, so that it says nothing about the server.
 pub(crate) fn is_account_error(error: &Error) -> bool {
-    matches!(error.reason(), Some("not_connected" | "unauthorized"))
+    matches!(error.reason(), Some("not_connected" | "unauthorized" | INSUFFICIENT_SCOPE))
 }
 
 /// Returns the agent whose connection authorizes a request of `agent`: `agent`, or `None` if the instance has one connection

@@ -2,6 +2,7 @@
 //! refreshed.
 
 mod per_agent;
+mod scopes;
 mod server;
 
 use http::Method;

@@ -39,6 +39,12 @@ pub struct ServerState {
     pub forbidden: Vec<String>,
     /// The access tokens of accounts whose calls of tools fail (500).
     pub failing: Vec<String>,
+    /// The scope that calls of tools require.
+    pub required_scope: Option<String>,
+    /// The scope of new tokens, if it is not the one that was asked for.
+    pub granted_scope: Option<String>,
+    /// The scope of each access token.
+    scopes: BTreeMap<String, String>,
     /// The tokens that were revoked, with their types, and the status of the responses.
     pub revocations: Vec<(String, String)>,
     pub revocation_status: u16,
@@ -72,6 +78,12 @@ impl ServerState {
     fn remove(&mut self, matches: impl Fn(&(String, String)) -> bool) {
         self.others.retain(|pair| !matches(pair));
         self.tokens.take_if(|pair| matches(pair));
+    }
+
+    /// Whether an access token has every word of a scope.
+    fn has_scope(&self, access: &str, scope: &str) -> bool {
+        let own = self.scopes.get(access).map(String::as_str).unwrap_or_default();
+        scope.split(' ').all(|word| own.split(' ').any(|one| one == word))
     }
 
     fn find(&self, matches: impl Fn(&(String, String)) -> bool) -> Option<&(String, String)> {
@@ -126,11 +138,16 @@ impl Server {
 
     /// Allows the authorization request, and returns the path to which the browser is sent.
     pub fn allow(&self, url: &str) -> String {
+        self.allow_scope(url, "use")
+    }
+
+    /// Like [`Self::allow`], for a request with this scope.
+    pub fn allow_scope(&self, url: &str, scope: &str) -> String {
         let url = Url::parse(url).unwrap();
         assert_eq!(url.path(), "/authorize");
         let request: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
         assert_eq!((&*request["response_type"], &*request["code_challenge_method"]), ("code", "S256"));
-        assert_eq!((&request["resource"], &*request["scope"]), (&self.url(), "use"));
+        assert_eq!((&request["resource"], &*request["scope"]), (&self.url(), scope));
         assert_eq!(request["redirect_uri"], "http://localhost:8080/connections/callback");
         let path = callback(&request["state"], &[("code", "one-code"), ("iss", &self.issuer())]);
         self.state().allowed = Some(request);
@@ -204,21 +221,25 @@ fn exchange(state: &mut ServerState, body: &[u8]) -> Response {
     let form: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
     let refused = json_response(400, &json!({ "error": "invalid_grant", "error_description": "secret text" }));
     assert_eq!((&form["resource"], &*form["client_id"]), (&format!("{}/mcp", state.base), "client-1"));
-    if form["grant_type"] == "refresh_token" {
+    let scope = if form["grant_type"] == "refresh_token" {
         state.refreshes.push(form["refresh_token"].clone());
         let is_own = |pair: &(String, String)| pair.1 == form["refresh_token"];
         if state.find(is_own).is_none() || state.refuses {
             return refused;
         }
+        let former = state.find(is_own).map(|pair| pair.0.clone()).unwrap_or_default();
         state.remove(is_own);
+        state.scopes.remove(&former).unwrap_or_default()
     } else {
         let Some(allowed) = state.allowed.take() else { return refused };
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(form["code_verifier"].as_bytes()));
         assert_eq!((&form["redirect_uri"], &*form["code"]), (&allowed["redirect_uri"], "one-code"));
         assert_eq!(challenge, allowed["code_challenge"]);
-    }
+        state.granted_scope.clone().unwrap_or_else(|| allowed["scope"].clone())
+    };
     state.issued += 1;
     let (access, refresh) = (format!("access-{}", state.issued), format!("refresh-{}", state.issued));
+    state.scopes.insert(access.clone(), scope);
     let tokens = json!({
         "access_token": access, "token_type": "Bearer", "expires_in": 3_600, "refresh_token": refresh
     });
@@ -246,13 +267,19 @@ fn answer(state: &mut ServerState, headers: &HeaderMap, body: &[u8]) -> Response
     let token = sent.as_deref().and_then(|sent| sent.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
     let message: Value = serde_json::from_slice(body).unwrap();
     let is_open = state.is_handshake_open && message["method"] == "initialize";
+    let metadata = format!("{}/.well-known/oauth-protected-resource/mcp", state.base);
     if !is_open && state.find(|pair| pair.0 == token).is_none() {
-        let metadata = format!("{}/.well-known/oauth-protected-resource/mcp", state.base);
         let challenge = format!(r#"Bearer resource_metadata="{metadata}", scope="use""#);
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
     }
     if state.forbidden.contains(&token) {
         return StatusCode::FORBIDDEN.into_response();
+    }
+    let required = state.required_scope.as_deref().filter(|_| message["method"] == "tools/call");
+    if let Some(required) = required.filter(|required| !state.has_scope(&token, required)) {
+        let challenge =
+            format!(r#"Bearer error="insufficient_scope", scope="{required}", resource_metadata="{metadata}""#);
+        return (StatusCode::FORBIDDEN, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
     }
     if state.has_accounts {
         return answer_account(state, headers, &message, &token);

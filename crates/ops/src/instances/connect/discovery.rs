@@ -10,12 +10,12 @@ use url::Url;
 use waypost_core::{Code, Error, Result};
 use waypost_outbound::{Error as OutboundError, Limits, Route};
 
+use crate::remote_tokens::{Challenge, MAX_SCOPE, scope_words};
+
 /// The limits of each request.
 const LIMITS: Limits = Limits { max_bytes: 64 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
 /// The maximum length of a URL in metadata in bytes.
 const MAX_URL: usize = 2_048;
-/// The maximum length of the requested scope in bytes.
-const MAX_SCOPE: usize = 2_048;
 /// The requests that a server which requires OAuth answers with a challenge. Some answer the first one without a token.
 const PROBES: [&str; 2] = [
     r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"waypost","version":"1"}}}"#,
@@ -131,12 +131,8 @@ fn check_endpoint(route: &Route, text: &str) -> Result<Url> {
 /// authorization server knows it, so that there is a refresh token.
 fn choose_scope(challenge: Option<String>, resource: Option<Vec<String>>, supported: &[String]) -> Option<String> {
     const OFFLINE: &str = "offline_access";
-    // RFC 6749, section 3.3.
-    let is_token = |word: &&str| {
-        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
-    };
     let text = challenge.or_else(|| resource.map(|scopes| scopes.join(" "))).unwrap_or_default();
-    let mut words: Vec<&str> = text.split(' ').filter(is_token).collect();
+    let mut words: Vec<&str> = scope_words(&text).collect();
     if supported.iter().any(|scope| scope == OFFLINE) && !words.contains(&OFFLINE) {
         words.push(OFFLINE);
     }
@@ -158,13 +154,6 @@ fn covers(resource: &str, url: &Url) -> bool {
         && resource.has_host()
         && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         && resource.query().is_none_or(|query| Some(query) == url.query())
-}
-
-/// The parameters of a challenge.
-#[derive(Default, Debug, PartialEq, Eq)]
-struct Challenge {
-    metadata_url: Option<String>,
-    scope: Option<String>,
 }
 
 /// Sends requests without a token until one is answered with a challenge, and returns its parameters (RFC 9728,
@@ -198,50 +187,9 @@ async fn send_probe(route: &Route, url: &Url, (headers, body): (HeaderMap, &str)
         return Err(failure("redirect", message));
     }
     let values = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
-    let mut challenges = values.filter_map(|value| value.to_str().ok()).map(parse_challenge);
+    let mut challenges = values.filter_map(|value| value.to_str().ok()).map(Challenge::parse);
     let found = challenges.find(|challenge| challenge.metadata_url.is_some());
     Ok(found.filter(|_| response.status() == StatusCode::UNAUTHORIZED))
-}
-
-/// Returns the parameters of a challenge (RFC 9110, section 11.6.1). If a value lists several challenges, they are read as
-/// one.
-fn parse_challenge(value: &str) -> Challenge {
-    let mut challenge = Challenge::default();
-    let mut rest = value;
-    while let Some(at) = rest.find('=') {
-        let name = rest[..at].trim_end().rsplit([' ', ',', '\t']).next().unwrap_or_default().to_ascii_lowercase();
-        let (text, after) = parse_value(rest[at + 1..].trim_start());
-        let text = Some(text).filter(|text| !text.is_empty());
-        match name.as_str() {
-            "resource_metadata" if challenge.metadata_url.is_none() => challenge.metadata_url = text,
-            "scope" if challenge.scope.is_none() => challenge.scope = text,
-            _ => {}
-        }
-        rest = after;
-    }
-    challenge
-}
-
-/// Returns the token or quoted string at the start of `text`, and what follows it.
-fn parse_value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
-        return (text[..end].to_owned(), &text[end..]);
-    };
-    let (mut value, mut is_escaped) = (String::new(), false);
-    for (at, character) in quoted.char_indices() {
-        match character {
-            _ if is_escaped => {
-                value.push(character);
-                is_escaped = false;
-            }
-            '\\' => is_escaped = true,
-            '"' => return (value, &quoted[at + 1..]),
-            _ => value.push(character),
-        }
-    }
-    // A string without an end has no value.
-    (String::new(), "")
 }
 
 /// Fetches a JSON document; `None` if there is none at this URL.
@@ -347,30 +295,6 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(covers(resource, &url), expected, "{resource}");
-        }
-    }
-
-    #[test]
-    fn challenges_are_parsed() {
-        let challenge = |url: Option<&str>, scope: Option<&str>| Challenge {
-            metadata_url: url.map(str::to_owned),
-            scope: scope.map(str::to_owned),
-        };
-        for (value, expected) in [
-            (
-                r#"Bearer resource_metadata="https://a/b?c=d", scope="x y""#,
-                challenge(Some("https://a/b?c=d"), Some("x y")),
-            ),
-            (r#"Basic realm="a, \"resource_metadata=b\"", Bearer Resource_Metadata = "u""#, challenge(Some("u"), None)),
-            ("Bearer scope=x,resource_metadata=u", challenge(Some("u"), Some("x"))),
-            (r#"Bearer resource_metadata="u"#, challenge(None, None)),
-            (r#"Bearer resource_metadata="""#, challenge(None, None)),
-            (r#"Bearer resource_metadata="u", resource_metadata="v""#, challenge(Some("u"), None)),
-            ("Bearer", challenge(None, None)),
-            ("=", challenge(None, None)),
-            ("", challenge(None, None)),
-        ] {
-            assert_eq!(parse_challenge(value), expected, "{value}");
         }
     }
 

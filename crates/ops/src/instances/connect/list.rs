@@ -28,6 +28,8 @@ pub struct AgentConnection {
     pub connected_at: Timestamp,
     /// When the access token expires; `None` if this is unknown.
     pub expires_at: Option<Timestamp>,
+    /// The scope that the server requires and the connection lacks. `None` if none is known.
+    pub required_scope: Option<String>,
 }
 
 /// Returns the state of a connection at present.
@@ -64,6 +66,7 @@ pub async fn list(
         issuer: connection.issuer,
         connected_at: connection.connected_at,
         expires_at: connection.expires_at,
+        required_scope: connection.required_scope,
     };
     Ok(found.into_iter().map(view).collect())
 }

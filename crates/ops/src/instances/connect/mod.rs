@@ -53,7 +53,7 @@ use crate::checks::require_user;
 use crate::remote_servers::{read_headers, read_url};
 pub use crate::remote_tokens::{AGENT_NOT_CONNECTED, NO_AGENT_CONNECTED, NOT_CONNECTED};
 use crate::remote_tokens::{Credentials, Grant, OauthClient, TokenError, refresh_time, request_tokens, seal};
-use crate::remote_tokens::{find_revision, revoke};
+use crate::remote_tokens::{find_revision, find_wanted_scope, revoke, union_scopes};
 
 /// The time that a user has to authorize a connection, in milliseconds.
 pub const LIFETIME_MS: i64 = 10 * 60 * 1_000;
@@ -108,6 +108,8 @@ pub struct ConnectionView {
     pub expires_at: Option<Timestamp>,
     /// Whether the access token can be refreshed.
     pub is_refreshed: bool,
+    /// The scope that the server requires and the connection lacks. `None` if none is known.
+    pub required_scope: Option<String>,
 }
 
 /// An authorization response (RFC 6749, section 4.1.2; RFC 9207, section 2).
@@ -128,6 +130,9 @@ pub struct AuthorizationResponse {
 struct PendingConnection {
     client: OauthClient,
     resource: String,
+    /// The scope that is asked for.
+    #[serde(default)]
+    scope: Option<String>,
     issuer: String,
     /// Whether the authorization server states the issuer in every response.
     has_iss: bool,
@@ -178,6 +183,7 @@ pub async fn find(
         connected_at: connection.connected_at,
         expires_at: connection.expires_at,
         is_refreshed: connection.refresh_at.is_some(),
+        required_scope: connection.required_scope,
     }))
 }
 
@@ -225,8 +231,11 @@ async fn start(cx: &Ctx, ops: &Ops, (instance, owner): (&Instance, &Owner), orig
     let (organization, user_id) = (&instance.organization_id, user_of(cx)?);
     let route = ops.route(Purpose::Tools, organization).await?;
     let (url, headers) = (read_url(ops, instance)?, read_headers(ops, instance).await?);
+    let key = (&instance.id, owner.agent_id());
+    let wanted = find_wanted_scope(ops, &mut ops.store.read().await?, organization, key).await?;
     let discover = async {
-        let server = discovery::discover(&route, &url, headers).await?;
+        let mut server = discovery::discover(&route, &url, headers).await?;
+        server.scope = union_scopes(&[wanted.as_deref(), server.scope.as_deref()]);
         let client = registration::find_client(&route, &server, origin).await?;
         Ok::<_, Error>((server, client))
     };
@@ -239,6 +248,7 @@ async fn start(cx: &Ctx, ops: &Ops, (instance, owner): (&Instance, &Owner), orig
     let pending = PendingConnection {
         client,
         resource: server.resource,
+        scope: server.scope,
         issuer: server.issuer.clone(),
         has_iss: server.has_iss,
         verifier,
@@ -341,6 +351,7 @@ pub async fn finish(
     let credentials = Credentials {
         client: pending.client,
         resource: pending.resource,
+        scope: pending.scope,
         access_token: tokens.access_token,
         refresh_token: tokens.refresh_token,
     };

@@ -29,6 +29,8 @@ pub struct OwnConnection {
     pub can_connect: bool,
     /// The connection: the issuer of the authorization server, its state, and when it was connected.
     pub current: Option<(String, ConnectionState, Timestamp)>,
+    /// The scope that the server requires and the connection lacks. `None` if none is known.
+    pub required_scope: Option<String>,
 }
 
 /// An instance with the caller's own agent.
@@ -72,6 +74,7 @@ pub async fn find_own(cx: &Ctx, ops: &Ops, organization: &OrganizationId, slug: 
         (connection.issuer, state, connection.connected_at)
     };
     Ok(OwnConnection {
+        required_scope: found.connection.as_ref().and_then(|connection| connection.required_scope.clone()),
         slug: found.instance.slug,
         name: found.instance.name,
         server: found.server,

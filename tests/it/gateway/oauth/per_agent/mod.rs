@@ -1,6 +1,7 @@
 //! Connections of a remote server for each agent.
 
 mod circuit;
+mod scopes;
 mod streams;
 
 use std::collections::BTreeSet;
