@@ -254,7 +254,7 @@ fn remote_servers_are_created_without_showing_their_url() {
     let url = "https://far.example:8443/mcp?key=s3cr3t";
     let created = workspace.run_json(&["instance", "create", "far", "--remote", url, "--org", "acme"]);
     let expected = json!({ "origin": "https://far.example:8443", "transport": "streamable_http", "oauth": false,
-        "connection": "shared" });
+        "connection": "shared", "client_id": null, "client_secret_id": null });
     assert_eq!(created["remote"], expected);
     assert_eq!((&created["state"], &created["toolbox_id"]), (&json!("deploying"), &Value::Null));
     let piped = workspace.run_with_input(&["instance", "create", "sse", "--remote", "-", "--transport", "sse"], url);
@@ -268,6 +268,16 @@ fn remote_servers_are_created_without_showing_their_url() {
     let arguments = ["instance", "create", "own", "--remote", url, "--oauth", "--connection", "per_agent"];
     let own = workspace.run_json(&arguments);
     assert_eq!(own["remote"]["connection"], "per_agent");
+    let file = workspace.write_file("client-secret", "hunter2");
+    let secret = workspace.run_json(&["secret", "create", "CLIENT_SECRET", "--value-file", &file]);
+    let arguments = ["instance", "create", "known", "--remote", url, "--oauth", "--client-id", "waypost-1"];
+    let known = workspace.run_json(&[&arguments[..], &["--client-secret", "CLIENT_SECRET"]].concat());
+    assert_eq!(
+        (&known["remote"]["client_id"], &known["remote"]["client_secret_id"]),
+        (&json!("waypost-1"), &secret["id"])
+    );
+    let used = workspace.run_err(1, &["secret", "delete", "CLIENT_SECRET", "--yes"]);
+    assert!(used.contains("`known`"), "{used}");
     let address = workspace.run_json(&["instance", "connect", "own"]);
     let page = format!("http://localhost:8080/o/acme/instances/{}/connections", own["id"].as_str().unwrap());
     assert_eq!(address, json!({ "url": page, "person_url": "http://localhost:8080/o/acme/connect/own" }));
@@ -285,6 +295,9 @@ fn remote_servers_are_created_without_showing_their_url() {
         (&["--remote", url, "--secret", "Host=TOKEN"], "there is no secret `TOKEN`"),
         (&["--remote", url, "--toolbox", "rack"], "cannot be used with"),
         (&["--remote", url, "--connection", "per_agent"], "--oauth"),
+        (&["--remote", url, "--client-id", "a"], "--oauth"),
+        (&["--remote", url, "--oauth", "--client-secret", "CLIENT_SECRET"], "--client-id"),
+        (&["--remote", url, "--oauth", "--client-id", "a", "--client-secret", "GONE"], "there is no secret `GONE`"),
         (&[], "--entry"),
     ] {
         let failed = workspace.run(&[&["instance", "create", "other", "--org", "acme"], arguments].concat());

@@ -34,6 +34,7 @@ pub async fn connect(ops: &Ops, url: &str) -> String {
         transport: Transport::StreamableHttp,
         is_oauth: false,
         connection: ConnectionMode::Shared,
+        client: None,
     };
     let new = NewInstance {
         slug: "fixtures".to_owned(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use waypost_core::id::{CatalogVersionId, InstanceId, ToolSecretId, ToolboxId};
-use waypost_core::instance::{self, Backend, ConnectionMode, DesiredRun, InstanceEventKind};
+use waypost_core::instance::{self, Backend, ConnectionMode, DesiredRun, InstanceEventKind, RegisteredClient};
 use waypost_core::{Error, Timestamp};
 use waypost_ops::instances::remote::NewRemoteServer;
 use waypost_ops::instances::{self, CatalogServer, InstancePatch, InstanceView, NewInstance, NewServer};
@@ -85,6 +85,13 @@ struct RemoteServer {
     /// The owner of the OAuth connection that authorizes requests: `shared` (the organisation has one connection for all
     /// agents) or `per_agent` (each agent has its own connection).
     connection: ConnectionMode,
+    /// The ID of the client that was registered at the authorization server. Null if Waypost uses its metadata document, or
+    /// registers itself.
+    #[schema(example = "waypost-prod")]
+    client_id: Option<String>,
+    /// The ID of the secret with the secret of this client. Null for a public client.
+    #[schema(example = "sec_0123456789abcdef")]
+    client_secret_id: Option<String>,
 }
 
 /// The result of the last probe of an instance.
@@ -118,11 +125,15 @@ impl From<InstanceView> for Instance {
         let (toolbox_id, remote) = match instance.backend {
             Backend::Container(container) => (Some(container.toolbox_id.to_string()), None),
             Backend::Remote(remote) => {
+                let client = remote.client.map(|client| (client.client_id, client.secret_id));
+                let (client_id, secret_id) = client.unzip();
                 let server = RemoteServer {
                     origin: remote.origin,
                     transport: remote.transport,
                     oauth: remote.is_oauth,
                     connection: remote.connection,
+                    client_id,
+                    client_secret_id: secret_id.flatten().map(|id| id.to_string()),
                 };
                 (None, Some(server))
             }
@@ -205,6 +216,13 @@ struct RemoteServerInput {
     /// The owner of the OAuth connection: `shared` (the default) or `per_agent`, which requires `oauth`.
     #[serde(default = "shared")]
     connection: ConnectionMode,
+    /// The ID of a client that was registered at the authorization server with the redirect URI `HOST/connections/callback`, for
+    /// servers that accept neither metadata documents nor registrations. Requires `oauth`.
+    #[schema(min_length = 1, max_length = 2048, example = "waypost-prod")]
+    client_id: Option<String>,
+    /// The ID of the secret (`sec_…`) whose value is the secret of this client. Requires `client_id`.
+    #[schema(example = "sec_0123456789abcdef")]
+    client_secret_id: Option<String>,
 }
 
 fn shared() -> ConnectionMode {
@@ -215,10 +233,20 @@ fn streamable_http() -> Transport {
     Transport::StreamableHttp
 }
 
-impl From<RemoteServerInput> for NewRemoteServer {
-    fn from(input: RemoteServerInput) -> Self {
-        let RemoteServerInput { url, transport, oauth, connection } = input;
-        Self { url, transport, is_oauth: oauth, connection }
+impl TryFrom<RemoteServerInput> for NewRemoteServer {
+    type Error = Error;
+
+    fn try_from(input: RemoteServerInput) -> Result<Self, Error> {
+        let RemoteServerInput { url, transport, oauth, connection, client_id, client_secret_id } = input;
+        let secret_id = client_secret_id.as_deref().map(|text| parse_field::<ToolSecretId>("client_secret_id", text));
+        let client = match (client_id, secret_id.transpose()?) {
+            (Some(client_id), secret_id) => Some(RegisteredClient { client_id, secret_id }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err(Error::invalid("client_id", "`client_secret_id` requires `client_id`."));
+            }
+        };
+        Ok(Self { url, transport, is_oauth: oauth, connection, client })
     }
 }
 
@@ -243,8 +271,8 @@ struct InstanceUpdate {
     learn_egress: Option<bool>,
     /// Whether arguments and results of calls through the gateway are recorded, with secrets masked. Takes effect for new calls.
     record_contents: Option<bool>,
-    /// The new URL and transport of a remote server, whether it requires OAuth, and whose connection is used. Its OAuth
-    /// connections are removed. Rejected if the server is in the catalogue.
+    /// The new URL and transport of a remote server, whether it requires OAuth, whose connection is used, and the client. Its
+    /// OAuth connections are removed. Rejected if the server is in the catalogue.
     remote: Option<RemoteServerInput>,
 }
 
@@ -308,7 +336,7 @@ impl TryFrom<InstanceCreate> for NewInstance {
                 if let Some((field, _)) = unused.into_iter().find(|(_, is_set)| *is_set) {
                     return Err(Error::invalid(field, format!("A remote server has no `{field}`.")));
                 }
-                NewServer::Remote(remote.into())
+                NewServer::Remote(remote.try_into()?)
             }
             _ => {
                 let message = "Exactly one of `catalog_version_id` and `remote` is required.";
@@ -334,7 +362,7 @@ impl TryFrom<InstanceUpdate> for InstancePatch {
             config: change.config,
             learn_egress: change.learn_egress,
             record_contents: change.record_contents,
-            remote: change.remote.map(NewRemoteServer::from),
+            remote: change.remote.map(NewRemoteServer::try_from).transpose()?,
         })
     }
 }

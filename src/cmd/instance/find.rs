@@ -2,11 +2,11 @@
 
 use waypost_core::catalog::{CatalogEntry, CatalogVersion};
 use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
-use waypost_core::instance::Instance;
+use waypost_core::instance::{Instance, RegisteredClient};
 use waypost_ops::{catalog, tool_secrets};
 
 use super::PAGE_SIZE;
-use super::options::SecretArg;
+use super::options::{CreateOptions, SecretArg};
 use crate::cmd::output;
 use crate::cmd::session::{Session, not_found_message};
 
@@ -16,9 +16,29 @@ pub(super) async fn find_secret(
     organization: &OrganizationId,
     argument: &SecretArg,
 ) -> anyhow::Result<Option<ToolSecretId>> {
-    let Some(text) = &argument.secret else { return Ok(None) };
+    match &argument.secret {
+        Some(text) => find_secret_id(session, organization, text).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn find_secret_id(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<ToolSecretId> {
     let secret = tool_secrets::resolve(&session.cx, &session.ops, organization, text).await;
-    Ok(Some(secret.map_err(|error| not_found_message(error, "secret", text, "secret"))?.id))
+    Ok(secret.map_err(|error| not_found_message(error, "secret", text, "secret"))?.id)
+}
+
+/// Returns the registered client of a remote server; `None` without `--client-id`.
+pub(super) async fn find_client(
+    session: &Session,
+    organization: &OrganizationId,
+    options: &CreateOptions,
+) -> anyhow::Result<Option<RegisteredClient>> {
+    let Some(client_id) = options.client_id.clone() else { return Ok(None) };
+    let secret_id = match &options.client_secret {
+        Some(text) => Some(find_secret_id(session, organization, text).await?),
+        None => None,
+    };
+    Ok(Some(RegisteredClient { client_id, secret_id }))
 }
 
 /// Returns the catalogue version of an instance.

@@ -24,7 +24,7 @@ use super::agent_secret;
 use super::session::{Session, not_found_message};
 use super::user::Org;
 use super::{App, agent, output};
-use find::{find_entry, find_secret, find_version, find_version_id};
+use find::{find_client, find_entry, find_secret, find_version, find_version_id};
 pub(super) use find::{no_entry, no_version};
 use options::parse_arguments;
 pub(super) use options::{
@@ -341,6 +341,7 @@ async fn create(
             transport: options.transport,
             is_oauth: options.oauth,
             connection: options.connection,
+            client: find_client(session, organization, &options).await?,
         }),
         None => NewServer::Catalog(find_container(session, organization, &options).await?),
     };

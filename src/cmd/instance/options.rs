@@ -38,6 +38,13 @@ pub struct CreateOptions {
     /// Owner of the OAuth connection: `shared` (one for the organisation) or `per_agent` (each agent has its own).
     #[arg(long, value_name = "MODE", default_value_t = ConnectionMode::Shared, requires = "oauth")]
     pub(in crate::cmd) connection: ConnectionMode,
+    /// ID of the client that was registered at the authorization server with the redirect URI `HOST/connections/callback`, if it
+    /// accepts neither metadata documents nor registrations.
+    #[arg(long, value_name = "ID", requires = "oauth")]
+    pub(in crate::cmd) client_id: Option<String>,
+    /// Secret (name or ID) whose value is the secret of this client.
+    #[arg(long, value_name = "SECRET", requires = "client_id")]
+    pub(in crate::cmd) client_secret: Option<String>,
     /// Toolbox to run on (name or ID) [default: the online toolbox with the most free memory]. Rejected for a remote server.
     #[arg(long, value_name = "TOOLBOX")]
     pub(in crate::cmd) toolbox: Option<String>,

@@ -48,6 +48,8 @@ pub(in crate::cmd) fn to_json(view: &InstanceView) -> Value {
                 "transport": remote.transport.as_str(),
                 "oauth": remote.is_oauth,
                 "connection": remote.connection.as_str(),
+                "client_id": remote.client.as_ref().map(|client| &client.client_id),
+                "client_secret_id": remote.client.as_ref().and_then(|client| client.secret_id.as_ref()),
             })
         }
         Backend::Container(_) => Value::Null,

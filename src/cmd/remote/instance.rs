@@ -148,15 +148,21 @@ async fn create(remote: &RemoteSession, slug: String, options: CreateOptions) ->
         grants.push(json!({ "agent_id": text(&agent::find(remote, name).await?, "id"), "access": access }));
     }
     if let Some(url) = options.read_url()? {
+        let client_secret = match &options.client_secret {
+            Some(name) => Some(secret::find(remote, name).await?["id"].take()),
+            None => None,
+        };
         let new = without_nulls(json!({
             "slug": slug,
             "name": options.settings.name,
-            "remote": {
+            "remote": without_nulls(json!({
                 "url": url,
                 "transport": options.transport,
                 "oauth": options.oauth,
                 "connection": options.connection,
-            },
+                "client_id": options.client_id,
+                "client_secret_id": client_secret,
+            })),
             "secrets": apply_secrets(Default::default(), changes),
             "approve": approve,
             "grants": grants,

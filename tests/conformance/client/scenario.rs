@@ -9,8 +9,9 @@ use tokio::sync::OnceCell;
 use url::Url;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{InstanceId, OrganizationId};
-use waypost_core::instance::ConnectionMode;
+use waypost_core::instance::{ConnectionMode, RegisteredClient};
 use waypost_core::organization::Role;
+use waypost_core::seal::SecretText;
 use waypost_core::tool_definition::{ApprovalState, Class};
 use waypost_core::tool_set::ToolSetMember;
 use waypost_ops::instances::connect::{self, AuthorizationResponse};
@@ -19,7 +20,7 @@ use waypost_ops::instances::{NewInstance, NewServer};
 use waypost_ops::tool_approvals::ListToolApprovals;
 use waypost_ops::tool_definitions::{fetch, observe};
 use waypost_ops::tool_sets::NewToolSet;
-use waypost_ops::{Ops, instances, organizations, tool_approvals, tool_sets, users};
+use waypost_ops::{Ops, instances, organizations, tool_approvals, tool_secrets, tool_sets, users};
 use waypost_outbound::unguarded_client;
 use waypost_toolbox_proto::entry::Transport;
 
@@ -102,6 +103,7 @@ impl<'a> Stage<'a> {
             transport: Transport::StreamableHttp,
             is_oauth,
             connection: ConnectionMode::Shared,
+            client: registered_client(&admin, ops, &organization, scenario).await,
         };
         let new = NewInstance {
             slug: "far".to_owned(),
@@ -230,4 +232,20 @@ impl<'a> Stage<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns the client that the scenario has registered beforehand.
+async fn registered_client(
+    admin: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    scenario: &Scenario,
+) -> Option<RegisteredClient> {
+    if scenario.name != "auth/pre-registration" {
+        return None;
+    }
+    let text = |member: &str| scenario.context[member].as_str().unwrap().to_owned();
+    let secret = SecretText::new(text("client_secret"));
+    let secret = tool_secrets::create(admin, ops, organization, "CLIENT_SECRET", &secret).await.unwrap();
+    Some(RegisteredClient { client_id: text("client_id"), secret_id: Some(secret.id) })
 }

@@ -81,6 +81,7 @@ pub async fn create_instance(cx: &Ctx, ops: &Ops, installation: &Installation, s
         transport: Transport::StreamableHttp,
         is_oauth: false,
         connection: ConnectionMode::Shared,
+        client: None,
     };
     let new = NewInstance {
         slug: slug.to_owned(),

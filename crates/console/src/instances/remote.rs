@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::extract::State;
-use waypost_core::instance::{Backend, ConnectionMode, RemoteServer};
+use waypost_core::instance::{Backend, ConnectionMode, RegisteredClient, RemoteServer};
 use waypost_core::{Error, Result};
+use waypost_ops::instances::connect::CALLBACK_PATH;
 use waypost_ops::instances::remote::NewRemoteServer;
 use waypost_ops::instances::{self, InstancePatch, NewInstance, NewServer};
 use waypost_toolbox_proto::entry::Transport;
@@ -43,6 +44,10 @@ struct RemoteFields {
     oauth: bool,
     /// The owner of the OAuth connection.
     connection: String,
+    /// The ID of the registered client. Empty if there is none.
+    client_id: String,
+    /// The ID of the secret with the secret of the client. Empty if there is none.
+    client_secret_id: String,
     /// Whether contents of calls are recorded.
     record_contents: bool,
     headers: Vec<HeaderRow>,
@@ -60,6 +65,8 @@ impl RemoteFields {
                 "oauth" => fields.oauth = true,
                 "record_contents" => fields.record_contents = true,
                 "connection" => fields.connection.clone_from(value),
+                "client_id" => value.trim().clone_into(&mut fields.client_id),
+                "client_secret_id" => fields.client_secret_id.clone_from(value),
                 "header" => fields.headers.push(HeaderRow { name: value.trim().to_owned(), ..HeaderRow::default() }),
                 "secret" => {
                     if let Some(row) = fields.headers.last_mut() {
@@ -91,7 +98,23 @@ impl RemoteFields {
     }
 
     /// # Errors
-    /// `invalid_arguments` for `transport` or `connection`.
+    /// `invalid_arguments` for `client_id` or `client_secret_id`.
+    fn client(&self) -> Result<Option<RegisteredClient>> {
+        let secret_id = match self.client_secret_id.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| Error::invalid("client_secret_id", "Select one of the secrets."))?),
+        };
+        match (self.client_id.is_empty(), secret_id) {
+            (false, secret_id) => Ok(Some(RegisteredClient { client_id: self.client_id.clone(), secret_id })),
+            (true, None) => Ok(None),
+            (true, Some(_)) => {
+                Err(Error::invalid("client_id", "Enter the ID of the client to which the secret belongs."))
+            }
+        }
+    }
+
+    /// # Errors
+    /// `invalid_arguments` for `transport` or `connection`; those of [`Self::client`].
     fn server(&self) -> Result<NewRemoteServer> {
         let transport = self.transport.parse::<Transport>();
         let transport = transport.map_err(|_| Error::invalid("transport", "Select one of the transports."))?;
@@ -99,7 +122,13 @@ impl RemoteFields {
             "" => ConnectionMode::Shared,
             text => text.parse().map_err(|_| Error::invalid("connection", "Select one of the connections."))?,
         };
-        Ok(NewRemoteServer { url: self.url.clone(), transport, is_oauth: self.oauth, connection })
+        Ok(NewRemoteServer {
+            url: self.url.clone(),
+            transport,
+            is_oauth: self.oauth,
+            connection,
+            client: self.client()?,
+        })
     }
 }
 
@@ -111,6 +140,7 @@ struct ConnectPage {
     form_error: FormError,
     fields: RemoteFields,
     secrets: Vec<(String, String)>,
+    redirect_uri: String,
     access: AccessForm,
 }
 
@@ -123,6 +153,7 @@ struct RemoteConfigurationPage {
     form_error: FormError,
     fields: RemoteFields,
     secrets: Vec<(String, String)>,
+    redirect_uri: String,
     origin: String,
 }
 
@@ -138,6 +169,16 @@ fn connections() -> Vec<(String, &'static str)> {
         (ConnectionMode::Shared.to_string(), "One for the whole organisation"),
         (ConnectionMode::PerAgent.to_string(), "One for each agent"),
     ]
+}
+
+/// Returns the choices for the secret of the registered client.
+fn client_secrets(secrets: &[(String, String)]) -> Vec<(String, String)> {
+    std::iter::once((String::new(), "None".to_owned())).chain(secrets.iter().cloned()).collect()
+}
+
+/// Returns the redirect URI of the registered client.
+fn redirect_uri(console: &Console) -> String {
+    format!("{}{CALLBACK_PATH}", console.public_url.origin())
 }
 
 /// Returns the rows of the form: those that are filled, and some empty ones.
@@ -158,6 +199,10 @@ impl ConnectPage {
     fn connections(&self) -> Vec<(String, &'static str)> {
         connections()
     }
+
+    fn client_secrets(&self) -> Vec<(String, String)> {
+        client_secrets(&self.secrets)
+    }
 }
 
 impl RemoteConfigurationPage {
@@ -173,6 +218,10 @@ impl RemoteConfigurationPage {
         connections()
     }
 
+    fn client_secrets(&self) -> Vec<(String, String)> {
+        client_secrets(&self.secrets)
+    }
+
     fn can_edit(&self) -> bool {
         self.org.is_admin() && !self.header.is_removing
     }
@@ -184,7 +233,15 @@ async fn connect_page(console: &Console, member: &Member, fields: RemoteFields) 
     let secrets = secrets.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
     let access = AccessForm::load(&member.cx, console, &member.organization_id, None).await;
     let access = access.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
-    Ok(ConnectPage { layout, org: member.org.clone(), form_error: FormError::default(), fields, secrets, access })
+    Ok(ConnectPage {
+        layout,
+        org: member.org.clone(),
+        form_error: FormError::default(),
+        fields,
+        secrets,
+        redirect_uri: redirect_uri(console),
+        access,
+    })
 }
 
 pub(super) async fn show_connect(State(console): State<Console>, member: Member) -> PageResult {
@@ -240,6 +297,7 @@ async fn configuration_page(
         name: used.name.clone(),
         secret: used.secret_id.to_string(),
     };
+    let client_secret = remote.client.as_ref().and_then(|client| client.secret_id.as_ref());
     let fields = fields.unwrap_or_else(|| RemoteFields {
         slug: instance.slug.clone(),
         name: instance.name.clone(),
@@ -247,6 +305,8 @@ async fn configuration_page(
         transport: remote.transport.to_string(),
         oauth: remote.is_oauth,
         connection: remote.connection.to_string(),
+        client_id: remote.client.as_ref().map(|client| client.client_id.clone()).unwrap_or_default(),
+        client_secret_id: client_secret.map(ToString::to_string).unwrap_or_default(),
         record_contents: instance.record_contents,
         headers: instance.secrets.iter().map(header).collect(),
     });
@@ -262,6 +322,7 @@ async fn configuration_page(
         form_error: FormError::default(),
         fields,
         secrets,
+        redirect_uri: redirect_uri(console),
         origin: remote.origin.clone(),
     })
 }
@@ -289,7 +350,8 @@ pub(super) async fn save_configuration(
         let is_moved = !fields.url.is_empty();
         let server = fields.server()?;
         let is_same = server.transport == remote.transport
-            && (server.is_oauth, server.connection) == (remote.is_oauth, remote.connection);
+            && (server.is_oauth, server.connection) == (remote.is_oauth, remote.connection)
+            && server.client == remote.client;
         if !is_moved && !is_same {
             let message = "Enter the URL again to change the transport, or how the server is connected with OAuth.";
             return Err(Error::invalid("url", message));

@@ -95,6 +95,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
         Prepared::Remote(server) => {
             let secrets = remote::find_headers(&mut tx, organization, &new.secrets).await?;
             remote::check_authorization(&server, &secrets)?;
+            remote::check_client_secret(&mut tx, organization, &server).await?;
             Planned {
                 name: new.slug.clone(),
                 backend: Backend::Remote(server),

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use waypost_core::caller::Ctx;
 use waypost_core::catalog::CatalogVersion;
 use waypost_core::id::{InstanceId, OrganizationId, ToolSecretId};
-use waypost_core::instance::{Backend, ConnectionMode, DesiredRun, Instance, RemoteServer, SecretUse};
+use waypost_core::instance::{
+    Backend, ConnectionMode, DesiredRun, Instance, RegisteredClient, RemoteServer, SecretUse,
+};
 use waypost_core::{Code, Error, Result};
-use waypost_store::{Tx, instance as store, remote_server};
+use waypost_store::{Tx, instance as store, instance_source, remote_server};
 use waypost_toolbox_proto::entry::Transport;
 use waypost_toolbox_proto::instance::InstanceState;
 
@@ -16,6 +18,9 @@ use crate::Ops;
 use crate::remote_endpoint::{MAX_HEADERS, find_address_problem, find_header_problem, open_version_url, parse_url};
 use crate::remote_servers::url_location;
 use crate::remote_tokens::await_connection;
+
+/// The maximum length of the ID of a registered client in bytes.
+pub const MAX_CLIENT_ID: usize = 2_048;
 
 /// A remote server to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +33,15 @@ pub struct NewRemoteServer {
     pub is_oauth: bool,
     /// The owner of the OAuth connection that authorizes requests.
     pub connection: ConnectionMode,
+    /// The client that was registered at its authorization server. `None` if Waypost uses its own metadata document, or registers
+    /// itself.
+    pub client: Option<RegisteredClient>,
 }
 
 /// Validates a remote server, and seals its URL to the instance `id`.
 ///
 /// # Errors
-/// `invalid_arguments` for `remote` if the URL or the transport cannot be used.
+/// `invalid_arguments` for `remote` if the URL or the transport cannot be used, or for `client_id`.
 pub(super) async fn prepare(
     cx: &Ctx,
     ops: &Ops,
@@ -48,6 +56,9 @@ pub(super) async fn prepare(
     if new.connection == ConnectionMode::PerAgent && !new.is_oauth {
         return Err(invalid("Only a server that requires OAuth can have a connection for each agent."));
     }
+    if let Some(client) = &new.client {
+        check_client(new, client)?;
+    }
     let url = parse_url(&new.url).map_err(|problem| invalid(&problem))?;
     if let Some(problem) = find_address_problem(ops, organization, &url).await? {
         return Err(invalid(&problem));
@@ -58,9 +69,39 @@ pub(super) async fn prepare(
         origin: url.origin().ascii_serialization(),
         is_oauth: new.is_oauth,
         connection: new.connection,
-        client: None,
+        client: new.client.clone(),
         sealed_url: ops.keyring()?.seal(&url_location(id), url.as_str().as_bytes(), &*cx.random),
     })
+}
+
+/// Checks the ID of a registered client (RFC 6749, appendix A.1).
+fn check_client(new: &NewRemoteServer, client: &RegisteredClient) -> Result<()> {
+    let id = &client.client_id;
+    if !new.is_oauth {
+        return Err(Error::invalid("client_id", "Only a server that requires OAuth can have a client ID."));
+    }
+    if !(1..=MAX_CLIENT_ID).contains(&id.len()) || !id.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        let message = format!("The client ID must have 1 to {MAX_CLIENT_ID} printable ASCII characters.");
+        return Err(Error::invalid("client_id", message));
+    }
+    Ok(())
+}
+
+/// Checks that the secret of the registered client of a server exists.
+///
+/// # Errors
+/// `invalid_arguments` for `client_secret_id` (`reason` is `secret_missing`) if it does not.
+pub(super) async fn check_client_secret(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    server: &RemoteServer,
+) -> Result<()> {
+    let Some(id) = server.client.as_ref().and_then(|client| client.secret_id.as_ref()) else { return Ok(()) };
+    if instance_source::list_secrets(tx, organization, &[id]).await?.is_empty() {
+        let message = format!("There is no secret `{id}`. Create it first.");
+        return Err(Error::invalid("client_secret_id", message).with("reason", "secret_missing"));
+    }
+    Ok(())
 }
 
 /// Returns the server of a catalogue version, with its URL sealed to the instance `id`.

@@ -199,6 +199,7 @@ async fn apply_remote(
         return Err(Error::invalid(field, format!("A remote server has no `{field}`.")));
     }
     if let Some(remote) = remote {
+        remote::check_client_secret(tx, &instance.organization_id, &remote).await?;
         // The tokens are for the former URL, or for other agents.
         ended = remote_connection::delete_all(tx, &instance.organization_id, &instance.id).await?;
         instance.backend = Backend::Remote(remote);

@@ -14,6 +14,7 @@
 mod challenge;
 mod client;
 mod refresh;
+mod registered;
 mod revoke;
 mod scope;
 mod step_up;
@@ -35,6 +36,7 @@ pub(crate) use self::challenge::Challenge;
 pub(crate) use self::client::{Grant, OauthClient, TokenError, Tokens, request_tokens};
 pub(crate) use self::refresh::refresh_rejected;
 pub use self::refresh::{JOB, RefreshSummary, refresh_due};
+pub(crate) use self::registered::{ClientCredentials, find_client_credentials};
 pub(crate) use self::revoke::revoke;
 pub(crate) use self::scope::{MAX_SCOPE, union as union_scopes, words as scope_words};
 pub(crate) use self::step_up::{

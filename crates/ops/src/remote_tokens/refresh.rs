@@ -13,6 +13,7 @@ use waypost_outbound::Purpose;
 use waypost_store::remote_connection::{self as store, RemoteConnection};
 use waypost_store::{instance, toolbox};
 
+use super::registered::update_client_secret;
 use super::{Credentials, Grant, TokenError, end, open, refresh_time, request_tokens, revoke, seal};
 use crate::Ops;
 
@@ -141,7 +142,9 @@ async fn refresh_leased(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Resul
 
 async fn exchange(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Result<RemoteConnection, TokenError> {
     let failed = |error: Error| TokenError::Failed(error.to_string());
-    let old = open(ops, leased).map_err(failed)?;
+    let mut old = open(ops, leased).map_err(failed)?;
+    let at = (&leased.organization_id, &leased.instance_id);
+    update_client_secret(ops, at, &mut old.client).await.map_err(failed)?;
     // Without a refresh token, only a new connection helps.
     let refresh_token = old.refresh_token.as_deref().ok_or(TokenError::Refused)?;
     let route = ops.route(Purpose::Tools, &leased.organization_id).await.map_err(failed)?;

@@ -2,6 +2,7 @@
 //! refreshed.
 
 mod per_agent;
+mod registered;
 mod scopes;
 mod server;
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use axum::Router;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -56,6 +56,8 @@ pub struct ServerState {
     pub refuses: bool,
     /// Whether `initialize` needs no token.
     pub is_handshake_open: bool,
+    /// The ID and the secret of the only client, which was registered beforehand, and authenticates with Basic.
+    pub client: Option<(String, String)>,
     /// Members that replace those of the metadata of the resource and of the authorization server.
     pub resource_metadata: Value,
     pub server_metadata: Value,
@@ -211,16 +213,25 @@ fn respond(state: &mut ServerState, method: &Method, uri: &Uri, (headers, body):
             assert_eq!(request["redirect_uris"], json!(["http://localhost:8080/connections/callback"]));
             json_response(201, &json!({ "client_id": "client-1", "token_endpoint_auth_method": "none" }))
         }
-        ("POST", "/token") => exchange(state, body),
+        ("POST", "/token") => exchange(state, headers, body),
         ("POST", "/revoke") => revoke(state, body),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-fn exchange(state: &mut ServerState, body: &[u8]) -> Response {
+fn exchange(state: &mut ServerState, headers: &HeaderMap, body: &[u8]) -> Response {
     let form: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
     let refused = json_response(400, &json!({ "error": "invalid_grant", "error_description": "secret text" }));
-    assert_eq!((&form["resource"], &*form["client_id"]), (&format!("{}/mcp", state.base), "client-1"));
+    assert_eq!(form["resource"], format!("{}/mcp", state.base));
+    match &state.client {
+        Some((id, secret)) => {
+            let expected = format!("Basic {}", BASE64.encode(format!("{id}:{secret}").as_bytes()));
+            if headers.get(header::AUTHORIZATION).is_none_or(|sent| sent.as_bytes() != expected.as_bytes()) {
+                return json_response(401, &json!({ "error": "invalid_client" }));
+            }
+        }
+        None => assert_eq!(form["client_id"], "client-1"),
+    }
     let scope = if form["grant_type"] == "refresh_token" {
         state.refreshes.push(form["refresh_token"].clone());
         let is_own = |pair: &(String, String)| pair.1 == form["refresh_token"];

@@ -95,7 +95,8 @@ async fn a_remote_entry_is_deployed_without_a_toolbox_and_used() {
     assert_eq!(missing["reason"], "secret_missing");
     let created = stage.api.post("/instances", new(json!({}))).await.assert_status(202).json();
     let origin = server.url.trim_end_matches("/mcp?key=s3cr3t");
-    let remote = json!({ "origin": origin, "transport": "streamable_http", "oauth": false, "connection": "shared" });
+    let remote = json!({ "origin": origin, "transport": "streamable_http", "oauth": false, "connection": "shared",
+            "client_id": null, "client_secret_id": null });
     assert_eq!((&created["catalog_version_id"], &created["remote"]), (&json!(version), &remote));
     assert_eq!((&created["state"], &created["name"]), (&json!("deploying"), &json!("Far")));
     assert_eq!((&created["toolbox_id"], &created["deployment"]), (&Value::Null, &Value::Null));

@@ -149,7 +149,8 @@ async fn a_remote_server_is_tested_and_used_in_both_eras() {
         let origin = server.url.trim_end_matches("/mcp?key=s3cr3t");
         assert_eq!(
             instance["remote"],
-            json!({ "origin": origin, "transport": "streamable_http", "oauth": false, "connection": "shared" })
+            json!({ "origin": origin, "transport": "streamable_http", "oauth": false, "connection": "shared",
+            "client_id": null, "client_secret_id": null })
         );
         assert_eq!((&instance["toolbox_id"], &instance["catalog_version_id"]), (&Value::Null, &Value::Null));
         assert!(server.state.lock().unwrap().paths.iter().all(|path| path == "/mcp?key=s3cr3t"));

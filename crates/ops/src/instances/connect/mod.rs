@@ -53,7 +53,7 @@ use crate::checks::require_user;
 use crate::remote_servers::{read_headers, read_url};
 pub use crate::remote_tokens::{AGENT_NOT_CONNECTED, NO_AGENT_CONNECTED, NOT_CONNECTED};
 use crate::remote_tokens::{Credentials, Grant, OauthClient, TokenError, refresh_time, request_tokens, seal};
-use crate::remote_tokens::{find_revision, find_wanted_scope, revoke, union_scopes};
+use crate::remote_tokens::{find_client_credentials, find_revision, find_wanted_scope, revoke, union_scopes};
 
 /// The time that a user has to authorize a connection, in milliseconds.
 pub const LIFETIME_MS: i64 = 10 * 60 * 1_000;
@@ -207,8 +207,8 @@ pub async fn check_connected(ops: &Ops, instance: &Instance, agent: &AgentId) ->
 /// `conflict` if the caller is not a user (`reason` is `user_required`), the instance does not use OAuth (`not_oauth`), or
 /// `agent` is missing (`agent_required`), is not possible (`not_per_agent`) or belongs to a person (`person_required`);
 /// `tool_server_error` if the server or its authorization server cannot be used: `reason` is `unreachable`, `redirect`,
-/// `no_metadata`, `invalid_metadata`, `resource_mismatch`, `issuer_mismatch`, `no_pkce`, `no_registration` or
-/// `registration_failed`.
+/// `no_metadata`, `invalid_metadata`, `resource_mismatch`, `issuer_mismatch`, `no_pkce`, `no_registration`,
+/// `registration_failed` or `auth_method`.
 pub async fn begin(
     cx: &Ctx,
     ops: &Ops,
@@ -232,11 +232,14 @@ async fn start(cx: &Ctx, ops: &Ops, (instance, owner): (&Instance, &Owner), orig
     let route = ops.route(Purpose::Tools, organization).await?;
     let (url, headers) = (read_url(ops, instance)?, read_headers(ops, instance).await?);
     let key = (&instance.id, owner.agent_id());
-    let wanted = find_wanted_scope(ops, &mut ops.store.read().await?, organization, key).await?;
+    let mut conn = ops.store.read().await?;
+    let wanted = find_wanted_scope(ops, &mut conn, organization, key).await?;
+    let registered = find_client_credentials(ops, &mut conn, instance).await?;
+    drop(conn);
     let discover = async {
         let mut server = discovery::discover(&route, &url, headers).await?;
         server.scope = union_scopes(&[wanted.as_deref(), server.scope.as_deref()]);
-        let client = registration::find_client(&route, &server, origin).await?;
+        let client = registration::find_client(&route, &server, (registered, origin)).await?;
         Ok::<_, Error>((server, client))
     };
     let (server, client) = tokio::time::timeout(DISCOVERY_TIMEOUT, discover)

@@ -1,5 +1,6 @@
-//! Waypost as a client of an authorization server: with its metadata document if the server accepts one, otherwise by
-//! dynamic registration (RFC 7591). Each connection registers a new client, because a stored one may have been deleted.
+//! Waypost as a client of an authorization server: as the one that an admin has registered beforehand, if the instance names one;
+//! otherwise with its metadata document if the server accepts one, and else by dynamic registration (RFC 7591). Each connection
+//! registers a new client, because a stored one may have been deleted.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use waypost_core::{Error, Result};
 use waypost_outbound::{Limits, Route};
 
 use super::discovery::{AuthorizationServer, failure};
-use crate::remote_tokens::OauthClient;
+use crate::remote_tokens::{ClientCredentials, OauthClient};
 
 /// The path of Waypost's metadata document as a client of other authorization servers.
 pub const CLIENT_DOCUMENT_PATH: &str = "/connections/client-metadata.json";
@@ -51,11 +52,19 @@ pub fn client_document(origin: &str) -> Value {
     document
 }
 
-/// Returns the client to use at an authorization server.
+/// Returns the client to use at an authorization server. `registered` is the one of the instance.
 ///
 /// # Errors
-/// `tool_server_error`: `reason` is `no_registration` if the server accepts neither, or `registration_failed`.
-pub(super) async fn find_client(route: &Route, server: &AuthorizationServer, origin: &str) -> Result<OauthClient> {
+/// `tool_server_error`: `reason` is `no_registration` if the server accepts neither a document nor a registration,
+/// `registration_failed`, or `auth_method` if the server does not accept secrets of clients.
+pub(super) async fn find_client(
+    route: &Route,
+    server: &AuthorizationServer,
+    (registered, origin): (Option<ClientCredentials>, &str),
+) -> Result<OauthClient> {
+    if let Some(registered) = registered {
+        return use_registered(server, registered);
+    }
     // The document must be fetched by the authorization server, over https.
     if server.has_client_documents && origin.starts_with("https://") {
         return Ok(OauthClient {
@@ -67,7 +76,8 @@ pub(super) async fn find_client(route: &Route, server: &AuthorizationServer, ori
         });
     }
     let Some(endpoint) = &server.registration_endpoint else {
-        let message = "The authorization server accepts neither metadata documents nor registrations of clients.";
+        let message = "The authorization server accepts neither metadata documents nor registrations of clients. Register a client \
+                       there, and enter its ID for the instance.";
         return Err(failure("no_registration", message));
     };
     let method = choose_method(server.auth_methods.as_deref());
@@ -90,6 +100,29 @@ pub(super) async fn find_client(route: &Route, server: &AuthorizationServer, ori
     let client = serde_json::from_slice(response.body()).ok().and_then(|found| accept(found, method, server));
     client.ok_or_else(|| {
         failure("registration_failed", "The authorization server did not answer the registration with a valid client.")
+    })
+}
+
+/// Returns the client that was registered beforehand. The method by which it authenticates follows from the metadata.
+fn use_registered(server: &AuthorizationServer, registered: ClientCredentials) -> Result<OauthClient> {
+    let ClientCredentials { client_id, client_secret } = registered;
+    let auth_method = match (&client_secret, server.auth_methods.as_deref()) {
+        (None, _) => ClientAuthMethod::None,
+        // RFC 8414, section 2: the default.
+        (Some(_), None) => ClientAuthMethod::Basic,
+        (Some(_), Some(supported)) => {
+            let mut methods = [ClientAuthMethod::Basic, ClientAuthMethod::Post].into_iter();
+            let method = methods.find(|method| supported.iter().any(|text| text == method.as_str()));
+            method
+                .ok_or_else(|| failure("auth_method", "The authorization server does not accept secrets of clients."))?
+        }
+    };
+    Ok(OauthClient {
+        token_endpoint: server.token_endpoint.clone(),
+        revocation_endpoint: server.revocation_endpoint.clone(),
+        client_id,
+        auth_method,
+        client_secret: client_secret.map(|secret| secret.expose().to_owned()),
     })
 }
 
