@@ -102,12 +102,7 @@ fn rejections_name_the_field() {
         (json!({ "headers": { "Host": "x" } }), json!({}), "source.remote.headers", "the protocol uses it"),
         (json!({ "headers": { "mcp-Session-Id": "x" } }), json!({}), "source.remote.headers", "the protocol uses it"),
         (json!({ "headers": { "a b": "x" } }), json!({}), "source.remote.headers", "not a valid header name"),
-        (
-            json!({ "headers": { "x".repeat(101): "x" } }),
-            json!({}),
-            "source.remote.headers",
-            "not a valid header name",
-        ),
+        (json!({ "headers": { "x".repeat(101): "x" } }), json!({}), "source.remote.headers", "not a valid header name"),
         (json!({ "headers": { "X-A": "x", "x-a": "y" } }), json!({}), "source.remote.headers.x-a", "set twice"),
         (json!({ "headers": { "X-A": 1 } }), json!({}), "source.remote.headers.X-A", "Put it in quotes"),
         (json!({ "headers": { "X-A": "a\r\nb" } }), json!({}), "source.remote.headers.X-A", "control characters"),
