@@ -238,7 +238,7 @@ mod tests {
             "info,bollard=debug,rmcp=trace,tungstenite=trace,tokio_tungstenite=trace",
             "info,bollard::docker=debug,rmcp::service=debug,tungstenite::protocol=trace,tokio_tungstenite::compat=trace",
             "info,bollard:=debug,bollard::dock=trace,rmcp::=debug,tungstenite::p=trace,tokio_tungstenite:=trace",
-            "trace,b=trace,bollar=debug,rmc=trace,tung=trace,tokio=trace,=trace",
+            "trace,b=trace,bollar=debug,rmc=trace,tungst=trace,tokio=trace,=trace",
         ] {
             settings.log_level = level.parse().unwrap();
             for profile in [LogProfile::Command, LogProfile::Verbose, LogProfile::Serve] {
