@@ -211,7 +211,7 @@ fn respond(message: &str) -> Option<String> {
 }
 
 /// The tools: name and the name of the only argument.
-const TOOLS: [(&str, &str); 14] = [
+const TOOLS: [(&str, &str); 15] = [
     ("echo", "text"),
     ("ask", "question"),
     ("log", "text"),
