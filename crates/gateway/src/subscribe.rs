@@ -45,21 +45,23 @@ impl Gateway {
             self.session_subscriptions.unsubscribe(session, &uri);
             return Ok(reply::result(request, json!({})));
         }
+        let used = self.session_subscriptions.enter(session);
+        // Not a call: clients repeat their subscriptions whenever their stream is open again.
+        if used.has(&uri) {
+            return Ok(reply::result(request, json!({})));
+        }
         if let Err(wait) = self.quota.check(&caller.agent.id) {
             return Ok(reply::quota_exceeded(request, wait));
         }
         let Ok(_slot) = self.calls.acquire(&caller.organization_id, &caller.agent.id) else {
             return Ok(reply::rejection(&reply::too_many(request), false));
         };
-        let used = self.session_subscriptions.enter(session);
-        if !used.has(&uri) {
-            let begun = self.begin_subscription((caller, address), &uri, used.mailbox()).await?;
-            let Some(mut subscription) = begun else {
-                return Ok(reply::rejection(&reply::unknown(request), false));
-            };
-            confirm(&mut subscription).await?;
-            used.add(subscription);
-        }
+        let begun = self.begin_subscription((caller, address), &uri, used.mailbox()).await?;
+        let Some(mut subscription) = begun else {
+            return Ok(reply::rejection(&reply::unknown(request), false));
+        };
+        confirm(&mut subscription).await?;
+        used.add(subscription);
         Ok(reply::result(request, json!({})))
     }
 

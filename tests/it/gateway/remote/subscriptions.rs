@@ -2,6 +2,7 @@
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use waypost_gateway::GatewayOptions;
 
 use super::super::listen::Stream;
 use super::server::Server;
@@ -150,6 +151,26 @@ async fn agents_of_both_eras_are_told_about_their_resources_of_servers_of_both_e
         drop(legacy);
         stage.api.app.clone().finish().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_the_session_has_already_does_not_count_for_the_quota() {
+    let stage = Stage::with(|options| GatewayOptions { calls_per_hour: 1, ..options }).await;
+    let server = Server::start().await;
+    server.set(|state| {
+        state.has_stream = true;
+        state.resources = vec![resource("a"), resource("b")];
+    });
+    stage.ready(&server.url).await;
+    let session = Session::begin(&stage).await;
+    for _ in 0..3 {
+        assert_eq!(session.subscribe(A).await["result"], json!({}));
+    }
+    assert_eq!(session.subscribe(B).await["error"]["data"]["reason"], "quota_exceeded");
+    // Another session has none of its subscriptions.
+    let other = Session::begin(&stage).await;
+    assert_eq!(other.subscribe(A).await["error"]["data"]["reason"], "quota_exceeded");
+    stage.api.app.clone().finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
