@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::mem;
 
+use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use waypost_mcp_wire::media_type::MediaType;
 use waypost_mcp_wire::sse::EventParser;
 use waypost_outbound::{Error, StreamResponse};
 
@@ -28,13 +30,11 @@ impl Incoming {
     /// Begins to read a response. Returns `None` if it contains no messages. Errors of JSON-RPC have statuses such as 400 and
     /// 404.
     pub(super) fn new(response: StreamResponse) -> Option<Self> {
-        let media_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let format = if media_type.starts_with("application/json") {
-            Format::Json(Vec::new())
-        } else if response.status.is_success() && media_type.starts_with("text/event-stream") {
-            Format::Events(EventParser::new())
-        } else {
-            return None;
+        let values = response.headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
+        let format = match MediaType::of(values)? {
+            MediaType::Json => Format::Json(Vec::new()),
+            MediaType::Events if response.status.is_success() => Format::Events(EventParser::new()),
+            MediaType::Events => return None,
         };
         Some(Self { response, format, ready: VecDeque::new(), has_ended: false })
     }

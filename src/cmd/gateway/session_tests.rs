@@ -334,6 +334,8 @@ async fn a_stream_that_is_rejected_is_not_opened_again() {
     };
     for (status, content_type, expected) in [
         (200, "text/event-stream", "stream"),
+        (200, "Text/Event-Stream; charset=utf-8", "stream"),
+        (200, "text/event-streams", "rejected"),
         (200, "application/json", "rejected"),
         (401, "application/json", "rejected"),
         (405, "application/json", "rejected"),
