@@ -114,13 +114,16 @@ pub(crate) fn quota_exceeded(request: &Message<'_>, wait: Duration) -> Response 
     response
 }
 
-/// The response to an agent that can have no other stream.
+/// The response to an agent that cannot have another stream.
 pub(crate) fn too_many_streams(request: Option<&Message<'_>>, limit: LimitReached) -> Response {
-    let limit = match limit {
-        LimitReached::Agent => format!("an agent can have {MAX_STREAMS}"),
-        LimitReached::Organization => "the organisation can have no other one at present".to_owned(),
+    let text = match limit {
+        LimitReached::Agent => {
+            format!("Too many streams: an agent can have {MAX_STREAMS}. Close one, or poll the lists.")
+        }
+        LimitReached::Organization => {
+            "Too many streams: the organisation cannot have another one at present. Try again later.".to_owned()
+        }
     };
-    let text = format!("Too many streams: {limit}. Close one, or poll the lists.");
     rejection(&JsonRpcError::new(LIMIT_REACHED, text, request.and_then(Message::id)), true)
 }
 

@@ -120,7 +120,8 @@ impl Subscriptions {
         let mut servers = self.servers();
         let topics = servers.entry(resource.instance.clone()).or_default();
         if topics.len() >= MAX_TOPICS && !topics.contains_key(&uri) {
-            return Err(too_many(LimitReached::Agent));
+            let message = "Too many resources of this server have subscriptions at present. Try again later.";
+            return Err(refused(message));
         }
         let topic = topics.entry(uri.clone()).or_insert_with(|| {
             let (outcome, subscribers) = (watch::Sender::new(None), HashMap::new());
@@ -248,11 +249,17 @@ impl Drop for Subscription {
 }
 
 fn too_many(limit: LimitReached) -> Error {
-    let limit = match limit {
-        LimitReached::Agent => format!("an agent can have {MAX_SUBSCRIPTIONS}"),
-        LimitReached::Organization => "the organisation can have no other one at present".to_owned(),
-    };
-    let message = format!("Too many subscriptions: {limit}. End one, or read the resource again.");
+    match limit {
+        LimitReached::Agent => refused(format!(
+            "Too many subscriptions: an agent can have {MAX_SUBSCRIPTIONS}. End one, or read the resource again."
+        )),
+        LimitReached::Organization => {
+            refused("Too many subscriptions: the organisation cannot have another one at present. Try again later.")
+        }
+    }
+}
+
+fn refused(message: impl Into<String>) -> Error {
     Error::new(Code::RateLimited, message).with("reason", "too_many_subscriptions")
 }
 
@@ -352,6 +359,7 @@ mod tests {
         let refused = subscribe(held.len()).unwrap_err();
         assert_eq!((refused.code, refused.reason()), (Code::RateLimited, Some("too_many_subscriptions")));
         assert!(refused.message.contains("the organisation"), "{}", refused.message);
+        assert!(refused.message.ends_with("Try again later."), "{}", refused.message);
         assert!(fixture.subscribe_in("org_2", ("agt_x", "ins_2"), "a").is_ok());
     }
 
@@ -364,10 +372,12 @@ mod tests {
             let new =
                 (0..MAX_SUBSCRIPTIONS).map(|n| fixture.subscribe(&agent, "ins_1", &format!("{agent}/{n}")).unwrap());
             held.extend(new);
-            assert!(fixture.subscribe(&agent, "ins_1", "other").is_err(), "the agent has too many");
+            let refused = fixture.subscribe(&agent, "ins_1", "other").unwrap_err();
+            assert!(refused.message.contains("an agent can have 100"), "{}", refused.message);
         }
         let refused = fixture.subscribe("agt_x", "ins_1", "other").unwrap_err();
         assert_eq!((refused.code, refused.reason()), (Code::RateLimited, Some("too_many_subscriptions")));
+        assert!(refused.message.contains("of this server"), "{}", refused.message);
         assert!(fixture.subscribe("agt_x", "ins_1", "agt_0/0").is_ok(), "the topic exists");
         assert!(fixture.subscribe("agt_x", "ins_2", "other").is_ok());
         held.clear();
