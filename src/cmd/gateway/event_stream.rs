@@ -59,7 +59,8 @@ async fn replaced(sessions: &mut watch::Receiver<Session>, number: u64) {
 
 /// Keeps the stream of a session open until the gateway rejects it, or the session is replaced.
 async fn follow(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Vec<u8>>) {
-    let (mut delay, mut is_first) = (DELAYS.0, true);
+    // Nothing was announced to this client between the sessions.
+    let (mut delay, mut has_gap) = (DELAYS.0, session.is_replacement);
     loop {
         let begun = Instant::now();
         match open(endpoint, session).await {
@@ -68,17 +69,22 @@ async fn follow(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Ve
                 // What the stream delivers meanwhile is not delayed.
                 tokio::select! {
                     () = &mut relayed => {}
-                    () = renew(endpoint, session, sender, is_first) => relayed.await,
+                    () = renew(endpoint, session, sender, has_gap) => relayed.await,
                 }
             }
-            Opened::SessionLost => match endpoint.replace_session(session, sender).await {
+            Opened::SessionLost => match endpoint.replace_session(session).await {
                 Err(failed) if failed.is_temporary => {}
                 _ => return,
             },
-            Opened::Rejected => return,
+            Opened::Rejected => {
+                if has_gap {
+                    endpoint.announce_lists(sender).await;
+                }
+                return;
+            }
             Opened::Unavailable => {}
         }
-        is_first = false;
+        has_gap = true;
         if begun.elapsed() > DELAYS.1 {
             delay = DELAYS.0;
         }
@@ -87,9 +93,10 @@ async fn follow(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Ve
     }
 }
 
-/// Repeats what the gateway may have forgotten, and tells the client what it may have missed before a stream that is not the first.
-async fn renew(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Vec<u8>>, is_first: bool) {
-    if !is_first {
+/// Repeats what the gateway may have forgotten, and tells the client what it may have missed if nothing was announced for
+/// some time before the stream.
+async fn renew(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Vec<u8>>, has_gap: bool) {
+    if has_gap {
         endpoint.announce_lists(sender).await;
     }
     // If one of them fails, the gateway is not reachable, and the stream will break as well.

@@ -33,6 +33,8 @@ pub(super) struct Session {
     pub(super) revision: Option<String>,
     /// Whether the client has sent `notifications/initialized`.
     pub(super) is_initialized: bool,
+    /// Whether it has replaced one that the gateway no longer knew.
+    pub(super) is_replacement: bool,
 }
 
 impl Session {
@@ -95,7 +97,7 @@ impl Sessions {
         };
         let revision = text_of(result.protocol_version).map(Cow::into_owned);
         self.current.send_modify(|current| {
-            *current = Session { number: current.number + 1, id, revision, is_initialized: false };
+            *current = Session { number: current.number + 1, id, revision, ..Session::default() };
         });
     }
 
@@ -115,6 +117,7 @@ impl Sessions {
             if is_current {
                 current.number += 1;
                 current.id = id;
+                current.is_replacement = true;
             }
             is_current
         });
@@ -204,10 +207,11 @@ mod tests {
             sessions.replace(lost.number, Some(HeaderValue::from_static(id)));
         }
         let current = sessions.current();
-        assert_eq!((current.number, current.is_initialized), (2, true));
+        assert_eq!((current.number, current.is_initialized, current.is_replacement), (2, true, true));
         assert_eq!((current.id.unwrap().to_str().unwrap(), current.revision.as_deref()), ("s2", Some("2025-11-25")));
         begin(&sessions, &json!({}));
-        assert_eq!((sessions.current().number, sessions.current().is_initialized), (3, false));
+        let current = sessions.current();
+        assert_eq!((current.number, current.is_initialized, current.is_replacement), (3, false, false));
     }
 
     #[test]

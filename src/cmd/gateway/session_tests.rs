@@ -289,7 +289,7 @@ async fn a_session_that_has_ended_is_replaced_while_the_client_is_idle() {
         gateway.streams.clear();
     }
     stage.read_list_changes().await;
-    stage.wait_until(|gateway| gateway.has_stream("s2")).await;
+    assert!(stage.gateway().has_stream("s2"), "a change after the announcement is announced as well");
     assert_eq!(stage.gateway().handshakes, 2);
     // The response to a request of the former session is sent in no other one.
     stage.gateway().ended.insert("s2".to_owned());
@@ -297,6 +297,29 @@ async fn a_session_that_has_ended_is_replaced_while_the_client_is_idle() {
     stage.read_list_changes().await;
     stage.request(2, "ping", json!({})).await;
     assert!(!stage.gateway().methods("s3").contains(&"response"));
+}
+
+#[tokio::test]
+async fn the_lists_are_announced_when_the_new_session_has_a_stream_or_can_have_none() {
+    let mut stage = Stage::initialized().await;
+    {
+        let mut gateway = stage.gateway();
+        gateway.stream_response = (503, "application/json");
+        gateway.ended.insert("s1".to_owned());
+    }
+    // The response is the next line.
+    stage.request(2, "ping", json!({})).await;
+    stage.wait_until(|gateway| gateway.has_stream("s2")).await;
+    stage.gateway().stream_response = (200, "text/event-stream");
+    stage.read_list_changes().await;
+    {
+        let mut gateway = stage.gateway();
+        gateway.stream_response = (405, "application/json");
+        gateway.ended.insert("s2".to_owned());
+        gateway.streams.clear();
+    }
+    stage.read_list_changes().await;
+    assert_eq!(stage.gateway().handshakes, 3);
 }
 
 #[tokio::test]

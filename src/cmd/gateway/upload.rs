@@ -101,7 +101,7 @@ impl Endpoint {
             let failed = match self.attempt(&message, &session, sender).await {
                 Ok(()) => return,
                 Err(failed) if failed.is_session_lost && !is_replaced => {
-                    match self.replace_session(&session, sender).await {
+                    match self.replace_session(&session).await {
                         // Nobody waits for the response to a request of the former session.
                         Ok(()) if message.method.is_none() => return,
                         Ok(()) => {
@@ -190,11 +190,11 @@ impl Endpoint {
         &self.sessions
     }
 
-    /// Begins another session with the handshake of the client, unless `lost` has been replaced already. The client is told only
-    /// that the lists may have changed. Its subscriptions are made again when the stream of the new session is open.
+    /// Begins another session with the handshake of the client, unless `lost` has been replaced already. When the
+    /// stream of the new session is open, the client is told that the lists may have changed, and its subscriptions are made again.
     ///
     /// If it is cancelled, the session has not been replaced, and the next message that fails does so.
-    pub(super) async fn replace_session(&self, lost: &Session, sender: &mpsc::Sender<Vec<u8>>) -> Result<(), Failed> {
+    pub(super) async fn replace_session(&self, lost: &Session) -> Result<(), Failed> {
         let _replacing = self.replacing.lock().await;
         let current = self.sessions.current();
         if current.number != lost.number {
@@ -204,7 +204,6 @@ impl Endpoint {
         if session.is_initialized {
             self.exchange(&format!(r#"{{"jsonrpc":"2.0","method":"{INITIALIZED}"}}"#), &session).await?;
             self.set_log_level(&session).await?;
-            self.announce_lists(sender).await;
         }
         self.sessions.replace(lost.number, session.id);
         Ok(())
