@@ -38,7 +38,7 @@ pub enum Error {
         status: StatusCode,
         /// The seconds in `Retry-After`; `None` if it is missing or a date.
         retry_after: Option<u32>,
-        /// The challenge in `WWW-Authenticate`.
+        /// The challenges in all `WWW-Authenticate` headers, separated by commas.
         challenge: Option<String>,
     },
     /// The response is neither JSON nor a stream of events, or programs could disagree about it

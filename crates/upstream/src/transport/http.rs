@@ -16,6 +16,8 @@ use crate::options::Redirects;
 const MAX_REDIRECTS: usize = 3;
 /// The maximum size of the body of an HTTP error, and of the response to a notification, in bytes.
 pub(crate) const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// The maximum length of the challenges of a response in bytes.
+const MAX_CHALLENGE_BYTES: usize = 4 * 1024;
 
 /// Sends requests to one server.
 pub(crate) struct Http {
@@ -221,5 +223,42 @@ pub(crate) async fn read_message(
 pub(crate) fn status_error(status: StatusCode, headers: &HeaderMap) -> Error {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let retry_after = text(RETRY_AFTER).and_then(|value| value.parse().ok());
-    Error::Status { status, retry_after, challenge: text(WWW_AUTHENTICATE).map(str::to_owned) }
+    Error::Status { status, retry_after, challenge: challenge(headers) }
+}
+
+/// Returns the challenges of all headers, separated by commas (RFC 9110, section 5.3), without those beyond the maximum.
+fn challenge(headers: &HeaderMap) -> Option<String> {
+    let mut challenges = String::new();
+    for value in headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()) {
+        let separator = if challenges.is_empty() { "" } else { ", " };
+        if challenges.len() + separator.len() + value.len() <= MAX_CHALLENGE_BYTES {
+            challenges.push_str(separator);
+            challenges.push_str(value);
+        }
+    }
+    Some(challenges).filter(|challenges| !challenges.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_challenges_of_a_response_are_read_up_to_a_maximum() {
+        let long = format!("Basic realm=\"{}\"", "x".repeat(MAX_CHALLENGE_BYTES));
+        for (values, expected) in [
+            (vec![], None),
+            (vec!["Bearer scope=x"], Some("Bearer scope=x")),
+            (vec!["Basic realm=\"a\"", "Bearer scope=x"], Some("Basic realm=\"a\", Bearer scope=x")),
+            (vec!["", long.as_str(), "Bearer scope=x"], Some("Bearer scope=x")),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_str(value).unwrap());
+            }
+            let error = status_error(StatusCode::FORBIDDEN, &headers);
+            let is_expected = matches!(&error, Error::Status { challenge, .. } if challenge.as_deref() == expected);
+            assert!(is_expected, "{values:?}: {error:?}");
+        }
+    }
 }
