@@ -16,7 +16,7 @@ impl LogFilter {
         Self(call.log_level.or((!call.request.is_modern()).then_some(LogLevel::Debug)))
     }
 
-    /// Whether a notification of a server is relayed. Those that are no log messages are.
+    /// Whether a notification of a server is relayed: log messages by their level, and all others.
     pub(crate) fn accepts(self, notification: &Message<'_>) -> bool {
         let is_log = notification.method.as_deref() == Some("notifications/message");
         let level = LogLevel::parse(notification.params.level);

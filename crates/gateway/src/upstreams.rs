@@ -126,7 +126,7 @@ struct Circuit {
     failures: u32,
     /// When the circuit was opened.
     opened_at: Option<Instant>,
-    /// Whether a call tries out whether the server has recovered.
+    /// Whether a trial call is running, which shows whether the server has recovered.
     is_trying: bool,
 }
 
@@ -222,7 +222,7 @@ impl Circuit {
         }
     }
 
-    /// Returns whether the call tries out whether the server has recovered.
+    /// Returns whether the call is a trial call.
     fn enter(&mut self) -> Result<bool> {
         self.check()?;
         self.is_trying = self.opened_at.is_some();
@@ -330,7 +330,7 @@ mod tests {
         call(&upstreams, Some(false)).await.unwrap();
         assert!(is_open(&call(&upstreams, Some(true)).await));
         let other = CalledServer::for_definitions(&ServerKey(InstanceId::from_store("ins_2".to_owned()), None));
-        assert!(upstreams.enter(&other).await.is_ok(), "another server is not concerned");
+        assert!(upstreams.enter(&other).await.is_ok(), "another server is not affected");
         assert!(upstreams.try_enter(&server()).is_none());
         let personal = ServerKey(server().key.0, Some(AgentId::from_store("agt_1".to_owned())));
         let personal = CalledServer::for_definitions(&personal);

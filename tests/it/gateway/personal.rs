@@ -115,7 +115,7 @@ async fn an_agent_with_wrong_values_makes_only_its_own_calls_fail() {
     }
     stage.set(|server| server.status = None);
     assert_eq!(stage.call("search__find", json!({})).await["error"]["data"]["reason"], "circuit_open");
-    assert!(call_as(&stage, &token).await["result"].is_object(), "the other agent is not concerned");
+    assert!(call_as(&stage, &token).await["result"].is_object(), "the other agent is not affected");
     stage.finish().await;
 }
 

@@ -179,7 +179,7 @@ async fn a_server_that_fails_five_times_in_a_row_is_not_called() {
     stage.set(|server| (server.is_broken, server.messages) = (false, 0));
     assert_eq!(stage.call("search__find", json!({})).await["error"]["data"]["reason"], "circuit_open");
     assert_eq!(stage.server.lock().unwrap().messages, 0, "nothing reached the server");
-    assert_eq!(stage.tools().await.len(), 2, "lists are not concerned");
+    assert_eq!(stage.tools().await.len(), 2, "lists are not affected");
     stage.finish().await;
 }
 

@@ -49,7 +49,7 @@ pub struct ExchangeTarget<'a> {
     pub definition: Option<&'a str>,
     /// What a server with a handshake may ask the caller for during the call. Others are told in `_meta` of each request.
     pub capabilities: ClientCapabilities,
-    /// The level of the log messages that a server with a handshake shall send.
+    /// The level of the log messages that a server with a handshake should send.
     pub log_level: Option<LogLevel>,
     /// Headers of the caller, which a server with an HTTP transport receives with this message, unless the connection or the
     /// protocol has headers with these names. They are within the limits of [`forwarded_headers`].
