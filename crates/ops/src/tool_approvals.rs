@@ -183,7 +183,7 @@ pub async fn refresh(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &In
 }
 
 /// Approves exactly the definition with this digest, including for the other instances of the same catalogue version that
-/// list it. From then on, agents with a grant can see and use it.
+/// list it, unless the tool has been rejected for them. From then on, agents with a grant can see and use it.
 ///
 /// # Errors
 /// `not_found` if it does not exist or the caller cannot access the organisation; `forbidden` for members below admin;
@@ -300,7 +300,7 @@ async fn approve_one(
     let Some(catalog_version) = &approved.catalog_version_id else { return Ok(approved) };
     let content = Content { catalog_version, kind: approved.kind, name: &approved.name, digest: &approved.digest };
     for other in store::list_by_content(tx, &approved.organization_id, content).await? {
-        if other.state == ApprovalState::Pending {
+        if other.state == ApprovalState::Pending && !store::is_barred(tx, &other).await? {
             let same = ToolDefinition {
                 state: ApprovalState::Approved,
                 class: Some(class),

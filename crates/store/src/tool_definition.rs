@@ -402,6 +402,21 @@ pub async fn find_previous(conn: &mut Conn, definition: &ToolDefinition) -> Resu
     row.map(ToolDefinition::try_from).transpose()
 }
 
+/// Whether an admin has rejected definitions of the same instance, kind and name, and has approved none of them. Then, no
+/// approval for another instance applies to `definition`.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn is_barred(conn: &mut Conn, definition: &ToolDefinition) -> Result<bool> {
+    const SQL: &str = "SELECT state FROM tool_definitions
+        WHERE instance_id = $1 AND organization_id = $2 AND kind = $3 AND name = $4";
+    let states: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(definition.instance_id.as_str()).bind(definition.organization_id.as_str())
+        .bind(definition.kind.as_str()).bind(&definition.name).fetch_all(c).await?);
+    let has = |state: ApprovalState| states.iter().any(|one| one == state.as_str());
+    Ok(has(ApprovalState::Rejected) && !has(ApprovalState::Approved))
+}
+
 /// Updates the approval of a definition. Returns `false` if it does not exist.
 ///
 /// # Errors

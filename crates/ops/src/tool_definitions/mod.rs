@@ -9,7 +9,7 @@
 //!    check ([`check_new`]; its invariants are in `initial.rs`). A definition belongs to the catalogue version whose server has
 //!    listed it last: after an upgrade, approvals of definitions that have not changed apply to the new version.
 //!    A rejection ends every approval of the same kind and name for this instance, so that the server cannot choose another
-//!    definition instead.
+//!    definition instead. Until an admin approves one of them for this instance, approvals for other instances do not apply.
 //! 4. A definition with a problem, such as `not_canonical`, cannot be approved.
 //! 5. A server that invents definitions fills no disk: at most [`KEPT_UNDECIDED`] definitions of an instance that it no longer
 //!    lists, and about which nobody has decided, are kept.

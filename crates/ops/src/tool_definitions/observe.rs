@@ -151,7 +151,9 @@ async fn set_version(
         let content = Content { catalog_version: version, kind: definition.kind, name, digest };
         let same = store::list_by_content(tx, organization, content).await?;
         let approved = same.into_iter().find(|other| other.state == ApprovalState::Approved);
-        if let Some(approved) = approved.filter(|_| definition.problem.is_none()) {
+        if let Some(approved) = approved.filter(|_| definition.problem.is_none())
+            && !store::is_barred(tx, &definition).await?
+        {
             let (state, decided_at) = (ApprovalState::Approved, Some(cx.now()));
             let inherited = ToolDefinition { state, class: approved.class, decided_at, ..definition };
             store::update_approval(tx, &inherited).await?;
@@ -176,7 +178,6 @@ async fn insert(
     };
     let is_rejected = same.iter().any(|other| other.state == ApprovalState::Rejected);
     let approved = same.into_iter().find(|other| other.state == ApprovalState::Approved);
-    let approved = approved.filter(|_| new.problem.is_none());
     let row = ToolDefinition {
         id: ToolApprovalId::new(cx.now(), &*cx.random),
         organization_id: organization.clone(),
@@ -188,14 +189,22 @@ async fn insert(
         definition: new.text.clone(),
         problem: new.problem.map(str::to_owned),
         is_current: true,
-        state: if approved.is_some() { ApprovalState::Approved } else { ApprovalState::Pending },
-        class: approved.as_ref().and_then(|approved| approved.class),
+        state: ApprovalState::Pending,
+        class: None,
         reason: None,
         decided_by: None,
-        decided_at: approved.is_some().then(|| cx.now()),
+        decided_at: None,
         first_seen_at: cx.now(),
     };
-    let initial = initial.filter(|_| row.state == ApprovalState::Pending && !is_rejected);
+    let is_barred = store::is_barred(tx, &row).await?;
+    let row = match approved.filter(|_| row.problem.is_none() && !is_barred) {
+        Some(approved) => {
+            let (state, decided_at) = (ApprovalState::Approved, Some(cx.now()));
+            ToolDefinition { state, class: approved.class, decided_at, ..row }
+        }
+        None => row,
+    };
+    let initial = initial.filter(|_| row.state == ApprovalState::Pending && !is_rejected && !is_barred);
     let row = match initial {
         Some(initial) => initial.apply(row),
         None => row,

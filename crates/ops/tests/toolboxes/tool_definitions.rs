@@ -26,6 +26,7 @@ waypost_testkit::both!(extended set_up =>
     a_rejected_tool_does_not_return_with_an_earlier_definition,
     webhooks_are_notified_once_per_minute_while_a_definition_waits,
     an_approval_applies_to_all_instances_of_a_version,
+    a_rejected_tool_does_not_return_with_an_approval_for_another_instance,
     approvals_apply_to_the_new_version_after_an_upgrade,
     careless_approvals_are_rejected,
     several_definitions_are_approved_together_or_not_at_all,
@@ -210,6 +211,30 @@ async fn an_approval_applies_to_all_instances_of_a_version(fixture: Fixture) {
     two.lists(std::slice::from_ref(&other)).await;
     two.approve(&other, Class::Read).await.unwrap();
     assert_eq!(three.usable().await, []);
+}
+
+async fn a_rejected_tool_does_not_return_with_an_approval_for_another_instance(fixture: Fixture) {
+    let _daemon = fixture.daemon(&fixture.org, "rack").await;
+    let (one, two) = (Server::new(&fixture, "one").await, Server::new(&fixture, "two").await);
+    let [first, second, third] = ["Sends.", "Sends more.", "Sends all."].map(|text| tool("send", text));
+    let read = tool("read", "Reads.");
+    two.lists(&[second.clone(), read.clone()]).await;
+    two.approve(&second, Class::Write).await.unwrap();
+    two.approve(&read, Class::Read).await.unwrap();
+    // One definition waits before the rejection.
+    one.lists(std::slice::from_ref(&third)).await;
+    one.lists(std::slice::from_ref(&first)).await;
+    one.reject(&first, "").await;
+    assert_eq!(one.lists(&[second.clone(), read.clone()]).await.pending, 1, "approved for the other instance only");
+    assert_eq!(one.usable().await, [key(&read)], "other tools are not rejected");
+    one.lists(std::slice::from_ref(&third)).await;
+    two.lists(std::slice::from_ref(&third)).await;
+    two.approve(&third, Class::Write).await.unwrap();
+    assert_eq!(one.usable().await, []);
+    assert_eq!(two.usable().await, [key(&third)]);
+    // An admin decides for this instance.
+    one.approve(&third, Class::Write).await.unwrap();
+    assert_eq!(one.usable().await, [key(&third)]);
 }
 
 async fn approvals_apply_to_the_new_version_after_an_upgrade(fixture: Fixture) {
