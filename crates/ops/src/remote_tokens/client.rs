@@ -54,9 +54,12 @@ pub(crate) struct Tokens {
 /// from the request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
-    /// The grant or the client is no longer valid (RFC 6749, 5.2), so the request must not be repeated.
+    /// The grant is no longer valid (RFC 6749, 5.2), so the request must not be repeated.
     #[error("its authorization server rejected the request")]
     Refused,
+    /// The client is not accepted (RFC 6749, 5.2). The grant may still be valid.
+    #[error("its authorization server rejected the request, because it does not accept the client")]
+    ClientRefused,
     /// Any other failure.
     #[error("{0}")]
     Failed(String),
@@ -78,7 +81,8 @@ struct ErrorResponse {
 /// Requests tokens for `resource`.
 ///
 /// # Errors
-/// [`TokenError::Refused`] if the grant or the client is no longer valid; [`TokenError::Failed`] for any other failure.
+/// [`TokenError::Refused`] if the grant is no longer valid; [`TokenError::ClientRefused`] if the client is not accepted;
+/// [`TokenError::Failed`] for any other failure.
 pub(crate) async fn request_tokens(
     route: &Route,
     client: &OauthClient,
@@ -111,7 +115,8 @@ pub(crate) async fn request_tokens(
 fn refusal(status: StatusCode, body: &[u8]) -> TokenError {
     let error = serde_json::from_slice::<ErrorResponse>(body).map(|response| response.error).unwrap_or_default();
     match error.as_str() {
-        "invalid_grant" | "invalid_client" | "unauthorized_client" => TokenError::Refused,
+        "invalid_grant" => TokenError::Refused,
+        "invalid_client" | "unauthorized_client" => TokenError::ClientRefused,
         _ => TokenError::Failed(format!("its token endpoint returned the HTTP status {}", status.as_u16())),
     }
 }
@@ -216,17 +221,21 @@ mod tests {
     }
 
     #[test]
-    fn only_final_errors_end_a_connection() {
-        for (status, body, is_final) in [
-            (400, r#"{"error":"invalid_grant","error_description":"gone"}"#, true),
-            (401, r#"{"error":"invalid_client"}"#, true),
-            (400, r#"{"error":"invalid_request"}"#, false),
-            (503, r#"{"error":"temporarily_unavailable"}"#, false),
-            (400, "<html>", false),
-            (302, "", false),
+    fn errors_about_the_grant_and_the_client_are_told_apart() {
+        for (status, body, expected) in [
+            (400, r#"{"error":"invalid_grant","error_description":"gone"}"#, Some(TokenError::Refused)),
+            (401, r#"{"error":"invalid_client"}"#, Some(TokenError::ClientRefused)),
+            (400, r#"{"error":"unauthorized_client"}"#, Some(TokenError::ClientRefused)),
+            (400, r#"{"error":"invalid_request"}"#, None),
+            (503, r#"{"error":"temporarily_unavailable"}"#, None),
+            (400, "<html>", None),
+            (302, "", None),
         ] {
             let error = refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes());
-            assert_eq!(error == TokenError::Refused, is_final, "{body}");
+            match &expected {
+                Some(expected) => assert_eq!(error, *expected, "{body}"),
+                None => assert!(matches!(error, TokenError::Failed(_)), "{body}"),
+            }
             assert!(!error.to_string().contains("gone"));
         }
     }

@@ -13,7 +13,7 @@ use waypost_outbound::Purpose;
 use waypost_store::remote_connection::{self as store, RemoteConnection};
 use waypost_store::{instance, toolbox};
 
-use super::registered::update_client_secret;
+use super::registered::{has_registered_client, update_client_secret};
 use super::{Credentials, Grant, TokenError, end, open, refresh_time, request_tokens, revoke, seal};
 use crate::Ops;
 
@@ -127,12 +127,16 @@ fn not_refreshed(message: impl Into<String>) -> Error {
 }
 
 /// Refreshes the tokens of a connection that this process has leased. Ends the connection if its authorization server
-/// rejects it.
+/// rejects it, but not if it rejects only a client that an admin has registered: its secret may have been changed there first.
 async fn refresh_leased(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Result<()> {
     let exchanged = tokio::time::timeout(MAX_REFRESH, exchange(cx, ops, leased)).await;
     match exchanged.unwrap_or_else(|_| Err(TokenError::Failed("its authorization server did not respond".to_owned()))) {
         Ok(new) => write(ops, &new).await,
-        Err(TokenError::Refused) => {
+        Err(error @ (TokenError::Refused | TokenError::ClientRefused)) => {
+            if error == TokenError::ClientRefused && has_registered_client(ops, leased).await? {
+                let message = "The authorization server rejects the registered client. Check its ID and secret.";
+                return Err(not_refreshed(message));
+            }
             end(cx, ops, leased).await?;
             Err(rejected("The authorization server no longer accepts the connection. Connect again."))
         }

@@ -5,6 +5,7 @@ use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::instance::{Backend, Instance, RegisteredClient};
 use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::{Error, Result};
+use waypost_store::remote_connection::RemoteConnection;
 use waypost_store::{Conn, instance, instance_source};
 
 use super::OauthClient;
@@ -47,6 +48,16 @@ pub(crate) async fn find_client_credentials(
         None => None,
     };
     Ok(Some(ClientCredentials { client_id: client.client_id.clone(), client_secret }))
+}
+
+/// Whether the instance of a connection has a registered client.
+///
+/// # Errors
+/// Any error of the store.
+pub(super) async fn has_registered_client(ops: &Ops, connection: &RemoteConnection) -> Result<bool> {
+    let mut conn = ops.store.read().await?;
+    let found = instance::find(&mut conn, &connection.organization_id, &connection.instance_id).await?;
+    Ok(found.is_some_and(|instance| registered_client(&instance).is_some()))
 }
 
 /// Replaces the secret of a client by the current one, which may have been rotated since the instance was connected. Changes

@@ -80,6 +80,27 @@ async fn a_client_that_was_registered_beforehand_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_is_changed_at_the_authorization_server_first_ends_no_connection() {
+    let stage = Stage::new().await;
+    accept_only(&stage.server, "waypost-1", SECRET);
+    let secret = stage.create_secret().await;
+    stage.set_client(&json!("waypost-1"), &secret).await.assert_status(200);
+    stage.connect().await;
+    accept_only(&stage.server, "waypost-1", "rotated");
+    stage.api.app.advance_clock(HOUR - 5 * MINUTE).await;
+    assert_eq!(stage.refresh().await, (0, 1));
+    assert_eq!(stage.api.app.count("SELECT count(*) FROM remote_connections").await, 1);
+    assert_eq!(stage.instance().await["state"], "running");
+    let path = format!("/secrets/{}/rotate", secret.as_str().unwrap());
+    stage.api.post(&path, json!({ "value": "rotated" })).await.assert_status(200);
+    // The lease of the failed refresh ends.
+    stage.api.app.advance_clock(MINUTE).await;
+    assert_eq!(stage.refresh().await, (1, 0));
+    assert_eq!(stage.server.state().refreshes, ["refresh-1"], "the grant was not used before");
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_cannot_be_used_is_rejected() {
     let stage = Stage::new().await;
     let secret = stage.create_secret().await;
