@@ -17,6 +17,9 @@ use crate::checks::conflict_if_taken;
 
 /// The maximum page size.
 const MAX_PAGE: u32 = 200;
+/// The minimum time for which a replaced value is kept, in milliseconds. Longer than calls take that the former container still
+/// answers, and whose contents are masked.
+const KEPT_MS: i64 = 10 * 60 * 1_000;
 
 /// A page of secrets, ordered by name.
 #[derive(Debug, Clone)]
@@ -154,7 +157,7 @@ pub async fn rotate(
     let current = instance_source::list_secrets(&mut tx, organization, &[id]).await?.pop().ok_or_else(not_found)?;
     keep(cx, ops, &mut tx, (organization, id), &current).await?;
     store::rotate(&mut tx, organization, id, &sealed, cx.now()).await?;
-    replaced_secret::delete_unused(&mut tx, organization).await?;
+    replaced_secret::delete_unused(&mut tx, organization, cx.now().plus(-KEPT_MS)).await?;
     let secret = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     record_operation(cx, &mut tx, &secret, "tool_secret.rotate").await?;
     tx.commit().await?;
@@ -175,21 +178,28 @@ async fn keep(
     };
     let key = replaced_secret::key(id, current.version);
     let sealed = ops.keyring()?.seal(&replaced_location(&key), value.expose().as_bytes(), &*cx.random);
-    Ok(replaced_secret::insert(tx, organization, id, current.version, &sealed).await?)
+    Ok(replaced_secret::insert(tx, organization, id, (current.version, &sealed), cx.now()).await?)
 }
 
-/// Deletes the replaced values of all organisations that no deployment uses any more.
+/// Deletes the replaced values of all organisations that no deployment uses any more, ten minutes after they were replaced. A
+/// failure for one organisation does not prevent the others.
 ///
 /// # Errors
-/// Any error of the store.
-pub(crate) async fn delete_replaced(ops: &Ops) -> Result<()> {
+/// Any error of the store before the first deletion.
+pub(crate) async fn delete_replaced(cx: &Ctx, ops: &Ops) -> Result<()> {
     let organizations = replaced_secret::list_organizations(&mut ops.store.read().await?).await?;
     for organization in organizations {
-        let mut tx = ops.store.begin().await?;
-        replaced_secret::delete_unused(&mut tx, &organization).await?;
-        tx.commit().await?;
+        if let Err(error) = delete_replaced_of(cx, ops, &organization).await {
+            tracing::warn!(%organization, %error, "failed to delete replaced values of secrets");
+        }
     }
     Ok(())
+}
+
+async fn delete_replaced_of(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
+    let mut tx = ops.store.begin().await?;
+    replaced_secret::delete_unused(&mut tx, organization, cx.now().plus(-KEPT_MS)).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Deletes a secret.

@@ -1,7 +1,9 @@
 //! Replaced values of the secrets of tool servers. A value is kept while a deployment uses it, so that containers are started
-//! again with the values that their generation was deployed with. The values are sealed.
+//! again with the values that their generation was deployed with, and for some time after it was replaced, because the contents
+//! of calls that used it are masked later. The values are sealed.
 
 use sqlx::AssertSqlSafe;
+use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ToolSecretId};
 
 use crate::db::{Conn, Dialect};
@@ -28,7 +30,7 @@ pub fn key(secret: &ToolSecretId, version: i64) -> String {
     format!("{secret}.{version}")
 }
 
-/// Inserts the replaced value of a version of a secret, sealed to its [`key`].
+/// Inserts the value of a version of a secret, which is replaced at `now`, sealed to its [`key`].
 ///
 /// # Errors
 /// Returns a unique violation if the version has a value already, or another error if the database fails.
@@ -36,14 +38,14 @@ pub async fn insert(
     conn: &mut Conn,
     organization: &OrganizationId,
     secret: &ToolSecretId,
-    version: i64,
-    sealed: &str,
+    (version, sealed): (i64, &str),
+    now: Timestamp,
 ) -> Result<()> {
-    const SQL: &str =
-        "INSERT INTO replaced_secrets (id, organization_id, secret_id, version, value) VALUES ($1, $2, $3, $4, $5)";
+    const SQL: &str = "INSERT INTO replaced_secrets (id, organization_id, secret_id, version, value, replaced_at)
+        VALUES ($1, $2, $3, $4, $5, $6)";
     on!(conn, c => sqlx::query(SQL)
         .bind(key(secret, version)).bind(organization.as_str()).bind(secret.as_str()).bind(version).bind(sealed)
-        .execute(c).await?.rows_affected());
+        .bind(now.0).execute(c).await?.rows_affected());
     Ok(())
 }
 
@@ -74,16 +76,16 @@ pub async fn list_organizations(conn: &mut Conn) -> Result<Vec<OrganizationId>> 
     Ok(ids.into_iter().map(OrganizationId::from_store).collect())
 }
 
-/// Deletes the replaced values of an organisation that no deployment uses, neither that of the current generation of an
+/// Deletes the values of an organisation that were replaced before `before` and that no deployment uses, neither that of the current generation of an
 /// instance nor that of the generation that serves calls. Returns the number of deleted values.
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub async fn delete_unused(conn: &mut Conn, organization: &OrganizationId) -> Result<u64> {
+pub async fn delete_unused(conn: &mut Conn, organization: &OrganizationId, before: Timestamp) -> Result<u64> {
     macro_rules! sql {
         ($uses:literal, $version:literal) => {
             concat!(
-                "DELETE FROM replaced_secrets WHERE organization_id = $1 AND NOT EXISTS (
+                "DELETE FROM replaced_secrets WHERE organization_id = $1 AND replaced_at < $2 AND NOT EXISTS (
                     SELECT 1 FROM instances JOIN deployments ON deployments.instance_id = instances.id
                         AND deployments.generation IN (instances.generation, instances.observed_generation)
                     CROSS JOIN ",
@@ -102,5 +104,5 @@ pub async fn delete_unused(conn: &mut Conn, organization: &OrganizationId) -> Re
             "CAST(json_each.value ->> 'version' AS BIGINT)"
         ),
     };
-    Ok(on!(conn, c => sqlx::query(sql).bind(organization.as_str()).execute(c).await?.rows_affected()))
+    Ok(on!(conn, c => sqlx::query(sql).bind(organization.as_str()).bind(before.0).execute(c).await?.rows_affected()))
 }

@@ -2,7 +2,7 @@
 //!
 //! For each secret, at most one of its running instances is deployed at a time. Such a deployment is like any other: the
 //! old container serves calls until the new one is healthy, and otherwise continues with the old value, which is kept as long
-//! as a deployment uses it (`store/replaced_secret.rs`), so that the container can also be started again. The rotation then
+//! as a deployment uses it, and for at least ten minutes (`store/replaced_secret.rs`), so that the container can also be started again. The rotation then
 //! goes on with the next instance, so that one broken instance does not keep the others on a value that may no longer be
 //! valid. A failed attempt is not repeated until the secret is rotated again, the instance is changed, or it is
 //! restarted. Instances on toolboxes that are not online wait until they are; stopped instances get the new value when
@@ -28,12 +28,12 @@ const MAX_SECRETS: i64 = 1_000;
 /// `forbidden` for everyone except the operator; any error of the store.
 pub async fn advance_rotations(cx: &Ctx, ops: &Ops) -> Result<usize> {
     authorize_operator(&cx.caller)?;
-    tool_secrets::delete_replaced(ops).await?;
     let secrets = store::list_rotating_secrets(&mut ops.store.read().await?, MAX_SECRETS).await?;
     let mut count = 0;
     for (organization, secret) in secrets {
         count += usize::from(advance(cx, ops, &organization, &secret).await?);
     }
+    tool_secrets::delete_replaced(cx, ops).await?;
     Ok(count)
 }
 

@@ -62,7 +62,7 @@ INSERT INTO catalog_versions (id, organization_id, catalog_entry_id, version, de
     ('ctv_N', 'org_N', 'cat_N', '1.0.0',
      '{"source":{"image":"registry.example/search@sha256:0"},"transport":"stdio","registry_secret":"REGISTRY"}', 5);
 INSERT INTO tool_secrets VALUES ('sec_N', 'org_N', 'TOKEN', 'sealed', 2, 5, 6);
-INSERT INTO replaced_secrets VALUES ('sec_N.1', 'org_N', 'sec_N', 1, 'sealed-1');
+INSERT INTO replaced_secrets VALUES ('sec_N.1', 'org_N', 'sec_N', 1, 'sealed-1', 6);
 INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id, desired, state,
         generation, observed_generation, restarts, is_removing, health, config, learn_egress, rejected_egress, created_at,
         updated_at) VALUES

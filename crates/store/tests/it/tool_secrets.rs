@@ -1,5 +1,6 @@
 //! Secrets of tool servers.
 
+use waypost_core::Timestamp;
 use waypost_core::deployment::Deployment;
 use waypost_core::id::{InstanceId, OrganizationId, ToolSecretId};
 use waypost_core::instance::SecretUse;
@@ -98,7 +99,7 @@ async fn names_are_unique_in_an_organisation(TwoWorlds { mut tx, one, two }: Two
 /// The secret of a fixture has version 2, and its instance has one deployment, which names no secret.
 async fn replaced_values_are_kept_while_a_deployment_uses_them(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let (org, secret) = (&one.organization, id("sec_1"));
-    replaced_secret::insert(&mut tx, org, &secret, 2, "sealed-2").await.unwrap();
+    replaced_secret::insert(&mut tx, org, &secret, (2, "sealed-2"), Timestamp(6)).await.unwrap();
     let mut found = instance::find(&mut tx, org, &user(1).instance_id).await.unwrap().unwrap();
     let first = deployment::find_by_generation(&mut tx, org, &found.id, 1).await.unwrap().unwrap();
     let used = async |tx: &mut Tx, generation, version| {
@@ -115,7 +116,8 @@ async fn replaced_values_are_kept_while_a_deployment_uses_them(TwoWorlds { mut t
     used(&mut tx, 3, 2).await;
     (found.observed_generation, found.generation) = (2, 3);
     instance::update(&mut tx, &found).await.unwrap();
-    assert_eq!(replaced_secret::delete_unused(&mut tx, org).await.unwrap(), 0, "both generations are in use");
+    let (at, later) = (Timestamp(6), Timestamp(7));
+    assert_eq!(replaced_secret::delete_unused(&mut tx, org, later).await.unwrap(), 0, "both generations are in use");
     let listed = replaced_secret::list(&mut tx, org, &[&secret, &id("sec_2")]).await.unwrap();
     let mut listed: Vec<_> = listed.into_iter().map(|found| (found.id, found.version, found.value)).collect();
     listed.sort();
@@ -123,10 +125,11 @@ async fn replaced_values_are_kept_while_a_deployment_uses_them(TwoWorlds { mut t
     assert_eq!(listed, [row(1), row(2)], "those of another organisation are not listed");
     found.observed_generation = 3;
     instance::update(&mut tx, &found).await.unwrap();
-    assert_eq!(replaced_secret::delete_unused(&mut tx, org).await.unwrap(), 1, "the first one served before");
+    assert_eq!(replaced_secret::delete_unused(&mut tx, org, at).await.unwrap(), 0, "it was replaced too recently");
+    assert_eq!(replaced_secret::delete_unused(&mut tx, org, later).await.unwrap(), 1, "the first one served before");
     let organizations = [org.clone(), two.organization.clone()];
     assert_eq!(replaced_secret::list_organizations(&mut tx).await.unwrap(), organizations);
-    let twice = replaced_secret::insert(&mut tx, org, &secret, 2, "again").await;
+    let twice = replaced_secret::insert(&mut tx, org, &secret, (2, "again"), Timestamp(6)).await;
     assert!(twice.unwrap_err().is_unique_violation());
 }
 

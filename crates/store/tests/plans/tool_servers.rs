@@ -35,10 +35,10 @@ pub(super) async fn use_secrets(tx: &mut Tx, one: &Fixture) {
     tool_secret::count(tx, org).await.unwrap();
     tool_secret::rotate(tx, org, &secret.id, "sealed", NOW).await.unwrap();
     tool_secret::find_value(tx, org, "TOKEN").await.unwrap().unwrap();
-    replaced_secret::insert(tx, org, &secret.id, 2, "sealed").await.unwrap();
+    replaced_secret::insert(tx, org, &secret.id, (2, "sealed"), NOW).await.unwrap();
     replaced_secret::list(tx, org, &[&secret.id]).await.unwrap();
     replaced_secret::list_organizations(tx).await.unwrap();
-    replaced_secret::delete_unused(tx, org).await.unwrap();
+    replaced_secret::delete_unused(tx, org, NOW).await.unwrap();
     let new = ToolSecret { id: ToolSecretId::from_store("sec_new".into()), name: "NEW".into(), ..secret };
     tool_secret::insert(tx, &new, "sealed").await.unwrap();
     tool_secret::delete(tx, org, &new.id).await.unwrap();
