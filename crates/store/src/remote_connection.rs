@@ -164,6 +164,22 @@ pub async fn require_scope(
     Ok(changed > 0)
 }
 
+/// Forgets the scope that the server requires and the tokens of a connection lack. Returns `false` if none was known.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn forget_required_scope(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    key: ConnectionKey<'_>,
+) -> Result<bool> {
+    const SQL: &str = "UPDATE remote_connections SET required_scope = NULL
+        WHERE id = $1 AND organization_id = $2 AND required_scope IS NOT NULL";
+    let changed = on!(conn, c => sqlx::query(SQL)
+        .bind(row_id(key)).bind(organization.as_str()).execute(c).await?.rows_affected());
+    Ok(changed > 0)
+}
+
 /// Returns a connection.
 ///
 /// # Errors

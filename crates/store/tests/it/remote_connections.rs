@@ -227,6 +227,13 @@ async fn a_required_scope_belongs_to_the_tokens_that_lack_it((db, one, two): (Db
     assert!(remote_connection::complete_refresh(&mut tx, &own).await.unwrap());
     let found = remote_connection::find(&mut tx, &one.organization, own.key()).await.unwrap().unwrap();
     assert_eq!((found.revision, found.required_scope.as_deref()), (8, Some("read write")));
+    let forget = async |tx: &mut waypost_store::Tx, org| {
+        remote_connection::forget_required_scope(tx, org, own.key()).await.unwrap()
+    };
+    assert!(!forget(&mut tx, &two.organization).await, "another organisation");
+    assert!(forget(&mut tx, &one.organization).await);
+    assert!(!forget(&mut tx, &one.organization).await, "there is none any more");
+    assert!(require(&mut tx, &one.organization, 8).await);
     remote_connection::upsert(&mut tx, &own).await.unwrap();
     let found = remote_connection::find(&mut tx, &one.organization, own.key()).await.unwrap().unwrap();
     assert_eq!((found.revision, found.required_scope), (9, None));

@@ -76,6 +76,7 @@ async fn use_connections(tx: &mut Tx, one: &Fixture, id: &InstanceId) {
     remote_connection::lease_due(tx, NOW, NOW.plus(9), 9).await.unwrap();
     remote_connection::lease(tx, (org, shared), connection.revision, (NOW, NOW.plus(9))).await.unwrap();
     remote_connection::require_scope(tx, (org, shared), connection.revision, "write").await.unwrap();
+    remote_connection::forget_required_scope(tx, org, shared).await.unwrap();
     remote_connection::complete_refresh(tx, &connection).await.unwrap();
     remote_connection::fail_rejected(tx, &of_agent[0], NOW).await.unwrap();
     remote_connection::delete_rejected(tx, &connection).await.unwrap();

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{HOUR, MINUTE, Stage};
+use super::server::callback;
+use super::{HOUR, MINUTE, Stage, state_of};
 
 impl Stage {
     /// Calls the tool, and returns the message of the error about the scope.
@@ -84,5 +85,24 @@ async fn nobody_is_told_to_connect_again_for_a_scope_that_was_not_given() {
     stage.server.state().required_scope = Some("y".repeat(2_045));
     stage.lack_scope().await;
     assert_eq!(stage.required_scope().await, "y".repeat(2_045), "what does not fit is forgotten");
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scope_that_the_authorization_server_rejects_is_forgotten() {
+    let stage = Stage::connected().await;
+    stage.server.state().required_scope = Some("nonsense".to_owned());
+    stage.lack_scope().await;
+    let reject = async |iss: &str| {
+        let state = state_of(&stage.authorization_url().await);
+        stage.admin.get(&callback(&state, &[("error", "invalid_scope"), ("iss", iss)])).await
+    };
+    reject("https://evil.example").await.assert_status(502);
+    assert_eq!(stage.required_scope().await, "nonsense", "another issuer changes nothing");
+    reject(&stage.server.issuer()).await.assert_status(409).assert_contains("no longer asked for");
+    assert_eq!(stage.required_scope().await, Value::Null);
+    stage.connect_with("use").await;
+    // The scope that the server itself states cannot be forgotten.
+    reject(&stage.server.issuer()).await.assert_status(409).assert_contains("that the server states");
     stage.finish().await;
 }

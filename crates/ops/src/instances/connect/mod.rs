@@ -344,6 +344,7 @@ pub async fn finish(
     let text = ops.keyring()?.open_text(&place(&state_hash), &row.request).map_err(Error::internal)?;
     let pending: PendingConnection =
         serde_json::from_str(text.expose()).map_err(|_| Error::internal("a started connection cannot be read"))?;
+    check_scope(ops, &row, &pending, response).await?;
     let code = check_response(&pending, response)?;
     let route = ops.route(Purpose::Tools, organization).await?;
     let grant = Grant::Code { code, redirect_uri: &pending.redirect_uri, verifier: &pending.verifier };
@@ -386,14 +387,42 @@ fn no_tokens(error: &TokenError) -> Error {
     discovery::failure("no_tokens", format!("The server cannot be connected: {error}. Connect again."))
 }
 
+/// Checks that the authorization server has not rejected the scope of a request. Otherwise, the scope that calls have required is
+/// forgotten: every further connection would ask for it, and would be rejected too.
+async fn check_scope(
+    ops: &Ops,
+    row: &RemoteConnectionRequest,
+    pending: &PendingConnection,
+    response: &AuthorizationResponse,
+) -> Result<()> {
+    if response.error.as_deref() != Some("invalid_scope") || !is_from_issuer(pending, response) {
+        return Ok(());
+    }
+    let key = (&row.instance_id, row.agent_id.as_ref());
+    let mut tx = ops.store.begin().await?;
+    let is_forgotten = remote_connection::forget_required_scope(&mut tx, &row.organization_id, key).await?;
+    tx.commit().await?;
+    let message = match is_forgotten {
+        true => {
+            "The authorization server rejected the scope. The scope that calls have required is no longer asked for. Connect again."
+        }
+        false => "The authorization server rejected the scope that the server states.",
+    };
+    Err(Error::new(Code::Conflict, message).with("reason", "denied"))
+}
+
+/// Whether a response is from the authorization server to which the browser was sent (RFC 9207, section 2.4).
+fn is_from_issuer(pending: &PendingConnection, response: &AuthorizationResponse) -> bool {
+    match &response.iss {
+        Some(iss) => *iss == pending.issuer,
+        None => !pending.has_iss,
+    }
+}
+
 /// Returns the code of a response that is from the right issuer.
 fn check_response<'a>(pending: &PendingConnection, response: &'a AuthorizationResponse) -> Result<&'a str> {
     // This check comes first: a response of another server must not be processed (RFC 9207, section 2.4).
-    let is_from_issuer = match &response.iss {
-        Some(iss) => *iss == pending.issuer,
-        None => !pending.has_iss,
-    };
-    if !is_from_issuer {
+    if !is_from_issuer(pending, response) {
         let message = "The response is not from the authorization server of this instance. Connect again.";
         return Err(discovery::failure("issuer_mismatch", message));
     }
