@@ -72,7 +72,7 @@ async fn compare(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) ->
     }
     let mut observation = Observation::default();
     for new in &difference.new {
-        let definition = insert(cx, &mut tx, instance, (new, initial.as_ref())).await?;
+        let definition = insert(cx, &mut tx, (instance, version), (new, initial.as_ref())).await?;
         observation.pending += usize::from(definition.state == ApprovalState::Pending);
         observation.added.push(definition.id);
     }
@@ -130,7 +130,9 @@ impl<'a> Difference<'a> {
 /// Returns the catalogue version of the server that answers for an instance. `None` if there is none, or the container of an
 /// earlier version still serves calls: what it lists says nothing about the new one.
 fn served_version(instance: &Instance) -> Option<&CatalogVersionId> {
-    let is_served = instance.toolbox_id().is_none() || instance.observed_generation == instance.generation;
+    // The first generation has no earlier container.
+    let is_first = instance.generation == 1;
+    let is_served = is_first || instance.toolbox_id().is_none() || instance.observed_generation == instance.generation;
     instance.catalog_version_id().filter(|_| is_served)
 }
 
@@ -162,14 +164,15 @@ async fn set_version(
     Ok(())
 }
 
+/// Stores a new definition, which the server of this catalogue version lists.
 async fn insert(
     cx: &Ctx,
     tx: &mut Tx,
-    instance: &Instance,
+    (instance, version): (&Instance, Option<&CatalogVersionId>),
     (new, initial): (&Listed, Option<&InitialApproval>),
 ) -> Result<ToolDefinition> {
     let organization = &instance.organization_id;
-    let same = match instance.catalog_version_id() {
+    let same = match version {
         Some(catalog_version) => {
             let content = Content { catalog_version, kind: new.kind, name: &new.name, digest: &new.digest };
             store::list_by_content(tx, organization, content).await?
@@ -182,7 +185,7 @@ async fn insert(
         id: ToolApprovalId::new(cx.now(), &*cx.random),
         organization_id: organization.clone(),
         instance_id: instance.id.clone(),
-        catalog_version_id: instance.catalog_version_id().cloned(),
+        catalog_version_id: version.cloned(),
         kind: new.kind,
         name: new.name.clone(),
         digest: new.digest.clone(),

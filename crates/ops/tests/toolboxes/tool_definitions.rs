@@ -263,7 +263,11 @@ async fn approvals_apply_to_the_new_version_after_an_upgrade(fixture: Fixture) {
     // The container of the earlier version still answers.
     let patch = InstancePatch { catalog_version_id: Some(version(1, 2)), ..InstancePatch::default() };
     let one = of(instances::update(cx, ops, org, &id, &patch).await.unwrap().instance);
-    one.lists(&list).await;
+    let late = tool("late", "Comes late.");
+    two.lists(&[find.clone(), read.clone(), late.clone()]).await;
+    two.approve(&late, Class::Read).await.unwrap();
+    two.lists(&list).await;
+    assert_eq!(one.lists(&[find.clone(), read.clone(), late]).await.pending, 1, "not listed by the new version");
     assert_eq!(one.usable().await, [key(find)]);
     let one = of(complete(&id).await);
     one.lists(&list).await;
