@@ -6,7 +6,7 @@
 //!
 //! If each agent has its own connection to the server, one of them is used. If the server accepts none of the accounts, this
 //! says nothing about the server, so the state of the instance does not change. Neither does it if the server requires a scope
-//! that the connection does not have.
+//! that the connection does not have, nor if its answer is not read because the organisation receives too many large ones.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::deployments::notify::state_changed;
 use crate::instances::call::{Call, LIST_KEY};
 use crate::instances::containers::ContainerKey;
 use crate::instances::requests::within;
-use crate::remote_servers::CONNECT_TIMEOUT;
+use crate::remote_servers::{CONNECT_TIMEOUT, TOO_MANY_LARGE_ANSWERS};
 use crate::remote_tokens::{INSUFFICIENT_SCOPE, is_account_error, read_as_any};
 use crate::tool_definitions::{fetch, observe};
 
@@ -100,6 +100,7 @@ async fn record(
     let is_new = matches!(checked.state, InstanceState::Deploying | InstanceState::Failed);
     let is_per_agent = checked.is_connected_per_agent();
     let is_inconclusive = outcome.as_ref().is_err_and(|error| match is_new {
+        _ if error.reason() == Some(TOO_MANY_LARGE_ANSWERS) => true,
         // The first connection of a new server has to work.
         true => is_per_agent && error.reason() == Some("not_connected"),
         // A server that requires another scope has answered.

@@ -439,11 +439,14 @@ pub(crate) fn to_error(error: &UpstreamError) -> Error {
     Error::new(Code::ToolServerError, message).with("reason", reason)
 }
 
+/// The `reason` of an error if a message is not read because the share of its organisation of the memory is used up.
+pub(crate) const TOO_MANY_LARGE_ANSWERS: &str = "too_many_large_answers";
+
 /// Returns the error for a message that is not read because the share of its organisation of the memory is used up. It says
 /// nothing about the server.
 pub(crate) fn out_of_memory() -> Error {
     let message = "The organisation is receiving too many large answers of servers at a time. Try again later.";
-    Error::new(Code::RateLimited, message).with("reason", "too_many_large_answers").with("retry_after_seconds", 1)
+    Error::new(Code::RateLimited, message).with("reason", TOO_MANY_LARGE_ANSWERS).with("retry_after_seconds", 1)
 }
 
 /// Whether an error means that the server rejects the credentials, and has not processed the request.
