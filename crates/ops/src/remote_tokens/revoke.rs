@@ -12,6 +12,7 @@ use waypost_store::remote_connection::RemoteConnection;
 
 use super::client::revoke_token;
 use super::open;
+use super::registered::update_client_secret;
 use crate::Ops;
 
 /// The maximum time in which the tokens of deleted connections are revoked. Those that are left are not revoked.
@@ -47,7 +48,11 @@ async fn revoke_logged(ops: Ops, connection: RemoteConnection) {
 /// Revokes the refresh token, which also ends its access tokens at most servers (RFC 7009, section 2.1), then the access
 /// token. Both are tried: a server may support only one of them (section 2.2.1).
 async fn revoke_one(ops: &Ops, connection: &RemoteConnection) -> Result<()> {
-    let credentials = open(ops, connection)?;
+    let mut credentials = open(ops, connection)?;
+    let at = (&connection.organization_id, &connection.instance_id);
+    if let Err(error) = update_client_secret(ops, at, &mut credentials.client).await {
+        tracing::warn!(instance = connection.instance_id.as_str(), %error, "failed to read current client secret");
+    }
     let Some(endpoint) = credentials.client.revocation_endpoint.as_deref() else { return Ok(()) };
     let route = ops.route(Purpose::Tools, &connection.organization_id).await?;
     let refresh_token = credentials.refresh_token.as_deref().map(|token| (token, "refresh_token"));
