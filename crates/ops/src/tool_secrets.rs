@@ -136,8 +136,9 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
     found.ok_or_else(not_found)
 }
 
-/// Replaces the value of a secret, and increments its version. The result lists the instances that use the secret: each
-/// has to be restarted to receive the new value. Until then, the previous value is kept for it.
+/// Replaces the value of a secret, and increments its version. The result lists the instances that use the secret:
+/// their containers get the new value one after another, and the previous value is kept until then. The secret of an OAuth client
+/// is used at once, without a restart.
 ///
 /// # Errors
 /// Those of [`get`]; `invalid_arguments` for the value.

@@ -172,6 +172,9 @@ pub async fn set_catalog_version(
     ids: &[&ToolApprovalId],
     version: &CatalogVersionId,
 ) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     let sql = format!(
         "UPDATE tool_definitions SET catalog_version_id = $3 WHERE id {} AND organization_id = $2",
         in_list(conn.dialect())
