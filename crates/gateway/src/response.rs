@@ -1,20 +1,33 @@
 //! The response of a server to a call, as its agent gets it.
 
+use bytes::Bytes;
 use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
 use waypost_core::Result;
-use waypost_mcp_wire::MISSING_CAPABILITY;
 use waypost_mcp_wire::memory::keep;
 use waypost_mcp_wire::rewrite::{Caching, Rewrite};
-use waypost_mcp_wire::strict::{Message, OwnedMessage, text_of};
+use waypost_mcp_wire::strict::{ErrorMembers, Message, OwnedMessage, text_of};
+use waypost_mcp_wire::{INVALID_PARAMS, MISSING_CAPABILITY, URL_ELICITATION_REQUIRED};
 
 use crate::elicitation::ElicitationPolicy;
 use crate::message_text::MessageText;
 use crate::reply::server_error;
 
+/// The code for an unknown resource in revisions before 2026-07-28, which must not use it.
+const RESOURCE_NOT_FOUND: i64 = -32_002;
+
+/// What an error of an earlier revision tells about an unknown resource.
+#[derive(Deserialize)]
+struct UnknownResource {
+    uri: String,
+}
+
 /// Returns the response for the agent and its era. `raw_id` is the ID of the request as the agent wrote it.
 ///
 /// # Errors
-/// `tool_server_error` if it is not a complete result, or an error with pages that `policy` rejects.
+/// `tool_server_error` if it is not a complete result, an error with pages that `policy` rejects, or one with pages for an agent
+/// of 2026-07-28, which does not have this error.
 pub(crate) fn convert(
     received: &OwnedMessage,
     (raw_id, is_modern): (&str, bool),
@@ -29,6 +42,16 @@ pub(crate) fn convert(
     // A remote server knows the call by another ID, and so does the agent that has sent it again.
     let has_other_id = response.raw_id != Some(raw_id);
     let shown = policy.apply_to_error(response.error.as_ref())?;
+    match &response.error {
+        Some(error) if is_modern && error.code == URL_ELICITATION_REQUIRED => {
+            let text = "The server asks the user to open pages first, which needs a session.";
+            return Err(server_error(text, "input_required"));
+        }
+        Some(error) if is_modern && error.code == RESOURCE_NOT_FOUND => {
+            return Ok(keep(unknown_resource(error, raw_id), received.text().clone()).into());
+        }
+        _ => {}
+    }
     if !is_of_other_era && !has_other_id && shown.is_empty() {
         return Ok(received.text().clone().into());
     }
@@ -46,6 +69,16 @@ pub(crate) fn convert(
     }
     let pieces = rewrite.finish_shared(received.text()).into_iter();
     Ok(MessageText::new(pieces.map(|piece| keep(piece, received.text().clone())).collect()))
+}
+
+/// Returns the error of 2026-07-28 for an unknown resource.
+fn unknown_resource(error: &ErrorMembers<'_>, raw_id: &str) -> Bytes {
+    let mut object = json!({ "code": INVALID_PARAMS, "message": error.message });
+    let data = error.data.and_then(|data| serde_json::from_str::<UnknownResource>(data).ok());
+    if let Some(UnknownResource { uri }) = data {
+        object["data"] = json!({ "uri": uri });
+    }
+    format!(r#"{{"jsonrpc":"2.0","id":{raw_id},"error":{object}}}"#).into()
 }
 
 /// Returns the status of a response of a server (2026-07-28, "Missing required client capability").

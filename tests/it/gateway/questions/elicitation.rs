@@ -115,16 +115,36 @@ async fn the_pages_of_an_error_are_checked_as_well() {
     const REPEATED: &str = r#"{"code":-32042,"message":"Sign in.","data":{"elicitations":[],"elicitations":[{"mode":"url","message":"Sign in","url":"https://b.example/"}]}}"#;
     for (error, reason) in [(ALLOWED, None), (REJECTED, Some(BLOCKED)), (REPEATED, Some("input_required"))] {
         let stage = start_with_hosts(&Server { error: Some(error), ..Server::default() }, "a.example").await;
-        for response in both(&stage).await {
-            let error = &response["error"];
-            match reason {
-                None => assert_eq!(
-                    (error["code"].to_string(), error["data"]["elicitations"].to_string()),
-                    ("-32042".to_owned(), format!("[{SHOWN}]"))
-                ),
-                Some(reason) => assert_eq!(error["data"], json!({ "reason": reason }), "{response}"),
-            }
+        let [in_session, modern] = both(&stage).await;
+        let error = &in_session["error"];
+        match reason {
+            None => assert_eq!(
+                (error["code"].to_string(), error["data"]["elicitations"].to_string()),
+                ("-32042".to_owned(), format!("[{SHOWN}]"))
+            ),
+            Some(reason) => assert_eq!(error["data"], json!({ "reason": reason }), "{in_session}"),
         }
+        // 2026-07-28 does not have this error.
+        let error = &modern["error"];
+        let data = json!({ "reason": reason.unwrap_or("input_required") });
+        assert_eq!((&error["code"], &error["data"]), (&json!(-32603), &data), "{modern}");
+        stage.api.app.clone().finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_resource_is_reported_with_the_code_of_the_agents_revision() {
+    const WITH_URI: &str = r#"{"code":-32002,"message":"Not here.","data":{"uri":"file:///a","x":1}}"#;
+    const WITHOUT_URI: &str = r#"{"code":-32002,"message":"Not here.","data":7}"#;
+    let modern = json!({ "code": -32602, "message": "Not here." });
+    let mut modern_with_uri = modern.clone();
+    modern_with_uri["data"] = json!({ "uri": "file:///a" });
+    for (error, expected) in [(WITH_URI, modern_with_uri), (WITHOUT_URI, modern)] {
+        let stage = start_with_hosts(&Server { error: Some(error), ..Server::default() }, "a.example").await;
+        let [in_session, modern] = both(&stage).await;
+        assert_eq!(in_session["error"], serde_json::from_str::<Value>(error).unwrap());
+        assert_eq!(modern["error"], expected);
+        assert!(!modern["id"].is_null(), "{modern}");
         stage.api.app.clone().finish().await;
     }
 }
