@@ -35,7 +35,7 @@ use crate::record::CallRecord;
 use crate::relay::Relay;
 use crate::slots::LimitReached;
 use crate::trace::set_trace_context;
-use crate::upstreams::{Attempt, CalledServer, busy};
+use crate::upstreams::{Attempt, CalledServer};
 use crate::{Gateway, input_state, reply};
 
 /// The pause before a message is sent once more.
@@ -84,7 +84,7 @@ impl Gateway {
     pub(crate) async fn open(
         self: &Arc<Self>,
         call: AgentCall<'_>,
-        (input, deadline): (Option<&Input>, CallDeadline),
+        (input, mut deadline): (Option<&Input>, CallDeadline),
         record: &mut CallRecord,
     ) -> Result<Opened> {
         let AgentCall { caller, request, headers, .. } = call;
@@ -102,8 +102,7 @@ impl Gateway {
         connected.map_err(|error| self.explain_connection(error, &access, &found.server.instance, &caller.agent))?;
         let container = with_timeout(self.container(call, &found)).await?;
         let server = CalledServer::new(&found.server.instance, found.server.sharing, &caller.agent.id);
-        let entered = tokio::time::timeout_at(deadline.at(), self.upstreams.enter(&server)).await;
-        let mut attempt = entered.unwrap_or_else(|_| Err(busy()))?;
+        let mut attempt = deadline.exclude(self.upstreams.enter(&server)).await?;
         let checked = self.check_definitions(&found.server.instance, (&server.key, &container));
         let checked = deadline.limit(checked).await.inspect_err(|error| attempt.record_failure(error));
         let checked = checked.map_err(|error| match found.server.instance.is_connected_per_agent() {

@@ -1,4 +1,5 @@
-//! The deadline of a call: the time for everything that its server must do. The time in which the agent is asked does not count.
+//! The deadline of a call: the time for everything that its server must do. The time in which the agent is asked does
+//! not count, nor does that in which the call waits for others: a healthy server with many calls would seem to answer late.
 
 use std::time::Duration;
 
@@ -46,6 +47,14 @@ impl CallDeadline {
         }
     }
 
+    /// Returns the result of waiting for something else than the server or the agent. `wait` must have its own limit.
+    pub(crate) async fn exclude<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        let left = self.at.saturating_duration_since(Instant::now());
+        let result = wait.await;
+        self.at = Instant::now() + left;
+        result
+    }
+
     /// Returns the result of a part of the call.
     ///
     /// # Errors
@@ -85,5 +94,16 @@ mod tests {
         let error = deadline.limit(std::future::pending::<Result<()>>()).await.unwrap_err();
         assert_eq!((error.reason(), begun.elapsed().as_secs()), (Some(TIMEOUT_REASON), 10));
         assert!(deadline.has_passed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_in_which_a_call_waits_for_others_does_not_count() {
+        let seconds = Duration::from_secs;
+        let mut deadline = CallDeadline::after(seconds(30));
+        advance(seconds(10)).await;
+        deadline.exclude(advance(seconds(29))).await;
+        let begun = Instant::now();
+        let error = deadline.limit(std::future::pending::<Result<()>>()).await.unwrap_err();
+        assert_eq!((error.reason(), begun.elapsed().as_secs()), (Some(TIMEOUT_REASON), 20));
     }
 }

@@ -83,7 +83,8 @@ pub struct GatewayOptions {
     /// The age of a server's list of definitions up to which it is not read again before a call. Zero reads it before every
     /// call.
     pub definition_max_age: Duration,
-    /// The time after which a call ends, including the start of a container, and without the time in which the agent is asked.
+    /// The time after which a call ends, including the start of a container, and without the time in which the agent is asked or
+    /// the call waits for other calls of the server.
     pub call_timeout: Duration,
     /// The time within which a change of grants, approvals and tool sets takes effect.
     pub access_max_age: Duration,

@@ -427,9 +427,12 @@ impl Relay {
     async fn answer(&mut self, index: usize, answer: &[u8]) -> Result<Option<Next>> {
         let Asking::InStream(conversation) = &mut self.asking else { return Ok(None) };
         let question = conversation.waiting.swap_remove(index);
+        let is_last_input = matches!(question.asker, Asker::Input { .. }) && conversation.waiting.is_empty();
         self.continue_server();
         let deadline = self.deadline;
-        deadline.limit(self.pass_on(question, answer)).await
+        let next = deadline.limit(self.pass_on(question, answer)).await?;
+        // Not limited as a whole: waiting for other calls of the server does not count.
+        if is_last_input { self.repeat().await } else { Ok(next) }
     }
 
     async fn pass_on(&mut self, question: Question, answer: &[u8]) -> Result<Option<Next>> {
@@ -466,7 +469,7 @@ impl Relay {
                     }
                 };
                 conversation.responses.push(format!("{}:{response}", quote(&key)));
-                if conversation.waiting.is_empty() { self.repeat().await } else { Ok(None) }
+                Ok(None)
             }
         }
     }
@@ -489,11 +492,12 @@ impl Relay {
             // Only calls of 2026-07-28 are parked.
             Opened::InputRequired(_) => Err(Error::internal("a call in a session was parked")),
             Opened::Called(open) => {
-                let OpenCall { messages, responder, call_id, attempt, .. } = *open;
+                let OpenCall { messages, responder, call_id, attempt, deadline, .. } = *open;
                 self.responder = responder;
                 self.call_id = call_id;
                 self.messages = messages;
                 self.attempt = Some(attempt);
+                self.deadline = deadline;
                 Ok(None)
             }
         }
