@@ -177,9 +177,6 @@ impl Relay {
                 Event::Idle => Some(Next::Events(Bytes::from_static(b": waiting\n\n"))),
                 Event::Answer(index, answer) => self.answer(index, &answer).await?,
                 Event::Message(received) => {
-                    // After its first message, the toolbox can only interrupt a call that has timed out.
-                    let is_interrupted = self.deadline.has_passed() && matches!(received, Some(Err(_)));
-                    let received = if is_interrupted { Some(Err(late())) } else { received };
                     let message =
                         received.unwrap_or_else(|| Err(server_error("The server did not answer.", "no_mcp")))?;
                     if let Some(attempt) = &mut self.attempt {

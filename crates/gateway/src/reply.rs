@@ -12,7 +12,8 @@ use waypost_mcp_wire::memory::keep;
 use waypost_mcp_wire::relay::make_single_line;
 use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::{
-    INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, UNSUPPORTED_VERSION,
+    HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND,
+    UNSUPPORTED_VERSION,
 };
 
 use crate::message_text::MessageText;
@@ -22,8 +23,6 @@ use crate::slots::{LimitReached, MAX_STREAMS};
 const LIMIT_REACHED: i64 = -31_429;
 /// The JSON-RPC code of the error for a caller who may not do something, outside the reserved ranges.
 const FORBIDDEN: i64 = -31_403;
-/// The code for headers that differ from the body (2026-07-28, "Errors").
-const HEADER_MISMATCH: i64 = -32_020;
 
 /// A response with a message.
 pub(crate) fn message(status: StatusCode, text: impl Into<MessageText>) -> Response {

@@ -231,7 +231,7 @@ impl Circuit {
 }
 
 /// The error of a call that cannot wait, or has waited too long.
-pub(crate) fn busy() -> Error {
+fn busy() -> Error {
     let message = "Too many calls of this server are waiting. Try again later.";
     Error::new(Code::RateLimited, message).with("reason", "server_busy")
 }
