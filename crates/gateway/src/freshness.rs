@@ -1,6 +1,7 @@
 //! Checks that a server still lists what was approved: before it is called, and soon after it has announced a change.
 //!
-//! A server is read by one call at a time, and the others use the result: there is one check per server, not one per call. A
+//! Calls of a server wait for the same check: there is one at a time per server, not one per call. It is a task of its own, so
+//! that it does not end with the call that began it: others wait for it, and a server that hangs has to be remembered as failed. A
 //! server that announces changes all the time causes at most one check in [`ANNOUNCED_INTERVAL`].
 //!
 //! If a check began after a call arrived, the call needs a definition that the server listed in this check, and that is approved
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashlink::LruCache;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 use waypost_core::id::OrganizationId;
 use waypost_core::instance::Instance;
@@ -54,7 +56,7 @@ impl Default for Freshness {
 #[derive(Debug, Default)]
 struct Server {
     /// Held during a check.
-    last: tokio::sync::Mutex<LastCheck>,
+    last: Arc<tokio::sync::Mutex<LastCheck>>,
     announced: Mutex<Announced>,
 }
 
@@ -208,7 +210,7 @@ impl Gateway {
     ) -> Result<Checked> {
         let (arrived, is_own) = (Instant::now(), container.is_some());
         let server = self.freshness.server(key);
-        let mut last = server.last.lock().await;
+        let last = Arc::clone(&server.last).lock_owned().await;
         // With a maximum age of zero, a check that began after this call arrived is sufficient.
         let is_fresh = |(at, ttl): (Instant, _)| at >= arrived || at.elapsed() < max_age(setting, ttl);
         if let Some((at, _)) = last.succeeded.filter(|succeeded| is_fresh(*succeeded)) {
@@ -218,8 +220,43 @@ impl Gateway {
             tracing::debug!(seconds = at.elapsed().as_secs_f64(), "a failed check of definitions applies to this call");
             return Err(error.without_cause());
         }
-        let begun = Instant::now();
-        // Most calls come no further, so the rest is not part of their futures.
+        let result = self.begin_check(instance.clone(), container.cloned(), last);
+        result.await.unwrap_or_else(|_| Err(Error::internal("a check of definitions ended without a result")))
+    }
+
+    /// Begins a check that continues if nobody waits for its result, at most until the gateway stops.
+    fn begin_check(
+        self: &Arc<Self>,
+        instance: Instance,
+        container: Option<ContainerKey>,
+        last: OwnedMutexGuard<LastCheck>,
+    ) -> oneshot::Receiver<Result<Checked>> {
+        let (mut sender, receiver) = oneshot::channel();
+        let (gateway, stop) = (Arc::clone(self), self.stop.clone());
+        waypost_jobs::spawn("gateway-definition-check", async move {
+            let abandoned = async {
+                stop.cancelled().await;
+                sender.closed().await;
+            };
+            let result = tokio::select! {
+                () = abandoned => return,
+                result = gateway.run_check(&instance, container.as_ref(), last) => result,
+            };
+            // The call may have ended.
+            drop(sender.send(result));
+        });
+        receiver
+    }
+
+    /// Reads what a server lists, and stores what is new. Its time is limited.
+    async fn run_check(
+        self: &Arc<Self>,
+        instance: &Instance,
+        container: Option<&ContainerKey>,
+        mut last: OwnedMutexGuard<LastCheck>,
+    ) -> Result<Checked> {
+        let (begun, is_own) = (Instant::now(), container.is_some());
+        // Boxed: large futures are slow to move.
         let listing = match Box::pin(fetch(&self.ops, instance, container)).await {
             Ok(listing) => listing,
             Err(error) => {

@@ -116,6 +116,26 @@ async fn a_call_ends_in_time_although_the_server_does_not_answer() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_of_definitions_does_not_end_with_the_call_that_began_it() {
+    let call_timeout = Duration::from_millis(500);
+    let stage = Stage::with(|options| GatewayOptions { call_timeout, ..options }).await;
+    let server = Server::start().await;
+    stage.ready(&server.url).await;
+    let lists = || server.state.lock().unwrap().params("tools/list").len();
+    let before = lists();
+    server.set(|state| state.fault = Some(Fault::HangsOnLists));
+    // Dropping the call is what happens if its agent disconnects or cancels it.
+    let begun = std::pin::pin!(server.wait_until(|state| state.params("tools/list").len() > before));
+    let Either::Left(_) = select(begun, std::pin::pin!(stage.call())).await else { panic!("there is no check") };
+    for _ in 0..2 {
+        let answer = stage.call().await;
+        assert_eq!(answer["error"]["data"]["reason"], "timeout", "{answer}");
+    }
+    assert_eq!(lists(), before + 1, "all calls wait for the same check");
+    stage.api.app.clone().finish().await;
+}
+
 /// The number of calls at a time, which is the limit of an agent.
 const CALLS: usize = 10;
 
