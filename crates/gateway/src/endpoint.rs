@@ -25,7 +25,7 @@ use waypost_ops::visibility::View;
 
 use crate::agent_call::AgentCall;
 use crate::listen::Opening;
-use crate::record::CallRecord;
+use crate::record::{CallRecord, is_switched_off};
 use crate::session::Session;
 use crate::{Gateway, GatewayAddress, TokenCheck, headers, listen, lists, reply};
 
@@ -93,6 +93,8 @@ impl Gateway {
         match self.answer(call, &bytes, (record, is_valid)).await {
             Ok(response) => response,
             Err(error) if error.code == Code::NotFound => not_found(),
+            // Since the message arrived.
+            Err(error) if is_switched_off(&error) => reply::forbidden(&error),
             Err(error) => {
                 if error.code == Code::Internal {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);

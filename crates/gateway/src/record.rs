@@ -22,6 +22,13 @@ use crate::call_metrics::CallMetrics;
 
 /// The `reason` of an error of a server that did not answer in time.
 pub(crate) const TIMEOUT_REASON: &str = "timeout";
+/// The `reason` of the error while the gateway is switched off for an organisation.
+const OFF_REASON: &str = "gateway_off";
+
+/// Whether an error says that the gateway is switched off for the organisation of the agent.
+pub(crate) fn is_switched_off(error: &Error) -> bool {
+    error.code == Code::Forbidden && error.reason() == Some(OFF_REASON)
+}
 
 /// Records calls in the log and in the metrics.
 pub(crate) struct CallRecorder {
@@ -145,6 +152,8 @@ impl CallRecord {
         self.outcome = match error.code {
             // The address, or the agent, no longer exists.
             Code::NotFound => CallOutcome::Denied,
+            // Since the call began.
+            _ if is_switched_off(error) => CallOutcome::Denied,
             _ if is_timeout => CallOutcome::TimedOut,
             _ => CallOutcome::Failed,
         };

@@ -1,9 +1,12 @@
 //! The off switch of the gateway of an organisation.
 
+use axum::body::Body;
 use bytes::Bytes;
 use futures::future::join;
+use futures::stream;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use waypost_ops::agent_tokens::{self, CreateAgentToken};
 use waypost_ops::agents;
 
@@ -91,4 +94,29 @@ async fn the_gateway_of_an_organisation_is_switched_off_and_on() {
     assert_eq!(status, StatusCode::OK, "sessions are kept: {text}");
     drop(Stream::new(stage.open(Method::GET, "text/event-stream", String::new()).await));
     stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_being_checked_when_the_gateway_is_switched_off_is_denied() {
+    let stage = Stage::new().await.ready().await;
+    let (begun, is_read) = oneshot::channel();
+    let (sender, text) = oneshot::channel::<Bytes>();
+    // The body is read after the first check.
+    let body = Body::from_stream(stream::once(async move {
+        begun.send(()).unwrap();
+        text.await
+    }));
+    let switch = async {
+        is_read.await.unwrap();
+        stage.switch_gateway(false).await;
+        let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search__find"}}"#;
+        sender.send(call.into()).unwrap();
+    };
+    let ((status, text), ()) = join(stage.send("/gateway/mcp", Some(&stage.token), &[], body), switch).await;
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let (code, reason) = (&answer["error"]["code"], &answer["error"]["data"]["reason"]);
+    assert_eq!((status, code, reason), (StatusCode::FORBIDDEN, &json!(-31403), &json!("gateway_off")), "{answer}");
+    assert_eq!(stage.take_call().await["outcome"], "denied");
+    assert!(stage.received().is_empty(), "the server is not called");
+    stage.finish_without_calls().await;
 }
