@@ -63,6 +63,7 @@ pub(crate) struct OpenCall {
     pub(crate) call_id: String,
     /// The number of requests that the server has sent.
     pub(crate) count: usize,
-    pub(crate) attempt: Attempt,
+    /// `None` if the agent has answered the server, and the server has no free slot.
+    pub(crate) attempt: Option<Attempt>,
     pub(crate) deadline: CallDeadline,
 }

@@ -35,7 +35,7 @@ use crate::record::CallRecord;
 use crate::relay::Relay;
 use crate::slots::LimitReached;
 use crate::trace::set_trace_context;
-use crate::upstreams::{Attempt, CalledServer};
+use crate::upstreams::CalledServer;
 use crate::{Gateway, input_state, reply};
 
 /// The pause before a message is sent once more.
@@ -96,6 +96,9 @@ impl Gateway {
             let message = "The server is stopped. Ask an admin of the organisation to start it.";
             return Err(Error::new(Code::Conflict, message).with("reason", "not_running"));
         }
+        if let Ok(Some(InputState::Parked(key))) = self.input_state(call, &found.server.instance.id) {
+            return Box::pin(self.continue_parked(call, &found, &key, deadline)).await;
+        }
         // A missing connection or personal secret says nothing about the server.
         let connected = connect::check_connected(&self.ops, &found.server.instance, &caller.agent.id);
         let connected = with_timeout(connected).await;
@@ -124,13 +127,10 @@ impl Gateway {
         };
         let instance = &found.server.instance;
         let state = match self.input_state(call, &instance.id) {
-            Ok(Some(InputState::Parked(key))) => {
-                let server = (server, instance.slug.clone());
-                return Box::pin(self.continue_parked(call, server, &key, (attempt, deadline))).await;
-            }
             Ok(Some(InputState::OfServer(state))) => Some(state),
             Ok(None) => None,
-            Err(()) => return Ok(Opened::Rejected(unknown_state(request))),
+            // A parked call of this instance has been continued.
+            Ok(Some(InputState::Parked(_))) | Err(()) => return Ok(Opened::Rejected(unknown_state(request))),
         };
         let input = match input {
             Some(Input { responses, state }) => (responses.as_deref(), state.as_deref()),
@@ -158,7 +158,7 @@ impl Gateway {
             call_id: exchange.call_id().unwrap_or_else(|| request.raw_id.unwrap_or("null").to_owned()),
             messages: exchange.into_stream(),
             count: 0,
-            attempt,
+            attempt: Some(attempt),
             deadline,
         })))
     }
@@ -205,14 +205,20 @@ impl Gateway {
         }
     }
 
-    /// Sends the response of the agent to the server that waits for it.
+    /// Sends the response of the agent to the server that waits for it. The server is processing the call already, so the call
+    /// neither waits nor fails here, as if the agent had answered in a session.
     async fn continue_parked(
         &self,
         call: AgentCall<'_>,
-        (server, slug): (CalledServer, String),
+        found: &Found<'_>,
         key: &str,
-        (attempt, deadline): (Attempt, CallDeadline),
+        deadline: CallDeadline,
     ) -> Result<Opened> {
+        if let Err(error) = check_arguments(call.request, call.headers, &found.definition.definition) {
+            return Ok(Opened::Rejected(error));
+        }
+        let instance = &found.server.instance;
+        let server = CalledServer::new(instance, found.server.sharing, &call.caller.agent.id);
         let Some(parked) = self.parked.take(key) else { return Ok(Opened::Rejected(unknown_state(call.request))) };
         let Some(response) = parked.response(call.request.params.input_responses) else {
             let binding = InputBinding {
@@ -224,7 +230,7 @@ impl Gateway {
         };
         deadline.limit(parked.responder.respond(&response)).await?;
         let ParkedCall { messages, responder, call_id, count, .. } = parked;
-        let responder = Some(responder);
+        let (responder, slug, attempt) = (Some(responder), instance.slug.clone(), self.upstreams.try_enter(&server));
         let open = OpenCall { server, slug, messages, responder, call_id, count, attempt, deadline };
         Ok(Opened::Called(Box::new(open)))
     }

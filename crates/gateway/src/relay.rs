@@ -124,7 +124,7 @@ impl Relay {
             log_filter: LogFilter::new(call),
             raw_id: call.request.raw_id.unwrap_or("null").to_owned(),
             record,
-            attempt: Some(attempt),
+            attempt,
             _slot: slot,
         }
     }
@@ -493,7 +493,7 @@ impl Relay {
                 self.responder = responder;
                 self.call_id = call_id;
                 self.messages = messages;
-                self.attempt = Some(attempt);
+                self.attempt = attempt;
                 self.deadline = deadline;
                 Ok(None)
             }

@@ -299,6 +299,47 @@ async fn a_call_that_its_agent_has_answered_continues_although_its_server_fails_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_call_continues_although_its_server_fails_others() {
+    let server = asks(false, &[("elicitation/create", FORM)]);
+    let stage = start(&server).await;
+    let agent = Agent::without_session(&stage);
+    let asked = json_of(agent.modern_call(json!({})).await).await;
+    assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+    server.state.lock().unwrap().is_failing = true;
+    for _ in 0..5 {
+        let response = json_of(agent.modern_call(json!({})).await).await;
+        assert_eq!(response["error"]["data"]["reason"], "server_error", "{response}");
+    }
+    let response = json_of(agent.modern_call(json!({})).await).await;
+    assert_eq!(response["error"]["data"]["reason"], "circuit_open", "{response}");
+    let lists = server.received("tools/list").len();
+    let answers = json!({ "input": { "action": "decline" } });
+    let again = json!({ "inputResponses": answers, "requestState": asked["result"]["requestState"] });
+    let response = json_of(agent.modern_call(again).await).await;
+    assert_eq!(response["result"]["answered"]["result"], json!({ "action": "decline" }), "{response}");
+    assert_eq!(server.received("tools/list").len(), lists, "the server is not checked again");
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_call_is_not_continued_without_its_grant() {
+    let server = asks(false, &[("elicitation/create", FORM)]);
+    let stage = start(&server).await;
+    let agent = Agent::without_session(&stage);
+    let asked = json_of(agent.modern_call(json!({})).await).await;
+    let grants = stage.api.get("/grants").await;
+    let path = format!("/grants/{}", grants["items"][0]["id"].as_str().unwrap());
+    stage.api.call(Method::DELETE, &path, None).await.assert_status(204);
+    let answers = json!({ "input": { "action": "accept" } });
+    let again = json!({ "inputResponses": answers, "requestState": asked["result"]["requestState"] });
+    let response = json_of(agent.modern_call(again).await).await;
+    assert_eq!(response["error"]["message"], "Unknown tool", "{response}");
+    let received = server.state.lock().unwrap().received.clone();
+    assert!(received.iter().all(|message| !message["method"].is_null()), "the server gets no answer");
+    stage.api.app.clone().finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_can_withdraw_its_question() {
     let server = Server { cancels: true, ..asks(false, &[("elicitation/create", FORM)]) };
     let stage = start(&server).await;
