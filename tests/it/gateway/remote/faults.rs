@@ -125,9 +125,12 @@ async fn a_check_of_definitions_does_not_end_with_the_call_that_began_it() {
     let lists = || server.state.lock().unwrap().params("tools/list").len();
     let before = lists();
     server.set(|state| state.fault = Some(Fault::HangsOnLists));
-    // Dropping the call is what happens if its agent disconnects or cancels it.
-    let begun = std::pin::pin!(server.wait_until(|state| state.params("tools/list").len() > before));
-    let Either::Left(_) = select(begun, std::pin::pin!(stage.call())).await else { panic!("there is no check") };
+    {
+        let begun = std::pin::pin!(server.wait_until(|state| state.params("tools/list").len() > before));
+        let call = std::pin::pin!(stage.call());
+        // Dropping the call is what happens if its agent disconnects or cancels it.
+        let Either::Left(_) = select(begun, call).await else { panic!("there is no check") };
+    }
     for _ in 0..2 {
         let answer = stage.call().await;
         assert_eq!(answer["error"]["data"]["reason"], "timeout", "{answer}");
