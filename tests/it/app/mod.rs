@@ -119,6 +119,8 @@ struct RunningProduct {
     web: Web,
     hosting: Hosting,
     tasks: Tasks,
+    /// Ends the streams and the checks of the gateway.
+    stop: CancellationToken,
 }
 
 struct Inner {
@@ -244,6 +246,7 @@ impl App {
             request_id: "gateway".into(),
         };
         let origin = PublicUrl::new(setup.public_url.parse().unwrap()).origin();
+        let stop = setup.stop.child_token();
         let routes = RouterState {
             trusted_proxies: setup.trusted_proxies,
             hosting: hosting.clone(),
@@ -252,7 +255,7 @@ impl App {
             console,
             gateway: setup
                 .gateway
-                .map(|options| Arc::new(Gateway::new(&hosting, gateway_cx, origin, options).with_stop(setup.stop))),
+                .map(|options| Arc::new(Gateway::new(&hosting, gateway_cx, origin, options).with_stop(stop.clone()))),
             toolboxes: toolboxes.clone(),
             random: Arc::clone(&random),
         };
@@ -267,7 +270,14 @@ impl App {
             keyring,
             clock,
             cx,
-            running: Mutex::new(Some(RunningProduct { router: router::build(routes), web, toolboxes, hosting, tasks })),
+            running: Mutex::new(Some(RunningProduct {
+                router: router::build(routes),
+                web,
+                toolboxes,
+                hosting,
+                tasks,
+                stop,
+            })),
             names: Mutex::default(),
             calls: AtomicI64::new(0),
             deleted: Mutex::new(false),
@@ -422,7 +432,8 @@ impl App {
     /// Stops the product. All pending writes are completed.
     pub async fn stop(&self) {
         let Some(running) = self.0.running.lock().unwrap().take() else { return };
-        let RunningProduct { router, web, toolboxes, hosting, tasks } = running;
+        let RunningProduct { router, web, toolboxes, hosting, tasks, stop } = running;
+        stop.cancel();
         drop((router, web, toolboxes, hosting));
         // Completes only when no other reference to the hosting is left.
         tokio::time::timeout(Duration::from_secs(20), tasks.finish())
