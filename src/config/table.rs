@@ -271,7 +271,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "gateway",
         flag: None,
         default: "`on`",
-        help: "`off` switches off the gateway: its addresses and pages do not exist. Each organisation can also switch off its own ([gateway.md](gateway.md#off-switches)).",
+        help: "`off` switches off the gateway: its URLs and pages do not exist. Each organisation can also switch off its own ([gateway.md](gateway.md#off-switches)).",
         set: |settings, text| value::parse_switch(text).map(|is_on| settings.gateway = is_on),
     },
     Setting {

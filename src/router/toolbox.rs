@@ -75,7 +75,7 @@ async fn open_link<R: HandlerFactory>(
     let (mut parts, _) = request.into_parts();
     let upgrade = parts.extensions.remove::<Upgrade>();
     let (Some(upgrade), Some(response)) = (upgrade, waypost_link::upgrade_response(parts)) else {
-        let error = Error::new(Code::InvalidArguments, "This address is for WebSockets of toolbox daemons.");
+        let error = Error::new(Code::InvalidArguments, "This URL is for WebSockets of toolbox daemons.");
         return ApiError::new(StatusCode::UPGRADE_REQUIRED, error).into_response();
     };
     let (links, random) = (state.hosting.ops().links().clone(), Arc::clone(&state.random));
