@@ -87,7 +87,7 @@ names! {
         InstanceConnect = "instance.connect",
         /// Call the tools of an instance.
         InstanceCall = "instance.call",
-        /// View the names of secrets and their use.
+        /// View the names of secrets and where they are used.
         ToolSecretRead = "tool_secret.read",
         /// Create, rotate and delete secrets.
         ToolSecretWrite = "tool_secret.write",
@@ -99,11 +99,11 @@ names! {
         AgentRead = "agent.read",
         /// Create, change and delete agents and their tokens.
         AgentWrite = "agent.write",
-        /// View for which personal secrets agents have supplied values, never the values.
+        /// View which personal secrets agents have supplied values for, but never the values.
         AgentSecretRead = "agent_secret.read",
-        /// Set and remove the values of agents for personal secrets.
+        /// Set and remove agents' values for personal secrets.
         AgentSecretWrite = "agent_secret.write",
-        /// View, set and remove one's own values for personal secrets.
+        /// View, set and remove the caller's own values for personal secrets.
         OwnSecretWrite = "own_secret.write",
         /// View grants.
         GrantRead = "grant.read",
@@ -129,7 +129,7 @@ names! {
 }
 
 impl Operation {
-    /// Returns the lowest role of a member that may perform the operation. Returns `None` if no member may.
+    /// Returns the lowest role whose members may perform the operation. Returns `None` if no member may.
     #[must_use]
     pub fn minimum_role(self) -> Option<Role> {
         match self {
@@ -226,7 +226,7 @@ pub fn authorize(caller: &Caller, operation: Operation, organization: &Organizat
 /// Authorizes operations outside any organisation, which only the operator may perform.
 ///
 /// # Errors
-/// `forbidden` for any other caller.
+/// `forbidden` if the caller is not the operator.
 pub fn authorize_operator(caller: &Caller) -> Result<()> {
     match caller {
         Caller::Operator => Ok(()),
@@ -237,7 +237,8 @@ pub fn authorize_operator(caller: &Caller) -> Result<()> {
 /// Authorizes operations on a user's own account and returns the user's ID.
 ///
 /// # Errors
-/// `forbidden` for any other caller: an API key has no account, no sessions, and no other organisations.
+/// `forbidden` if the caller is not a signed-in user: an API key has no account, no sessions, and no other
+/// organisations.
 pub fn authorize_user(caller: &Caller) -> Result<&UserId> {
     match caller {
         Caller::User { user_id } => Ok(user_id),

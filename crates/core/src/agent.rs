@@ -47,7 +47,7 @@ pub struct Agent {
     pub name: String,
     /// The kind.
     pub kind: AgentKind,
-    /// The user as whose agent a person acts. `None` for services.
+    /// The user to whom an agent of the kind `person` belongs. `None` for services.
     pub user_id: Option<UserId>,
     /// Whether the agent can use the gateway.
     pub state: AgentState,
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_short_and_no_ids() {
+    fn names_must_be_short_and_not_look_like_ids() {
         assert!(check_agent_name(&"ü".repeat(MAX_NAME)).is_ok());
         for name in [&"ü".repeat(MAX_NAME + 1), "agt_0123456789abcdef"] {
             assert_eq!(check_agent_name(name).unwrap_err().details["field"], "name");

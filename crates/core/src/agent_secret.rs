@@ -15,10 +15,10 @@ pub struct PersonalSecret {
     pub is_required: bool,
 }
 
-/// The value of an agent for a personal secret, without the value itself.
+/// The metadata of an agent's value for a personal secret. Does not contain the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSecret {
-    /// The ID, to which the value is sealed. Each value has another one.
+    /// The ID, to which the value is sealed. Each value has its own ID.
     pub id: AgentSecretId,
     /// The organisation that owns instance and agent.
     pub organization_id: OrganizationId,
@@ -30,13 +30,14 @@ pub struct AgentSecret {
     pub name: String,
     /// Whether there is a value. `false` after it was removed.
     pub is_set: bool,
-    /// The number of the change, which increases within the instance.
+    /// The number of the last change, which increases with every change within the instance.
     pub version: u64,
     /// When the value was set or removed.
     pub updated_at: Timestamp,
 }
 
-/// Returns the required names of `personal` that have no value in `secrets`, which are those of one agent and instance.
+/// Returns the names of the required secrets in `personal` that have no value in `secrets`. All of `secrets` must
+/// belong to one agent and one instance.
 #[must_use]
 pub fn missing<'a>(personal: &'a [PersonalSecret], secrets: &[AgentSecret]) -> Vec<&'a str> {
     let is_set = |name: &str| secrets.iter().any(|secret| secret.is_set && secret.name == name);
@@ -44,8 +45,8 @@ pub fn missing<'a>(personal: &'a [PersonalSecret], secrets: &[AgentSecret]) -> V
     required.filter(|name| !is_set(name)).collect()
 }
 
-/// Returns the number of the personal secrets of an agent for an instance: that of the last change, even if it was a removal.
-/// `secrets` are those of the agent and the instance; 0 if there are none.
+/// Returns the version of an agent's personal secrets for an instance: the number of the last change, including
+/// removals. Returns 0 if `secrets`, the secrets of this agent and instance, is empty.
 #[must_use]
 pub fn version(secrets: &[AgentSecret]) -> u64 {
     secrets.iter().map(|secret| secret.version).max().unwrap_or_default()
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_increases_the_number_of_an_agent() {
+    fn a_removal_increases_the_version() {
         assert_eq!(version(&[]), 0);
         assert_eq!(version(&[secret("A", true, 4), secret("B", false, 7)]), 7);
     }

@@ -43,11 +43,12 @@ names! {
 
 /// A rule on an argument of a tool.
 ///
-/// A missing field, and a field of another type than the value, never match, not even with `not_equals`. Texts are
-/// compared exactly, and `contains` is never a search in a list: a list with one harmless element may have others.
+/// A missing field never matches, nor does a field whose type differs from that of the value, not even with
+/// `not_equals`. Texts are compared exactly. `contains` never searches a list, because a list that contains a harmless
+/// element may also contain harmful ones.
 ///
-/// Nothing is normalised. `starts_with` with the value `/data/` matches `/data/../etc/passwd`: to restrict paths, restrict
-/// the server (its volumes or its configuration), and use `equals` or `one_of` for single paths.
+/// Nothing is normalised. `starts_with` with the value `/data/` matches `/data/../etc/passwd`: to restrict paths,
+/// restrict the server (its volumes or its configuration), and use `equals` or `one_of` for individual paths.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArgumentRule {
@@ -58,8 +59,8 @@ pub struct ArgumentRule {
     pub field: String,
     /// The comparison.
     pub comparison: Comparison,
-    /// The value: a list for `one_of`, a number for `less_than` and its like, a text for `starts_with` and `contains`,
-    /// and any value except a list or an object for `equals` and `not_equals`.
+    /// The value: a list for `one_of`, a number for `less_than`, `at_most`, `greater_than` and `at_least`, a text for
+    /// `starts_with` and `contains`, and any value except a list or an object for `equals` and `not_equals`.
     pub value: Value,
 }
 
@@ -304,7 +305,7 @@ mod tests {
     }
 
     proptest! {
-        /// The order of numbers is total, and `equals` and `not_equals` divide the values of the same type.
+        /// The order of numbers is total, and `equals` and `not_equals` are opposites for values of the same type.
         #[test]
         fn comparisons_are_consistent(found in scalar(), value in scalar()) {
             let arguments = json!({ "x": found });

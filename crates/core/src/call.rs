@@ -1,4 +1,4 @@
-//! Calls through the gateway, as they are recorded.
+//! Records of calls through the gateway.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ names! {
 }
 
 names! {
-    /// The method of a call. Only calls of servers are recorded.
+    /// The method of a call. Only methods that are relayed to a server are recorded.
     CallMethod {
         /// A tool is called.
         ToolsCall = "tools/call",
@@ -54,14 +54,14 @@ pub struct Call {
     pub instance_id: Option<InstanceId>,
     /// The method.
     pub method: CallMethod,
-    /// The name of the tool or prompt, the URI of the resource, or the URI template of a resource that is not listed, by
-    /// which the server knows it; for an unknown one, the name that the agent used. At most [`MAX_TOOL`] characters.
+    /// The server's own name of the tool or prompt, the URI of the resource, or the URI template of a resource that is
+    /// not listed. If it is unknown, the name that the agent used. At most [`MAX_TOOL`] characters.
     pub tool: String,
     /// The outcome.
     pub outcome: CallOutcome,
     /// The time from the request to the end of the call, in milliseconds.
     pub duration_ms: i64,
-    /// The part of `duration_ms` that was spent on the call of the server. `None` if the server was not called.
+    /// The part of `duration_ms` that was spent calling the server. `None` if the server was not called.
     pub upstream_ms: Option<i64>,
     /// The size of the request in bytes.
     pub request_bytes: i64,
@@ -82,12 +82,12 @@ pub struct ContentText {
     pub is_truncated: bool,
 }
 
-/// The contents of a call, which are recorded only if the instance says so.
+/// The contents of a call, which are recorded only if recording is enabled for the instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallContents {
-    /// The arguments, or the parameters of a method without arguments. `None` if the agent has sent none.
+    /// The arguments, or the parameters of a method without arguments. `None` if the agent sent none.
     pub arguments: Option<ContentText>,
-    /// The result of the server. `None` if there was none.
+    /// The server's result. `None` if there was none.
     pub result: Option<ContentText>,
     /// The error of the server or of the gateway. `None` if there was none.
     pub error: Option<ContentText>,

@@ -186,7 +186,8 @@ pub struct PackageSource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteSource {
-    /// The scheme, host and port of the URL. The rest of it can contain credentials: [`CatalogVersion::sealed_url`].
+    /// The scheme, host and port of the URL. The rest of the URL can contain credentials, so the complete URL is stored
+    /// in [`CatalogVersion::sealed_url`].
     pub origin: String,
     /// The transport, which is not [`Transport::Stdio`].
     pub transport: Transport,

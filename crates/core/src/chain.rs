@@ -26,7 +26,7 @@ pub struct LinkUpdate {
     pub to: Option<StepId>,
 }
 
-/// A step and the step after it: the only data about the other steps that an edit of the chain needs.
+/// A step and the step after it: the only data that an edit of the chain needs about the other steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// The step.
@@ -165,7 +165,7 @@ pub fn remove(steps: &[StepId], step: &StepId) -> Result<Vec<LinkUpdate>> {
 }
 
 /// Returns the updates that move `step` to `position` within the ordered chain `steps`, and the index of the step
-/// after the move. There are no updates if the step is already there.
+/// after the move. There are no updates if the step is already at that position.
 ///
 /// # Errors
 /// `step_not_found` if either step is not in the chain; `conflict` if the step would follow itself.

@@ -1,4 +1,4 @@
-//! Deployments: the course of bringing one generation of an instance into operation.
+//! Deployments. Each deployment brings one generation of an instance into operation.
 
 use serde_json::{Map, Value};
 use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep};
@@ -46,12 +46,12 @@ pub struct Deployment {
     pub learn_egress: bool,
     /// The state.
     pub state: DeploymentState,
-    /// The current step; the last one that was reached if the deployment failed.
+    /// The current step, or the last step that was reached if the deployment failed.
     pub step: DeploymentStep,
     /// Why the deployment failed.
     pub error: Option<DeploymentError>,
     /// When it started.
     pub started_at: Timestamp,
-    /// When it ended, after cleaning up.
+    /// When it ended, including the clean-up. `None` while it is running.
     pub ended_at: Option<Timestamp>,
 }

@@ -21,7 +21,7 @@ pub struct Email {
 /// and host names without a dot other than `localhost`. Only sending an email can verify that an address exists.
 ///
 /// # Errors
-/// `invalid_arguments` naming `email` if it is not an email address.
+/// `invalid_arguments` for the field `email` if `text` is not an accepted email address.
 pub fn parse(text: &str) -> Result<Email> {
     let address = text.trim();
     if is_address(address) {

@@ -139,7 +139,8 @@ impl Error {
         self
     }
 
-    /// Returns `reason` of [`Self::details`], which distinguishes errors with the same code.
+    /// Returns the `reason` in [`Self::details`], which distinguishes errors with the same code. Returns `None` if
+    /// there is no reason.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.details.get("reason").and_then(Value::as_str)

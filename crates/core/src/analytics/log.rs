@@ -1,4 +1,4 @@
-//! Log records in memory. Texts are interned, so that records are small and cheap to compare.
+//! Log records in memory. Strings are interned, so that records are small and cheap to compare.
 
 use std::collections::HashMap;
 use std::sync::Arc;

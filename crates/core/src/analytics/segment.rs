@@ -1,5 +1,5 @@
-//! Segments: log records packed into one text, as a dictionary followed by records of a few bytes each, whose times are
-//! delta-encoded.
+//! Segments: log records packed into one string, as a dictionary followed by records of a few bytes each, whose times
+//! are delta-encoded.
 //!
 //! The format is: the format version; the number of strings; each string, prefixed by its length; the number of
 //! records; the records. Numbers are encoded as LEB128, signed numbers with zigzag encoding. The result is base 64,
@@ -50,7 +50,7 @@ pub fn pack_calls(names: &NameTable, calls: &[CallRecord]) -> String {
     packer.finish(calls.len())
 }
 
-/// Adds the events of a segment to `log`, if `is_included` returns true for their time.
+/// Adds the events of a segment to `log`, except those for whose time `is_included` returns `false`.
 ///
 /// # Errors
 /// [`SegmentError`] if the text was not created by [`pack_events`]. `log` may then contain some of its events.
@@ -78,7 +78,7 @@ pub fn unpack_events(text: &str, log: &mut Log, is_included: impl Fn(Timestamp) 
     reader.end()
 }
 
-/// Adds the calls of a segment to `log`, if `is_included` returns true for their time.
+/// Adds the calls of a segment to `log`, except those for whose time `is_included` returns `false`.
 ///
 /// # Errors
 /// [`SegmentError`] if the text was not created by [`pack_calls`]. `log` may then contain some of its calls.
