@@ -197,9 +197,9 @@ id!(/// An agent: an AI client of an organisation.
     AgentId, "agt_", random);
 id!(/// A token of an agent.
     AgentTokenId, "agk_", ordered);
-id!(/// The value of an agent for a personal secret.
+id!(/// An agent's value for a personal secret.
     AgentSecretId, "ags_", random);
-id!(/// A grant: what an agent may use of an instance.
+id!(/// A grant: an agent's access to an instance.
     GrantId, "grt_", ordered);
 id!(/// A call through the gateway.
     CallId, "cal_", ordered);
@@ -212,7 +212,7 @@ mod tests {
     use crate::random::SeededRandom;
 
     #[test]
-    fn ids_have_a_prefix_and_a_length() {
+    fn ids_have_a_prefix_and_a_fixed_length() {
         let random = SeededRandom::new(1);
         let id = WalkthroughId::new(&random);
         assert!(id.as_str().starts_with("wt_") && id.as_str().len() == 19, "{id}");

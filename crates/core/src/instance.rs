@@ -90,17 +90,17 @@ pub struct RemoteServer {
     pub is_oauth: bool,
     /// The connection mode. [`ConnectionMode::Shared`] without OAuth.
     pub connection: ConnectionMode,
-    /// The client that an admin has registered at the authorization server. `None` if Waypost uses its own metadata document, or
-    /// registers itself.
+    /// The client that an admin registered at the authorization server. `None` if Waypost uses its own metadata
+    /// document or registers itself.
     pub client: Option<RegisteredClient>,
 }
 
-/// Waypost as an OAuth client that was registered at an authorization server beforehand.
+/// A registration of Waypost as an OAuth client, made beforehand at an authorization server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredClient {
     /// The ID of the client.
     pub client_id: String,
-    /// The secret whose value is that of the client. `None` for a public client.
+    /// The tool secret that contains the client secret. `None` for a public client.
     pub secret_id: Option<ToolSecretId>,
 }
 
@@ -111,7 +111,7 @@ pub struct Instance {
     pub id: InstanceId,
     /// The organisation that owns the instance.
     pub organization_id: OrganizationId,
-    /// The slug, unique in the organisation, with no two that look alike.
+    /// The slug. No two slugs of an organisation are equal or look alike.
     pub slug: String,
     /// The name.
     pub name: String,

@@ -1,6 +1,7 @@
-//! The issuers of this installation (RFC 8414): each hosted server is one, and the gateway is one.
+//! The issuers of this installation (RFC 8414): each hosted server is an issuer, and so is the gateway.
 //!
-//! Clients, authorization requests and grants belong to one issuer. Nothing that one issuer has issued is valid at another.
+//! Each client, authorization request and grant belongs to one issuer. Nothing that one issuer has issued is valid at
+//! another.
 
 use crate::id::{OrganizationId, ServerId};
 use crate::scope::Scope;
@@ -21,10 +22,11 @@ pub enum IssuerId {
 }
 
 impl IssuerId {
-    /// The value of [`Self::as_str`] for the gateway. No ID of a server has this form.
+    /// The value of [`Self::as_str`] for the gateway. No server ID has this form.
     pub const GATEWAY: &str = "gateway";
 
-    /// Returns the issuer from the columns of a row, which are both `None` for the gateway.
+    /// Returns the issuer from the columns of a row, which are both `None` for the gateway. Returns `None` if only one
+    /// of them is set.
     #[must_use]
     pub fn from_store(organization_id: Option<OrganizationId>, server_id: Option<ServerId>) -> Option<Self> {
         match (organization_id, server_id) {

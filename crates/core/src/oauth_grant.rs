@@ -11,10 +11,10 @@ pub const CODE_LIFETIME_MS: i64 = 60 * 1_000;
 pub const ACCESS_LIFETIME_MS: i64 = 60 * 60 * 1_000;
 /// Lifetime of a grant after its last refresh; the same as that of an anonymous user's handle.
 pub const GRANT_LIFETIME_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
-/// For this long after a rotation, the previous refresh token can still be exchanged.
+/// The time after a rotation during which the previous refresh token can still be exchanged.
 pub const GRACE_MS: i64 = 10 * 1_000;
 
-/// The user who consented, and the issuer at which they did.
+/// The user who consented, and the issuer at which they consented.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum GrantOwner {
     /// An end user of a hosted server, which is the only one on which the grant is valid.

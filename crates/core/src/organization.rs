@@ -4,7 +4,7 @@ use crate::clock::Timestamp;
 use crate::id::{ApiKeyId, OrganizationId, UserId};
 use crate::walkthrough::names;
 
-/// The tenant.
+/// An organisation: the tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Organization {
     /// The organisation's ID.

@@ -1,7 +1,7 @@
 //! Personal IDs: the tracking IDs that the public page generates, one per visitor.
 //!
 //! A tracking ID chosen by an organisation is a label. A personal ID is a bearer secret that gives access to the user's
-//! progress, so it is never stored or logged, and only shown to its user. Everything behind the router uses its
+//! progress, so it is never stored or logged, and is shown only to its user. Everything behind the router uses its
 //! [`stored_form`], a hash that cannot appear in a URL as a tracking ID because it contains a `:`.
 
 use std::borrow::Cow;

@@ -1,16 +1,17 @@
-//! Grants: what an agent may use of an instance.
+//! Grants: the tools, prompts and resources of an instance that an agent may use.
 //!
-//! Invariants of the policy ([`allows`], [`covers`]), which the property tests state:
+//! Invariants of the policy ([`allows`], [`covers`]), which the property tests verify:
 //! 1. Default deny: without a grant, nothing is allowed.
 //! 2. Union: a use is allowed if and only if one grant alone allows it. Parts of different grants are never combined.
-//! 3. Monotony: a further grant never removes access.
+//! 3. Monotonicity: an additional grant never removes access.
 //! 4. Expiry: an expired grant has no effect. It expires at `expires_at`, not after it.
 //! 5. Rules only restrict: a grant with a rule allows at most what it allows without the rule. A rule restricts only
 //!    calls of the tool that it names.
-//! 6. `read_only` depends only on the class that an admin chose at the approval, never on hints of the server.
-//! 7. What may be called is also listed: [`allows`] implies [`covers`].
+//! 6. `read_only` depends only on the class that an admin chose when approving the definition, never on the server's
+//!    hints.
+//! 7. Everything that may be called is also listed: [`allows`] implies [`covers`].
 //!
-//! The policy knows original names only. Names that agents see (prefixes, overrides) must be translated first.
+//! The policy uses original names only. Names that agents see (with prefixes or overrides) must be translated first.
 
 use std::collections::BTreeSet;
 
@@ -95,14 +96,14 @@ pub struct Grant {
 pub struct Target<'a> {
     /// The kind of the definition.
     pub kind: DefinitionKind,
-    /// The original name of a tool or a prompt, the URI of a resource, or a URI template. Not read for instructions.
+    /// The original name of a tool or a prompt, the URI of a resource, or a URI template. Ignored for instructions.
     pub name: &'a str,
-    /// The class that an admin chose at the approval. `None` if the definition is not approved.
+    /// The class that an admin chose when approving the definition. `None` if it is not approved.
     pub class: Option<Class>,
 }
 
-/// Whether an agent may use `target` at `now` with these arguments. `grants` are the grants of the agent for the instance
-/// of the target. `arguments` are those of a call of a tool; `None` if it has none, in which case no rule matches.
+/// Whether an agent may use `target` at `now` with these arguments. `grants` are the agent's grants for the target's
+/// instance. `arguments` are the arguments of a tool call; `None` if it has none, in which case no rule matches.
 #[must_use]
 pub fn allows(grants: &[Grant], now: Timestamp, target: Target<'_>, arguments: Option<&Value>) -> bool {
     grants.iter().any(|grant| grant.covers(now, target) && grant.satisfies_rules(target, arguments))
@@ -126,7 +127,7 @@ impl Grant {
         if self.is_expired(now) {
             return false;
         }
-        // Instructions cannot be called. They describe the instance to every agent that may use something of it.
+        // Instructions cannot be called. They describe the instance to every agent that has a grant for it.
         if target.kind == DefinitionKind::Instructions {
             return true;
         }

@@ -58,7 +58,7 @@ pub struct Attempt {
     pub state: AttemptState,
     /// When the attempt was started.
     pub started_at: Timestamp,
-    /// When the attempt last changed.
+    /// When the attempt was last changed or resumed.
     pub last_activity_at: Timestamp,
     /// When the attempt was replaced or reset; `None` while it is the user's current attempt.
     pub closed_at: Option<Timestamp>,
@@ -220,7 +220,7 @@ pub struct ProgressChange {
     pub copy_completions_from: Option<ProgressId>,
     /// The step that was completed.
     pub completion: Option<StepId>,
-    /// The events to record, in order, each with its step if it has one.
+    /// The events to record, in order, each with its step. `None` for events of the whole attempt.
     pub events: Vec<(EventKind, Option<StepId>)>,
 }
 

@@ -105,7 +105,7 @@ fn assert_changed(outcome: &Outcome, change: &ProgressChange, notices: &[Notice]
     assert_eq!(outcome.progress.attempt, change.upsert);
 }
 
-/// Returns the attempt that `outcome` opened, which is new, at `version`, and has no completed steps.
+/// Returns the attempt that `outcome` opened. Asserts that it is new, pinned to `version`, and has no completed steps.
 fn new_attempt(outcome: &Outcome, version: &Version) -> Attempt {
     let opened = outcome.change.upsert.clone().unwrap();
     assert_eq!((&opened.version_id, opened.started_at, opened.last_activity_at), (&version.id, NOW, NOW));
@@ -276,7 +276,7 @@ fn every_call_that_continues_a_withdrawn_version_only_moves() {
 }
 
 #[test]
-fn next_completes_the_current_step_if_it_is_named_or_none_is() {
+fn next_completes_the_current_step_with_or_without_its_id() {
     let v1 = version(1, &[0, 1, 2]);
     let case = Case::new(&v1, &[0], &v1);
     let completed = [0, 1].into_iter().collect();

@@ -70,7 +70,8 @@ impl StepSet {
         data_encoding::HEXLOWER.encode(&self.0)
     }
 
-    /// Decodes the output of [`Self::to_hex`]. Returns `None` if the text is not hexadecimal.
+    /// Decodes the output of [`Self::to_hex`]. Returns `None` if the text is not lowercase hexadecimal with an even
+    /// number of digits.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         data_encoding::HEXLOWER.decode(text.as_bytes()).ok().map(Self)

@@ -27,7 +27,7 @@ enum Action {
     },
     MoveToLatest,
     Next,
-    /// `next` with the id of a step of the pinned version.
+    /// `next` with the ID of a step of the pinned version.
     NextAt(usize),
     /// Repeats the last `next`.
     Repeat,
@@ -85,7 +85,7 @@ struct Simulation {
     versions: Vec<Arc<Version>>,
     withdrawn: BTreeMap<u32, String>,
     attempt: Option<Attempt>,
-    /// Every step that any attempt since the last reset or restart completed.
+    /// Every step completed by any attempt since the last reset or restart.
     done: BTreeSet<u32>,
     now: Timestamp,
     random: SeededRandom,
@@ -328,7 +328,7 @@ proptest! {
     }
 }
 
-fn world_with(versions: &[&[u32]]) -> Simulation {
+fn simulation_with(versions: &[&[u32]]) -> Simulation {
     let mut simulation = Simulation {
         versions: Vec::new(),
         withdrawn: BTreeMap::new(),
@@ -348,7 +348,7 @@ fn world_with(versions: &[&[u32]]) -> Simulation {
 
 #[test]
 fn a_move_keeps_completed_steps_that_exist_or_are_added_again() {
-    let mut simulation = world_with(&[&[0, 1, 2]]);
+    let mut simulation = simulation_with(&[&[0, 1, 2]]);
     simulation.run(&Action::Next);
     simulation.run(&Action::Next);
     simulation.run(&Action::Publish(vec![3, 1]));
@@ -369,7 +369,7 @@ fn a_move_keeps_completed_steps_that_exist_or_are_added_again() {
 
 #[test]
 fn a_completed_attempt_moves_into_a_new_one() {
-    let mut simulation = world_with(&[&[0, 1]]);
+    let mut simulation = simulation_with(&[&[0, 1]]);
     simulation.run(&Action::Next);
     simulation.run(&Action::Next);
     let first = simulation.attempt.clone().unwrap();
@@ -386,7 +386,7 @@ fn a_completed_attempt_moves_into_a_new_one() {
 
 #[test]
 fn replacing_progress_requires_confirmation_and_is_reported() {
-    let mut simulation = world_with(&[&[0, 1, 2, 3, 4]]);
+    let mut simulation = simulation_with(&[&[0, 1, 2, 3, 4]]);
     let replace = SelectOptions { resume: false, ..SelectOptions::default() };
     let offered = simulation.offered().unwrap();
     let fresh = simulation.call(&offered, |view| view.select(replace)).unwrap();
