@@ -64,7 +64,8 @@ impl Scopes {
         Self::parse_supported(text, Scope::SERVER)
     }
 
-    /// Parses scopes separated by spaces, of which `supported` lists all. An empty text means the first one of these.
+    /// Parses scopes separated by spaces, all of which must be in `supported`. An empty text means the first supported
+    /// scope.
     ///
     /// # Errors
     /// [`UnknownScope`] with the first scope that is not supported.

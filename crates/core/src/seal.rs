@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_the_previous_key_open_after_a_rotation() {
+    fn texts_sealed_with_the_previous_key_open_after_a_rotation() {
         let (old, new) = (Keyring::new(&key(1), None), Keyring::new(&key(2), Some(&key(1))));
         let sealed = old.seal(&LOCATION, b"hunter2", &SeededRandom::new(1));
         assert!(old.is_current(&sealed) && !new.is_current(&sealed) && new.knows(&sealed));

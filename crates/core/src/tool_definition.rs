@@ -1,4 +1,4 @@
-//! Definitions of tool servers: what the gateway lists, and only after an approval.
+//! Definitions of tool servers. The gateway lists a definition only after it has been approved.
 
 use crate::clock::Timestamp;
 use crate::id::{CatalogVersionId, InstanceId, OrganizationId, ToolApprovalId};
@@ -58,7 +58,7 @@ pub struct ToolDefinition {
     pub organization_id: OrganizationId,
     /// The instance.
     pub instance_id: InstanceId,
-    /// The catalogue version whose server has listed the definition last.
+    /// The catalogue version whose server last listed the definition.
     pub catalog_version_id: Option<CatalogVersionId>,
     /// The kind.
     pub kind: DefinitionKind,
@@ -68,9 +68,9 @@ pub struct ToolDefinition {
     pub digest: String,
     /// The text as received.
     pub definition: String,
-    /// The reason why it cannot be approved, such as `not_canonical`.
+    /// The reason why it cannot be approved, such as `not_canonical`. `None` if it can be approved.
     pub problem: Option<String>,
-    /// Whether the server lists it at present.
+    /// Whether the server currently lists it.
     pub is_current: bool,
     /// The state of the approval.
     pub state: ApprovalState,

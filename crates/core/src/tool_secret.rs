@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_names_of_files_and_variables() {
+    fn names_are_also_valid_file_names() {
         for name in ["A", "GITHUB_TOKEN", "github-token", "9", "-x", &"a".repeat(64)] {
             assert!(check_name(name).is_ok(), "{name}");
         }

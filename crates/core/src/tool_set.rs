@@ -24,8 +24,8 @@ pub struct ToolSet {
     pub name: String,
     /// Whether names of tools and prompts begin with the slug of their instance.
     pub prefix: bool,
-    /// The members, in the order in which they were specified. The members of deleted instances are removed, so this
-    /// list can become empty.
+    /// The members, in the order in which they were specified. Deleted instances are removed, so this list can become
+    /// empty.
     pub members: Vec<ToolSetMember>,
 }
 
@@ -38,8 +38,8 @@ pub struct ToolSetMember {
     pub tools: Option<Vec<String>>,
 }
 
-/// Checks the members of a tool set: at most 50 different instances, and without the prefix exactly one, because only
-/// then no two tools have the same name.
+/// Checks the members of a tool set: 1 to 50 different instances, or exactly one without the prefix, because tools of
+/// different instances could otherwise have the same name.
 ///
 /// # Errors
 /// `invalid_arguments` for `members` or `prefix`.
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_different_instances_and_without_the_prefix_only_one() {
+    fn members_are_distinct_instances_and_only_one_is_allowed_without_the_prefix() {
         let many: Vec<_> = (0..MAX_MEMBERS).map(|n| member(n, None)).collect();
         assert!(check_members(true, &many).is_ok());
         assert!(check_members(false, &[member(1, Some(&["search"]))]).is_ok());

@@ -8,7 +8,7 @@ use crate::walkthrough::names;
 
 /// The time for which a join token is valid, in milliseconds.
 pub const JOIN_TOKEN_MS: i64 = 15 * 60 * 1_000;
-/// A toolbox whose last heartbeat is older than this is unresponsive, in milliseconds.
+/// The age of the last heartbeat, in milliseconds, above which a toolbox is unresponsive.
 pub const UNRESPONSIVE_AFTER_MS: i64 = (HEARTBEAT_SECONDS * MISSED_HEARTBEATS * 1_000).cast_signed();
 /// The maximum number of toolboxes of an organisation.
 pub const MAX_TOOLBOXES: usize = 100;

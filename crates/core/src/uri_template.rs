@@ -1,4 +1,4 @@
-//! URI templates (RFC 6570): whether a URI can be an expansion of a template.
+//! URI templates (RFC 6570). Checks whether a URI can be an expansion of a template.
 //!
 //! The values of the variables are unknown, so an expression matches every text to which it could expand. URIs are
 //! compared as they are and never normalised: `..` and `%2e%2e` consist of characters that are allowed in a value, so
@@ -190,7 +190,7 @@ mod tests {
         UriTemplate::parse(template).unwrap().matches(uri)
     }
 
-    /// The examples of RFC 6570, sections 1.2 and 3.2, and their neighbours.
+    /// The examples of RFC 6570, sections 1.2 and 3.2, and similar cases.
     #[test]
     fn a_template_matches_its_expansions() {
         for (template, uri) in [
@@ -274,7 +274,7 @@ mod tests {
             prop_assert_eq!(matches(&text, &other), text == other);
         }
 
-        /// Compares the search with the obvious one.
+        /// Compares the matcher with a naive search.
         #[test]
         fn simple_expressions_match_nonempty_segments(
             parts in prop::collection::vec(prop_oneof![Just(None), "[ab/]{1,2}".prop_map(Some)], 0..5),

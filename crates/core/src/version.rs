@@ -53,7 +53,7 @@ pub struct StoredVersion {
     pub id: VersionId,
     /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
-    /// Counts from 1.
+    /// The version number, counted from 1.
     pub number: u32,
     /// The title at the time of publishing.
     pub title: String,
@@ -68,7 +68,7 @@ pub struct Version {
     pub id: VersionId,
     /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
-    /// Counts from 1.
+    /// The version number, counted from 1.
     pub number: u32,
     /// The title at the time of publishing, cleaned.
     pub title: String,

@@ -12,8 +12,8 @@ use crate::step::StepContent;
 /// Maximum number of walkthroughs in an organisation.
 pub const MAX_WALKTHROUGHS: usize = 20_000;
 
-/// Defines an enum whose variants have names: its parsing, formatting and serialisation. The REST API documents the
-/// names and the comments.
+/// Defines an enum whose variants have names, with parsing, formatting and serialisation. The documentation of the REST
+/// API contains the names and the comments.
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*

@@ -29,7 +29,7 @@ pub const LEASE_MS: i64 = MINUTE;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
-/// The delays after failed attempts, in milliseconds. A delivery has one attempt more than there are delays.
+/// The delays after failed attempts, in milliseconds. A delivery has one more attempt than there are delays.
 const RETRY_DELAYS: [i64; 6] = [MINUTE, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 8 * HOUR, 24 * HOUR];
 
 names! {
@@ -203,7 +203,7 @@ pub fn sign(secret: &SecretText, id: &str, seconds: i64, body: &[u8]) -> Option<
     Some(format!("v1,{}", BASE64.encode(&mac.finalize().into_bytes())))
 }
 
-/// Returns the time of the next attempt after `attempts` attempts, of which the last failed at `now`. Returns `None` if
+/// Returns the time of the next attempt after `attempts` attempts, the last of which failed at `now`. Returns `None` if
 /// there are no more attempts.
 #[must_use]
 pub fn next_attempt(attempts: u32, now: Timestamp) -> Option<Timestamp> {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn markup_of_chat_programs_is_escaped() {
+    fn chat_markup_is_escaped() {
         let body = payload(WebhookEvent::Test, Timestamp(0), "<!channel> & <https://evil.example|here>", &json!({}));
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["text"], "&lt;!channel&gt; &amp; &lt;https://evil.example|here&gt;");
