@@ -9,7 +9,7 @@ use crate::markdown::{clean_line, clean_markdown, clean_plain};
 use waypost_core::step::StepContent;
 use waypost_core::version::{StoredVersion, Version, VersionStep};
 
-/// Replaces a title that is empty after cleaning.
+/// The title that replaces one that is empty after cleaning.
 const UNTITLED: &str = "Untitled";
 /// Maximum number of excerpts per field.
 pub const MAX_EXCERPTS: usize = 3;

@@ -38,7 +38,7 @@ impl From<Toolset> for ToolFlow {
     }
 }
 
-/// The identification of the user of a call. Determines the instructions about the handle.
+/// The identity of the user of a call. Determines the instructions about the handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserIdentity {
     /// The user is identified by a token or a personal URL; there is no handle.
@@ -66,7 +66,7 @@ impl UserIdentity {
 pub struct Guide<'a> {
     /// The tools that instructions refer to.
     pub flow: ToolFlow,
-    /// The identification of the user.
+    /// The user's identity.
     pub user: &'a UserIdentity,
     /// The walkthrough.
     pub walkthrough_id: &'a WalkthroughId,
@@ -259,7 +259,7 @@ impl Guide<'_> {
         let current = progress.current().map(|index| &progress.version.steps()[index]);
         let unknown = if *self.user == UserIdentity::Unknown { unknown_user_message(self.flow) } else { String::new() };
         let (fields, wait) = match current {
-            Some(step) => (use_of_fields(&step.content), self.wait("<content> (step.content)", step.id.as_str())),
+            Some(step) => (field_usage(&step.content), self.wait("<content> (step.content)", step.id.as_str())),
             None => (String::new(), String::new()),
         };
         join([self.notices(notices), unknown, fields, wait, keep_handle(self.user).to_owned()])
@@ -311,7 +311,7 @@ impl Guide<'_> {
 }
 
 /// Returns the instructions for using the fields that this step has, by their names in the structured content.
-fn use_of_fields(content: &StepContent) -> String {
+fn field_usage(content: &StepContent) -> String {
     let has = |field: &Option<String>| field.as_ref().is_some_and(|text| !text.is_empty());
     let uses = [
         (has(&content.introduction_for_agent), "introduction_for_agent: say this first"),

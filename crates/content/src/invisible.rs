@@ -6,7 +6,8 @@
 //!
 //! The invisible characters are control characters except tab and line feed, all characters that Unicode allows a
 //! renderer to ignore (`Default_Ignorable_Code_Point`), noncharacters, and blank characters that are not white space
-//! ([`BLANKS`]). All of them are removed, including in code, except where they affect how adjacent visible text is rendered:
+//! ([`BLANKS`]). All of them are removed, including in code, except where they affect how adjacent visible text is
+//! rendered:
 //!
 //! - a joiner or non-joiner in an emoji, next to a virama, or between letters of a joining script (cf. RFC 5892, A.1
 //!   and A.2);
@@ -24,8 +25,8 @@ use icu_properties::props::{
 };
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// Characters that render as blank although they are not default-ignorable: the empty Braille pattern, interlinear
-/// annotations, the object replacement character, two fillers, and the format characters of hieroglyphs.
+/// Characters that are rendered as blank although they are not default-ignorable: the empty Braille pattern,
+/// interlinear annotations, the object replacement character, two fillers, and the format characters of hieroglyphs.
 const BLANKS: [RangeInclusive<char>; 5] = [
     '\u{2800}'..='\u{2800}',
     '\u{FFF9}'..='\u{FFFC}',
@@ -81,8 +82,8 @@ pub fn remove(text: &str) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
-/// Returns `text` with every invisible character as a JSON escape (RFC 8259, section 7), such as `\u200B`. Line breaks and
-/// tabs are kept.
+/// Returns `text` with every invisible character replaced with a JSON escape (RFC 8259, section 7), such as `\u200B`.
+/// Line breaks and tabs are kept.
 #[must_use]
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_invisible) {

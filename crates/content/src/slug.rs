@@ -17,7 +17,7 @@ pub fn from_title(title: &str) -> String {
     if slug.is_empty() { FALLBACK.to_owned() } else { slug }
 }
 
-/// Suggests a slug for a server with this name. It is valid but may be reserved or taken, and has room for a number
+/// Suggests a slug for a server with this name. It is valid but may be reserved or taken, and has room for a numeric
 /// suffix.
 #[must_use]
 pub fn suggest_server_slug(name: &str) -> String {

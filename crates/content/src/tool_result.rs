@@ -26,11 +26,11 @@ pub struct ResultContext<'a> {
     pub slug: &'a str,
     /// The user's progress.
     pub progress: &'a ProgressView,
-    /// The step that the call completed.
+    /// The step that the call completed. `None` if it completed none.
     pub completed_step_id: Option<&'a StepId>,
     /// The notices for the user.
     pub notices: &'a [Notice],
-    /// The identification of the user.
+    /// The user's identity.
     pub user: &'a UserIdentity,
     /// The tools that instructions refer to.
     pub flow: ToolFlow,

@@ -158,7 +158,8 @@ fn is_block_start(text: &str) -> bool {
         || line.chars().all(|c| matches!(c, '-' | '*' | '_' | '=' | '|' | ':' | ' ' | '\t'))
 }
 
-/// Returns the prefix for another line of the paragraph at `at`: the markers of quotes, and blanks for those of lists.
+/// Returns the prefix for another line of the paragraph at `at`: the markers of quotes, and blanks in place of list
+/// markers.
 pub(super) fn line_prefix(text: &str, at: usize) -> String {
     let start = text[..at].rfind('\n').map_or(0, |feed| feed + 1);
     let mut rest = &text[start..at];

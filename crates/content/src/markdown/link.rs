@@ -48,7 +48,7 @@ fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Whether the text in angle brackets is a URL or an email, not a placeholder that looks like one.
+/// Whether the text in angle brackets is a URL or an email address, not a placeholder that looks like one.
 pub(super) fn is_autolink(text: &str) -> bool {
     match text.split_once(':') {
         Some((scheme, rest)) => {

@@ -4,7 +4,8 @@
 //! - [`clean_markdown`] is for a step's content: no HTML, no dangerous links, no text that is not rendered.
 //! - [`clean_plain`] is for agent fields and descriptions, [`clean_line`] for titles: no invisible characters. These
 //!   fields are plain text, so a `<port>` in them is kept.
-//! - [`find_bidi_in_code`] is for lint and publish: such characters make code look different from what it is.
+//! - [`find_bidi_in_code`] is for linting and publishing: bidirectional controls make code look different from what is
+//!   executed.
 //!
 //! Two changes apply everywhere, including code: every line ends in one line feed (`\r\n` and a lone `\r` are line
 //! endings in Markdown, and the text must not depend on the system it was written on), and invisible characters are
@@ -110,8 +111,8 @@ fn prepare(text: &str) -> Cow<'_, str> {
     normalize_line_endings(text.trim_start_matches('\u{FEFF}'))
 }
 
-/// Escapes the characters that every tag, entity, link, definition, fence and table requires, including in code. The last
-/// resort for text that was written to defeat the cleaner.
+/// Escapes the characters that every tag, entity, link, definition, fence and table requires, including in code. This
+/// is the last resort for text that was written to defeat the cleaner.
 fn flatten(text: &str) -> String {
     let mut flat = String::with_capacity(text.len());
     for c in clean_plain(text).chars() {

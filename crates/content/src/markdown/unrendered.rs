@@ -33,7 +33,7 @@ pub(super) fn link_title(text: &str, link: &Range<usize>) -> Option<UnrenderedTe
     Some(UnrenderedText::within_line(link.start + start - blanks..link.start + inside.len()))
 }
 
-/// Returns the title of a definition, and its replacement: a title in the next line would otherwise take effect.
+/// Returns the title of a definition, and its replacement, without which a title on the next line would take effect.
 pub(super) fn definition_title(text: &str, span: &Range<usize>) -> Option<(UnrenderedText, &'static str)> {
     let definition = text[span.clone()].trim_end();
     let start = title_start(definition)?;
@@ -105,7 +105,7 @@ impl Footnotes {
         self.references.push((self.open.last().copied(), label.to_lowercase()));
     }
 
-    /// Returns the footnotes that are not rendered because they are referenced at most by other such footnotes.
+    /// Returns the footnotes that are not rendered, because they are not referenced or only by other such footnotes.
     pub(super) fn unused(&self) -> Vec<Range<usize>> {
         let mut by_place: HashMap<Option<usize>, Vec<usize>> = HashMap::new();
         for (place, label) in &self.references {

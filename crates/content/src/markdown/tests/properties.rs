@@ -283,7 +283,7 @@ proptest! {
 }
 
 proptest! {
-    // The seed is fixed, because in roughly one of several hundred thousand cases, the text can be made safe only by
+    // The seed is fixed, because in roughly one in several hundred thousand cases, the text can be made safe only by
     // changing code. When changing the cleaner, run more cases with other seeds.
     #![proptest_config(ProptestConfig {
         cases: 5_000, rng_seed: RngSeed::Fixed(20), failure_persistence: None, ..ProptestConfig::default()
