@@ -13,8 +13,8 @@ use waypost_core::walkthrough::{WalkthroughFields, WalkthroughState};
 /// A step to write.
 #[derive(Debug, Clone, Copy)]
 pub struct ExportStep<'a> {
-    /// The key by which an import matches the step: the author's key, otherwise the step's ID. On another installation, the
-    /// ID becomes the key; on the same installation, it matches the step itself.
+    /// The key by which an import matches the step: the author's key, otherwise the step's ID. On another installation,
+    /// the ID becomes the key; on the same installation, it matches the step itself.
     pub key: &'a str,
     /// The content.
     pub content: &'a StepContent,

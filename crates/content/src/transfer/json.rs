@@ -29,9 +29,9 @@ const NAMES: [&str; 6] = [
 /// The version of the envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
-    /// References are indices.
+    /// `nextStepReference` is an index.
     V1_0,
-    /// References are indices or keys.
+    /// `nextStepReference` is an index or a key.
     V1_1,
 }
 

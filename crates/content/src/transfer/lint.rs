@@ -80,7 +80,7 @@ pub fn lint_fields(title: &str, description: &str, tags: &[String]) -> Vec<Findi
     let fields = [("title", title), ("description", description), ("tags", &tags.join(" "))];
     let findings = fields.into_iter().filter_map(|(field, text)| {
         let message = invisible_characters(text)?;
-        Some(Finding { field: Some(field), ..of_all(Severity::Warning, message) })
+        Some(Finding { field: Some(field), ..walkthrough_finding(Severity::Warning, message) })
     });
     findings.collect()
 }
@@ -90,11 +90,11 @@ pub fn lint<'a>(kind: WalkthroughType, steps: impl IntoIterator<Item = &'a StepC
     let steps: Vec<_> = steps.into_iter().collect();
     let mut findings = Vec::new();
     if steps.is_empty() {
-        findings.push(of_all(Severity::Error, "there are no steps. Add at least one."));
+        findings.push(walkthrough_finding(Severity::Error, "there are no steps. Add at least one."));
     }
     if steps.len() > MAX_STEPS {
         let message = format!("there are {} steps; the maximum is {MAX_STEPS}. Split the walkthrough.", steps.len());
-        findings.push(of_all(Severity::Error, message));
+        findings.push(walkthrough_finding(Severity::Error, message));
     }
     let mut sections = Sections::default();
     let mut titles: HashMap<String, usize> = HashMap::new();
@@ -119,7 +119,7 @@ pub fn lint<'a>(kind: WalkthroughType, steps: impl IntoIterator<Item = &'a StepC
     findings
 }
 
-fn of_all(severity: Severity, message: impl Into<String>) -> Finding {
+fn walkthrough_finding(severity: Severity, message: impl Into<String>) -> Finding {
     Finding { severity, step: None, position: None, field: None, message: message.into() }
 }
 
@@ -340,7 +340,7 @@ mod tests {
             ["notice: step 1 \"A\": `content` changes when it is served: \"fast<br>slow\" → \"fast  ⏎slow\"."]
         );
         assert_eq!(fields(kind, &[step("A", "<!-- nothing to read -->")]), [(Error, "content"), (Notice, "content")]);
-        // With a backslash for each of them, the text is too long.
+        // With a backslash for each tag, the text is too long.
         let tight = "<x>".repeat(64 * 1024 / 3);
         assert!(fields(kind, &[step("A", &tight)]).contains(&(Error, "content")));
     }

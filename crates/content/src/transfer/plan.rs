@@ -132,8 +132,8 @@ fn find(existing: &[Step], steps: &[ImportStep]) -> Vec<Option<usize>> {
     matches
 }
 
-/// Returns whether each step was moved. The steps of the longest subsequence that keeps its order were not, so that
-/// moving one step to the front counts as one move.
+/// Returns whether each step was moved. The steps of the longest subsequence that keeps its order count as not moved,
+/// so that moving one step to the front counts as one move.
 pub(crate) fn find_moved(found: &[Option<usize>]) -> Vec<bool> {
     // Patience sorting: for each length, the subsequence of that length with the smallest last position.
     let mut ends: Vec<usize> = Vec::new();

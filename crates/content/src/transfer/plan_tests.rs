@@ -119,7 +119,7 @@ fn existing_keys_are_kept_and_new_keys_are_added() {
 }
 
 #[test]
-fn matching_less_than_half_requires_replace() {
+fn matching_fewer_than_half_requires_replace() {
     let table: &[(&[&str], &[&str], bool)] = &[
         (&["A", "B"], &["A"], false),
         (&["A", "B", "C"], &["A"], true),

@@ -47,8 +47,8 @@ fn walkthroughs(roots: &[PathBuf]) -> Vec<WalkthroughFile> {
     files
 }
 
-fn roots(of: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(of).into_iter().flatten().flatten().map(|entry| entry.path());
+fn roots(parent: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut roots: Vec<_> = entries.filter(|path| path.is_dir()).collect();
     roots.sort();
     roots

@@ -1,7 +1,7 @@
 //! Killercoda: a scenario is a folder with an `index.json` that lists the Markdown files of its steps.
 //!
 //! - `title` and `description` become those of the walkthrough. `details.intro`, `details.steps` and `details.finish`
-//!   become the steps, each with a `title` (else the H1 of its text) and a `text`, the path of a Markdown file.
+//!   become the steps, each with a `title` (otherwise the H1 of its text) and a `text`, the path of a Markdown file.
 //! - A step is identified by the path of its text without numbers and extension.
 //! - Code annotations (`{{exec}}`, `{{copy}}`) are removed, which leaves plain Markdown.
 //! - Scripts (`foreground`, `background`, `verify`) are not run. Their names and all other members are kept in the

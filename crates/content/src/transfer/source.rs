@@ -63,8 +63,8 @@ impl SourceRef {
         self.step.as_ref().map(|step| step.location.as_str())
     }
 
-    /// Creates the rejection of `field` at this location. `problem` is the predicate of a sentence that begins with the field,
-    /// and states what to do: `is missing. Write a title.`
+    /// Creates the rejection of `field` at this location. `problem` is the predicate of a sentence that begins with the
+    /// field, followed by what to do: `is missing. Write a title.`
     #[must_use]
     pub fn reject(&self, field: &str, problem: impl fmt::Display) -> Error {
         let field = format!("{}{field}", self.prefix);

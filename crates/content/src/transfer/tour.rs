@@ -1,4 +1,4 @@
-//! CodeTour: a `.tour` file is a walkthrough through source code (<https://aka.ms/codetour-schema>).
+//! CodeTour: a `.tour` file is a walkthrough of source code (<https://aka.ms/codetour-schema>).
 //!
 //! - The title of a step is its `title`, otherwise `markerTitle`, otherwise the heading at the start of its description,
 //!   otherwise the name of the file it refers to. The description is the content; `>> command` lines become code.
