@@ -30,7 +30,7 @@ use crate::{prompts, resources, tools};
 pub(crate) const METHOD: &str = "subscriptions/listen";
 /// The delay between a change and the comparison, so that several changes in a row cause one notification.
 const SETTLE: Duration = Duration::from_millis(300);
-/// The maximum number of resources that one stream can subscribe to. Further ones are ignored.
+/// The maximum number of resources that one stream can subscribe to. Additional resources are ignored.
 const MAX_RESOURCES: usize = 100;
 
 /// Limits of the streams of this process, and how often their tokens are checked.
@@ -146,7 +146,7 @@ fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 /// A stream that is about to open, with the data that its handler needs in addition to the [`HandlerContext`].
 pub(crate) struct Listener {
     slot: Slot,
-    /// The server's offers when the stream is requested. Taken once the stream is open.
+    /// The server's offers when the stream was requested. Taken once the stream is open.
     first: Mutex<Option<Arc<Offers>>>,
     /// The hash of the request's token, on a server with sign-in.
     token_hash: Option<String>,

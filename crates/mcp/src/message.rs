@@ -11,7 +11,7 @@ pub(crate) struct Message {
     pub(crate) id: Option<RequestId>,
     /// The method. `None` for a response.
     pub(crate) method: Option<String>,
-    /// Whether it declares a protocol version in `_meta`, as 2026-07-28 requires.
+    /// Whether the message declares a protocol version in `_meta`, as 2026-07-28 requires.
     pub(crate) is_modern: bool,
     /// `params.protocolVersion` of `initialize`.
     pub(crate) requested_version: Option<String>,

@@ -74,7 +74,7 @@ impl<F: HandlerFactory> Endpoint<F> {
         known_clients::is_asked_on_connect(sign_in, Some(client))
     }
 
-    /// Rejects a request beyond the rate limit of its caller or its server.
+    /// Rejects a request that exceeds the rate limit of its caller or its server.
     pub(super) fn limit(
         &self,
         key: &CallerKey,
@@ -90,7 +90,7 @@ impl<F: HandlerFactory> Endpoint<F> {
         Err(response)
     }
 
-    /// Counts a request that identifies its user only by a token, if at all.
+    /// Applies the rate limits to a request that identifies its user only by a token, if at all.
     pub(super) fn limit_request(&self, id: Option<&RequestId>, mcp_request: &McpRequest) -> Result<(), Response> {
         self.limit(&request_key(mcp_request), id, mcp_request)
     }

@@ -375,7 +375,7 @@ impl<F: HandlerFactory> Endpoint<F> {
     }
 }
 
-/// Rejects requests that rmcp would accept, or reject with another code.
+/// Rejects requests that rmcp would accept, or would reject with a different error code.
 fn check_revision(headers: &HeaderMap, message: &Message) -> Result<(), JsonRpcError> {
     let (Some(id), Some(method)) = (&message.id, message.method.as_deref()) else { return Ok(()) };
     let header = headers.get(VERSION_HEADER).and_then(|version| version.to_str().ok());

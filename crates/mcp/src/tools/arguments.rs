@@ -69,7 +69,8 @@ fn violated_rule(property: &Value, value: &Value) -> Option<String> {
         .then(|| "must not be empty".to_owned())
 }
 
-/// Returns the name of an argument as it is echoed: clients can send any name.
+/// Returns the name of an argument in the form in which it is echoed. It is truncated, because clients can send any
+/// name.
 fn truncate_name(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect()
 }
@@ -137,7 +138,7 @@ mod tests {
     }
 
     proptest! {
-        /// A JSON Schema validator decides in the same way, except about `confirm`.
+        /// A JSON Schema validator gives the same result, except for `confirm`.
         #[test]
         fn arguments_are_valid_if_and_only_if_they_match_the_schema(given in arguments()) {
             for schema in [

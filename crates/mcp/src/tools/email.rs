@@ -1,5 +1,5 @@
-//! The email that some servers ask for: with a form if the client supports forms (2026-07-28, "Multi Round-Trip
-//! Requests" and "Elicitation"), otherwise with an argument.
+//! The email that some servers ask for: in a form if the client supports forms (2026-07-28, "Multi Round-Trip
+//! Requests" and "Elicitation"), otherwise as an argument.
 
 use rmcp::model::{InputRequiredResult, InputResponses, JsonObject};
 use serde_json::json;

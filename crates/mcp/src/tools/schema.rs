@@ -20,7 +20,7 @@ fn nullable(kind: &str) -> Value {
     json!({ "type": [kind, "null"] })
 }
 
-/// An object schema without required members.
+/// Returns an object schema without required members.
 fn object(properties: Value) -> Value {
     json!({ "type": "object", "properties": properties })
 }
@@ -33,12 +33,12 @@ fn walkthrough_id() -> Value {
     json!({ "type": "string", "description": "ID or slug" })
 }
 
-/// The arguments of a tool: an object with `properties` and nothing else.
+/// Returns the schema of a tool's arguments: an object with `properties` and nothing else.
 fn arguments(properties: Value, required: &[&str]) -> Value {
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 
-/// The result of a tool: its members, or an error.
+/// Returns the schema of a tool's result: its members, or an error.
 fn result(mut properties: Value) -> Value {
     properties["error"] = json!({
         "type": "object",
@@ -47,7 +47,7 @@ fn result(mut properties: Value) -> Value {
     object(properties)
 }
 
-/// The result of a walkthrough tool: its members, the handle and the message.
+/// Returns the schema of a walkthrough tool's result: its members, the handle and the message.
 fn walkthrough_result(mut properties: Value) -> Value {
     properties["progress_handle"] = nullable("string");
     properties["message"] = string();
@@ -88,7 +88,7 @@ fn steps() -> Value {
     })) })
 }
 
-/// A result that contains a step.
+/// Returns the schema of a result that contains a step.
 pub(super) fn step_result() -> Value {
     walkthrough_result(json!({
         "walkthrough": walkthrough(), "progress": progress(), "step": step(), "completed_step_id": nullable("string"),
@@ -132,10 +132,10 @@ pub(super) fn select_arguments() -> Value {
     )
 }
 
-/// The maximum length of an email (RFC 5321, 4.5.3.1: 64 octets, `@` and 255).
+/// The maximum length of an email (RFC 5321, section 4.5.3.1: 64 octets, `@` and 255 octets).
 const MAX_EMAIL: usize = 320;
 
-/// The schema of the user's email.
+/// Returns the schema of the user's email.
 pub(super) fn email() -> Value {
     json!({ "type": "string", "format": "email", "maxLength": MAX_EMAIL, "description": "The user's email address" })
 }
@@ -163,7 +163,7 @@ pub(super) fn next_arguments() -> Value {
     )
 }
 
-/// The arguments of tools that read one walkthrough.
+/// Returns the schema of the arguments of tools that read one walkthrough.
 pub(super) fn read_arguments() -> Value {
     arguments(json!({ "walkthrough_id": walkthrough_id(), "progress_handle": handle() }), &["walkthrough_id"])
 }

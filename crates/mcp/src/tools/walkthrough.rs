@@ -93,12 +93,12 @@ fn is_confirmed(arguments: &JsonObject) -> bool {
     arguments.get("confirm").and_then(Value::as_bool) == Some(true)
 }
 
-/// Returns a step ID as it was sent. One that is too long to exist is truncated, because it is echoed.
+/// Returns the step ID that the client sent. An ID that is too long to exist is truncated, because it is echoed.
 fn step_id(text: &str) -> StepId {
     StepId::from_store(text.chars().take(MAX_STEP_ID).collect())
 }
 
-fn played(result: &StepResult, flow: ToolFlow) -> ResultContext<'_> {
+fn result_context(result: &StepResult, flow: ToolFlow) -> ResultContext<'_> {
     ResultContext {
         walkthrough_id: &result.offer.walkthrough_id,
         slug: &result.offer.slug,
@@ -112,7 +112,7 @@ fn played(result: &StepResult, flow: ToolFlow) -> ResultContext<'_> {
 
 /// Returns the result of a tool that shows a step.
 fn step(result: &StepResult, flow: ToolFlow) -> ToolResult {
-    tool_result::step_result(&played(result, flow))
+    tool_result::step_result(&result_context(result, flow))
 }
 
 /// Adds the members that every result of a walkthrough tool has.
@@ -144,11 +144,11 @@ fn steps_json(progress: &ProgressView) -> Vec<Value> {
 }
 
 fn status(result: &StepResult, flow: ToolFlow) -> ToolResult {
-    let played = played(result, flow);
-    let message = played.guide().status_message(&result.progress, &result.notices);
+    let context = result_context(result, flow);
+    let message = context.guide().status_message(&result.progress, &result.notices);
     let text = render::outline(&result.progress, &message);
     let structured = json!({
-        "walkthrough": tool_result::walkthrough_json(&played),
+        "walkthrough": tool_result::walkthrough_json(&context),
         "progress": tool_result::progress_json(&result.progress),
         "steps": steps_json(&result.progress),
     });
@@ -156,16 +156,16 @@ fn status(result: &StepResult, flow: ToolFlow) -> ToolResult {
 }
 
 fn steps(result: &StepResult, flow: ToolFlow) -> ToolResult {
-    let played = played(result, flow);
-    let message = played.guide().status_message(&result.progress, &result.notices);
+    let context = result_context(result, flow);
+    let message = context.guide().status_message(&result.progress, &result.notices);
     let text = render::outline(&result.progress, &message);
     let structured =
-        json!({ "walkthrough": tool_result::walkthrough_json(&played), "steps": steps_json(&result.progress) });
+        json!({ "walkthrough": tool_result::walkthrough_json(&context), "steps": steps_json(&result.progress) });
     ToolResult { structured: with_message(structured, &result.user, message), text }
 }
 
 fn reset(result: &StepResult, flow: ToolFlow) -> ToolResult {
-    let message = played(result, flow).guide().reset_message();
+    let message = result_context(result, flow).guide().reset_message();
     let structured = json!({ "walkthrough_id": result.offer.walkthrough_id, "reset": true });
     ToolResult { structured: with_message(structured, &result.user, message.clone()), text: message }
 }
@@ -173,14 +173,14 @@ fn reset(result: &StepResult, flow: ToolFlow) -> ToolResult {
 /// Returns the details of a walkthrough. The steps are those of the user's version; the description is that of the
 /// latest version.
 fn details(result: &StepResult, flow: ToolFlow) -> ToolResult {
-    let (offer, progress, played) = (&result.offer, &result.progress, played(result, flow));
-    let message = played.guide().status_message(progress, &result.notices);
+    let (offer, progress, context) = (&result.offer, &result.progress, result_context(result, flow));
+    let message = context.guide().status_message(progress, &result.notices);
     let mut row = row(offer, progress.status(), progress.percent());
     row.steps = u32::try_from(progress.version.step_count()).unwrap_or(u32::MAX);
     row.title = &progress.version.title;
     let view = DetailsView { row: &row, kind: offer.kind.as_str(), tags: &offer.tags, progress };
     let text = render::details(&view, &message);
-    let mut walkthrough = tool_result::walkthrough_json(&played);
+    let mut walkthrough = tool_result::walkthrough_json(&context);
     walkthrough["description"] = json!(offer.description);
     walkthrough["type"] = json!(offer.kind.as_str());
     walkthrough["tags"] = json!(offer.tags);
