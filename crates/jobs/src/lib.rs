@@ -8,8 +8,8 @@
 //! 2. A job with a lease runs only while this process holds the lease, and stops when the lease is lost.
 //! 3. A job is late if it has not succeeded for `late_after`; a worker is late if it has been processing one item for
 //!    that long. A job that another process runs is not late, and neither is a job that was told to stop.
-//! 4. [`Jobs::stop`] ends every job: a current run may finish within half a second and is then dropped. Leases are
-//!    released.
+//! 4. [`Jobs::stop`] ends every periodic job: a current run may finish within half a second and is then dropped. Leases
+//!    are released. Workers end with their queues.
 //!
 //! Intervals are measured with [`tokio::time`], which tests can pause, so changes of the system clock do not make a job
 //! late.

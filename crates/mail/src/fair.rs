@@ -221,7 +221,7 @@ mod tests {
                 && self.waiting.iter().any(|item| item.share == share && item.not_before <= now)
         }
 
-        /// Called after every step: a share that temporarily cannot leave starts to wait anew.
+        /// Called after every step: the wait of a share that temporarily cannot leave starts again.
         fn forget_unable(&mut self, now: u64) {
             let seen = std::mem::take(&mut self.left_since);
             self.left_since = seen.into_iter().filter(|(share, _)| self.can_leave(share, now)).collect();

@@ -1,4 +1,5 @@
-//! The email queues: a page does not wait for the mail server, and takes the same time for every recipient.
+//! The email queues. Because of them, a page does not wait for the mail server, and takes the same time for every
+//! recipient.
 //!
 //! Each kind of email has its own queue and workers, so that nothing else can fill or slow down the queue of sign-in
 //! emails. Each queue is shared fairly between organisations ([`crate::fair`]).
@@ -91,7 +92,8 @@ struct Attempt {
     failed: usize,
 }
 
-/// An email that a worker has taken. When dropped, the email leaves the queue or is put back.
+/// An email that a worker has taken. When dropped, the email leaves the queue or is put back, unless the attempt was
+/// aborted.
 struct Delivery<'a> {
     queue: &'a Queue,
     share: String,
@@ -136,7 +138,7 @@ impl Outbox {
         Self(Arc::new(Inner { mailer, queues: queues.into(), workers: Mutex::new(workers), closed }))
     }
 
-    /// Enqueues an email. `share` is the ID of the organisation that the email counts for, or empty for none.
+    /// Enqueues an email. `share` is the ID of the organisation that the email counts against, or empty for none.
     ///
     /// # Errors
     /// [`QueueFull`] if the organisation has reached its share of the queue, if the queue is full and no email is
@@ -283,7 +285,7 @@ mod tests {
     use super::*;
     use crate::{MemoryMailer, SendFuture};
 
-    const AT_ONCE: [Duration; 2] = [Duration::ZERO; 2];
+    const NO_PAUSES: [Duration; 2] = [Duration::ZERO; 2];
     const LONG: Duration = Duration::from_secs(3_600);
 
     fn mail(n: usize) -> EmailMessage {
@@ -326,7 +328,7 @@ mod tests {
             (Error::Rejected("550".into()), 1, 1, 0),
         ] {
             let failing = FailingMailer::new(error, failures);
-            let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), AT_ONCE);
+            let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), NO_PAUSES);
             outbox.enqueue(EmailKind::SignIn, "org_1", mail(1)).unwrap();
             assert_eq!(outbox.finish(LONG).await, 0);
             assert_eq!((failing.tried.load(Ordering::SeqCst), failing.taken.sent().len()), (attempts, sent));
@@ -338,8 +340,8 @@ mod tests {
         }
     }
 
-    /// Even if a clone of the outbox is still held, as by requests that do not end, finishing is not delayed and loses
-    /// nothing.
+    /// Finishing is not delayed and loses nothing, even if a clone of the outbox is still held, for example by a
+    /// request that does not end.
     #[tokio::test]
     async fn finishing_a_shared_outbox_loses_nothing() {
         let memory = MemoryMailer::default();

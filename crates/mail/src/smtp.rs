@@ -97,7 +97,8 @@ impl Header for AutoSubmitted {
     }
 }
 
-/// Builds the message. Recipient and subject are encoded by types without line breaks, so they cannot add headers.
+/// Builds the message. The types that encode the recipient and the subject exclude line breaks, so neither can add
+/// headers.
 fn build_message(mail: &EmailMessage, from: &Sender) -> Result<Message, Error> {
     let to = mail.to.parse().map_err(|_| Error::InvalidRecipient)?;
     // A line break would become an encoded word, which mail programs show differently.
@@ -183,7 +184,8 @@ mod tests {
         }
     }
 
-    /// Starts a mail server that responds with `rcpt` to the recipient. Returns everything that it received.
+    /// Starts a mail server that responds to `RCPT` with `rcpt`. Returns its URL, and a task that returns everything
+    /// that the server received.
     async fn server(rcpt: &'static str) -> (String, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("smtp://u:5eC2e7@{}?tls=off", listener.local_addr().unwrap());

@@ -14,7 +14,7 @@ use crate::{
     error::{PlayError, truncate},
 };
 
-/// The timeouts of a call, and the maximum size of a response, so that a faulty server cannot fill the memory. The
+/// The timeouts of a call, and the maximum size of a response, so that a faulty server cannot exhaust the memory. The
 /// largest result of Waypost, the status of a walkthrough of 500 steps with titles of 200 characters, is smaller.
 const LIMITS: StreamLimits =
     StreamLimits { max_bytes: 4 * 1024 * 1024, idle: Duration::from_secs(60), timeout: Duration::from_secs(60) };

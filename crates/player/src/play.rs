@@ -327,8 +327,8 @@ impl Player<'_, '_> {
         }
     }
 
-    /// Completes a step. If the server then returns the same step, completes the current step according to the server's
-    /// status once more; after that it fails.
+    /// Completes a step. If the server returns the same step again, requests the status and completes the current step.
+    /// Fails if the server does not advance then either.
     async fn advance(&mut self, walkthrough: &str, step: &Step) -> Result<StepResult, EarlyExit> {
         let has_advanced = |result: &StepResult| result.step.as_ref().is_none_or(|next| next.id != step.id);
         let mut result = self.complete(walkthrough, &step.id).await?;

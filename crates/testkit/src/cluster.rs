@@ -77,7 +77,8 @@ fn create_database(template: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let cluster = cluster();
-    // Copying the files is faster here than copying the pages through the log, the default since PostgreSQL 15.
+    // Copying the files is faster here than copying the pages through the write-ahead log, the default since
+    // PostgreSQL 15.
     execute(&cluster.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"));
     cluster.url(&name)
 }

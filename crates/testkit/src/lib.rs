@@ -9,8 +9,8 @@
 //!
 //! This creates the tests `finds_by_slug::sqlite` and `finds_by_slug::postgres`. On a machine without PostgreSQL, the
 //! second one is ignored, with the reason. This crate's build script detects PostgreSQL, so that the crates under test
-//! need no build script; [`needs_postgres`], [`needs_strace`], [`needs_docker`] and [`needs_dockerd`] do the same for single
-//! tests. Crates that must not depend on the store use only these, without the feature `databases`.
+//! need no build script; [`needs_postgres`], [`needs_strace`], [`needs_docker`] and [`needs_dockerd`] do the same for
+//! individual tests. Crates that must not depend on the store use only these, without the feature `databases`.
 
 #[cfg(feature = "databases")]
 mod cluster;
