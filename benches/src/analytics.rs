@@ -1,5 +1,5 @@
-//! The analytics page of an organisation with many events: seeds the events, waits until they are packed, and loads the
-//! page over HTTP with a session.
+//! Measures the analytics page of an organisation with many events: seeds the events, waits until they are packed, and
+//! loads the page over HTTP with a session.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -36,7 +36,7 @@ mod tokens;
 mod toolbox;
 mod waypost;
 
-// What the tests of toolboxes use as well: the engine, images and the registry.
+// Shared with the tests of toolboxes: the engine, images and the registry.
 #[path = "../../tests/toolbox/attach.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod attach;

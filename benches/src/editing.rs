@@ -1,5 +1,5 @@
-//! Edits through the REST API, as the editor sends them: changes of a field of one of many large steps, insertions and
-//! moves in a long chain, and polls of an unchanged draft.
+//! Measures edits through the REST API, as the editor sends them: changes to a field of one of many large steps,
+//! insertions and moves in a long chain, and polls of an unchanged draft.
 
 use std::path::Path;
 use std::time::Instant;

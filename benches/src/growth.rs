@@ -1,4 +1,4 @@
-//! The effect of data size: long and short walkthroughs, few and many progress rows.
+//! Measures the effect of data size: long and short walkthroughs, few and many progress rows.
 
 use anyhow::Result;
 

@@ -18,7 +18,7 @@ use crate::process;
 /// The maximum duration of one measurement, including the connection of the agents.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Something through which the tools are called.
+/// A program through which the tools are called: the server itself, a relay or a gateway.
 pub struct Contestant {
     /// The name in tables.
     pub name: String,

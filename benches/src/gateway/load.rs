@@ -28,7 +28,7 @@ pub struct Plan {
     pub era: Era,
     /// The tool's name.
     pub tool: String,
-    /// The number of characters that it returns.
+    /// The number of characters that the tool returns.
     pub size: usize,
     /// The tokens of the agents, if they have any.
     pub tokens: Vec<String>,
@@ -43,7 +43,7 @@ pub struct Plan {
 /// The result of the load generator.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// The number of calls with the right result.
+    /// The number of calls with the correct result.
     pub calls: u64,
     /// The number of other calls.
     pub errors: u64,
@@ -140,7 +140,7 @@ impl Agent {
         check(body, self.calls, plan.size)
     }
 
-    /// Calls the tool until the time is over.
+    /// Calls the tool until the time is up.
     async fn work(
         &mut self,
         (plan, index): (&Plan, usize),
@@ -149,7 +149,7 @@ impl Agent {
     ) -> Result<()> {
         let end = start + Duration::from_secs_f64(plan.seconds);
         let interval = plan.rate.map(|rate| Duration::from_secs_f64(plan.agents as f64 / rate));
-        // The agents take turns.
+        // Spread the first calls of the agents over the interval.
         let mut due = start + interval.unwrap_or_default().mul_f64(index as f64 / plan.agents as f64);
         loop {
             let mut began = Instant::now();
@@ -159,7 +159,7 @@ impl Agent {
                     // The inaccuracy of the timer is not part of the latency.
                     began = Instant::now();
                 } else {
-                    // The time for which a call had to wait for the one before it is part of its latency.
+                    // The time for which a call waited for the previous one is part of its latency.
                     began = due;
                 }
                 due += interval;

@@ -26,7 +26,7 @@ use crate::report::Environment;
 use leg::{Contestant, Leg, Load};
 use site::Site;
 
-/// The number of servers of the list, and the number of those that are dead.
+/// The number of servers whose tools are listed, and the number of those that are dead.
 const LISTED_SERVERS: usize = 20;
 const DEAD_SERVERS: usize = 2;
 /// The calls per second of the measurements of latency.
@@ -96,7 +96,7 @@ pub struct Findings {
     pub amounts: Amounts,
     /// The measurements.
     pub legs: Vec<Leg>,
-    /// The times in seconds from the approval of tools until a connected agent is told of them.
+    /// The times in seconds from the approval of tools until a connected agent is notified of them.
     pub announcements: Vec<f64>,
     /// The times of `tools/list` in seconds.
     pub lists: Vec<f64>,
@@ -109,7 +109,7 @@ pub struct Findings {
 /// The servers of a run.
 struct Servers {
     upstream: Server,
-    /// The server of the lists that dies.
+    /// The server behind some of the lists, which is killed.
     mortal: Server,
     relay: Server,
     site: Site,
@@ -119,7 +119,7 @@ struct Servers {
 pub fn main(args: GatewayArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        // An interruption drops everything, which ends the processes.
+        // On an interrupt, everything is dropped, which ends the processes.
         tokio::select! {
             outcome = run(&args) => outcome,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
@@ -259,8 +259,8 @@ async fn measure(
     Ok(legs)
 }
 
-/// Runs the loads that other gateways support: agents with a handshake, of which each may cost a process. What fails is printed,
-/// and has no numbers.
+/// Runs the loads that other gateways support: agents with a handshake, each of which may cost a process. A measurement
+/// that fails is printed and omitted.
 async fn measure_peers(own: &Path, servers: &Servers, folder: &Path, amounts: Amounts) -> Result<Vec<Leg>> {
     print_progress("other gateways");
     let peers = peers::start(own, servers.upstream.addr, folder).await?;

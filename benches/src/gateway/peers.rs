@@ -13,20 +13,20 @@ use crate::harness::print_progress;
 use crate::mcp::Era;
 use crate::process::{self, Server, find_in_path, free_port};
 
-/// The folder with what they need, in the source tree.
+/// The folder in the source tree with the files that the gateways need.
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway-peers");
 
 /// A running gateway.
 pub struct Peer {
     name: &'static str,
     path: fn(Era) -> &'static str,
-    /// Whether the names of tools begin with that of the server.
+    /// Whether the names of the tools begin with the name of the server.
     has_prefix: bool,
     server: Server,
 }
 
 impl Peer {
-    /// Returns what is measured.
+    /// Returns the contestant to measure.
     pub fn contestant(&self) -> Contestant {
         Contestant {
             name: self.name.to_owned(),
@@ -46,8 +46,8 @@ pub async fn install() -> Result<()> {
     process::run(install).await.map(drop).context("the other gateways cannot be installed")
 }
 
-/// Starts the installed gateways in front of the server at `upstream`. `own` is this program. One that cannot be started is left
-/// out.
+/// Starts the installed gateways in front of the server at `upstream`. `own` is this program. Gateways that cannot be
+/// started are omitted.
 pub async fn start(own: &Path, upstream: SocketAddr, folder: &Path) -> Result<Vec<Peer>> {
     let source = PathBuf::from(SOURCE);
     let environment = |name: &str| source.join(".venv").join(name).join("bin");

@@ -1,4 +1,4 @@
-//! The bare relay: hyper in, hyper out, bytes untouched. It is what an HTTP gateway costs at least on this machine.
+//! The bare relay: hyper in, hyper out, bytes untouched. Its cost is the minimum for an HTTP gateway on this machine.
 
 use std::io::Write as _;
 use std::net::SocketAddr;

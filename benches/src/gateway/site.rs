@@ -1,4 +1,4 @@
-//! Waypost with the upstream as remote servers, and with agents.
+//! A Waypost installation with agents, whose remote servers are the upstream.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub const PATH: &str = "/gateway/mcp";
 /// Remote servers on loopback, and one agent per connection of the load generator.
 const SETTINGS: &[(&str, &str)] = &[("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=tools")];
 const GATEWAY_OFF: &[(&str, &str)] = &[("WAYPOST_GATEWAY", "off")];
-/// The number of requests to the API at a time.
+/// The number of concurrent requests to the API.
 const PARALLEL: usize = 8;
 /// The time after which an announcement counts as missing.
 const ANNOUNCEMENT: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ pub struct Site {
     pub control: Control,
     /// Tokens of the agents, each with grants for the servers `modern` and `legacy`.
     pub tokens: Vec<String>,
-    /// Their IDs.
+    /// The IDs of the agents.
     agents: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ impl Site {
         Ok(id)
     }
 
-    /// Reads what an instance lists. Returns the digests of its tools.
+    /// Reads the definitions of an instance. Returns the digests of its tools.
     async fn check(&self, id: &str, tools: usize) -> Result<Vec<String>> {
         self.post(&format!("/instances/{id}/check-definitions"), json!({})).await?;
         let pending = format!("/tool-approvals?state=pending&limit=100&instance_id={id}");
@@ -91,7 +91,8 @@ impl Site {
         Ok(())
     }
 
-    /// Returns the times in seconds from the approval of tools until a connected agent, which was granted them, is told of it.
+    /// Returns the times in seconds from the approval of tools until a connected agent with a grant for them is
+    /// notified.
     pub async fn announce(&self, upstream: SocketAddr, count: usize) -> Result<Vec<f64>> {
         let (agent, token) = (self.agents.last().context("no agent")?, self.tokens.last().context("no token")?);
         let mut times = Vec::new();
@@ -136,7 +137,7 @@ impl Site {
     }
 
     /// Connects 20 servers with 25 tools each, two of them at `mortal`, and returns the token of a new agent that
-    /// sees them all. It replaces another one, because the number of agents is limited.
+    /// sees them all. The new agent replaces an existing one, because the number of agents is limited.
     pub async fn connect_many(&self, upstream: SocketAddr, mortal: SocketAddr) -> Result<String> {
         let names = (0..super::LISTED_SERVERS).map(|number| {
             let addr = if number < super::DEAD_SERVERS { mortal } else { upstream };

@@ -1,7 +1,8 @@
-//! The MCP server behind the gateways: its results are prepared, so that it costs as little as possible.
+//! The MCP server behind the gateways. Its results are prepared in advance, so that it uses as little CPU time as
+//! possible.
 //!
-//! `/modern/mcp` speaks only 2026-07-28, `/legacy/mcp` only 2025-11-25, without sessions, and `/list-N/mcp` is a server of
-//! 2026-07-28 with [`LISTED_TOOLS`] tools of its own.
+//! `/modern/mcp` speaks only 2026-07-28. `/legacy/mcp` speaks only 2025-11-25, without sessions. `/list-N/mcp` is a
+//! server of 2026-07-28 with [`LISTED_TOOLS`] tools of its own.
 
 use std::convert::Infallible;
 use std::io::{BufRead as _, Write as _};
@@ -98,7 +99,8 @@ impl Body for Answer {
     }
 }
 
-/// Serves until the process is terminated, and prints `listening on http://…`; or until standard input ends.
+/// Prints `listening on http://…` and serves until the process is terminated. With `stdio`, serves until standard input
+/// ends.
 pub fn main(args: UpstreamArgs) -> Result<()> {
     LazyLock::force(&RESULTS);
     if args.stdio {
