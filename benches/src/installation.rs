@@ -18,11 +18,11 @@ use crate::engine::Engine;
 use crate::process::{self, Server};
 use crate::waypost::{Installation, ORGANIZATION};
 
-/// The time within which anything must be reached. A deployment may take a minute to fail.
+/// The timeout for reaching any awaited state. A deployment may take a minute to fail.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
-/// The interval between two looks at an instance: the resolution of the measured times.
+/// The interval between polls of an instance, which is the resolution of the measured times.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// The interval after two seconds, when many instances are looked at.
+/// The interval after two seconds, when many instances may be polled.
 const SLOW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The control plane.
@@ -125,7 +125,7 @@ impl Control {
         poll("the end of a deployment", async || {
             let (status, instance) = self.send(&self.client, Method::GET, &path, &Value::Null).await?;
             if status == 429 {
-                // Many deployments are looked at from one address.
+                // Many deployments are polled from one address.
                 return Ok(false);
             }
             ensure!(status == 200, "GET {path}: {status} {instance}");
@@ -147,8 +147,8 @@ impl Control {
         .await
     }
 
-    /// Calls the tool `echo` of an instance with this client, and returns the status. Status 200 with another text is an
-    /// error.
+    /// Calls the tool `echo` of an instance with this client, and returns the status. Status 200 with a different text
+    /// is an error.
     pub async fn echo(&self, client: &Client, id: &str, words: &str) -> Result<u16> {
         let body = json!({ "tool": "echo", "arguments": { "text": words } });
         let (status, result) = self.send(client, Method::POST, &format!("/instances/{id}/call"), &body).await?;
@@ -173,7 +173,7 @@ pub struct Deployment {
     pub healthy: Duration,
 }
 
-/// The daemon of a toolbox. Killed on drop, and what it created in the engine is removed.
+/// The daemon of a toolbox. When dropped, it is killed, and everything that it created in the engine is removed.
 pub struct Daemon {
     /// The ID of the toolbox.
     pub id: String,
@@ -184,7 +184,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Creates a toolbox, joins it, and waits until its daemon is online. `number` is different for each daemon.
+    /// Creates a toolbox, joins it, and waits until its daemon is online. `number` must be unique for each daemon.
     pub async fn start(control: &Control, engine: &Engine, folder: &Path, number: u8) -> Result<Self> {
         let name = format!("machine-{number}");
         let create = ["toolbox", "create", &name, "--org", ORGANIZATION, "--json"];
@@ -219,7 +219,7 @@ impl Daemon {
         let log = folder.join(format!("daemon-{number}.log"));
         let mut run = daemon.command(program, "run");
         run.args(["--docker-host", &engine.host(), "--secrets-dir"]).arg(daemon.secrets.path());
-        // Away from 10.213.0.0/16, which other daemons of this machine may use.
+        // Outside 10.213.0.0/16, which other daemons on this machine may use.
         let pool = format!("10.{}.{}.0/20", 214 + number / 16, 16 * (number % 16));
         run.args(["--network-pool", &pool]).stderr(process::open_log(&log)?);
         let mut child = run.spawn()?;
@@ -253,7 +253,7 @@ impl Daemon {
         self.secrets.path()
     }
 
-    /// Ends the daemon.
+    /// Stops the daemon and waits until it exits.
     pub async fn stop(mut self) -> Result<()> {
         match self.child.take() {
             Some(mut child) => process::terminate(&mut child, "TERM").await.context("stopping a daemon"),
@@ -272,7 +272,7 @@ impl Daemon {
     }
 }
 
-/// Removes what the daemon left in the engine if the benchmark failed.
+/// Removes everything that the daemon left in the engine, in case the benchmark failed.
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -323,7 +323,7 @@ pub async fn poll(what: &str, mut is_reached: impl AsyncFnMut() -> Result<bool>)
     timeout(TIMEOUT, reached).await.with_context(|| format!("{what} was not reached"))?
 }
 
-/// Returns a member of a JSON object that is a text.
+/// Returns a string member of a JSON object.
 pub fn text(object: &Value, name: &str) -> Result<String> {
     Ok(object[name].as_str().with_context(|| format!("no `{name}` in {object}"))?.to_owned())
 }

@@ -1,5 +1,5 @@
-//! `list_walkthroughs` for a user with progress in many large walkthroughs, compared with `tools/list` on the same
-//! connection.
+//! Measures `list_walkthroughs` for a user with progress in many large walkthroughs, and compares it with `tools/list`
+//! on the same connection.
 
 use std::path::Path;
 use std::time::Instant;

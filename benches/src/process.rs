@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// The time between two attempts to connect to a server that starts.
+/// The time between attempts to connect to a server that is starting.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -53,7 +53,7 @@ impl Server {
         Ok(Self { child, name: name.to_owned(), addr, startup })
     }
 
-    /// Starts `command` and waits until this port of loopback accepts connections. Output is written to a file in `logs`.
+    /// Starts `command` and waits until this loopback port accepts connections. Output is written to a file in `logs`.
     pub async fn start_at(name: &str, mut command: Command, port: u16, logs: &Path) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
         command.stdin(Stdio::null()).stdout(open_log(&log)?).stderr(open_log(&log)?).kill_on_drop(true);

@@ -52,11 +52,11 @@ pub struct Settings {
     pub token_users: u32,
     /// Number of calls before the resident memory is read.
     pub memory_calls: u64,
-    /// Number of starts, of which the median is reported.
+    /// Number of starts, whose median duration is reported.
     pub starts: u32,
     /// Approximate number of events of the organisation.
     pub analytics_events: u64,
-    /// Number of page loads, of which the median is reported.
+    /// Number of page loads, whose median duration is reported.
     pub analytics_pages: u32,
     /// Size of the list benchmark.
     pub listing: Size,

@@ -1,4 +1,5 @@
-//! The cost of sign-in: the same content on a server without authentication and on a server whose users sign in.
+//! Measures the cost of sign-in: the same content on a server without authentication and on a server whose users sign
+//! in.
 
 use anyhow::Result;
 

@@ -18,7 +18,7 @@ impl Tokens {
         Self { run: run.to_owned(), first: 0, end: n }
     }
 
-    /// Takes the first `n` tokens, for a leg whose users have not been used yet.
+    /// Takes the next `n` tokens, for a leg whose users have not been used yet. Returns an error if there are too few.
     pub fn take(&mut self, n: u32) -> Result<Self> {
         let taken = Self { run: self.run.clone(), first: self.first, end: self.first + n };
         ensure!(taken.end <= self.end, "not enough signed-in users were seeded");

@@ -1,4 +1,4 @@
-//! Agents that call a server on standard input and output, through the gateway and the link.
+//! Measures agents that call a server on standard input and output, through the gateway and the link.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,7 +26,8 @@ const AGENTS: usize = 32;
 pub struct AgentCalls {
     /// Calls of all agents.
     pub report: Report,
-    /// The times in seconds from the request for an instance, with approval and grant, until an agent had the result of a call.
+    /// The times in seconds from the request for an instance, with approval and grant, until an agent received the
+    /// result of a call.
     pub first_calls: Vec<f64>,
 }
 
@@ -93,7 +94,7 @@ async fn deploy(
     create(control, "/instances", body).await
 }
 
-/// Calls `echo` of a server until an agent gets its result.
+/// Calls `echo` of a server until the agent receives a result.
 async fn wait_for_call(addr: SocketAddr, token: &str, slug: &str) -> Result<()> {
     let mut connection = Connection::open(addr).await?;
     let mut client = Client::new(PATH.to_owned(), Era::Modern);

@@ -29,7 +29,7 @@ use crate::installation::{Daemon, poll};
 use crate::server_program;
 use crate::toolbox::Setup;
 
-/// The calls before the measurement.
+/// The number of calls before the measurement.
 const WARM_UP: usize = 50;
 /// The number of this daemon, after those of the other measurements.
 const LINK_DAEMON: u8 = super::MAX_DAEMONS;

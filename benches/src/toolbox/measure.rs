@@ -24,7 +24,7 @@ pub struct Deployments {
     pub bare: Vec<f64>,
 }
 
-/// Deploys a server several times in turn with a bare container of the same image, which the engine has already.
+/// Deploys a server several times, alternating with a bare container of the same image, which the engine already has.
 pub async fn deployments(setup: &Setup<'_>, site: (&Control, &Daemon), count: usize) -> Result<Deployments> {
     let (control, daemon) = site;
     let warm_up = control.deploy("warm-up", &setup.versions.stdio, &daemon.id).await?;
@@ -49,7 +49,8 @@ pub async fn deployments(setup: &Setup<'_>, site: (&Control, &Daemon), count: us
     Ok(times)
 }
 
-/// Deploys servers in parallel. Returns the number of successes, and the daemon's resident memory in bytes while all run.
+/// Deploys servers in parallel. Returns the number of successes, and the daemon's resident memory in bytes while all of
+/// them run.
 pub async fn parallel(setup: &Setup<'_>, (control, daemon): (&Control, &Daemon), count: usize) -> Result<(usize, u64)> {
     let names: Vec<String> = (0..count).map(|number| format!("parallel-{number}")).collect();
     let deployed = join_all(names.iter().map(|name| control.deploy(name, &setup.versions.stdio, &daemon.id))).await;
@@ -63,8 +64,8 @@ pub async fn parallel(setup: &Setup<'_>, (control, daemon): (&Control, &Daemon),
     Ok((succeeded, resident))
 }
 
-/// Deploys, calls and deletes servers one after the other, alternately over standard input and HTTP. Returns the number of
-/// successes.
+/// Deploys, calls and deletes servers one after another, alternately over standard input and HTTP. Returns the number
+/// of successes.
 pub async fn repeated(setup: &Setup<'_>, (control, daemon): (&Control, &Daemon), count: usize) -> Result<usize> {
     let client = client()?;
     let mut succeeded = 0;
@@ -82,7 +83,7 @@ pub async fn repeated(setup: &Setup<'_>, (control, daemon): (&Control, &Daemon),
     Ok(succeeded)
 }
 
-/// The result of many daemons.
+/// The result of the measurement with many daemons.
 #[derive(Debug, Serialize)]
 pub struct Fleet {
     /// The number of daemons.
@@ -93,7 +94,7 @@ pub struct Fleet {
     pub deployed: usize,
     /// The time from the start of the new control plane until every server can be reached again, in seconds.
     pub reconciled_seconds: f64,
-    /// The number of containers that are not those of before.
+    /// The number of containers that did not exist before the restart.
     pub replaced: usize,
 }
 
@@ -147,12 +148,12 @@ pub struct Resources {
     pub processes: [usize; 2],
 }
 
-/// The result of many parallel calls of a server that starts at its first call.
+/// The result of many parallel calls to a server that starts on its first call.
 #[derive(Debug, Serialize)]
 pub struct Leaks {
     /// Before the calls.
     pub before: Resources,
-    /// After the instance was deleted, as soon as it is not more than before, or else after two minutes.
+    /// After the instance was deleted: as soon as nothing exceeds `before`, or after two minutes.
     pub after: Resources,
     /// The number of answered calls.
     pub answered: usize,
@@ -181,15 +182,15 @@ impl Resources {
     }
 }
 
-/// Calls a server that starts at its first call with `clients` clients and `calls` parallel calls each. A first round
-/// fills the pools of the programs, which keep what they opened.
+/// Calls a server that starts on its first call with `clients` clients and `calls` parallel calls each. A first round
+/// fills the programs' pools, whose resources stay open.
 pub async fn leaks(
     setup: &Setup<'_>,
     (control, daemon): (&Control, &Daemon),
     (clients, calls): (usize, usize),
 ) -> Result<Leaks> {
     burst(setup, (control, daemon), (clients, calls), "lazy-first").await?;
-    // The connections of the first round end.
+    // Wait until the connections of the first round have ended.
     let mut before = Resources::read(setup, control, daemon)?;
     for _ in 0..20 {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -243,7 +244,7 @@ fn count_successes<T>(results: &[Result<T>]) -> usize {
     results.iter().filter(|result| result.is_ok()).count()
 }
 
-/// Returns the fields of the entry of a server that starts at its first call.
+/// Returns the fields of the entry of a server that starts on its first call.
 pub fn lazy_fields() -> serde_json::Value {
     json!({ "lazy": true, "idle_seconds": 60 })
 }

@@ -1,5 +1,5 @@
-//! Measures toolboxes with a real Docker Engine and a real registry: deployments, calls, many daemons, memory, leaks. See
-//! `benches/README.md`.
+//! Measures toolboxes with a real Docker Engine and a real registry: deployments, calls, many daemons, memory, leaks.
+//! See `benches/README.md`.
 
 mod gateway;
 mod link;
@@ -71,7 +71,7 @@ struct Versions {
     stdio: String,
     http: String,
     lazy: String,
-    /// With two CPUs.
+    /// A version with two CPUs.
     fast: String,
 }
 
@@ -100,7 +100,7 @@ pub fn main(args: ToolboxArgs) -> Result<()> {
     ensure!(engine.is_running(), "no Docker Engine listens on {}", socket.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        // An interruption drops everything, which removes what was created.
+        // On an interrupt, everything is dropped, which removes all created objects.
         tokio::select! {
             outcome = run(&args, &engine) => outcome,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
@@ -171,7 +171,7 @@ async fn run(args: &ToolboxArgs, engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// The request for a container as `docker run --interactive` creates it, without network.
+/// Returns the request for a container like that of `docker run --interactive`, without a network.
 fn bare_container(image: &str) -> Value {
     json!({
         "Image": image, "OpenStdin": true, "AttachStdin": true, "AttachStdout": true,
