@@ -34,13 +34,13 @@ pub fn logo_path(address: &ServerUrls, at: Timestamp) -> String {
     format!("{}?v={}", address.path("logo.png"), at.0)
 }
 
-/// `GET /oauth/sign-in.css`.
+/// `GET /oauth/sign-in.css`: returns the style sheet.
 pub async fn style<R: IssuerRequest>(_: R, RawQuery(query): RawQuery) -> Response {
     let is_current = query.is_some_and(|query| query == format!("v={}", *HASH));
     file("text/css; charset=utf-8", STYLE.as_bytes().to_vec(), is_current)
 }
 
-/// `GET /oauth/logo.png`.
+/// `GET /oauth/logo.png`: returns the organisation's logo, or 404 if it has none.
 pub async fn logo(State(auth): State<Auth>, incoming: ServerRequest, RawQuery(query): RawQuery) -> Response {
     let cx = auth.context(&incoming);
     match logos::find_public(&cx, auth.hosting.ops(), &incoming.server().organization_id).await {
@@ -50,8 +50,8 @@ pub async fn logo(State(auth): State<Auth>, incoming: ServerRequest, RawQuery(qu
     }
 }
 
-/// Returns the response with a file. If `is_versioned`, the URL identifies the content, so browsers may cache it for a
-/// year.
+/// Returns a response that contains a file. If `is_versioned`, the URL identifies the content, so browsers may cache it
+/// for a year.
 fn file(content_type: &'static str, content: Vec<u8>, is_versioned: bool) -> Response {
     let mut response = content.into_response();
     for (name, value) in [

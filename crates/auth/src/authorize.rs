@@ -1,8 +1,8 @@
-//! `GET /oauth/authorize`: validates the client's request and guides its user through sign-in and consent (RFC 6749,
+//! `GET /oauth/authorize`: validates the client's request and guides the user through sign-in and consent (RFC 6749,
 //! section 4.1.1).
 //!
 //! Until the client and its redirect URI are validated, errors are shown on a page. After that, they are sent to the
-//! client; if the client is new, by a link on a page.
+//! client: by a redirect or, if the client is new, by a link on a page.
 
 use askama::Template;
 use axum::extract::State;
@@ -27,12 +27,13 @@ use waypost_http_kit::limits::LimitKind;
 
 /// The maximum length of `state`, in bytes. Clients use far less.
 const MAX_STATE: usize = 2_048;
-/// The number of characters of `login_hint` that are used.
+/// The maximum number of characters of `login_hint` that are kept.
 const MAX_HINT: usize = 254;
-/// A client that registered more recently than this, in milliseconds, gets no redirect before the user has seen a page.
+/// The age below which a client is new, in milliseconds. Errors are sent to a new client by a redirect only if the user
+/// has allowed it before.
 const NEW_CLIENT_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// The sign-in and consent of the users of an issuer.
+/// The sign-in and consent of an issuer's users.
 pub trait SignIn: IssuerRequest {
     /// A signed-in user whose earlier consent is sufficient.
     type Session: Send;
@@ -133,12 +134,13 @@ fn has_prompt(request: &AuthorizationRequest, word: &str) -> bool {
     request.prompt.as_deref().is_some_and(|prompt| prompt.split(' ').any(|own| own == word))
 }
 
-/// Whether a session of `created_at` is recent enough: with `prompt=login`, the user signs in after the request.
+/// Whether a session that was created at `created_at` is recent enough: with `prompt=login`, the user must sign in
+/// after the request was made.
 pub(crate) fn is_fresh(request: &AuthorizationRequest, created_at: Timestamp) -> bool {
     !has_prompt(request, "login") || created_at >= request.created_at
 }
 
-/// Whether the request asks that the user consents again.
+/// Whether the request requires the user to consent again.
 pub(crate) fn requires_consent(request: &AuthorizationRequest) -> bool {
     has_prompt(request, "consent")
 }
@@ -174,12 +176,12 @@ pub(crate) struct ClientRedirect<'a> {
 }
 
 impl<'a> ClientRedirect<'a> {
-    /// Returns the redirect of a request.
+    /// Returns the redirect for a request.
     pub(crate) fn of(request: &'a AuthorizationRequest) -> Self {
         Self { redirect_uri: &request.redirect_uri, state: request.state.as_deref(), issuer: &request.issuer }
     }
 
-    /// Returns the redirect URI with `parameters`, state and issuer.
+    /// Returns the redirect URI with `parameters`, the state and the issuer in its query.
     pub(crate) fn url(&self, parameters: &[(&str, &str)]) -> String {
         let Ok(mut url) = Url::parse(self.redirect_uri) else { return self.redirect_uri.to_owned() };
         // A query that the client registered is kept (RFC 6749, section 3.1.2).
@@ -252,8 +254,8 @@ impl<R: IssuerRequest> InitialRequest<'_, R> {
         }
     }
 
-    /// Whether the browser may be redirected to the client immediately: either the client registered more than a day
-    /// ago, and has therefore been used, or the signed-in user allowed it before. The age of a client with a metadata
+    /// Whether the browser may be redirected to the client immediately: either the client registered at least a day ago
+    /// and has therefore been used, or the signed-in user has allowed it before. The age of a client with a metadata
     /// document is unknown.
     async fn may_redirect(&self) -> Result<bool> {
         let now = self.auth.hosting.clock().now();
@@ -336,7 +338,7 @@ async fn validate(
 fn challenge(params: &Params) -> Result<String, OauthError> {
     let invalid = |reason: &str| OauthError::new(OauthCode::InvalidRequest, reason);
     let challenge = params.get("code_challenge").ok_or_else(|| invalid("The code_challenge is missing (PKCE)."))?;
-    // Without a method, the challenge would be `plain`.
+    // If the method is absent, it is `plain` (RFC 7636, section 4.3).
     if params.get("code_challenge_method") != Some("S256") {
         return Err(invalid("The code_challenge_method must be S256."));
     }

@@ -22,7 +22,7 @@ pub enum BearerToken {
 /// Authenticates the `Authorization` header of a request to `server`. Ignores the rest of the request.
 ///
 /// # Errors
-/// `unavailable` if the database cannot be reached.
+/// `unavailable` if the database cannot be reached; `internal` for any other failure.
 pub async fn authenticate(auth: &Auth, server: &Server, headers: &HeaderMap) -> Result<BearerToken> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(BearerToken::Missing) };

@@ -67,7 +67,7 @@ impl fmt::Display for ClientDocumentsMode {
     }
 }
 
-/// The future of a check.
+/// The future of [`ReachabilityCheck::is_any_reachable`].
 pub type CheckFuture<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 
 /// A check of whether this server can reach the hosts of documents.
@@ -154,7 +154,7 @@ struct LastCheck {
 
 impl Availability {
     /// Creates the state for `mode`. With `allows_private`, documents may be in private networks: they are advertised
-    /// until a fetch and the check after it have failed.
+    /// until a fetch and the subsequent check have failed.
     #[must_use]
     pub fn new(
         mode: ClientDocumentsMode,
@@ -197,8 +197,8 @@ impl Availability {
         record(&mut known, true);
     }
 
-    /// Records that a host of a document could not be reached. Checks in the background whether any host is reachable,
-    /// if that is unknown.
+    /// Records that the host of a document could not be reached. Unless the state is recent, checks in the background
+    /// whether any of the hosts is reachable.
     pub(super) fn failed(&self) {
         if self.0.mode != ClientDocumentsMode::Auto || self.is_settled() {
             return;
@@ -233,7 +233,7 @@ impl Availability {
         let now = self.0.clock.now();
         let known = self.known();
         let within = |at: Option<Timestamp>, time: i64| at.is_some_and(|at| now.since(at) < time);
-        // With private networks, a fetched document is better evidence than the check.
+        // If private networks are allowed, a fetched document is better evidence than the check.
         within(known.checked_at, PAUSE_MS) || self.0.allows_private && within(known.fetched_at, RECENT_MS)
     }
 
@@ -242,7 +242,7 @@ impl Availability {
         let _checking = self.0.checking.lock().await;
         {
             let mut known = self.known();
-            // Another caller has performed a check in the meantime.
+            // Another caller has performed a check while this one waited.
             if let (Some(reachable), Some(at)) = (known.reachable, known.checked_at)
                 && at >= started_at
             {

@@ -17,7 +17,7 @@ use super::{ClientDocument, DocumentError, check_url};
 /// The limits of a fetch: 5 KiB (section 6.6 of the draft) and 5 seconds. Redirects are not followed.
 const LIMITS: Limits = Limits { max_bytes: 5 * 1024, timeout: Duration::from_secs(5), redirects: 0 };
 /// The maximum number of concurrent fetches. A slow server can make each of them take as long as [`LIMITS`] allow.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 /// The maximum number of cached documents.
 const MAX_CACHED: u64 = 1_000;
 /// The lifetime of a cached document without caching headers, in seconds.
@@ -52,7 +52,7 @@ impl ClientDocuments {
     #[must_use]
     pub fn new(outbound: Outbound, clock: Arc<dyn Clock>) -> Self {
         let availability = Availability::new(ClientDocumentsMode::On, false, Arc::new(NoCheck), clock.clone());
-        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT));
         Self { outbound, clock, limits: LIMITS, permits, availability, slots: Cache::new(MAX_CACHED) }
     }
 
@@ -67,13 +67,14 @@ impl ClientDocuments {
         self.availability.is_advertised().await
     }
 
-    /// Returns the HTTP client. [`Self::get`] requires the route of the organisation that owns the server.
+    /// Returns the HTTP client, which creates the routes for [`Self::get`].
     #[must_use]
     pub fn outbound(&self) -> &Outbound {
         &self.outbound
     }
 
-    /// Returns the document at `url`, from the cache or fetched by `route`.
+    /// Returns the document at `url`, from the cache or fetched through `route`, which must be the one for the issuer
+    /// that the client uses.
     ///
     /// # Errors
     /// Returns a [`DocumentError`] if the document cannot be used. Errors are never cached: the next call fetches
@@ -93,7 +94,7 @@ impl ClientDocuments {
         slot.get_or_init(|| self.fetch(route, url, &target)).await.result.clone()
     }
 
-    /// Whether [`ClientDocuments::get`] can respond without a new request to the URL of the document.
+    /// Whether [`ClientDocuments::get`] can return without sending a new request to the URL of the document.
     #[must_use]
     pub fn is_cached(&self, route: &Route, url: &str) -> bool {
         let now = self.clock.now();
@@ -167,7 +168,7 @@ pub(super) fn lifetime(headers: &HeaderMap) -> i64 {
         }
     }
     let Some(seconds) = seconds else { return DEFAULT_SECONDS };
-    // Includes the time spent in other caches.
+    // `Age` is the time that the response has spent in other caches.
     let age = headers.get(AGE).and_then(|age| age.to_str().ok()).and_then(|age| age.trim().parse::<u64>().ok());
     i64::try_from(seconds.saturating_sub(age.unwrap_or(0))).unwrap_or(MAX_SECONDS)
 }

@@ -69,7 +69,7 @@ pub enum DocumentError {
     /// The body is not a JSON object.
     #[error("the body is not a JSON object")]
     Json,
-    /// The document is about another client.
+    /// The document describes another client.
     #[error("`client_id` is not the URL of the document")]
     WrongId,
     /// The document has an invalid or forbidden member, or lacks a required one.
@@ -84,7 +84,7 @@ impl DocumentError {
     /// Returns the message that the user sees.
     ///
     /// Anyone can specify any URL. Therefore all failures have the same message until the response is a document that
-    /// claims this client ID: the message must not reveal whether a host resolves, to which address, and what responds
+    /// claims this client ID: the message must not reveal whether a host resolves, to which address, or what responds
     /// there.
     #[must_use]
     pub fn message(&self) -> String {
@@ -140,7 +140,7 @@ impl ClientDocument {
     /// Parses the document that was found at `client_id`. Unknown members are ignored.
     ///
     /// # Errors
-    /// [`DocumentError::Json`], [`DocumentError::WrongId`] and [`DocumentError::Invalid`].
+    /// [`DocumentError::Json`], [`DocumentError::WrongId`] or [`DocumentError::Invalid`].
     pub fn parse(client_id: &str, bytes: &[u8]) -> Result<Self, DocumentError> {
         let mut members: Map<String, Value> = serde_json::from_slice(bytes).map_err(|_| DocumentError::Json)?;
         // RFC 7591, section 2: a member with the value null is treated as absent.

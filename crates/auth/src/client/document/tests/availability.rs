@@ -1,4 +1,4 @@
-//! Tests of when documents are advertised.
+//! Tests of the conditions under which documents are advertised.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,7 +34,7 @@ impl FakeCheck {
         self.started.load(Ordering::SeqCst)
     }
 
-    /// Waits for the checks that run in the background.
+    /// Waits until at least `times` checks have started, including those in the background.
     async fn wait_for_checks(&self, times: usize) {
         let started = async {
             while self.started() < times {
@@ -103,7 +103,7 @@ async fn off_rejects_documents_without_fetching_them() {
 }
 
 #[tokio::test]
-async fn without_the_internet_documents_are_not_advertised_from_the_beginning() {
+async fn without_internet_access_documents_are_not_advertised_initially() {
     let check = FakeCheck::new(false);
     let (documents, clock) = documents(ClientDocumentsMode::Auto, false, check.clone());
     assert!(!documents.is_advertised().await);
@@ -166,7 +166,7 @@ async fn responses_of_a_reachable_host_do_not_trigger_a_check() {
 
 /// The check does not cover private networks.
 #[tokio::test]
-async fn private_networks_are_advertised_until_a_fetch_fails() {
+async fn with_private_networks_documents_are_advertised_until_a_fetch_fails() {
     let server = Server::start().await;
     server.serve_documents(JSON);
     let check = FakeCheck::new(false);
@@ -224,12 +224,12 @@ async fn concurrent_callers_wait_for_one_check() {
 async fn the_check_uses_the_same_rules_as_fetches() {
     let server = Server::start().await;
     server.respond_with(|_| Some(super::server::response("403 Forbidden", JSON, "")));
-    // Nothing listens on port 1. A name that does not exist would take as long as the resolver of this machine needs.
+    // Nothing listens on port 1. Resolving a name that does not exist would take as long as this machine's resolver.
     let nowhere = || "https://127.0.0.1:1/".to_owned();
     let urls = || vec![nowhere(), server.url("/")];
     assert!(HostCheck::of(route(&server.outbound()), urls()).is_any_reachable().await, "one reachable host is enough");
     assert!(!HostCheck::of(route(&server.outbound()), vec![nowhere(), nowhere()]).is_any_reachable().await);
-    // A name that resolves to a loopback address, or an untrusted certificate: documents would not be fetched either.
+    // A loopback address that is not allowed, or an untrusted certificate: documents would not be fetched either.
     let strict = Outbound::new(Policy::default()).unwrap();
     assert!(!HostCheck::of(route(&strict), urls()).is_any_reachable().await);
     let allow = vec!["127.0.0.0/8=client-documents".parse().unwrap()];

@@ -1,4 +1,4 @@
-//! Tests of how long documents are cached, with a manual clock.
+//! Tests of the lifetime of cached documents, with a manual clock.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -46,7 +46,7 @@ async fn as_7_a_document_is_cached_for_its_lifetime() {
     let url = server.url("/a");
     let first = get(&documents, &url).await.unwrap();
     clock.advance(59_999);
-    // Even if the server is unavailable.
+    // The cached document is returned even if the server is unavailable.
     server.respond_with(|_| Some(response("503 Down", "", "")));
     assert_eq!(get(&documents, &url).await.unwrap(), first);
     assert_eq!(server.requested_paths().len(), 1);
@@ -101,7 +101,7 @@ async fn concurrent_callers_share_one_fetch() {
     }
 }
 
-/// A caller that disconnects does not affect others that wait for the same document.
+/// A caller that disconnects does not affect the others that wait for the same document.
 #[tokio::test]
 async fn a_cancelled_caller_does_not_cancel_the_fetch_of_others() {
     let server = Server::start().await;

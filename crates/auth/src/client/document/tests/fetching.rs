@@ -1,4 +1,4 @@
-//! Tests of valid and invalid responses of a client's server.
+//! Tests of valid and invalid responses from a client's server.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn as_7_fetches_the_document_of_a_client() {
 }
 
 #[tokio::test]
-async fn as_7_only_status_200_is_a_document() {
+async fn as_7_only_responses_with_status_200_are_accepted() {
     let server = Server::start().await;
     let target = server.url("/there");
     let body = server.document("/a").to_string();
@@ -34,7 +34,7 @@ async fn as_7_only_status_200_is_a_document() {
 }
 
 #[tokio::test]
-async fn as_7_only_json_is_a_document() {
+async fn as_7_only_json_responses_are_accepted() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
     for (content_type, is_json) in [
@@ -121,8 +121,8 @@ async fn ids_without_https_are_not_fetched() {
 }
 
 /// A client that specifies URLs does not learn which of them exist in private networks: unresolved names, rejected
-/// addresses, failed connections, TLS errors, other statuses, other content and another document look the same to the
-/// user and different in the log.
+/// addresses, failed connections, other statuses, other content and another document look the same to the user, but
+/// differ in the log.
 #[tokio::test]
 async fn private_networks_are_not_revealed() {
     let server = Server::start().await;
@@ -155,7 +155,7 @@ async fn private_networks_are_not_revealed() {
     assert_eq!(messages.len(), 1, "{messages:?}");
 }
 
-/// The number of concurrent fetches is bounded; cached documents need none.
+/// The number of concurrent fetches is bounded; cached documents are returned without a fetch.
 #[tokio::test]
 async fn concurrent_fetches_are_bounded() {
     let server = Server::start().await;

@@ -15,7 +15,7 @@ use waypost_outbound::{Outbound, Purpose, Route};
 use super::fetch::ClientDocuments;
 use super::*;
 
-/// Returns the route of documents for an organisation without an `outbound_allow` entry.
+/// Returns the route for fetching documents, for an organisation without an `outbound_allow` entry.
 fn route(outbound: &Outbound) -> Route {
     outbound.route(Purpose::ClientDocuments, &[]).unwrap()
 }
@@ -41,7 +41,7 @@ fn document() -> Value {
     })
 }
 
-/// Returns the document with another value for `field`; null removes it.
+/// Returns the document with another value for `field`. A field with the value `null` is treated as absent.
 fn with(field: &str, value: Value) -> Vec<u8> {
     let mut document = document();
     document[field] = value;

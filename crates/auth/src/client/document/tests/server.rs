@@ -44,24 +44,24 @@ impl Server {
         let accepting = server.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(accepting.clone().talk(acceptor.clone(), stream));
+                tokio::spawn(accepting.clone().serve(acceptor.clone(), stream));
             }
         });
         server
     }
 
-    /// Sets the function that returns the response for a path. With `None`, the server does not respond.
+    /// Sets the function that returns the response for a path. If it returns `None`, the server does not respond.
     pub fn respond_with(&self, respond: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
         *self.0.respond.lock().unwrap() = Box::new(respond);
     }
 
-    /// Responds to every path with a valid document of that URL and these headers.
+    /// Responds to every path with these headers and a valid document for its URL.
     pub fn serve_documents(&self, headers: &'static str) {
         let server = self.clone();
         self.respond_with(move |path| Some(response("200 OK", headers, &server.document(path).to_string())));
     }
 
-    async fn talk(self, acceptor: TlsAcceptor, stream: TcpStream) {
+    async fn serve(self, acceptor: TlsAcceptor, stream: TcpStream) {
         let Ok(mut stream) = acceptor.accept(stream).await else { return };
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
@@ -86,7 +86,7 @@ impl Server {
         format!("https://127.0.0.1:{}{path}", self.0.port)
     }
 
-    /// Returns the requested paths.
+    /// Returns the requested paths, in order.
     pub fn requested_paths(&self) -> Vec<String> {
         self.0.requested_paths.lock().unwrap().clone()
     }
