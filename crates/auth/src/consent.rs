@@ -81,7 +81,7 @@ pub async fn show(State(auth): State<Auth>, pending: PendingAuthorization, heade
     page::html(StatusCode::OK, &template, Some(&request.redirect_uri))
 }
 
-/// Returns the email or the name of the user.
+/// Returns the email or the name of the user, or a placeholder if neither is known.
 fn display_name(session: &BrowserSession) -> String {
     session.email.clone().or_else(|| session.name.clone()).unwrap_or_else(|| "your account".to_owned())
 }

@@ -1,5 +1,5 @@
-//! Requests to the issuers of this installation. The authorization server is the same for all kinds of issuers; they differ
-//! in who signs in ([`crate::authorize::SignIn`]), in their resources, and in the pages for consent.
+//! Requests to the issuers of this installation. The authorization server is the same for all kinds of issuers; they
+//! differ in who signs in ([`crate::authorize::SignIn`]), in their resources, and in their consent pages.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ pub trait IssuerRequest: FromRequestParts<Auth, Rejection = Response> + Clone + 
     /// Returns the path of a page or an endpoint, such as `/s/SLUG/oauth/token`.
     fn path(&self, name: &str) -> String;
 
-    /// Returns the name of the issuer for pages.
+    /// Returns the name of the issuer that pages show.
     fn name(&self) -> &str;
 
     /// Returns the client's IP address.
@@ -39,21 +39,21 @@ pub trait IssuerRequest: FromRequestParts<Auth, Rejection = Response> + Clone + 
     /// Returns the request ID, as in the log.
     fn request_id(&self) -> &str;
 
-    /// Returns the caller of operations on behalf of the browser or client.
+    /// Returns the caller for operations on behalf of the browser or client.
     fn caller(&self) -> Caller;
 
-    /// Returns the route of requests to URLs that clients specify.
+    /// Returns the route for requests to URLs that clients specify.
     fn route(&self, auth: &Auth, purpose: Purpose) -> impl Future<Output = Result<Route>> + Send;
 
-    /// Validates the resource indicators (RFC 8707, section 2) of an authorization request.
+    /// Validates the resource indicators of an authorization request (RFC 8707, section 2) and returns the resource.
     fn requested_resource(
         &self,
         auth: &Auth,
         resources: &[String],
     ) -> impl Future<Output = Result<RequestedResource, OauthError>> + Send;
 
-    /// Validates the resource indicators of a token request (RFC 8707, section 2.2). Returns the resource to which the grant
-    /// must be restricted, if the request names one.
+    /// Validates the resource indicators of a token request (RFC 8707, section 2.2). Returns the resource to which the
+    /// grant must be restricted, or `None` if any grant of the client is accepted.
     fn token_resource(
         &self,
         auth: &Auth,

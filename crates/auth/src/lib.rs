@@ -97,7 +97,7 @@ impl std::ops::Deref for Auth {
 }
 
 /// Returns the routes of the pages below `/oauth` of a server, for browsers. The caller must insert a [`ServerRequest`]
-/// into the extensions of each request that reaches one of these routers.
+/// into the extensions of each request that reaches a router for servers.
 pub fn page_routes() -> Router<Auth> {
     Router::new()
         .route("/authorize", get(authorize::authorize::<ServerRequest>))
@@ -109,8 +109,8 @@ pub fn page_routes() -> Router<Auth> {
         .route("/logo.png", get(asset::logo))
 }
 
-/// Returns the routes of the pages below `/gateway/oauth`, for browsers. The caller must insert a [`GatewayRequest`] into the
-/// extensions of each request that reaches one of the routers of the gateway.
+/// Returns the routes of the pages below `/gateway/oauth`, for browsers. The caller must insert a [`GatewayRequest`]
+/// into the extensions of each request that reaches a router for the gateway.
 pub fn gateway_page_routes() -> Router<Auth> {
     Router::new()
         .route("/authorize", get(authorize::authorize::<GatewayRequest>))

@@ -56,7 +56,7 @@ pub struct PersonalPath {
     tracking_id: Option<String>,
 }
 
-/// `/.well-known/oauth-protected-resource…` (RFC 9728, section 3). `resource` is exactly the URL that the client uses.
+/// `/.well-known/oauth-protected-resource…` (RFC 9728, section 3). `resource` is exactly the URL that the client used.
 pub async fn protected_resource(
     State(_): State<Auth>,
     incoming: ServerRequest,
@@ -82,8 +82,8 @@ pub struct GatewayPath {
     tool_set: Option<String>,
 }
 
-/// The same for a resource of the gateway. The metadata of an organisation or tool set that does not exist is the same as
-/// that of one that exists.
+/// The protected resource metadata of a resource of the gateway (RFC 9728, section 3). Does not reveal whether the
+/// organisation or the tool set exists.
 pub async fn gateway_resource(incoming: GatewayRequest, Path(path): Path<GatewayPath>) -> Response {
     let Some(resource) = GatewayResource::new(&path.organization, path.tool_set.as_deref()) else {
         return StatusCode::NOT_FOUND.into_response();

@@ -73,7 +73,7 @@ impl Layout {
     }
 }
 
-/// Returns the page for a client that exceeds a rate limit.
+/// Returns the page for a client that has exceeded a rate limit.
 #[must_use]
 pub fn too_many(incoming: &impl IssuerRequest, wait: Duration) -> Response {
     let seconds = wait.as_secs().max(1);

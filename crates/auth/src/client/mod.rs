@@ -53,7 +53,7 @@ pub enum ClientError {
 }
 
 /// Returns the client `id` of an issuer for the token endpoint. Does not fetch the metadata document of a client that
-/// has one: codes and tokens are bound to the ID, so the document may be unavailable.
+/// has one: codes and tokens are bound to the ID, so the document is not needed.
 ///
 /// # Errors
 /// Returns a [`ClientError`] if the client cannot be used.
@@ -111,8 +111,8 @@ pub async fn get(auth: &Auth, incoming: &impl IssuerRequest, id: &str) -> Result
 }
 
 impl Client {
-    /// Returns the redirect URI of a request: the requested one if it is registered, or the only registered one if none
-    /// is requested.
+    /// Returns the redirect URI for a request: `requested` if it is registered, or the only registered one if
+    /// `requested` is `None`. Returns `None` otherwise.
     #[must_use]
     pub fn redirect_uri(&self, requested: Option<&str>) -> Option<String> {
         match (requested, self.redirect_uris.as_slice()) {
@@ -124,7 +124,7 @@ impl Client {
         }
     }
 
-    /// Whether the client authenticates successfully. A public client has no secret and must not send one.
+    /// Whether the client is authenticated by `secret`. A public client has no secret and must not send one.
     #[must_use]
     pub fn accepts(&self, method: ClientAuthMethod, secret: Option<&str>) -> bool {
         match (&self.secret_hash, secret) {

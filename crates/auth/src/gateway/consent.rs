@@ -1,7 +1,7 @@
-//! `GET` and `POST /gateway/oauth/consent`: a member of the organisation sees which application wants to act as them, and
-//! allows or denies it.
+//! `GET` and `POST /gateway/oauth/consent`: a member of the organisation sees which application wants to act on their
+//! behalf, and allows or denies it.
 //!
-//! Everyone else sees the same page, whether the organisation or the tool set exists or not.
+//! All other users see the same page, whether or not the organisation or the tool set exists.
 
 use askama::Template;
 use axum::Form;

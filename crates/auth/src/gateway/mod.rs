@@ -54,7 +54,8 @@ impl<S: Send + Sync> FromRequestParts<S> for GatewayRequest {
     }
 }
 
-/// Earlier consent is never sufficient: a grant acts as the user, so they see every client that gets one.
+/// A type without values: earlier consent is never sufficient at the gateway. A grant lets a client act on behalf of
+/// the user, so the user must allow each client explicitly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoSession {}
 
@@ -130,7 +131,8 @@ impl SignIn for GatewayRequest {
 /// Parses resource indicators (RFC 8707). Returns the resource that all of them name, or `None` if there are none.
 ///
 /// # Errors
-/// `invalid_target` if one of them is not a URL of this gateway, or they name several resources: a token is bound to one.
+/// `invalid_target` if one of them is not a URL of this gateway, or if they name different resources: a token is bound
+/// to one resource.
 fn parse_resource(auth: &Auth, resources: &[String]) -> Result<Option<GatewayResource>, OauthError> {
     let invalid = || OauthError::new(OauthCode::InvalidTarget, "The resource must be exactly one URL of this gateway.");
     let mut named = None;
@@ -179,8 +181,8 @@ struct SignInPage<'a> {
     csrf: &'a str,
 }
 
-/// Redirects to the console's sign-in, which redirects back. If the session is too old for the request, the user
-/// signs out first.
+/// Redirects to the console's sign-in page, which redirects back. If the session is too old for the request, shows a
+/// page on which the user signs out first.
 async fn sign_in(State(auth): State<Auth>, pending: PendingRequest, headers: HeaderMap) -> Response {
     match find_user(&auth, &pending, &headers).await {
         Ok(None) => page::redirect(&login_path(&pending)),
@@ -198,14 +200,14 @@ async fn sign_in(State(auth): State<Auth>, pending: PendingRequest, headers: Hea
     }
 }
 
-/// Returns the path of the console's sign-in page that leads back to the request.
+/// Returns the path of the console's sign-in page, which redirects back to the request after the sign-in.
 fn login_path(pending: &PendingRequest) -> String {
     let next = pending.path("authorize/continue");
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", &next).finish();
     format!("/login?{query}")
 }
 
-/// The fields of a form without input.
+/// The fields of the sign-out form.
 #[derive(Deserialize)]
 struct SignOutForm {
     csrf: String,

@@ -13,9 +13,9 @@ use crate::page::{self, Layout};
 use crate::pending::{PendingAuthorization, failed};
 use waypost_http_kit::limits::LimitKind;
 
-/// A page that forwards the browser by a meta refresh instead of an HTTP redirect. Browsers apply the `form-action` of
-/// a form's page to the redirects after its submission (CSP Level 3, 6.4.2), and the hosts to which a provider
-/// redirects are unknown. A meta refresh starts a new navigation.
+/// A page that forwards the browser by a meta refresh instead of an HTTP redirect. Browsers also apply the
+/// `form-action` of a page to the redirects that follow the submission of its forms (CSP Level 3, section 6.4.2), and
+/// the hosts to which a provider redirects are unknown. A meta refresh starts a new navigation.
 #[derive(Template)]
 #[template(path = "provider_redirect.html")]
 struct ProviderRedirectPage<'a> {
@@ -46,7 +46,7 @@ pub(super) async fn begin_login(State(auth): State<Auth>, pending: PendingAuthor
             };
             page::html(StatusCode::OK, &page, None)
         }
-        // Consent comes first; that page asks for it.
+        // The user has not consented yet. The next step asks for consent.
         Err(error) if error.code == Code::Forbidden => page::redirect(&pending.path("authorize/continue")),
         Err(error) => failed(incoming, &error),
     }

@@ -74,10 +74,10 @@ pub(super) async fn callback(
     }
 }
 
-/// The error code of RFC 6749, 4.1.2.1, for a user who denied access.
+/// The error code for a user who denied access (RFC 6749, section 4.1.2.1).
 const ACCESS_DENIED: &str = "access_denied";
 
-/// Returns the session token of the user whom the provider identifies.
+/// Verifies the provider's response and signs in the user whom it identifies. Returns the new session token.
 async fn sign_in(
     cx: &Ctx,
     auth: &Auth,
@@ -146,7 +146,8 @@ fn error_page(incoming: &ServerRequest, callback_state: &LoginCallback, failure:
     page::html(StatusCode::BAD_GATEWAY, &page, None)
 }
 
-/// Returns the state and the rest of the response. `None` if a parameter occurs twice (RFC 6749, 3.1).
+/// Returns the state and the rest of the response. Returns `None` if the query is malformed or a parameter occurs more
+/// than once (RFC 6749, section 3.1).
 fn parse_response(uri: &Uri) -> Option<(Option<String>, AuthorizationResponse)> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
     let (mut state, mut response) = (None, AuthorizationResponse::default());

@@ -1,8 +1,8 @@
 //! Sign-in with the organisation's identity provider (docs/sign-in.md, `custom_oauth`).
 //!
-//! `GET …/oauth/upstream?request=ID` sends the browser to the provider after consent; the provider redirects it to `GET
-//! …/oauth/callback`. The redirect URI to register with the provider is `ISSUER/oauth/callback`, for each URL form of
-//! the server. No token of the provider reaches a client, and no token of a client reaches the provider.
+//! `GET …/oauth/upstream?request=ID` sends the browser to the provider after consent; the provider redirects it to
+//! `GET …/oauth/callback`. The redirect URI to register with the provider is `ISSUER/oauth/callback`, for each URL form
+//! of the server. No token of the provider reaches a client, and no token of a client reaches the provider.
 
 mod begin_login;
 mod callback;
