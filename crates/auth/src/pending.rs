@@ -17,11 +17,11 @@ use crate::page::{self, ErrorPage};
 use crate::server_request::ServerRequest;
 use waypost_http_kit::cookies;
 
-/// A pending authorization request in the browser that made it. Pages use it as an extractor: without the browser's
-/// cookie, it responds with an error page.
+/// A pending authorization request in the browser that made it. Pages use it as an extractor, which responds with an
+/// error page if the request is not pending in this browser.
 #[derive(Debug, Clone)]
 pub struct PendingAuthorization<R = ServerRequest> {
-    /// The context of operations.
+    /// The context for operations.
     pub cx: Ctx,
     /// The HTTP request and its issuer.
     pub incoming: R,
@@ -72,7 +72,7 @@ impl<R: IssuerRequest> PendingAuthorization<R> {
     /// Checks that a form was sent from a page of this request in this browser.
     ///
     /// # Errors
-    /// The error page.
+    /// Returns an error page if it was not.
     pub fn check_form(&self, auth: &Auth, headers: &HeaderMap, csrf: &str) -> Result<(), Response> {
         let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
         let is_cross_origin = origin.is_some_and(|origin| !origin.eq_ignore_ascii_case(self.incoming.origin()));

@@ -1,4 +1,4 @@
-//! The hosted server that an HTTP request is for, and the URL by which it was reached.
+//! The hosted server that an HTTP request is for, and the form of the URL by which it was reached.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl IssuerRequest for ServerRequest {
 
     async fn requested_resource(&self, auth: &Auth, resources: &[String]) -> Result<RequestedResource, OauthError> {
         check_resources(auth, self, resources).await?;
-        // A missing resource means the server: clients of revision 2025-03-26 do not send the parameter.
+        // By default, the resource is the server: clients of MCP revision 2025-03-26 do not send the parameter.
         let resource = resources.first().cloned().unwrap_or_else(|| self.address.resource(None));
         let named = auth.public_url.parse_resource(&resource).and_then(|resource| resource.tracking_id);
         let claim = match &named {

@@ -37,7 +37,8 @@ impl SignIn for ServerRequest {
             return Ok(NextStep::Complete(session));
         }
         let is_claim = claimable_tracking_id(auth, pending).await?.is_some();
-        // On the user's device, any program can impersonate a client that the user allowed before (RFC 8252, section 8.6).
+        // On the user's device, any program can impersonate a client that the user has allowed before (RFC 8252,
+        // section 8.6).
         if is_claim || requires_consent(request) || redirect_uri::is_on_device(&request.redirect_uri) {
             return Ok(NextStep::Consent);
         }
@@ -52,8 +53,8 @@ impl SignIn for ServerRequest {
     }
 }
 
-/// Returns the signed-in user of this browser if the session is valid for this request: the user was identified by the
-/// server's current issuer and, with `prompt=login`, signed in after the request.
+/// Returns the session of this browser if it is valid for this request: the user was identified by the server's current
+/// issuer and, with `prompt=login`, signed in after the request.
 pub(crate) async fn find_session(
     auth: &Auth,
     pending: &PendingAuthorization,
@@ -76,7 +77,7 @@ pub(crate) async fn claimable_tracking_id(auth: &Auth, pending: &PendingAuthoriz
     Ok(claimable.then(|| claim.tracking_id.clone()))
 }
 
-/// Issues the authorization code and redirects to the client.
+/// Issues the authorization code, claims the progress that the request names, and redirects to the client.
 pub(crate) async fn complete(auth: &Auth, pending: &PendingAuthorization, session: &BrowserSession) -> Response {
     let PendingAuthorization { cx, incoming, request, browser, .. } = pending;
     let code = match oauth_grants::issue_code(cx, auth.hosting.ops(), request, browser, &session.end_user_id).await {

@@ -20,7 +20,7 @@ use crate::params::Params;
 use crate::response;
 use waypost_http_kit::limits::LimitKind;
 
-/// Issues tokens.
+/// Exchanges a code or a refresh token for tokens.
 pub async fn token<R: IssuerRequest>(
     State(auth): State<Auth>,
     incoming: R,
@@ -36,7 +36,7 @@ pub async fn token<R: IssuerRequest>(
     }
 }
 
-/// Revokes a token. Succeeds for an unknown or revoked token, too (RFC 7009, section 2.2).
+/// Revokes a token. Also succeeds if the token is unknown or already revoked (RFC 7009, section 2.2).
 pub async fn revoke<R: IssuerRequest>(
     State(auth): State<Auth>,
     incoming: R,
@@ -59,7 +59,7 @@ async fn issue_tokens(
     body: &[u8],
 ) -> Result<TokenSet, OauthError> {
     let params = form(headers, body)?;
-    let client = authenticated(auth, incoming, headers, &params).await?;
+    let client = authenticate(auth, incoming, headers, &params).await?;
     let resource = incoming.token_resource(auth, params.resources()).await?;
     let issuer = &incoming.issuer_id();
     let token_client = TokenClient { issuer, client_id: &client.id, resource: resource.as_ref() };
@@ -92,7 +92,7 @@ async fn revoke_token(
     body: &[u8],
 ) -> Result<(), OauthError> {
     let params = form(headers, body)?;
-    let client = authenticated(auth, incoming, headers, &params).await?;
+    let client = authenticate(auth, incoming, headers, &params).await?;
     // token_type_hint is only useful to servers that store the two kinds of tokens separately.
     let token = required(&params, "token")?;
     let token_client = TokenClient { issuer: &incoming.issuer_id(), client_id: &client.id, resource: None };
@@ -121,7 +121,11 @@ fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, OauthError> {
 }
 
 /// Authenticates the client (RFC 6749, section 2.3.1).
-async fn authenticated(
+///
+/// # Errors
+/// `invalid_request` if the client ID is missing or two authentication methods are used; `invalid_client` if the
+/// credentials are malformed or incorrect.
+async fn authenticate(
     auth: &Auth,
     incoming: &impl IssuerRequest,
     headers: &HeaderMap,

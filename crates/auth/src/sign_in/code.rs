@@ -1,4 +1,4 @@
-//! `/oauth/sign-in/code`: sends a code to an email and accepts the code.
+//! `/oauth/sign-in/code`: sends a code to an email address and accepts the code.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -57,7 +57,7 @@ pub(super) async fn show(
     }
 }
 
-/// Sends a code to an email, or accepts the entered code.
+/// Sends a code to an email address, or accepts the entered code.
 pub(super) async fn post(
     State(auth): State<Auth>,
     PlatformSignIn(pending): PlatformSignIn,

@@ -72,7 +72,7 @@ impl Fields {
     /// the end user has signed in before.
     ///
     /// # Errors
-    /// The error page.
+    /// Returns an error page if the limit is exceeded or the form was not sent from such a page.
     pub(super) fn check(
         &self,
         auth: &Auth,
@@ -87,7 +87,7 @@ impl Fields {
         pending.check_form(auth, headers, &self.csrf)
     }
 
-    /// Whether this form is exempt from the limits per client address.
+    /// Whether this form is exempt from the rate limit per client address.
     pub(super) fn is_unlimited(&self, auth: &Auth, pending: &PendingAuthorization, headers: &HeaderMap) -> bool {
         let device = super::device_cookie(pending, headers);
         let org = &pending.incoming.server().organization_id;

@@ -1,5 +1,5 @@
 //! `/oauth/sign-in/link`: the link in the email. The page only shows a button, because link scanners open the link as
-//! well. It works only in the browser that requested the code, because the code is bound to that browser.
+//! well. The link works only in the browser that requested the code, because the code is bound to that browser.
 
 use askama::Template;
 use axum::extract::{FromRequestParts, Query, State};
@@ -26,8 +26,8 @@ struct LinkPage<'a> {
     code: &'a str,
 }
 
-/// The pending request of the browser in which the link is opened. If there is none, responds with a page that asks for
-/// the code instead.
+/// The pending request of the browser in which the link is opened. If there is none, the extractor responds with a page
+/// that asks for the code instead.
 pub(super) struct SameBrowser(PlatformSignIn);
 
 impl FromRequestParts<Auth> for SameBrowser {
@@ -73,7 +73,7 @@ pub(super) async fn show(
     }
 }
 
-/// Signs in.
+/// Signs in with the code in the link.
 pub(super) async fn post(
     State(auth): State<Auth>,
     PlatformSignIn(pending): PlatformSignIn,

@@ -1,4 +1,4 @@
-//! The emails with codes.
+//! The emails that contain codes.
 
 use axum::response::Response;
 use http::HeaderMap;

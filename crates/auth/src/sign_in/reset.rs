@@ -1,4 +1,4 @@
-//! `/oauth/sign-in/forgotten` and `/oauth/sign-in/reset`: sets a new password after the email is verified by a code.
+//! `/oauth/sign-in/forgotten` and `/oauth/sign-in/reset`: sets a new password after a code has verified the email.
 
 use askama::Template;
 use axum::extract::{Query, State};

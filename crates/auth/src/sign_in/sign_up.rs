@@ -1,4 +1,4 @@
-//! `/oauth/sign-up`: creates an account with a password, once a code sent by email verifies the email.
+//! `/oauth/sign-up`: creates an account with a password after a code has verified the email.
 
 use askama::Template;
 use axum::extract::State;

@@ -37,7 +37,7 @@ impl<'a> View<'a> {
     /// Adds the problem for `error`.
     ///
     /// # Errors
-    /// The error page, if the user cannot correct the error.
+    /// Returns an error page if the user cannot correct the error.
     pub(super) fn with_error(mut self, error: &Error) -> Result<Self, Response> {
         self.problem = Some(Problem::from_error(error).ok_or_else(|| pending::failed(&self.pending.incoming, error))?);
         Ok(self)
@@ -48,12 +48,12 @@ impl<'a> View<'a> {
         self.pending.path(name)
     }
 
-    /// Returns the attributes of a field that depend on the problem.
+    /// Returns the HTML attributes of a field that depend on the problem and the focus.
     pub(super) fn state(&self, field: &str) -> Safe<String> {
         Safe(self.attributes(field, false))
     }
 
-    /// Returns the attributes of [`Self::state`] for a field with a hint below it.
+    /// Like [`Self::state`], for a field with a hint below it.
     pub(super) fn state_with_hint(&self, field: &str) -> Safe<String> {
         Safe(self.attributes(field, true))
     }
