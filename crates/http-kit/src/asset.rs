@@ -37,7 +37,7 @@ struct ServedFile {
     /// The URL path with the version.
     path: String,
     plain: Bytes,
-    // Compressed for the first request that accepts the coding, and reused for later requests.
+    // Compressed for the first request that accepts the coding; later requests reuse the result.
     brotli: OnceLock<Bytes>,
     gzip: OnceLock<Bytes>,
 }
@@ -85,7 +85,7 @@ impl Assets {
         self.files.iter().find(|file| file.name == name)
     }
 
-    /// Returns the response to a request for the file `name` with this query string.
+    /// Returns the response to a request for the file `name` with this query string: 404 if there is no such file.
     #[must_use]
     pub fn serve(&self, name: &str, query: Option<&str>, headers: &HeaderMap) -> Response {
         let Some(file) = self.find(name) else { return StatusCode::NOT_FOUND.into_response() };
@@ -108,7 +108,7 @@ impl Assets {
     }
 }
 
-/// Returns the `Cache-Control` of a file: a year if its URL identifies its content.
+/// Returns the `Cache-Control` header of a file, which can be cached for a year if its URL identifies its content.
 #[must_use]
 pub fn cache_control(is_versioned: bool) -> &'static str {
     if is_versioned { "public, max-age=31536000, immutable" } else { "no-cache" }

@@ -10,13 +10,13 @@
 //! - Only responses to GET (and HEAD). Newly created secrets (API keys, secrets of webhooks, claim links, invitations)
 //!   are returned once, in the response to the POST that creates them.
 //! - Only the API and pages for members of an organisation. The pages of visitors (sign-in, codes, invitations, OAuth,
-//!   the public page of a server with its personal URL) contain tokens, and anyone could cause the work of compressing
-//!   them.
+//!   the public page of a server with its personal URL) contain tokens, and anyone could make the server spend time on
+//!   compressing them.
 //! - Not the pages of members that contain a personal URL or another credential.
 //! - Not responses to requests that another site has caused, according to `Sec-Fetch-Site`: that site could choose text
 //!   in the query, and repeat the request as often as it needs.
 //!
-//! MCP endpoints are not compressed either: their responses are small, and speed matters more there.
+//! The responses of MCP endpoints are not compressed either: they are small, and latency matters more.
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
@@ -56,8 +56,8 @@ impl Coding {
         }
     }
 
-    /// Returns the coding that a request prefers (RFC 9110, section 12.5.3); Brotli, which compresses better, if it has
-    /// no preference. `None` if it accepts neither.
+    /// Returns the coding that a request prefers (RFC 9110, section 12.5.3), or Brotli, which compresses better, if it
+    /// has no preference. Returns `None` if it accepts neither.
     #[must_use]
     pub fn negotiate(headers: &HeaderMap) -> Option<Self> {
         let lines = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
@@ -78,7 +78,7 @@ impl Coding {
     }
 
     /// Returns the entity tag of this coding of a representation. A strong tag identifies one sequence of bytes (RFC
-    /// 9110, section 8.8.1), so the compressed response needs its own tag. `None` if `tag` is weak.
+    /// 9110, section 8.8.1), so the compressed response needs its own tag. Returns `None` if `tag` is weak.
     fn entity_tag(self, tag: &HeaderValue) -> Option<HeaderValue> {
         let opaque = tag.to_str().ok()?.strip_prefix('"')?.strip_suffix('"')?;
         HeaderValue::from_str(&format!("\"{opaque}-{}\"", self.as_str())).ok()
@@ -105,7 +105,7 @@ pub async fn compress(mut request: Request, next: Next) -> Response {
     if is_head { without_body(response) } else { response }
 }
 
-/// Removes the body of a response to HEAD. The header states its length, if it is known.
+/// Removes the body of a response to HEAD. Sets `Content-Length` to the length of the body, if it is known.
 fn without_body(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
     if let Some(length) = body.size_hint().exact() {

@@ -72,7 +72,7 @@ pub fn set_device(headers: &mut HeaderMap, name: impl Into<String>, value: &str)
     append(headers, cookie);
 }
 
-/// Sets the cookie `name` until the browser is closed.
+/// Sets the cookie `name`, which the browser keeps until it is closed.
 pub fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     append(headers, Cookie::new(name, value.to_owned()));
 }
@@ -100,7 +100,7 @@ fn append(headers: &mut HeaderMap, mut cookie: Cookie<'static>) {
     cookie.set_path("/");
     cookie.set_secure(true);
     cookie.set_http_only(true);
-    // Lax: links in emails and identity providers lead here from another site.
+    // Lax: links in emails, and redirects from identity providers, lead here from another site.
     cookie.set_same_site(SameSite::Lax);
     if let Ok(value) = HeaderValue::from_str(&cookie.to_string()) {
         headers.append(header::SET_COOKIE, value);

@@ -1,10 +1,10 @@
-//! Files that browsers save.
+//! Files that browsers download.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde_json::Value;
 
-/// Returns `body` as a file called `name`, which must not be cached.
+/// Returns a response that browsers save as the file `name`. It must not be cached.
 #[must_use]
 pub fn file(name: &str, media_type: &'static str, body: Vec<u8>) -> Response {
     let mut response = ([(header::CONTENT_TYPE, media_type)], body).into_response();
@@ -17,7 +17,7 @@ pub fn file(name: &str, media_type: &'static str, body: Vec<u8>) -> Response {
     response
 }
 
-/// Returns a JSON document as the file `name.json`.
+/// Returns a response that browsers save as the JSON file `name.json`.
 #[must_use]
 pub fn json(name: &str, document: &Value) -> Response {
     let body = serde_json::to_string_pretty(document).unwrap_or_default();

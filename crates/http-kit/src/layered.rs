@@ -1,7 +1,8 @@
-//! Layers around whole routers, and the routes of requests for the log.
+//! Layers around whole routers, and the matched route of a request for the log.
 //!
-//! `Router::layer` wraps every route of a router. A layer that treats all requests in the same way is cheaper around the
-//! router: with 500 routes and seven layers, wrapping each route took most of the time in which the program starts.
+//! `Router::layer` wraps every route of a router. A layer that treats all requests in the same way is cheaper if it
+//! wraps the whole router: with 500 routes and seven layers, wrapping each route took most of the program's startup
+//! time.
 
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
@@ -12,8 +13,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower::{Layer, Service};
 
-/// Returns a router that passes every request through `layer`, also those that match no route of `router`. Requests have
-/// no [`MatchedPath`] inside the layer: use [`MatchedRoute`] if it is needed for the log.
+/// Returns a router that passes every request through `layer`, including those that match no route of `router`.
+/// Requests have no [`MatchedPath`] inside the layer: use [`MatchedRoute`] if it is needed for the log.
 pub fn layered<L>(router: Router, layer: L) -> Router
 where
     L: Layer<Router>,
@@ -30,7 +31,8 @@ where
 pub struct MatchedRoute(Arc<OnceLock<MatchedPath>>);
 
 impl MatchedRoute {
-    /// Returns the route, such as `/api/v1/servers/{id}`. Empty if the request matches none, or has not reached it.
+    /// Returns the route, such as `/api/v1/servers/{id}`. Empty if the request matches no route, or has not reached it
+    /// yet.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.get().map_or("", MatchedPath::as_str)

@@ -1,5 +1,5 @@
-//! Code shared by the HTTP crates: assets, compression, cookies, headers, layers, rate limits, statuses of errors, and facts
-//! about a request.
+//! Code shared by the HTTP crates: assets, compression, cookies, downloads, headers, layers, rate limits, CSRF
+//! protection, statuses of errors, and facts about a request.
 
 pub mod asset;
 pub mod compression;

@@ -37,9 +37,9 @@ pub enum LimitKind {
     EndUserForm,
     /// A form that sends an email to an end user.
     EndUserMail,
-    /// A request of a machine to join as a toolbox.
+    /// A request from a machine to join as a toolbox.
     ToolboxJoin,
-    /// A request of a toolbox's daemon to open its link. All machines of an organisation may reconnect at the same
+    /// A request from a toolbox's daemon to open its link. All machines of an organisation may reconnect at the same
     /// time.
     ToolboxLink,
     /// Any request except those to the MCP URL of a server. It counts in addition to the limit of its own kind.

@@ -12,7 +12,7 @@ use url::Url;
 use crate::request_info::RequestInfo;
 use crate::status;
 
-/// Whether a request with these headers comes from a page of the host in `info`. Returns false if neither header is
+/// Whether a request with these headers comes from a page of the host in `info`. Returns `false` if neither header is
 /// present: every current browser sends at least one of them with a form.
 #[must_use]
 pub fn is_same_origin(headers: &HeaderMap, info: &RequestInfo) -> bool {
@@ -33,7 +33,8 @@ fn is_origin_of(origin: &str, authority: &str) -> bool {
     matches!(url.scheme(), "http" | "https") && url.origin() == own.origin()
 }
 
-/// Returns the response to a request that would change something and does not come from the console's own pages.
+/// Returns the error response to a request that would change something and does not come from the console's own pages.
+/// Returns `None` if the request is allowed.
 pub fn check(request: &Parts) -> Option<Response> {
     if matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return None;

@@ -9,7 +9,7 @@ use waypost_core::Error;
 
 use crate::status;
 
-/// Facts about a request to HOST, stored in the request's extensions.
+/// Facts about a request, stored in its extensions.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
     /// The host and port, as sent by the client.

@@ -28,14 +28,14 @@ pub fn of(code: Code) -> StatusCode {
     }
 }
 
-/// Returns the number of seconds to wait before a retry. `None` if the error does not specify it.
+/// Returns the number of seconds to wait before a retry, or `None` if the error does not specify it.
 #[must_use]
 pub fn retry_after(error: &Error) -> Option<u64> {
     error.details.get("retry_after_seconds").and_then(Value::as_u64)
 }
 
-/// Logs an internal or availability error. Called once per request, where the response is created. A toolbox that is not
-/// connected is not an error of this installation.
+/// Logs an error with the code `internal` or `unavailable`. Called once per request, where the response is created. A
+/// toolbox that is not connected is not an error of this installation.
 pub fn log(error: &Error) {
     let is_remote = error.details.contains_key("reason");
     if error.code == Code::Internal || (error.code == Code::Unavailable && !is_remote) {
