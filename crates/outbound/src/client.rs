@@ -16,7 +16,7 @@ use crate::route::{Guard, Route};
 
 /// Timeout for establishing a connection, within the timeout of the request.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Time for which an idle connection is kept: long enough for discovery, key and token requests in a row.
+/// Time for which an idle connection is kept: long enough for consecutive discovery, key and token requests.
 const IDLE: Duration = Duration::from_secs(15);
 /// Identifies Waypost in the logs of the servers it calls.
 const USER_AGENT: &str = concat!("Waypost/", env!("CARGO_PKG_VERSION"));
@@ -115,9 +115,9 @@ impl Inner {
 }
 
 impl Route {
-    /// Returns a route without checks of addresses, which also permits `http://` and credentials in URLs, for a
+    /// Returns a route that does not check addresses and also permits `http://` and credentials in URLs, for a
     /// command-line program whose own user chose `url`. Must never be used for URLs supplied by others. Uses the
-    /// system's proxy, except to loopback addresses.
+    /// system's proxy, except for loopback addresses.
     ///
     /// # Errors
     /// [`Error::Setup`] if the HTTP client cannot be created.

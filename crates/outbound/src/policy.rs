@@ -41,7 +41,7 @@ pub enum Purpose {
     ClientDocuments,
     /// Webhook deliveries.
     Webhooks,
-    /// Requests to remote tool servers and to registries of images.
+    /// Requests to remote tool servers and to image registries.
     Tools,
 }
 

@@ -33,16 +33,17 @@ impl Lookup for SystemLookup {
 /// The scheme for which addresses are checked. The resolver does not see the URL, so there is one resolver per scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// Permitted to public addresses and to allowed addresses.
+    /// Permitted for public addresses and for allowed addresses.
     Https,
-    /// Permitted only to allowed addresses that are not public.
+    /// Permitted only for allowed addresses that are not public.
     Http,
 }
 
-/// Checks all addresses of a host. One forbidden address rejects the host: a mixture is an attack or a mistake.
+/// Checks all addresses of a host. A single forbidden address rejects the host: a mixture of permitted and forbidden
+/// addresses is an attack or a mistake.
 ///
 /// # Errors
-/// The first problem found.
+/// Returns the first problem found.
 pub(crate) fn check_addresses(scheme: Scheme, addresses: &[IpAddr], allow: &[IpNet]) -> Result<(), AddressError> {
     if addresses.is_empty() {
         return Err(AddressError::NoAddress);

@@ -54,8 +54,8 @@ impl Route {
     /// # Errors
     /// [`Error::InvalidUrl`] if it is not an http(s) URL or contains credentials; [`Error::HttpNotAllowed`] if it is
     /// `http://` to a public IP address, or to a host name while no network is allowed; [`Error::AddressNotAllowed`] if
-    /// the host is an IP address that is neither public nor allowed. A route without a guard rejects only other
-    /// schemes.
+    /// the host is an IP address that is neither public nor allowed. A route without a guard rejects only URLs with
+    /// other schemes.
     pub fn check_url(&self, url: &Url) -> Result<(), Error> {
         let scheme = scheme(url)?;
         let Guard::Networks(allow) = &self.guard else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Responses that are read chunk by chunk, for bodies that take long or arrive as a stream of events.
+//! Responses that are read chunk by chunk, for bodies that take a long time or arrive as a stream of events.
 
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ const SPECIAL_V4: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(172, 16, 0, 0), 12),    // private, RFC 1918
     (Ipv4Addr::new(192, 0, 0, 0), 24),     // protocol assignments, RFC 6890; metadata of Oracle Cloud
     (Ipv4Addr::new(192, 0, 2, 0), 24),     // documentation, RFC 5737
-    (Ipv4Addr::new(192, 88, 99, 0), 24),   // relays of 6to4, RFC 7526
+    (Ipv4Addr::new(192, 88, 99, 0), 24),   // 6to4 relays, RFC 7526
     (Ipv4Addr::new(192, 168, 0, 0), 16),   // private, RFC 1918
     (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarks, RFC 2544
     (Ipv4Addr::new(198, 51, 100, 0), 24),  // documentation, RFC 5737
@@ -39,7 +39,7 @@ const SPECIAL_V6: &[(Ipv6Addr, u8)] = &[
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation, RFC 9637
 ];
 
-/// IPv4-translated addresses (NAT64, RFC 6052): the last 32 bits are the IPv4 address.
+/// IPv4-embedded addresses (NAT64, RFC 6052): the last 32 bits are the IPv4 address.
 const NAT64: (Ipv6Addr, u8) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
 /// 6to4 addresses (RFC 3056): the 32 bits after the prefix are the IPv4 address.

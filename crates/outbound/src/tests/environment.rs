@@ -1,5 +1,5 @@
 //! Environment variables that must not change the behaviour. Because they affect the whole process, these tests run
-//! other tests of this program in a child process.
+//! other tests of this test binary in a child process.
 
 use std::process::Command;
 

@@ -3,7 +3,7 @@
 use super::server::{Server, response};
 use super::*;
 
-const THREE: Limits = Limits { redirects: 3, ..LIMITS };
+const THREE_REDIRECTS: Limits = Limits { redirects: 3, ..LIMITS };
 
 fn redirect_to(target: &str) -> super::server::Reply {
     response("302 Found", &format!("Location: {target}\r\nSet-Cookie: a=b; Path=/\r\n"), "moved")
@@ -21,7 +21,7 @@ async fn redirects_are_followed_up_to_the_limit() {
     })
     .await;
     let outbound = route_allowing(&["127.0.0.0/8"]);
-    let response = outbound.get(&server.url("/a"), THREE).await.unwrap();
+    let response = outbound.get(&server.url("/a"), THREE_REDIRECTS).await.unwrap();
     assert_eq!((&response.body[..], response.url), (&b"end"[..], server.url("/end")));
     assert!(server.received().iter().all(|request| !request.contains("cookie") && !request.contains("referer")));
 
@@ -50,7 +50,7 @@ async fn redirects_into_a_forbidden_network_are_rejected() {
     .await;
     let outbound = route_allowing(&["127.0.0.1/32"]);
     for path in ["/address", "/mapped", "/number", "/protocol-relative", "/metadata"] {
-        let error = outbound.get(&good.url(path), THREE).await.unwrap_err();
+        let error = outbound.get(&good.url(path), THREE_REDIRECTS).await.unwrap_err();
         assert!(matches!(error, Error::AddressNotAllowed { .. }), "{path}: {error:?}");
     }
     assert_eq!((good.received().len(), bad.received().len()), (5, 0));
@@ -63,7 +63,8 @@ async fn redirects_from_https_to_http_are_rejected() {
     let (secure, root) = Server::start_tls(&["localhost"], move |_| redirect_to(&target)).await;
     let policy = Policy { extra_roots_pem: Some(root), ..policy_allowing(&["127.0.0.0/8", "::1/128"]) };
     let outbound = route_with_policy(policy);
-    let error = outbound.get(&url(&format!("https://localhost:{}/", secure.port())), THREE).await.unwrap_err();
+    let error =
+        outbound.get(&url(&format!("https://localhost:{}/", secure.port())), THREE_REDIRECTS).await.unwrap_err();
     assert_eq!(error.to_string(), "`localhost` redirects from https to http.");
     assert_eq!((secure.received().len(), plain.received().len()), (1, 0));
 }
@@ -79,16 +80,16 @@ async fn redirects_without_a_valid_target_are_rejected() {
     .await;
     let outbound = route_allowing(&["127.0.0.0/8"]);
     for path in ["/none", "/broken"] {
-        let error = outbound.get(&server.url(path), THREE).await.unwrap_err();
+        let error = outbound.get(&server.url(path), THREE_REDIRECTS).await.unwrap_err();
         assert!(matches!(error, Error::Redirect { reason: "without a valid target", .. }), "{path}: {error:?}");
     }
     for path in ["/file", "/userinfo"] {
-        let error = outbound.get(&server.url(path), THREE).await.unwrap_err();
+        let error = outbound.get(&server.url(path), THREE_REDIRECTS).await.unwrap_err();
         assert!(matches!(error, Error::InvalidUrl { .. }), "{path}: {error:?}");
     }
 }
 
-/// Not even to the same host, because another path may belong to another tenant of that host.
+/// They are not sent even to the same host, because another path may belong to another tenant of that host.
 #[tokio::test]
 async fn redirected_requests_carry_neither_credentials_nor_bodies() {
     let server = Server::start("127.0.0.1", |request| match request.split(' ').nth(1).unwrap() {
@@ -102,7 +103,7 @@ async fn redirected_requests_carry_neither_credentials_nor_bodies() {
         let request = request.header("Authorization", "Bearer planted").header("Accept", "application/json");
         request.body(b"planted body".to_vec()).unwrap()
     };
-    let response = outbound.send(request("GET"), THREE).await.unwrap();
+    let response = outbound.send(request("GET"), THREE_REDIRECTS).await.unwrap();
     assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"end"[..]));
     let received = server.received();
     assert!(
@@ -117,6 +118,6 @@ async fn redirected_requests_carry_neither_credentials_nor_bodies() {
     );
 
     // A form that contains a client secret must be sent only to its original URL.
-    let response = outbound.send(request("POST"), THREE).await.unwrap();
+    let response = outbound.send(request("POST"), THREE_REDIRECTS).await.unwrap();
     assert_eq!((response.status().as_u16(), server.received().len()), (302, 3));
 }

@@ -122,7 +122,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, respond: Respond
     let _ = stream.shutdown().await;
 }
 
-/// Reads one request, including a body of the length given in its head.
+/// Reads one request, including a body of the length that its `Content-Length` header states.
 async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
