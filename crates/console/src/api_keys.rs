@@ -65,7 +65,7 @@ struct ApiKeyPage {
     form_error: FormError,
     key: ApiKey,
     expired: bool,
-    /// Whether the viewer can change it.
+    /// Whether the viewer can change the key.
     can_change: bool,
     roles: Vec<(&'static str, &'static str)>,
     entered_name: String,

@@ -1,4 +1,4 @@
-//! Setup instructions for an agent: the address, a token, and the snippet for each client.
+//! Setup instructions for an agent: the URL, a token, and the snippet for each client.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -20,10 +20,10 @@ use crate::layout::Layout;
 use crate::live;
 use crate::view::{self, FormError, PageError, PageResult};
 
-/// The text in place of a token in snippets.
+/// The text that snippets contain instead of a token.
 const PLACEHOLDER: &str = "YOUR_TOKEN";
 
-/// The tool set to connect to. Without one, the address contains everything that the agent was granted.
+/// The tool set to connect to. Without one, the URL gives access to everything that the agent was granted.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ConnectQuery {
@@ -37,28 +37,29 @@ pub(super) struct CreatedToken {
     pub(super) secret: String,
 }
 
-/// The time or the token whose first use the page waits for.
+/// The request that the page waits for: the first one with a new token, or any after a point in time.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct StatusQuery {
     /// The time at which the page was opened, in milliseconds.
     since: i64,
-    /// The token that was created with the page, if any.
+    /// The ID of the token that has just been created. Empty if there is none.
     token: String,
 }
 
-/// Whether the agent has connected, which is polled.
+/// The state of the agent's connection, which is polled.
 #[derive(Template)]
 #[template(path = "agents/connection.html")]
 struct Connection {
-    /// The time of the request that shows that the agent is connected, as it is recorded.
+    /// The recorded time of the request that shows that the agent has connected. `None` if there was none.
     connected_at: Option<String>,
     is_disabled: bool,
 }
 
 impl Connection {
-    /// Returns the state of the connection. Requests are recorded at once, but at most once a minute, so that a request in the
-    /// minute before the page was opened counts as well. A new token has no such request: its first one is always recorded.
+    /// Returns the state of the connection. The time of the last request is recorded at most once a minute, so a
+    /// request in the minute before the page was opened counts as well. With a new token, this is not necessary: its
+    /// first request is always recorded.
     fn new(view: &AgentView, query: &StatusQuery) -> Self {
         let token: Option<AgentTokenId> = query.token.parse().ok();
         let at = match token {
@@ -76,7 +77,7 @@ pub(super) struct ConnectPage {
     header: AgentHeader,
     form_error: FormError,
     created: Option<CreatedToken>,
-    /// The addresses as options: slug of the tool set and label.
+    /// The URLs as options: the slug of the tool set, and the label.
     sets: Vec<(String, String)>,
     tool_set: String,
     url: String,
@@ -89,8 +90,8 @@ pub(super) struct ConnectPage {
 }
 
 impl ConnectPage {
-    /// Returns the page with the snippets for a tool set. They contain the token that has just been created, or
-    /// a placeholder.
+    /// Returns the page with the snippets for a tool set. They contain the token that has just been created, or a
+    /// placeholder.
     pub(super) async fn load(
         console: &Console,
         at: &AgentContext,
@@ -128,7 +129,7 @@ impl ConnectPage {
     }
 }
 
-/// Returns the address of the gateway for an organisation; for one of its tool sets, unless `set` is empty.
+/// Returns the gateway URL of an organisation or, unless `set` is empty, of its tool set with this slug.
 pub(crate) fn gateway_url(console: &Console, organization: &str, set: &str) -> String {
     let origin = console.public_url.origin();
     if set.is_empty() {

@@ -38,7 +38,7 @@ struct AgentsPage {
 }
 
 impl AgentsPage {
-    /// Returns the number of tokens that are valid.
+    /// Returns the number of active tokens.
     fn active_tokens(&self, view: &AgentView) -> usize {
         view.tokens.iter().filter(|token| token.is_active(self.now)).count()
     }
@@ -76,7 +76,7 @@ pub(super) async fn show(State(console): State<Console>, member: Member, Query(q
     Ok(view::page(&load(&console, &member, &query.after).await?))
 }
 
-/// The form of a new agent.
+/// The form for a new agent.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct NewAgent {
@@ -101,7 +101,7 @@ pub(super) async fn create(
     }
 }
 
-/// Shows the conflict of a name at its field.
+/// Assigns a conflict to the field `name`: the name is already taken.
 pub(super) fn locate_name(error: Error) -> Error {
     if error.code == Code::Conflict { error.with("field", "name") } else { error }
 }

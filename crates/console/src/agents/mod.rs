@@ -1,4 +1,4 @@
-//! `/o/{org}/agents`: the clients that use the gateway, their tokens, and what they see.
+//! `/o/{org}/agents`: the clients that use the gateway, their tokens, and the definitions that they see.
 
 mod connect;
 mod list;

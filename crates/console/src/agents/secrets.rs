@@ -1,4 +1,4 @@
-//! The values of an agent for personal secrets. Admins set those of services, and remove those of everyone.
+//! An agent's values for personal secrets. Admins can set the values of services, and remove those of any agent.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -21,7 +21,7 @@ struct AgentSecretsPage {
     /// The path of the page.
     base: String,
     instances: Vec<InstancePersonalSecrets>,
-    /// Whether admins set the values, instead of the person.
+    /// Whether admins can set the values. People set their values themselves.
     can_set: bool,
 }
 

@@ -55,7 +55,7 @@ impl AgentPage {
         })
     }
 
-    /// Returns the page with the rejected form of a new token.
+    /// Returns the page with the rejected form for a new token.
     pub(super) fn with_token_error(self, form_error: FormError, token_name: String, expires_on: String) -> Self {
         Self { form_error, token_name, expires_on, ..self }
     }

@@ -13,13 +13,13 @@ use crate::Console;
 use crate::form::{Form, end_of_day, locate_expiry};
 use crate::view::{self, FormError, PageResult};
 
-/// The form of a new token.
+/// The form for a new token.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct NewToken {
     token_name: String,
     expires_on: String,
-    /// The slug of the tool set whose address the snippets contain, or empty.
+    /// The slug of the tool set whose URL the snippets contain, or empty.
     set: String,
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn create(
     }
 }
 
-/// Moves the error of a name to the field of the form: the page has another form with a field `name`.
+/// Moves an error about `name` to the form field `token_name`: the page has another form with a field `name`.
 fn locate(mut error: Error) -> Error {
     if error.details.get("field").is_none_or(|field| field != "name") {
         return locate_expiry(error);

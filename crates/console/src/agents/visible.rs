@@ -22,7 +22,7 @@ pub(super) struct VisibleQuery {
     instance: String,
 }
 
-/// A definition with the reason why the agent sees it or not.
+/// A definition with the reason why the agent does or does not see it.
 struct DefinitionRow {
     /// The path of the approval.
     href: String,
@@ -30,10 +30,10 @@ struct DefinitionRow {
     kind: &'static str,
     class: Option<Class>,
     is_visible: bool,
-    /// The name by which the agent knows it, if it sees it.
+    /// The name under which the agent sees it. `None` if the agent does not see it, and for instructions.
     public: Option<String>,
     reason: String,
-    /// The paths of the grants that are the reason, with their labels.
+    /// The paths and labels of the grants that are the reason.
     grants: Vec<(String, String)>,
 }
 
@@ -50,7 +50,7 @@ struct VisiblePage {
 }
 
 impl VisiblePage {
-    /// Whether calls of the selected instance are rejected because an admin has stopped it.
+    /// Whether calls to the selected instance are rejected because an admin has stopped it.
     fn is_stopped(&self) -> bool {
         self.selected.as_ref().is_some_and(|selected| selected.instance.desired == DesiredRun::Stopped)
     }
@@ -130,7 +130,7 @@ fn definition_row(
     }
 }
 
-/// Returns the reason in words.
+/// Returns the reason why a definition is or is not visible, in words.
 fn explain(visibility: &Visibility, kind: DefinitionKind) -> &'static str {
     match visibility {
         Visibility::Visible { .. } if kind == DefinitionKind::Instructions => {

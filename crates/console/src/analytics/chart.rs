@@ -33,7 +33,7 @@ pub(super) struct LineChart {
     pub(super) top: u64,
 }
 
-/// Rounds up to the next of 1, 2, 5, 10, 20, 50 …
+/// Rounds up to the next value of the series 1, 2, 5, 10, 20, 50 …
 fn round_up(most: u64) -> u64 {
     let mut unit = 1_u64;
     loop {
@@ -46,7 +46,8 @@ fn round_up(most: u64) -> u64 {
     }
 }
 
-/// Creates the chart of started, completed and active. `days` contains one entry per hour or day.
+/// Creates the chart of active end users and of started and completed attempts. `days` contains one entry per hour or
+/// day.
 pub(super) fn lines(days: &[PeriodTotals]) -> LineChart {
     let top = round_up(days.iter().map(|day| day.started.max(day.completed).max(day.active)).max().unwrap_or(0).max(1));
     let line = |label, class, sum, value: fn(&PeriodTotals) -> u64| ChartLine {
@@ -141,7 +142,8 @@ pub(super) fn name(place: &FlowNode) -> &str {
     }
 }
 
-/// Lays out the diagram. `order` is the order of the version's steps by ID; steps of other versions are appended.
+/// Lays out the diagram. `order` contains the IDs of the version's steps in order; steps of other versions are
+/// appended. Returns `None` if no attempt was started.
 pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
     let started: u64 = flows.iter().filter(|flow| flow.from == FlowNode::Start).map(|flow| flow.count).sum();
     if started == 0 {

@@ -76,7 +76,7 @@ impl AnalyticsFilter {
         })
     }
 
-    /// Returns the filter as a query string.
+    /// Returns the filter as a query string, with `format` unless it is empty.
     pub(super) fn query(&self, format: &str) -> String {
         let fields = [
             ("range", self.range()),

@@ -76,7 +76,7 @@ struct AnalyticsData {
     now: Overview,
     before: Overview,
     lines: LineChart,
-    /// The start of each period, with started, completed and active.
+    /// The start of each period, with the numbers of started and completed attempts and of active end users.
     periods: Vec<(String, u64, u64, u64)>,
     is_hourly: bool,
     funnel: Option<VersionFunnel>,
@@ -283,7 +283,7 @@ async fn render(
     let layout = layout.clone().with_section(if header.is_some() { "walkthroughs" } else { "analytics" });
     let page_error = |error| PageError::from(error).with_layout(layout.clone());
     let result = match fields.to_query(cx.now()) {
-        Ok(ask) => analytics::run(cx, console.ops(), organization_id, &ask, PARTS, compute).await,
+        Ok(query) => analytics::run(cx, console.ops(), organization_id, &query, PARTS, compute).await,
         Err(error) => Err(error),
     };
     let (status, form_error, data) = match result {
@@ -343,8 +343,8 @@ async fn export(
 ) -> PageResult {
     let Member { cx, organization_id, layout, .. } = &member;
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("analytics"));
-    let ask = fields.to_query(cx.now()).map_err(page_error)?;
-    let file = export_report(cx, console.ops(), organization_id, &ask, &part, fields.format == "json").await;
+    let query = fields.to_query(cx.now()).map_err(page_error)?;
+    let file = export_report(cx, console.ops(), organization_id, &query, &part, fields.format == "json").await;
     let file = file.map_err(page_error)?;
     Ok(download::file(&file.name, file.media_type, file.content))
 }

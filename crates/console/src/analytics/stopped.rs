@@ -29,7 +29,7 @@ struct StoppedPage {
     /// The number of end users, including those who are not on the page.
     count: usize,
     rows: Vec<EndUserRow>,
-    /// The path of the analytics of the walkthrough, with the filter.
+    /// The path of the walkthrough's analytics, with the filter.
     back: String,
 }
 
@@ -57,7 +57,7 @@ async fn load(console: &Console, context: &DraftContext, step: &str, fields: &An
     for id in users.iter().take(MAX_ROWS) {
         match end_users::get(cx, console.ops(), organization_id, id).await {
             Ok(user) => rows.push(EndUserRow::from(user)),
-            // Erased after the report was loaded.
+            // The end user was erased after the report was loaded.
             Err(error) if error.code == Code::NotFound => {}
             Err(error) => return Err(error),
         }

@@ -1,4 +1,4 @@
-//! `/o/{org}/connections`: which agent reaches which instance over which toolbox.
+//! `/o/{org}/connections`: which agent reaches which instance through which toolbox.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ struct ConnectionRow {
     instance_badge: Option<Badge>,
     /// The toolbox with its state, or the origin of a remote server. `None` if the instance was deleted.
     place: Option<(Target, Option<Badge>)>,
-    /// The path of the calls.
+    /// The path of the list of these calls.
     calls_href: String,
     calls: i64,
     failures: i64,
@@ -75,8 +75,8 @@ async fn load(console: &Console, member: &Member) -> Result<ConnectionRows> {
     let agents = agent_names(cx, console, organization_id).await?;
     let instances = list_all(cx, console, organization_id).await?;
     let instances: BTreeMap<_, _> = instances.into_iter().map(|one| (one.id.clone(), one)).collect();
-    let boxes = toolboxes::list_all(cx, console, organization_id).await?;
-    let boxes: BTreeMap<_, _> = boxes.into_iter().map(|view| (view.toolbox.id.clone(), view)).collect();
+    let toolboxes = toolboxes::list_all(cx, console, organization_id).await?;
+    let toolboxes: BTreeMap<_, _> = toolboxes.into_iter().map(|view| (view.toolbox.id.clone(), view)).collect();
     let row = |summary: CallSummary| {
         let (agent, instance) = (&summary.agent_id, &summary.instance_id);
         let found = instances.get(instance);
@@ -85,7 +85,7 @@ async fn load(console: &Console, member: &Member) -> Result<ConnectionRows> {
             agent: Target::new(org, agents.get(agent), &format!("agents/{agent}"), agent.as_str()),
             instance: Target::new(org, slug, &format!("instances/{instance}"), instance.as_str()),
             instance_badge: found.map(|one| (instance_state::badge(one.state), instance_state::label(one.state))),
-            place: found.map(|found| place(org, &boxes, found)),
+            place: found.map(|found| place(org, &toolboxes, found)),
             calls_href: org.path(&format!("calls?agent={agent}&instance={instance}")),
             calls: summary.calls,
             failures: summary.failures,
