@@ -236,7 +236,7 @@ impl TimelineItem {
                 Self { at, class: "session", badge: "Session", text, detail }
             }
             TimelineEntry::Event(event) => {
-                // The titles come from the version of the event, so they do not change if the step is renamed or deleted.
+                // The titles come from the event's version, so they do not change if the step is renamed or deleted.
                 let step = event.step_title.or(event.step_id.map(|_| "deleted step".to_owned()));
                 let step = step.map(|step| format!(": {step}")).unwrap_or_default();
                 let text = format!("{}{step}", event_label(event.kind));

@@ -1,4 +1,4 @@
-//! The form extractor of the console's pages.
+//! The form extractor of the console's pages, and functions for dates in forms.
 
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
@@ -62,7 +62,7 @@ pub(crate) fn end_of_day(day: &str) -> Result<Option<Timestamp>, Error> {
     })
 }
 
-/// Moves an error of `expires_at` to the field of the form, `expires_on`.
+/// Moves an error about `expires_at` to the form field `expires_on`.
 pub(crate) fn locate_expiry(error: Error) -> Error {
     let is_expiry = error.details.get("field").is_some_and(|field| field == "expires_at");
     if is_expiry { error.with("field", "expires_on") } else { error }

@@ -11,7 +11,7 @@ pub(super) fn routes() -> Routes {
     Routes::new().get("/", Access::User, home)
 }
 
-/// Redirects to the organisation that the user last worked in, or to the page to create the first one.
+/// Redirects to the organisation in which the user last worked, or to the page for creating the first one.
 async fn home(current_user: CurrentUser) -> Response {
     match current_user.current_membership() {
         Some(membership) => view::redirect(&format!("/o/{}", membership.organization.slug)),

@@ -28,9 +28,9 @@ struct CallPage {
     contents: Option<Vec<(&'static str, Part)>>,
 }
 
-/// A part of the contents.
+/// A part of the contents of a call: its arguments, its result or an error.
 struct Part {
-    /// `None` if there was none.
+    /// The text. `None` if the call had no such part.
     text: Option<String>,
     is_truncated: bool,
 }
@@ -42,7 +42,7 @@ impl Part {
     }
 }
 
-/// Indents JSON. Other text, such as JSON whose end is missing, stays as it is.
+/// Indents JSON. Returns other text, such as truncated JSON, unchanged.
 fn indented(text: String) -> String {
     let value = serde_json::from_str::<Value>(&text).ok();
     value.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or(text)

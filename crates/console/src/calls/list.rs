@@ -1,4 +1,4 @@
-//! The page of the log, and its rows, which are polled.
+//! The page of the call log, and its rows, which are polled.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -41,7 +41,7 @@ pub(super) struct CallQuery {
     live: String,
 }
 
-/// Parses a selected value. Returns `None` for an empty one.
+/// Parses a selected value. Returns `None` if it is empty.
 fn selected<T: FromStr>(field: &str, text: &str, noun: &str) -> Result<Option<T>> {
     let parsed = (!text.is_empty()).then(|| text.parse());
     parsed.transpose().map_err(|_| Error::invalid(field, format!("Select one of the {noun}.")))
@@ -89,7 +89,7 @@ fn with_query(path: String, query: &str) -> String {
     if query.is_empty() { path } else { format!("{path}?{query}") }
 }
 
-/// Returns the options of a filter: values and labels. A value that no longer exists stays selected.
+/// Returns the options of a filter: values and labels. A selected value that no longer exists is added as deleted.
 fn options(
     all: &'static str,
     known: impl Iterator<Item = (impl Display, String)>,
@@ -152,7 +152,7 @@ pub(super) async fn show(
     member: Member,
     Query(mut fields): Query<CallQuery>,
 ) -> PageResult {
-    // A malformed cursor starts at the newest call.
+    // With a malformed cursor, the page starts at the newest call.
     if fields.before.parse::<CallId>().is_err() {
         fields.before.clear();
     }

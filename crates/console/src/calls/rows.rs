@@ -1,4 +1,4 @@
-//! The table of calls, on the page of the log and on the pages of agents and instances.
+//! The table of calls, on the page of the call log and on the pages of agents and instances.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ fn badge(outcome: CallOutcome) -> &'static str {
     }
 }
 
-/// Returns what was called, unless it is a tool.
+/// Returns the label of what was called, or `None` for a tool.
 fn kind(method: CallMethod) -> Option<&'static str> {
     match method {
         CallMethod::ToolsCall => None,
@@ -94,7 +94,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Returns a link to `path` if the target has a `name`, because it exists.
+    /// Returns a link to `path` with the text `name`. If `name` is `None`, the target was deleted, and only a text with
+    /// `id` is returned.
     pub(super) fn new(org: &CurrentOrganization, name: Option<&String>, path: &str, id: &str) -> Self {
         match name {
             Some(name) => Self { href: Some(org.path(path)), text: name.clone() },
@@ -146,7 +147,7 @@ impl CallRow {
     }
 }
 
-/// The table of calls, which is polled on the page of the log.
+/// The table of calls, which is polled on the page of the call log.
 #[derive(Template)]
 #[template(path = "calls/rows.html")]
 pub(crate) struct CallRows {
@@ -164,7 +165,7 @@ impl CallRows {
     }
 }
 
-/// Returns the last calls that match `query`, whose limit is replaced.
+/// Returns the most recent calls that match `query`. Its limit is ignored.
 ///
 /// # Errors
 /// Those of [`calls::list`].

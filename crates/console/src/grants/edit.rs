@@ -1,4 +1,4 @@
-//! The page of a grant, and the form of a new one.
+//! The page of a grant, and the form for a new one.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -71,7 +71,7 @@ impl GrantPage {
         self.org.path(&format!("agents/{}", self.agent_id))
     }
 
-    /// Returns the message of an error that belongs to the lists or the rules as a whole.
+    /// Returns the message of an error that belongs to a list of names as a whole.
     fn names_error(&self) -> Option<&str> {
         ["tools", "prompts", "resources"].iter().find_map(|field| self.form_error.message_for(field))
     }
@@ -82,13 +82,18 @@ fn page_error(member: &Member) -> impl Fn(Error) -> PageError + use<> {
     move |error| PageError::from(error).with_layout(layout.clone())
 }
 
-/// Returns what the server of an instance defines.
-async fn known(console: &Console, member: &Member, agent: &AgentId, at: &InstanceId) -> Result<Vec<ToolDefinition>> {
+/// Returns the definitions of the server of an instance.
+async fn list_definitions(
+    console: &Console,
+    member: &Member,
+    agent: &AgentId,
+    at: &InstanceId,
+) -> Result<Vec<ToolDefinition>> {
     let explained = visibility::explain(&member.cx, console.ops(), &member.organization_id, agent, at).await?;
     Ok(explained.into_iter().map(|one| one.definition).collect())
 }
 
-/// Returns the page of a grant of `agent` for `instance`. `pairs` is the submitted form, if there is one.
+/// Returns the page of a grant of `agent` for `instance`. `pairs` is the submitted form, if any.
 async fn load(
     console: &Console,
     member: &Member,
@@ -99,7 +104,7 @@ async fn load(
     let Member { cx, organization_id, org, layout } = member;
     let agent = agents::get(cx, console.ops(), organization_id, agent).await?.agent;
     let instance = instances::get(cx, console.ops(), organization_id, instance).await?.instance;
-    let known = known(console, member, &agent.id, &instance.id).await?;
+    let known = list_definitions(console, member, &agent.id, &instance.id).await?;
     let form = match pairs {
         Some(pairs) => GrantForm::from_input(&known, pairs),
         None => GrantForm::new(&known, stored.as_ref()),
@@ -171,7 +176,7 @@ pub(super) async fn show(
     Ok(view::page(&page.await.map_err(page_error(&member))?))
 }
 
-/// Whether the form was submitted to get more rows for rules.
+/// Whether the form was submitted only to add rows for rules.
 fn wants_rows(pairs: &[(String, String)]) -> bool {
     pairs.iter().any(|(name, value)| name == "act" && value == "rows")
 }

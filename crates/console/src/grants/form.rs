@@ -12,7 +12,7 @@ use super::rules_form::RulesForm;
 use super::{access_label, kind_label};
 use crate::form::{day, end_of_day};
 
-/// The explanations of the access levels.
+/// Returns the explanation of an access level.
 fn access_hint(access: AccessLevel) -> &'static str {
     match access {
         AccessLevel::ReadOnly => "Everything that was approved as “read”, also what is approved later.",
@@ -37,7 +37,7 @@ pub(super) struct NameGroup {
 }
 
 impl NameGroup {
-    /// Creates the options: what the server lists, and what is selected although the server does not list it.
+    /// Creates the options: the names that the server lists, and the selected names that it does not list.
     fn new(
         (field, label, kinds): (&'static str, &'static str, &[DefinitionKind]),
         (known, selected): (&[ToolDefinition], &[String]),
@@ -66,14 +66,14 @@ pub(super) struct GrantForm {
     pub(super) other_resources: String,
     pub(super) rules: RulesForm,
     pub(super) expires_on: String,
-    /// The tools that rules can name.
+    /// The tools to which rules can apply.
     tools: Vec<String>,
     /// The names of the arguments of all tools.
     pub(super) arguments: BTreeSet<String>,
 }
 
 impl GrantForm {
-    /// Creates the form. `known` is what the server of the instance defines.
+    /// Creates the form. `known` contains the definitions of the instance's server.
     pub(super) fn new(known: &[ToolDefinition], grant: Option<&Grant>) -> Self {
         let names = grant.map(|grant| grant.names.clone()).unwrap_or_default();
         let rules = grant.map_or(&[][..], |grant| grant.rules.as_slice());
@@ -145,7 +145,7 @@ impl GrantForm {
         self.access.parse().map_err(|_| Error::invalid("access", "Select one of the access levels."))
     }
 
-    /// Returns the selected names. Empty for another access level than `custom`.
+    /// Returns the selected names. Empty for access levels other than `custom`.
     pub(super) fn names(&self, access: AccessLevel) -> GrantedNames {
         if access != AccessLevel::Custom {
             return GrantedNames::default();

@@ -25,7 +25,7 @@ const AGENTS: u32 = 25;
 /// The number of instances per page.
 const INSTANCES: u32 = 12;
 
-/// The cursors of rows and columns: the last agent's name and the last instance's slug of the previous page.
+/// The cursors of rows and columns: the name of the last agent and the slug of the last instance on the previous page.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct MatrixQuery {
@@ -70,7 +70,7 @@ struct AgentRow {
 struct MatrixPage {
     layout: Layout,
     org: CurrentOrganization,
-    /// The paths and the slugs of the columns.
+    /// The path and the slug of the instance of each column.
     columns: Vec<(String, String)>,
     rows: Vec<AgentRow>,
     is_later_page: bool,
@@ -78,7 +78,7 @@ struct MatrixPage {
     more_instances: Option<String>,
 }
 
-/// Removes what belongs to the next page. Returns whether there is one.
+/// Removes the items that belong to the next page. Returns whether there is a next page.
 fn truncate<T>(items: &mut Vec<T>, limit: u32) -> bool {
     let has_more = items.len() > limit as usize;
     items.truncate(limit as usize);

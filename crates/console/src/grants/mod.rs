@@ -1,4 +1,4 @@
-//! `/o/{org}/grants`: what agents may use of instances.
+//! `/o/{org}/grants`: the tools, prompts and resources of instances that agents may use.
 
 mod edit;
 mod form;
@@ -82,8 +82,9 @@ fn describe_rule(rule: &ArgumentRule) -> String {
 pub(crate) struct GrantRow {
     /// The path of the grant.
     pub(crate) href: String,
-    /// The slug and the path of the instance.
+    /// The slug of the instance, or its ID if the instance was deleted.
     pub(crate) instance: String,
+    /// The path of the instance.
     pub(crate) instance_href: String,
     pub(crate) access: &'static str,
     /// The number of names of each kind, such as `2 tools`.
@@ -109,7 +110,7 @@ impl GrantRow {
     }
 }
 
-/// Returns how many names of each kind a grant lists. Empty if it lists none.
+/// Returns the number of names of each kind that a grant lists, such as `2 tools`. Empty if it lists none.
 fn count_names(grant: &Grant) -> String {
     let names = &grant.names;
     let counts = [

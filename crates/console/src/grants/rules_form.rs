@@ -14,7 +14,7 @@ const EMPTY_ROWS: usize = 2;
 const VALUE_KINDS: [(&str, &str); 4] =
     [("text", "Text"), ("number", "Number"), ("boolean", "Yes or no"), ("json", "JSON")];
 
-/// The fields of a rule. A row without tool, field and value is no rule.
+/// The fields of a rule. A row without tool, field and value is not a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RuleRow {
     /// The number of the row, from 1.
@@ -93,7 +93,7 @@ impl RuleRow {
         Ok(ArgumentRule { tool: self.tool.clone(), field: field.to_owned(), comparison, value })
     }
 
-    /// Returns the value of a rule, or the message of an error.
+    /// Returns the value of the rule, or an error message.
     fn parse_value(&self, comparison: Comparison) -> Result<Value, &'static str> {
         match comparison {
             Comparison::LessThan | Comparison::AtMost | Comparison::GreaterThan | Comparison::AtLeast => {
@@ -116,7 +116,7 @@ impl RuleRow {
     }
 }
 
-/// Returns the value with this kind, or the message of an error.
+/// Parses a value of this kind. Returns an error message if it is invalid.
 fn parse_scalar(kind: &str, text: &str) -> Result<Value, &'static str> {
     match kind {
         "text" => Ok(Value::from(text)),
@@ -138,7 +138,7 @@ fn parse_scalar(kind: &str, text: &str) -> Result<Value, &'static str> {
     }
 }
 
-/// Returns the kind and the text of a value in the form: the values of a list on one line each.
+/// Returns the kind and the text of a value in the form. The values of a list are on separate lines.
 fn display(value: &Value) -> (&'static str, String) {
     let one = std::slice::from_ref(value);
     let values = value.as_array().map_or(one, Vec::as_slice);
@@ -169,7 +169,7 @@ impl RulesForm {
         Self { rows }.with_empty_rows()
     }
 
-    /// Creates the rows of a submitted form. Empty rows are dropped, and others added at the end.
+    /// Creates the rows of a submitted form. Empty rows are removed, and new ones are added at the end.
     pub(super) fn from_input(pairs: &[(String, String)]) -> Self {
         let mut rows: Vec<RuleRow> = Vec::new();
         for (name, value) in pairs {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_the_same_after_they_were_shown_and_submitted() {
+    fn rules_are_unchanged_after_they_are_shown_and_submitted() {
         for (comparison, value) in [
             (Comparison::Equals, json!("a\nb")),
             (Comparison::Equals, json!("")),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_another_kind_are_rejected_at_their_field() {
+    fn invalid_values_are_rejected_at_their_field() {
         for (comparison, kind, value) in [
             (Comparison::AtMost, "text", "ten"),
             (Comparison::Equals, "number", "1,5"),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_rows_are_no_rules() {
+    fn empty_rows_are_not_rules() {
         let form = RulesForm::from_input(&[("rule-1-value".to_owned(), String::new())]);
         assert_eq!((form.rows.len(), form.parse().unwrap().len()), (EMPTY_ROWS, 0));
     }

@@ -64,7 +64,7 @@ pub struct Client {
 #[must_use]
 pub fn all_clients(target: Target<'_>) -> Vec<Client> {
     let mut all = end_user_clients(target);
-    // Before the last entry, "Other clients".
+    // Inserted before the last entry, "Other clients".
     all.insert(all.len() - 1, inspector(target));
     all
 }

@@ -1,14 +1,14 @@
-//! Setup instructions for a server that requires a token in the header `Authorization`, such as the gateway.
+//! Setup instructions for a server that requires a token in the `Authorization` header, such as the gateway.
 
 use serde_json::{Value, json};
 
 use super::{Client, Snippet, Target, all_clients, file, needs_allow_http, quoted, shell, toml_key};
 
-/// The environment variable from which clients read the token, if they cannot have it in their configuration.
+/// The environment variable from which Codex reads the token if the server was added by a command.
 const TOKEN_VARIABLE: &str = "WAYPOST_AGENT_TOKEN";
 
 /// Returns the instructions for every client that can send a token. There are no install links: a link would store the
-/// token in the history of the browser.
+/// token in the browser's history.
 #[must_use]
 pub fn clients_with_token(target: Target<'_>, token: &str) -> Vec<Client> {
     all_clients(target).into_iter().filter_map(|client| with_token(client, target, token)).collect()
@@ -83,16 +83,16 @@ fn with_token(client: Client, target: Target<'_>, token: &str) -> Option<Client>
                 snippets,
             )
         }
-        // The others sign in with OAuth only.
+        // Other clients support only OAuth.
         _ => return None,
     };
-    // Only the app can start mcp-remote.
+    // Only the desktop app can start mcp-remote.
     let name = if client.id == "claude-desktop" { "Claude Desktop" } else { client.name };
     Some(Client { name, hint, links: Vec::new(), snippets, needs_internet: false, ..client })
 }
 
-/// Returns the configuration of mcp-remote for clients whose documentation has no headers. The value of the header is in an
-/// environment variable, because some clients split arguments at spaces.
+/// Returns the configuration of mcp-remote for clients whose documentation does not mention headers. The value of the
+/// header is in an environment variable, because some clients split arguments at spaces.
 fn remote(url: &str, authorization: &str) -> Value {
     let mut arguments = vec!["-y", "mcp-remote", url, "--header", "Authorization:${AUTHORIZATION}"];
     if needs_allow_http(url) {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn every_snippet_sends_the_token_and_no_link_contains_it() {
+    fn every_client_has_a_snippet_with_the_token_and_no_links() {
         for client in clients_with_token(TARGET, TOKEN) {
             assert!(client.links.is_empty(), "{}", client.id);
             assert!(client.snippets.iter().any(|snippet| snippet.text.contains(TOKEN)), "{}", client.id);
