@@ -1,4 +1,4 @@
-//! The part of the forms for new instances that approves and grants in the same step.
+//! The part of the forms for new instances that approves definitions and grants access in the same step.
 
 use waypost_core::agent::MAX_AGENTS;
 use waypost_core::caller::Ctx;
@@ -27,12 +27,12 @@ pub(super) struct GrantRow {
 pub(super) struct KnownRow {
     pub(super) kind: &'static str,
     pub(super) name: String,
-    /// Whether it is approved already, or the reason why it is not approved in this step. `None` if it is approved in this
-    /// step.
+    /// A note that it is already approved, or the reason why it is not approved in this step. `None` if it can be
+    /// approved in this step.
     pub(super) note: Option<String>,
 }
 
-/// The fields.
+/// The fields of this part of a form.
 pub(super) struct AccessForm {
     pub(super) approve: bool,
     pub(super) class: String,
@@ -110,6 +110,8 @@ impl AccessForm {
         form
     }
 
+    /// Returns the approval and the grants to create with the instance.
+    ///
     /// # Errors
     /// `invalid_arguments` for `class` or `grants`.
     pub(super) fn parse(&self) -> Result<InitialAccess> {
@@ -127,7 +129,7 @@ impl AccessForm {
         })
     }
 
-    /// Returns the rows with their numbers, and further empty ones.
+    /// Returns the rows with their numbers, followed by empty ones.
     pub(super) fn rows(&self) -> Vec<(usize, GrantRow)> {
         let empty = std::iter::repeat_n(GrantRow::default(), EMPTY_ROWS);
         self.grants.iter().cloned().chain(empty).enumerate().map(|(index, row)| (index + 1, row)).collect()
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_approved_in_this_step_has_no_note() {
+    fn definitions_approved_in_this_step_have_no_note() {
         let note = |state, class, problem: Option<&str>| {
             let problem = problem.map(str::to_owned);
             known_row(KnownDefinition { kind: DefinitionKind::Tool, name: "find".to_owned(), state, class, problem })

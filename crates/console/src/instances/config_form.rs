@@ -5,9 +5,9 @@ use waypost_core::{Error, Result};
 
 use crate::view::FormError;
 
-/// The length of a text from which on the field has several lines.
+/// The maximum length of a text above which its field has several lines.
 const LONG_TEXT: u64 = 200;
-/// The name of the field with members that the schema does not list.
+/// The name of the field for members that the schema does not list.
 const REST: &str = "config-rest";
 
 /// The kind of a field.
@@ -99,7 +99,7 @@ impl ConfigField {
             return if self.is_required { Err(invalid("Enter a value. It is required.")) } else { Ok(None) };
         }
         let value = match self.kind {
-            // Browsers submit line breaks as CR and LF.
+            // Browsers send line breaks as CR LF.
             FieldKind::Text | FieldKind::LongText => Value::String(self.value.replace("\r\n", "\n")),
             FieldKind::Number => {
                 let number = serde_json::from_str::<Number>(self.value.trim());
@@ -178,13 +178,13 @@ fn parse_json(text: &str) -> std::result::Result<Value, String> {
 /// The fields of a configuration.
 pub(super) struct ConfigForm {
     pub(super) fields: Vec<ConfigField>,
-    /// The field with members that the schema does not list. `None` if there are none.
+    /// The field for members that the schema does not list. `None` if there are none and none can be added.
     pub(super) rest: Option<ConfigField>,
 }
 
 impl ConfigForm {
-    /// Creates the fields for a schema with the values of `config`. For a new instance, `config` is `None`: fields have
-    /// the default values of the schema.
+    /// Creates the fields for a schema with the values of `config`. For a new instance, `config` is `None`, and the
+    /// fields have the default values of the schema.
     pub(super) fn new(schema: &Map<String, Value>, config: Option<&Map<String, Value>>) -> Self {
         let none = Map::new();
         let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
@@ -274,7 +274,7 @@ impl ConfigForm {
         Error::invalid(&field.name, message)
     }
 
-    /// Whether an error belongs to a field of the configuration or to all of them.
+    /// Returns the message of an error that belongs to the configuration as a whole.
     pub(super) fn general_error<'a>(&self, form_error: &'a FormError) -> Option<&'a str> {
         form_error.message_for("config")
     }
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_survives_its_form() {
+    fn a_configuration_is_unchanged_after_it_is_shown_and_submitted() {
         let config = map(json!({
             "url": "https://x.example", "port": 8080, "verbose": false, "mode": 3, "list": [1, { "a": 2 }], "note": "a\nb",
             "level": 0.5, "extra": { "kept": true },
@@ -357,7 +357,7 @@ mod tests {
         for (field, text) in [(0, " "), (1, "many"), (2, "maybe"), (3, "\"other\""), (4, "[1"), (6, "1 2")] {
             let name = format!("config-{field}");
             let mut input = vec![(name.clone(), text.to_owned())];
-            // The first value of a name counts.
+            // If a name occurs more than once, the first value is used.
             input.extend([("config-0", "x"), ("config-3", "3")].map(|(name, text)| (name.to_owned(), text.to_owned())));
             let form = ConfigForm::new(&schema(), None).with_input(&input);
             assert_eq!(form.parse().unwrap_err().details["field"], name.as_str(), "{text}");

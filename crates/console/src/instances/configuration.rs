@@ -1,4 +1,5 @@
-//! The configuration of an instance of the catalogue. Saving a change begins a deployment, or a test of a remote server.
+//! The configuration of an instance of a catalogue entry. Saving a change starts a deployment, or a test of a remote
+//! server.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -48,7 +49,8 @@ impl ConfigurationPage {
     }
 }
 
-/// Returns the page with the fields of `version`, which must be one of the entry of the instance.
+/// Returns the page with the fields of `version`, which must belong to the instance's catalogue entry. If it is empty,
+/// uses the current version.
 async fn load(console: &Console, at: &InstanceContext, version: &str) -> Result<ConfigurationPage> {
     let instance: &Instance = at.instance();
     let current = instance.catalog_version_id().ok_or_else(|| Error::not_found("catalogue version"))?;
@@ -57,7 +59,7 @@ async fn load(console: &Console, at: &InstanceContext, version: &str) -> Result<
         let other = source.entry.versions.iter().find(|other| other.id.as_str() == version).cloned();
         source.version = other.ok_or_else(|| Error::not_found("catalogue version"))?;
     }
-    // Members below admin cannot list secrets; they see which are assigned.
+    // Only admins can list secrets. Other members see which ones are assigned.
     let options = match at.org.is_admin() {
         true => secrets_form::options(&at.cx, console, &at.organization_id).await?,
         false => Vec::new(),
@@ -125,7 +127,7 @@ pub(super) async fn save(
     }
 }
 
-/// Updates the instance. Returns whether this began a deployment.
+/// Updates the instance. Returns whether this started a deployment or a test.
 async fn submit(console: &Console, at: &InstanceContext, page: &ConfigurationPage) -> Result<bool> {
     let version: CatalogVersionId = page.source.version.id.clone();
     let patch = InstancePatch {

@@ -26,12 +26,12 @@ use crate::view::{self, PageResult};
 pub(super) struct Connection {
     /// `None` if it is not connected, or each agent has its own connection.
     pub current: Option<ConnectionView>,
-    /// The path of the page on which people connect themselves, if each agent has its own connection.
+    /// The path of the page on which people connect their own account, if each agent has its own connection.
     pub own: Option<String>,
 }
 
 impl Connection {
-    /// Returns `None` for an instance that does not use OAuth.
+    /// Returns the connection of an instance, or `None` if the instance does not use OAuth.
     pub async fn find(console: &Console, at: &InstanceContext) -> Result<Option<Self>> {
         match &at.instance().backend {
             Backend::Remote(server) if server.is_oauth => {
@@ -49,12 +49,12 @@ impl Connection {
 #[template(path = "instances/authorize.html")]
 struct AuthorizePage {
     layout: Layout,
-    /// The path of the page to which the user can go back.
+    /// The path of the page to which the user can return.
     base: String,
     name: String,
     issuer: String,
     url: Url,
-    /// Who then uses the account, as a sentence.
+    /// A sentence that states who will use the account.
     effect: String,
 }
 
@@ -67,8 +67,9 @@ pub(super) fn authorize_page(
     view::page(&AuthorizePage { layout, base, name, issuer: started.issuer, url: started.url, effect })
 }
 
-/// Starts the connection. The page that follows has a link instead of a redirect, so that the user sees which server will
-/// ask for a sign-in; also, browsers do not follow redirects of forms to other sites (`form-action`).
+/// Starts the connection. Shows a page with a link instead of redirecting, so that the user sees which server will ask
+/// them to sign in. Besides, `form-action` prevents browsers from following a redirect to another site after a form
+/// submission.
 pub(super) async fn authorize(State(console): State<Console>, at: InstanceContext) -> PageResult {
     let origin = console.public_url.origin();
     match connect::begin(&at.cx, console.ops(), &at.organization_id, at.id(), (None, &origin)).await {
@@ -100,7 +101,7 @@ pub(super) struct CallbackQuery {
     error: Option<String>,
 }
 
-/// Finishes the connection of the user who has started it.
+/// Finishes a connection that the user has started.
 pub(super) async fn callback(
     State(console): State<Console>,
     user: CurrentUser,
@@ -122,7 +123,7 @@ pub(super) async fn callback(
     }
 }
 
-/// Returns the path of the page from which the connection was started, and what to show there.
+/// Returns the path of the page from which the connection was started, and the message to show there.
 async fn finish(console: &Console, user: &CurrentUser, query: CallbackQuery) -> Result<(String, &'static str)> {
     let organization = connect::find_organization(&user.cx, console.ops(), &query.state).await?;
     let membership = user.memberships.iter().find(|membership| membership.organization.id == organization);

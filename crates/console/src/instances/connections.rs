@@ -1,4 +1,4 @@
-//! The OAuth connections of agents to a remote server, for admins: those of services are made here, and all can be ended.
+//! The OAuth connections of agents to a remote server, for admins, who can connect services and end any connection.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -41,7 +41,7 @@ struct ConnectionRow {
     expires_at: Option<String>,
     /// The scope that the server requires and the connection lacks.
     required_scope: Option<String>,
-    /// The path that ends the connection.
+    /// The path of the form that ends the connection.
     disconnect: String,
 }
 
@@ -58,7 +58,7 @@ struct ConnectionsPage {
     services: Vec<(String, String)>,
     /// The ID of the selected service.
     agent: String,
-    /// The path of the page on which people connect themselves.
+    /// The path of the page on which people connect their own account.
     own: String,
 }
 

@@ -1,4 +1,4 @@
-//! The history of an instance's use of resources, as charts.
+//! The history of an instance's resource usage, as charts.
 
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ const WIDTH: f64 = 1_000.0;
 const HEIGHT: f64 = 240.0;
 /// The periods that can be selected: hours and label.
 const PERIODS: [(u32, &str); 3] = [(1, "Last hour"), (24, "Last 24 hours"), (168, "Last 7 days")];
-/// A gap in the samples is this number of usual intervals. Lines end there.
+/// The number of average intervals between two samples above which there is a gap in the lines.
 const GAP_INTERVALS: i64 = 4;
 /// The maximum number of rows in the table.
 const MAX_ROWS: usize = 60;
@@ -77,7 +77,7 @@ struct HistoryPage {
     rows: Vec<Row>,
     /// The times of the first and the last sample.
     ends: Option<(String, String)>,
-    /// Why there are no samples.
+    /// The reason why there are no samples, if the toolbox returned an error.
     problem: Option<String>,
 }
 
@@ -89,7 +89,7 @@ struct Point {
     sent: f64,
 }
 
-/// Returns the traffic per second between samples. Counters start again at zero with a new container.
+/// Returns the samples with the traffic per second between them. The counters of a new container start at zero again.
 fn points(samples: &[StatsSample]) -> Vec<Point> {
     let mut previous: Option<StatsSample> = None;
     let mut points = Vec::with_capacity(samples.len());
@@ -108,7 +108,7 @@ fn points(samples: &[StatsSample]) -> Vec<Point> {
     points
 }
 
-/// Rounds up to the next of 1, 2, 5, 10, 20, 50 … times `unit`.
+/// Rounds up to the next value of the series 1, 2, 5, 10, 20, 50 … times `unit`.
 fn round_up(most: f64, unit: f64) -> f64 {
     let mut scale = unit;
     while scale < f64::MAX / 10.0 {
@@ -157,7 +157,7 @@ fn percent(value: f64) -> String {
 }
 
 fn rate(value: f64) -> String {
-    // Rates are positive; a cast saturates.
+    // Rates are not negative, and the cast saturates.
     format!("{}/s", bytes(value.max(0.0) as u64))
 }
 
@@ -235,7 +235,7 @@ pub(super) async fn show(
     let hours = query.hours.parse().ok().filter(|hours| PERIODS.iter().any(|(known, _)| known == hours)).unwrap_or(24);
     let (samples, problem) = match stats::list(&at.cx, console.ops(), &at.organization_id, at.id()).await {
         Ok(samples) => (samples, None),
-        // The toolbox is offline or does not know the instance yet. The page says so.
+        // The toolbox is offline or does not know the instance yet. The page shows the reason.
         Err(error) if matches!(error.code, Code::Unavailable | Code::Conflict) => (Vec::new(), Some(error.message)),
         Err(error) => return Err(at.page_error(error)),
     };

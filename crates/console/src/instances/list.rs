@@ -46,7 +46,7 @@ struct InstanceRow {
     place: Place,
     /// The step of the deployment that is running.
     step: Option<&'static str>,
-    /// Why the deployment of the current generation failed.
+    /// The reason why the deployment of the current generation failed, if it did.
     cause: Option<String>,
 }
 

@@ -115,12 +115,12 @@ impl InstanceContext {
         &self.view.instance.id
     }
 
-    /// Whether the server runs elsewhere.
+    /// Whether the server is remote: it does not run on a toolbox.
     fn is_remote(&self) -> bool {
         self.instance().container().is_err()
     }
 
-    /// Whether the server runs elsewhere, at a URL that an admin has entered.
+    /// Whether the server is remote, at a URL that an admin has entered.
     fn has_own_url(&self) -> bool {
         self.is_remote() && self.instance().catalog_version_id().is_none()
     }
@@ -179,7 +179,7 @@ pub(super) struct InstanceHeader {
     badge: Badge,
     tab: &'static str,
     is_admin: bool,
-    /// Whether the server runs elsewhere, so that there is no container to show.
+    /// Whether the server is remote, so that there is no container to show.
     is_remote: bool,
     /// Whether each agent has its own connection.
     has_connections: bool,
@@ -219,7 +219,7 @@ pub(super) struct VersionSource {
 }
 
 impl VersionSource {
-    /// Returns a version.
+    /// Returns the version `id` with its entry.
     ///
     /// # Errors
     /// `not_found` if it does not exist.
@@ -237,12 +237,12 @@ impl VersionSource {
         self.entry.versions.iter().map(option).collect()
     }
 
-    /// Whether the server is already running elsewhere.
+    /// Whether the version describes a remote server.
     fn is_remote(&self) -> bool {
         self.version.definition.is_remote()
     }
 
-    /// Returns the origin of the URL of a remote server.
+    /// Returns the origin of the URL of a remote server, or `None` for other servers.
     fn origin(&self) -> Option<&str> {
         match &self.version.definition.source {
             Source::Remote(remote) => Some(&remote.origin),

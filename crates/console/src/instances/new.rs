@@ -98,7 +98,7 @@ fn page_error(member: &Member) -> impl Fn(Error) -> PageError + use<> {
     move |error| PageError::from(error).with_layout(layout.clone())
 }
 
-/// Returns a slug for an instance of an entry, or an empty string.
+/// Returns a slug for an instance of an entry, or an empty string if the entry's slug cannot be used.
 fn suggest_slug(entry: &CatalogEntry) -> String {
     let slug: String = entry.slug.chars().take(MAX_SLUG).collect();
     let slug = slug.trim_matches('-');

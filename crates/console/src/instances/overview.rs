@@ -84,7 +84,7 @@ enum About {
 }
 
 struct RemoteFacts {
-    /// The version of the catalogue, if the server is one.
+    /// The catalogue version of the server, if it has one.
     source: Option<VersionSource>,
     origin: String,
     transport: &'static str,
@@ -112,7 +112,7 @@ impl ContainerFacts {
     }
 }
 
-/// Returns what a state means.
+/// Returns the explanation of a state.
 fn explain(state: InstanceState) -> &'static str {
     match state {
         InstanceState::Deploying => "The server is being deployed. It serves calls when it has listed its tools.",
@@ -135,7 +135,7 @@ const UNCONNECTED: &str = "The server serves calls when an admin has connected i
 const NO_AGENT_CONNECTED: &str =
     "The server serves calls when an agent has been connected, and it has listed its tools.";
 
-/// Returns what a state of a remote server means.
+/// Returns the explanation of the state of a remote server.
 fn explain_remote(state: InstanceState) -> &'static str {
     match state {
         InstanceState::Deploying => {

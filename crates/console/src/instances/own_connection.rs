@@ -1,5 +1,5 @@
-//! `/o/{org}/connect/{instance}`: the page on which people connect their own account to a remote server to which they have a
-//! grant.
+//! `/o/{org}/connect/{instance}`: the page on which people connect their own account to a remote server for which they
+//! have a grant.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -23,7 +23,7 @@ struct OwnConnectionPage {
     base: String,
 }
 
-/// The connection of the page, as shown.
+/// The current connection, formatted for the page.
 struct Shown<'a> {
     issuer: &'a str,
     badge: &'static str,
@@ -86,7 +86,7 @@ pub(super) async fn disconnect(
     let page = page(&console, &member, &slug).await?;
     let ended = connect::disconnect_own(&member.cx, console.ops(), &member.organization_id, &slug).await;
     ended.map_err(|error| page_error(&member, error))?;
-    // Without a grant, the page does not exist any more.
+    // Without a grant, the page no longer exists.
     let path = if page.found.can_connect { page.base } else { member.org.path("") };
     Ok(view::redirect_with_flash(&path, "Disconnected."))
 }

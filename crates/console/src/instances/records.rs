@@ -61,7 +61,7 @@ pub(super) async fn events(
     at: InstanceContext,
     Query(query): Query<BeforeQuery>,
 ) -> PageResult {
-    // A malformed cursor starts at the newest event.
+    // With a malformed cursor, the page starts at the newest event.
     let before = query.before.parse().ok();
     let found =
         instances::list_events(&at.cx, console.ops(), &at.organization_id, at.id(), before.as_ref(), LIMIT + 1).await;

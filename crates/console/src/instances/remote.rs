@@ -1,4 +1,4 @@
-//! The form that connects to a remote server, and the configuration of one.
+//! The form that connects to a remote server, and the configuration of such a server.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ struct HeaderRow {
 struct RemoteFields {
     slug: String,
     name: String,
-    /// The URL. Empty keeps the current one.
+    /// The URL. If it is empty, the current one is kept.
     url: String,
     transport: String,
     /// Whether the server requires OAuth.
@@ -46,9 +46,9 @@ struct RemoteFields {
     connection: String,
     /// The ID of the registered client. Empty if there is none.
     client_id: String,
-    /// The ID of the secret with the secret of the client. Empty if there is none.
+    /// The ID of the secret that contains the client secret. Empty if there is none.
     client_secret_id: String,
-    /// Whether contents of calls are recorded.
+    /// Whether the contents of calls are recorded.
     record_contents: bool,
     headers: Vec<HeaderRow>,
 }
@@ -80,8 +80,10 @@ impl RemoteFields {
         fields
     }
 
+    /// Returns the ID of the secret for each header.
+    ///
     /// # Errors
-    /// `invalid_arguments` for `secrets` if a row is incomplete, or two have the same name.
+    /// `invalid_arguments` for `secrets` if a row is incomplete or two rows have the same name.
     fn secrets(&self) -> Result<BTreeMap<String, waypost_core::id::ToolSecretId>> {
         let mut secrets = BTreeMap::new();
         for row in &self.headers {
@@ -97,6 +99,8 @@ impl RemoteFields {
         Ok(secrets)
     }
 
+    /// Returns the registered client, or `None` if no client ID is entered.
+    ///
     /// # Errors
     /// `invalid_arguments` for `client_id` or `client_secret_id`.
     fn client(&self) -> Result<Option<RegisteredClient>> {
@@ -113,6 +117,8 @@ impl RemoteFields {
         }
     }
 
+    /// Returns the remote server that the form describes.
+    ///
     /// # Errors
     /// `invalid_arguments` for `transport` or `connection`; those of [`Self::client`].
     fn server(&self) -> Result<NewRemoteServer> {
@@ -181,7 +187,7 @@ fn redirect_uri(console: &Console) -> String {
     format!("{}{CALLBACK_PATH}", console.public_url.origin())
 }
 
-/// Returns the rows of the form: those that are filled, and some empty ones.
+/// Returns the rows of the form with their numbers: the filled ones, followed by empty ones.
 fn rows(headers: &[HeaderRow]) -> Vec<(usize, HeaderRow)> {
     let empty = std::iter::repeat_n(HeaderRow::default(), EMPTY_ROWS);
     headers.iter().cloned().chain(empty).enumerate().map(|(index, row)| (index + 1, row)).collect()
@@ -280,7 +286,7 @@ async fn create(console: &Console, member: &Member, page: &ConnectPage) -> Resul
     Ok(member.org.path(&format!("instances/{}", view.instance.id)))
 }
 
-/// Returns the error at the field of the form that it is about.
+/// Converts an error for the form. An error about `remote` is shown at the field `url`.
 fn form_error(error: Error) -> Result<(http::StatusCode, FormError)> {
     let (status, found) = FormError::from_error(error)?;
     let field = if found.field == "remote" { "url".to_owned() } else { found.field };
@@ -310,7 +316,7 @@ async fn configuration_page(
         record_contents: instance.record_contents,
         headers: instance.secrets.iter().map(header).collect(),
     });
-    // Members below admin cannot list secrets; they see the names of the headers.
+    // Only admins can list secrets. Other members see the names of the headers.
     let secrets = match at.org.is_admin() {
         true => secrets_form::options(&at.cx, console, &at.organization_id).await?,
         false => Vec::new(),
