@@ -1,4 +1,4 @@
-//! Progress that signed-in end users claimed: the list, claim links and undoing a claim.
+//! Progress that signed-in end users have claimed: the list, claim links and undoing a claim.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};

@@ -108,7 +108,7 @@ pub struct Layout {
     pub section: &'static str,
     /// The message of the previous action, shown once.
     pub flash: Option<String>,
-    /// Whether toolboxes are switched off on this installation, so that the links to what they need are not shown.
+    /// Whether toolboxes are switched off on this installation, so that links to pages that need them are not shown.
     pub is_without_toolboxes: bool,
     /// Whether the gateway is switched off on this installation, so that its pages do not exist.
     pub is_without_gateway: bool,
@@ -138,7 +138,7 @@ impl Layout {
             label,
             section,
         };
-        // The gateway serves only what runs on toolboxes.
+        // The gateway serves only instances, whose pages are not shown without toolboxes.
         let is_shown = |(section, ..): &&(&str, &str, &str)| {
             !(self.is_without_toolboxes && matches!(*section, "instances" | "toolboxes" | "secrets"))
                 && !((self.is_without_gateway || self.is_without_toolboxes) && GATEWAY.contains(section))

@@ -12,7 +12,7 @@ use crate::view;
 /// The number of bytes of the hash in an entity tag.
 const TAG_BYTES: usize = 16;
 
-/// Renders a fragment with an `ETag`. Returns 304 if `If-None-Match` contains it: the script has this content already.
+/// Renders a fragment with an `ETag`. Returns 304 if `If-None-Match` contains it: the script already has this content.
 pub(crate) fn fragment(headers: &HeaderMap, template: &impl Template) -> Response {
     let body = match template.render() {
         Ok(body) => body,

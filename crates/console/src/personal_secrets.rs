@@ -17,7 +17,7 @@ use crate::routes::{Access, Routes};
 use crate::session::Member;
 use crate::view::{self, FormError, PageError, PageResult};
 
-/// The section of the navigation.
+/// The navigation section.
 const SECTION: &str = "personal-secrets";
 
 /// Returns the routes of these pages.
@@ -40,7 +40,7 @@ struct PersonalSecretsPage {
     can_set: bool,
 }
 
-/// The form of a value.
+/// The form for a value.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct SecretForm {
@@ -49,7 +49,8 @@ pub(crate) struct SecretForm {
 }
 
 impl SecretForm {
-    /// Returns the value with the line breaks that were entered: browsers send CR LF (HTML, 4.10.21.4).
+    /// Returns the value with the line breaks that were entered: browsers send CR LF (HTML, section
+    /// 4.10.21.4).
     pub(crate) fn value(&self) -> SecretText {
         SecretText::new(self.value.replace("\r\n", "\n"))
     }
@@ -63,10 +64,11 @@ pub(crate) fn parse_instance(text: &str) -> Result<InstanceId> {
     text.parse().map_err(|_| Error::not_found("instance"))
 }
 
-/// Returns an error of a form as one of the page as a whole: there are several fields with the same name.
+/// Converts an error for a form to an error for the page as a whole, because the page has several fields with the same
+/// name.
 ///
 /// # Errors
-/// The error itself if it is not one of the form.
+/// Returns `error` unchanged if it was not caused by the input.
 pub(crate) fn form_error(error: Error) -> Result<(http::StatusCode, FormError)> {
     let (status, error) = FormError::from_error(error)?;
     Ok((status, FormError { field: String::new(), ..error }))

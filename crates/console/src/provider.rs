@@ -72,7 +72,7 @@ async fn start(
     Ok(response)
 }
 
-/// The authorization response (RFC 6749, 4.1.2; RFC 9207, 2). Repeated parameters are rejected.
+/// The authorization response (RFC 6749, section 4.1.2; RFC 9207, section 2). Repeated parameters are rejected.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CallbackQuery {

@@ -113,8 +113,8 @@ fn operation(document: &Value, method: &str, path: &str, operation: &Value) -> O
         fields: fields(document, &body["schema"]),
     });
     let responses = operation["responses"].as_object().into_iter().flatten();
-    let answers = responses.filter(|(status, _)| status.starts_with('2') || status.starts_with('3'));
-    let responses = answers.map(|(status, response)| {
+    let successful = responses.filter(|(status, _)| status.starts_with('2') || status.starts_with('3'));
+    let responses = successful.map(|(status, response)| {
         let schema = response["content"]
             .as_object()
             .and_then(|content| content.values().next())

@@ -114,7 +114,7 @@ impl Routes {
 const PAGES_WITH_CREDENTIALS: [&str; 1] = ["/o/{org}/servers/{server}/try"];
 
 /// Calls the handler if the caller has the required access. Everything that does not depend on the handler is in other
-/// functions, because this one is compiled for each.
+/// functions, because this one is compiled for each handler.
 async fn guard<H: Handler<T, Console>, T: 'static>(
     access: Access,
     handler: H,
@@ -133,7 +133,8 @@ async fn guard<H: Handler<T, Console>, T: 'static>(
     response
 }
 
-/// Returns the response to a request that is rejected because of its origin or its caller.
+/// Returns the response to a request that is rejected because of its origin or its caller. Returns `None` if the
+/// request is allowed.
 async fn check(access: Access, console: &Console, parts: &mut Parts) -> Option<Response> {
     if let Some(rejection) = origin::check(parts) {
         return Some(rejection);

@@ -66,7 +66,7 @@ impl SecretPage {
     }
 }
 
-/// The form of a new secret.
+/// The form for a new secret.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct NewSecret {
@@ -74,14 +74,15 @@ struct NewSecret {
     value: String,
 }
 
-/// The form of a new value.
+/// The form for a new value.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct NewValue {
     value: String,
 }
 
-/// Returns the value of a text area with the line breaks that were entered: browsers send CR LF (HTML, 4.10.21.4).
+/// Returns the value of a text area with the line breaks that were entered: browsers send CR LF (HTML, section
+/// 4.10.21.4).
 fn value(text: &str) -> SecretText {
     SecretText::new(text.replace("\r\n", "\n"))
 }

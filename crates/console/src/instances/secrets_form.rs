@@ -18,7 +18,7 @@ const PAGE: u32 = 200;
 /// Returns the ID and the name of each secret of an organisation, ordered by name.
 ///
 /// # Errors
-/// `forbidden` for members below admin.
+/// `forbidden` for members who are not admins.
 pub(super) async fn options(
     cx: &Ctx,
     console: &Console,
@@ -36,7 +36,7 @@ pub(super) async fn options(
     }
 }
 
-/// The choice of a personal secret. No ID has this form.
+/// The value of the option for a personal secret. No ID has this form.
 const PERSONAL: &str = "personal";
 
 /// The field of a secret.
@@ -72,14 +72,14 @@ impl SecretField {
 /// The fields of all secrets of a version.
 pub(super) struct SecretsForm {
     pub(super) fields: Vec<SecretField>,
-    /// The ID and the name of each secret of the organisation, after the choice of none, and that of a personal secret if each
-    /// agent has its own container.
+    /// The options as values and labels: no secret, a personal secret if each agent has its own container without
+    /// volumes, and the secrets of the organisation.
     choices: Vec<(String, String)>,
 }
 
 impl SecretsForm {
-    /// Creates the fields with the current assignment: that of `instance`. For a new instance, it is empty: secrets with the
-    /// name that the version declares are preselected.
+    /// Creates the fields with the assignment of `instance`. For a new instance, `instance` is `None`, and the secrets
+    /// with the names that the version declares are preselected.
     pub(super) fn new(
         definition: &VersionDefinition,
         instance: Option<&Instance>,

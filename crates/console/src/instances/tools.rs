@@ -1,5 +1,5 @@
-//! The tools of an instance, which `instance-tools.js` lists and calls through the REST API, and their names and descriptions for
-//! agents.
+//! The tools of an instance, which `instance-tools.js` lists and calls through the REST API, and their names and
+//! descriptions for agents.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -26,7 +26,7 @@ pub(super) struct ToolQuery {
     tool: String,
 }
 
-/// The form of the name and the description of a tool for agents.
+/// The form for the name and the description of a tool for agents.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct OverrideForm {
@@ -37,9 +37,9 @@ pub(super) struct OverrideForm {
 
 /// The values of the fields of the form.
 enum Fields {
-    /// Those that were submitted.
+    /// The submitted values.
     Submitted(OverrideForm),
-    /// Those that are stored for this tool.
+    /// The values that are stored for this tool.
     Selected(String),
 }
 
@@ -94,7 +94,7 @@ async fn load_overrides(console: &Console, at: &InstanceContext, fields: Fields)
         Fields::Submitted(fields) => fields,
         Fields::Selected(tool) => stored_fields(&found, tool),
     };
-    // A tool that has an override is selected with its link, so that its present values are in the fields.
+    // A tool that has an override is selected by its link, so that the fields contain its current values.
     let new = known.into_iter().filter(|tool| found.iter().all(|one| one.tool != *tool));
     let mut tools: Vec<String> = new.collect();
     if found.iter().any(|one| one.tool == fields.tool) {
@@ -122,7 +122,7 @@ fn stored_fields(found: &[ToolOverride], tool: String) -> OverrideForm {
     OverrideForm { tool, name, description }
 }
 
-/// Returns the beginning of a description: an instance can have many.
+/// Shortens a description for the table, because an instance can have many tools.
 fn shorten(description: &str) -> String {
     let mut short: String = description.chars().take(MAX_SHOWN_DESCRIPTION).collect();
     if short.len() < description.len() {
@@ -152,7 +152,7 @@ pub(super) async fn save(
     if !console.has_gateway() {
         return Err(at.page_error(Error::not_found("page")));
     }
-    // Browsers send line breaks as CRLF.
+    // Browsers send line breaks as CR LF.
     let text = |text: &str| Some((!text.trim().is_empty()).then(|| text.trim().replace("\r\n", "\n")));
     let change =
         ToolOverridePatch { tool: form.tool.clone(), name: text(&form.name), description: text(&form.description) };

@@ -99,8 +99,8 @@ impl Provider {
         }
     }
 
-    /// Returns the route of requests to the provider. The operator configured it, so only entries of `outbound_allow`
-    /// without an organisation apply.
+    /// Returns the route for requests to the provider. The operator has configured the provider, so only entries of
+    /// `outbound_allow` without an organisation apply.
     fn route(&self, ops: &Ops) -> Result<Route> {
         ops.outbound()?.route(Purpose::SignIn, &[]).map_err(|error| self.unavailable(error))
     }

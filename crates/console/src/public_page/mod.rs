@@ -2,8 +2,8 @@
 //! client.
 //!
 //! On a server without OAuth, every visitor gets a personal URL. Its ID is a bearer secret that exists only in the
-//! visitor's cookie and client: a page view stores nothing. Styles and scripts are inlined, so the page is the same on HOST
-//! and on the server's own host.
+//! visitor's cookie and client: a page view stores nothing. Styles and scripts are inlined, so the page is the same on
+//! HOST and on the server's own host.
 
 mod cookie;
 mod view;
@@ -61,7 +61,7 @@ pub fn check_rate(console: &Console, client: IpAddr) -> Result<(), Response> {
     Err(response)
 }
 
-/// Renders the page. On a server without OAuth it sets the cookie.
+/// Renders the page. On a server without OAuth, sets the cookie.
 pub async fn show(console: &Console, page: &PageRequest, headers: &HeaderMap) -> Response {
     let server = &page.offers.server;
     let branding = match logos::get_branding(&page.context(console), console.ops(), &server.organization_id).await {

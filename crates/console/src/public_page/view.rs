@@ -20,7 +20,7 @@ const STYLE: &str = include_str!("../../assets/public-page.css");
 const SCRIPT: &str = include_str!("../../assets/public-page.js");
 /// The maximum number of listed walkthroughs.
 const MAX_LISTED: usize = 50;
-/// The maximum number of characters of a description.
+/// The maximum number of characters of a description that are shown.
 const MAX_DESCRIPTION: usize = 240;
 
 /// The content security policy. It allows the inline style and script by their hashes (CSP Level 3, section 2.3.1), so
