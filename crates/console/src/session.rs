@@ -33,8 +33,8 @@ pub struct CurrentUser {
 }
 
 impl CurrentUser {
-    /// Returns the membership of the organisation that the user last worked in, otherwise the first one. Returns `None` if
-    /// the user is not a member of any organisation.
+    /// Returns the membership of the organisation in which the user last worked, or else the first membership. Returns
+    /// `None` if the user is not a member of any organisation.
     pub fn current_membership(&self) -> Option<&Membership> {
         let last = self
             .memberships

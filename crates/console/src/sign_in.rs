@@ -17,7 +17,7 @@ use waypost_http_kit::cookies;
 use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::request_info::RequestInfo;
 
-/// The message after a sign-in that verified the email and revoked what its accounts had created before.
+/// The message after a sign-in that verified the email and revoked the credentials created before.
 const REVOKED: &str = "Your email is verified. Earlier passwords, sessions and API keys were revoked. You can set a new password \
                        in your account settings.";
 

@@ -67,15 +67,15 @@ pub fn redirect_with_flash(location: &str, message: &str) -> Response {
     response
 }
 
-/// Whether the response to this request shows the flash message, so that [`clear_flash`] must be called. A fragment of a
-/// page does not show it.
+/// Whether the response to this request shows the flash message, so that [`clear_flash`] must be called. A fragment of
+/// a page does not show it.
 pub fn clears_flash(request: &Parts) -> bool {
     request.method == Method::GET
         && cookies::read(&request.headers, cookies::FLASH).is_some()
         && !request.headers.contains_key("hx-request")
 }
 
-/// Clears the flash message that the response shows. A redirect shows nothing.
+/// Clears the flash message, unless the response is a redirect, which does not show it.
 pub fn clear_flash(response: &mut Response) {
     if !response.status().is_redirection() {
         cookies::clear(response.headers_mut(), cookies::FLASH);

@@ -19,7 +19,7 @@ use crate::session::Member;
 use crate::view::{self, FormError, PageError, PageResult};
 use axum::extract::Query;
 
-/// The number of messages per page.
+/// The number of deliveries per page.
 const DELIVERIES: u32 = 25;
 
 /// Returns the routes of these pages.
@@ -126,7 +126,7 @@ struct WebhooksPage {
     event_options: Vec<EventOption>,
 }
 
-/// A row of the message list.
+/// A row of the list of deliveries.
 struct DeliveryRow {
     delivery: Delivery,
     label: &'static str,
@@ -179,7 +179,7 @@ impl WebhookPage {
     }
 }
 
-/// The cursor of the message list.
+/// The cursor of the list of deliveries.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct DeliveriesQuery {

@@ -207,7 +207,7 @@ async fn load(console: &Console, member: &Member, fields: TicketQuery, filter: T
     let ops = console.ops();
     let counts = tickets::count_by_status(cx, ops, organization_id, &filter).await?;
     let total = counts.iter().map(|(_, count)| count).sum();
-    // A malformed cursor starts at the newest ticket.
+    // With a malformed cursor, the page starts at the newest ticket.
     let cursor = Some(fields.before.clone()).filter(|text| text.parse::<waypost_core::id::TicketId>().is_ok());
     let list_query = TicketListQuery { filter: filter.clone(), limit: Some(TICKETS), cursor };
     let page = tickets::list(cx, ops, organization_id, list_query).await?;

@@ -1,4 +1,4 @@
-//! The list of approvals, with the approval of several definitions, and checks of servers.
+//! The list of approvals, the approval of several definitions at once, and checks of servers.
 
 use std::collections::BTreeMap;
 
@@ -108,7 +108,7 @@ struct ApprovalsPage {
     form_error: FormError,
     query: ListQuery,
     rows: Vec<ApprovalRow>,
-    /// IDs and slugs.
+    /// The IDs and slugs of the instances.
     instances: Vec<(String, String)>,
     next: Option<String>,
     /// The number of definitions that were just approved, if some of the selected ones were not.
@@ -174,8 +174,8 @@ async fn reject(console: &Console, member: &Member, query: ListQuery, error: Err
     Ok(view::html(status, &ApprovalsPage { form_error, ..page }))
 }
 
-/// Approves each selected definition with the digest that the page showed. Each is a separate operation, so that one that has
-/// changed in the meantime does not prevent the others.
+/// Approves each selected definition with the digest that the page showed. Each approval is a separate operation, so
+/// that a definition that has changed in the meantime does not prevent the approval of the others.
 pub(super) async fn approve_selected(
     State(console): State<Console>,
     member: Member,
@@ -212,7 +212,10 @@ async fn approve_one(console: &Console, member: &Member, id: &str, decision: (&s
     tool_approvals::approve(&member.cx, console.ops(), &member.organization_id, &id, decision).await
 }
 
-/// Returns why a selected definition was not approved. An error that does not concern this definition is returned as such.
+/// Returns the reason why a selected definition was not approved.
+///
+/// # Errors
+/// Returns `error` as a page error if it does not concern this definition.
 async fn failure(console: &Console, member: &Member, id: &str, error: Error) -> Result<Failure, PageError> {
     let message = match FormError::from_error(error) {
         Ok((_, form_error)) => form_error.message,
@@ -227,7 +230,7 @@ async fn failure(console: &Console, member: &Member, id: &str, error: Error) -> 
     Ok(Failure { id: id.to_owned(), name, message })
 }
 
-/// Reads what the server of an instance lists at present.
+/// Reads the definitions that the server of an instance currently lists.
 pub(super) async fn check(
     State(console): State<Console>,
     member: Member,

@@ -1,4 +1,4 @@
-//! `/o/{org}/tool-approvals`: definitions of tool servers that wait for a decision, and the decisions.
+//! `/o/{org}/tool-approvals`: definitions of tool servers that await a decision, and the decisions.
 
 mod list;
 mod show;
@@ -27,7 +27,7 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/tool-approvals/{approval}/reject", WRITE, show::reject)
 }
 
-/// Returns the classes with what they mean.
+/// Returns the classes with their explanations.
 fn classes() -> [(Class, &'static str); 3] {
     [
         (Class::Read, "Reads only. Grants with the access “read only” cover it."),
@@ -57,7 +57,7 @@ fn display_name(definition: &ToolDefinition) -> String {
     waypost_content::invisible::escape(&definition.name).into_owned()
 }
 
-/// Returns what has changed since the previous definition.
+/// Returns the kind of change since the previous definition.
 fn describe_change(approval: &ToolApproval) -> &'static str {
     match &approval.previous {
         None => "New",

@@ -39,7 +39,7 @@ impl ApprovalPage {
         self.org.path(&format!("tool-approvals/{}", self.approval.definition.id))
     }
 
-    /// Returns the list of the newest definitions of the instance.
+    /// Returns the path of the list of the instance's pending definitions.
     fn newest_path(&self) -> String {
         self.org.path(&format!("tool-approvals?instance={}", self.approval.definition.instance_id))
     }
@@ -72,7 +72,7 @@ impl ApprovalPage {
         self.approval.previous.as_ref().is_some_and(|previous| previous.state == ApprovalState::Approved)
     }
 
-    /// Returns why the definition cannot be approved.
+    /// Returns the reason why the definition cannot be approved, if any.
     fn problem(&self) -> Option<&'static str> {
         self.approval.definition.problem.as_deref().map(|problem| match problem {
             "not_canonical" => "Programs could read this definition in different ways, so it cannot be approved.",

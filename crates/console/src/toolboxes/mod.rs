@@ -58,7 +58,7 @@ fn page_error(member: &Member) -> impl Fn(Error) -> PageError + use<> {
     move |error| PageError::from(error).with_layout(layout.clone())
 }
 
-/// The part of a resource that instances use.
+/// The part of a resource that is allocated to instances.
 struct Usage {
     /// The share in percent, from 0 to 100.
     percent: f64,
@@ -73,14 +73,14 @@ impl Usage {
     }
 }
 
-/// Returns the use of the memory of a toolbox. `None` before its first heartbeat.
+/// Returns the allocated memory of a toolbox, or `None` before its first heartbeat.
 fn memory(view: &ToolboxView) -> Option<Usage> {
     let (used, available) = (view.allocated.memory_bytes, view.toolbox.capacity?.memory_bytes);
     let text = format!("{} of {}", bytes(used), bytes(available));
     Some(Usage::new(used as f64, available as f64, text))
 }
 
-/// Returns the use of the CPU limits of a toolbox. `None` before its first heartbeat.
+/// Returns the allocated CPU limits of a toolbox, or `None` before its first heartbeat.
 fn cpu(view: &ToolboxView) -> Option<Usage> {
     let used = view.allocated.millicpus as f64 / 1_000.0;
     let available = view.toolbox.capacity?.cpus * CPU_OVERCOMMIT as f64;

@@ -22,7 +22,7 @@ use crate::live::{self, bytes};
 use crate::session::Member;
 use crate::view::{self, FormError, PageError, PageResult};
 
-/// The state and the facts of a toolbox, which are polled.
+/// The state and the properties of a toolbox, which are polled.
 #[derive(Template)]
 #[template(path = "toolboxes/status.html")]
 struct Status {
@@ -143,7 +143,7 @@ fn page(member: &Member, status: Status) -> ToolboxPage {
     }
 }
 
-/// Renders the page of a toolbox with a new token, with the command that lets a machine join.
+/// Renders the page of a toolbox with the command by which a machine joins with a new token.
 pub(super) async fn render_with_token(
     console: &Console,
     member: &Member,
