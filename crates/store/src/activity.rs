@@ -1,4 +1,4 @@
-//! Paginated lists of the log: events, calls and sessions, newest or oldest first.
+//! Paginated lists of the activity log: events, calls and sessions, newest or oldest first.
 
 use waypost_core::Timestamp;
 use waypost_core::analytics::TimeRange;

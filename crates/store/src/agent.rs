@@ -53,8 +53,8 @@ impl TryFrom<Row> for Agent {
 /// Inserts an agent.
 ///
 /// # Errors
-/// Returns a unique violation if the name is taken in the organisation or the user has an agent there, or another error
-/// if the database fails.
+/// Returns a unique violation if the name is taken in the organisation or the user already has an agent there, or
+/// another error if the database fails.
 pub async fn insert(conn: &mut Conn, agent: &Agent) -> Result<()> {
     const SQL: &str = "INSERT INTO agents (id, organization_id, name, kind, user_id, state, created_at, created_by,
             last_seen_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
@@ -109,7 +109,7 @@ pub async fn list(
     after: Option<&str>,
     limit: u32,
 ) -> Result<Vec<Agent>> {
-    // A name is never empty, so every name comes after the empty one.
+    // A name is never empty, so every name sorts after the empty string.
     const SQL: &str = select!("WHERE organization_id = $1 AND name > $2 ORDER BY name LIMIT $3");
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(after.unwrap_or_default()).bind(i64::from(limit)).fetch_all(c).await?);

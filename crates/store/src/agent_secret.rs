@@ -1,4 +1,4 @@
-//! The values of agents for personal secrets. The value is sealed.
+//! Agents' values of personal secrets. The values are sealed.
 
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
@@ -51,8 +51,8 @@ impl TryFrom<Row> for AgentSecret {
     }
 }
 
-/// Increments the number of changes of an instance, and returns it. Its row stays locked until the transaction ends, so that
-/// changes are numbered in the order of the commits. Returns `None` if the instance does not exist.
+/// Increments the secret version of an instance and returns it. The row of the instance stays locked until the
+/// transaction ends, so versions are assigned in commit order. Returns `None` if the instance does not exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -69,8 +69,8 @@ pub async fn next_version(
     version.map(|version| at.to_u64("agent_secret_version", version)).transpose()
 }
 
-/// Inserts a value, or replaces that of the same agent, instance and name together with its ID. `sealed` is `None` if the
-/// value is removed.
+/// Inserts a value, or replaces the existing one, including its ID, for the same agent, instance and name. `sealed` is
+/// `None` if the value is removed.
 ///
 /// # Errors
 /// Returns a foreign key violation if the instance or the agent does not exist, or another error if the database fails.
@@ -88,8 +88,8 @@ pub async fn replace(conn: &mut Conn, secret: &AgentSecret, sealed: Option<&str>
     Ok(())
 }
 
-/// Returns the secrets of an agent, ordered by instance and name, including those that were removed. With `instance`, returns
-/// only those of this instance.
+/// Returns the secrets of an agent, ordered by instance and name, including removed ones. With `instance`, returns only
+/// those of this instance.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -127,8 +127,9 @@ pub async fn list_by_instance(
     rows.into_iter().map(AgentSecret::try_from).collect()
 }
 
-/// Returns the active agents that have a value of an instance, with the names of their values. Services come first. Persons
-/// need a grant that is valid at `now`: their account is not used without it.
+/// Returns the active agents that have a value for an instance, with the name of each value. Service agents come first.
+/// Personal agents are included only if they have a grant that is valid at `now`, because their accounts must not be
+/// used without one.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -138,7 +139,7 @@ pub async fn list_agents(
     instance: &InstanceId,
     now: Timestamp,
 ) -> Result<Vec<(AgentId, String)>> {
-    // Correlated, so that PostgreSQL reads each agent by its ID instead of scanning all of them.
+    // Correlated subqueries, so that PostgreSQL looks up each agent by its ID instead of scanning all agents.
     const SQL: &str = "SELECT agent_id, name FROM agent_secrets s
         WHERE organization_id = $1 AND instance_id = $2 AND value IS NOT NULL
             AND (SELECT state FROM agents WHERE agents.id = s.agent_id) = 'active'
@@ -169,7 +170,7 @@ pub async fn list_values(
     Ok(rows.into_iter().map(|(id, value)| (AgentSecretId::from_store(id), value)).collect())
 }
 
-/// Deletes the values of an instance with other names than `names`.
+/// Deletes the values of an instance whose names are not in `names`.
 ///
 /// # Errors
 /// Returns an error if the database fails.

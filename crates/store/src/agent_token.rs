@@ -1,4 +1,4 @@
-//! Tokens of agents. Only the SHA-256 of the secret is stored.
+//! Agent tokens. Only the SHA-256 of the secret is stored.
 
 use waypost_core::Timestamp;
 use waypost_core::agent::AgentToken;
@@ -135,7 +135,7 @@ pub async fn delete_surplus(
     now: Timestamp,
     keep: u32,
 ) -> Result<()> {
-    // The number of rows that match is small, but SQLite requires a limit before the offset.
+    // Only a few rows match, but SQLite does not allow OFFSET without LIMIT.
     const SQL: &str = "DELETE FROM agent_tokens WHERE id IN (SELECT id FROM agent_tokens
         WHERE agent_id = $1 AND organization_id = $2 AND ends_at <= $3 ORDER BY id DESC LIMIT 1000 OFFSET $4)";
     on!(conn, c => sqlx::query(SQL)
@@ -144,8 +144,8 @@ pub async fn delete_surplus(
     Ok(())
 }
 
-/// Deletes at most `limit` tokens of all organisations that expired or were revoked before `before`. Returns their
-/// number.
+/// Deletes at most `limit` tokens of all organisations that expired or were revoked before `before`. Returns the number
+/// of deleted tokens.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -169,8 +169,8 @@ pub struct TokenUse {
 /// The minimum time between two recorded uses of a token or an agent, in milliseconds.
 pub const USED_EVERY_MS: i64 = 60 * 1_000;
 
-/// Records uses of tokens, and that their agents were seen. Does nothing for a token or an agent for which a use less
-/// than a minute earlier, or a later one, is already recorded.
+/// Records uses of tokens and of their agents. Does nothing for a token or an agent whose last recorded use is later,
+/// or less than a minute earlier.
 ///
 /// # Errors
 /// Returns an error if the database fails.

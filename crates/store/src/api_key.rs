@@ -116,7 +116,7 @@ pub async fn update(conn: &mut Conn, key: &ApiKey) -> Result<bool> {
     Ok(changed > 0)
 }
 
-/// Records that a key is used at `now`, unless a use after `before` is already recorded.
+/// Records that a key was used at `now`, unless a use after `before` is already recorded.
 ///
 /// # Errors
 /// Returns an error if the database fails.

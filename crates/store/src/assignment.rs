@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::row::like_pattern;
 
-/// The query that all lists share.
+/// The query shared by [`find`] and the lists.
 macro_rules! select_view {
     ($tail:literal) => {
         concat!(
@@ -188,8 +188,8 @@ pub async fn next_display_order(conn: &mut Conn, organization: &OrganizationId, 
     Ok(last.map_or(1, |last| last.saturating_add(1)))
 }
 
-/// Updates the display order and the switch, each only if it is given, so that concurrent changes of the two do not
-/// overwrite each other. Returns `false` if the assignment does not exist.
+/// Updates the display order and the `enabled` flag. A value that is `None` is not changed, so concurrent changes to
+/// the two do not overwrite each other. Returns `false` if the assignment does not exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -1,4 +1,4 @@
-//! Authorization requests. A request can be found only by the browser that made it, and is completed once.
+//! Authorization requests. A request can be found only by the browser that made it, and can be completed only once.
 
 use waypost_core::Timestamp;
 use waypost_core::authorization::{AuthorizationRequest, ProgressClaim};
@@ -64,7 +64,7 @@ impl TryFrom<Row> for AuthorizationRequest {
     }
 }
 
-/// Identifies a request of a browser.
+/// Identifies an authorization request and the browser that made it.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthorizationRequestKey<'a> {
     /// The issuer that received it.

@@ -1,5 +1,5 @@
-//! Multi-row statements: most with one bound JSON document that the database expands into rows. The text of such a statement does
-//! not depend on the number of rows, so it is prepared once.
+//! Multi-row statements. Most of them bind one JSON document, which the database expands into rows. The text of such a
+//! statement does not depend on the number of rows, so the statement is prepared only once.
 
 use crate::db::Dialect;
 
@@ -37,12 +37,13 @@ pub(crate) fn rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
     }
 }
 
-/// Returns the table expression `batch`, for the start of a statement, with a number of rows whose values are bound one by one.
-/// The parameters have no names on SQLite: sqlx looks for the name of each, and SQLite then searches those of all.
+/// Returns a `WITH` clause that defines the table `batch` with `rows` rows, whose values are bound one by one. On
+/// SQLite, the parameters are unnamed: sqlx looks up the name of each parameter, and for a named one, SQLite searches
+/// the names of all parameters.
 pub(crate) fn bound_rows(dialect: Dialect, rows: usize, columns: &[Column]) -> String {
     let parameter = |row: usize, (at, (_, kind)): (usize, &Column)| match dialect {
         Dialect::Sqlite => "?".to_owned(),
-        // The other rows have the types of the first one.
+        // The types of the first row apply to the other rows, too.
         Dialect::Postgres if row == 0 => format!("CAST(${} AS {})", at + 1, kind.postgres()),
         Dialect::Postgres => format!("${}", row * columns.len() + at + 1),
     };
@@ -52,12 +53,12 @@ pub(crate) fn bound_rows(dialect: Dialect, rows: usize, columns: &[Column]) -> S
     format!("WITH batch ({}) AS (VALUES {})", names.join(", "), rows.join(", "))
 }
 
-/// Returns [`rows`] under the name `batch`.
+/// Returns the table expression of [`rows`] with the alias `batch`.
 pub(crate) fn aliased_rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
     let rows = rows(dialect, name, columns);
     match dialect {
         Dialect::Sqlite => format!("{rows} AS batch"),
-        // They already have it.
+        // [`recordset`] has already added the alias.
         Dialect::Postgres => rows,
     }
 }

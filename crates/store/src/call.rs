@@ -38,7 +38,7 @@ const COLUMNS: &[Column] = &[
     ("at", Kind::Integer),
 ];
 
-/// The number of rows that one statement inserts. Only the statement with all of them is kept prepared.
+/// The maximum number of rows per insert statement. Only the statement for a full chunk is kept prepared.
 const CHUNK: usize = 128;
 
 /// Inserts calls. Calls of organisations that were deleted in the meantime are skipped.
@@ -73,7 +73,7 @@ pub async fn insert<'c>(conn: &mut Conn, calls: impl IntoIterator<Item = &'c Cal
     Ok(())
 }
 
-/// Returns a statement that inserts this number of calls.
+/// Returns a statement that inserts `rows` calls.
 fn insert_sql(dialect: Dialect, rows: usize) -> Cow<'static, str> {
     static SQLITE: LazyLock<String> = LazyLock::new(|| write_insert_sql(Dialect::Sqlite, CHUNK));
     static POSTGRES: LazyLock<String> = LazyLock::new(|| write_insert_sql(Dialect::Postgres, CHUNK));
@@ -106,22 +106,22 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &CallId) -
     row.map(Call::try_from).transpose()
 }
 
-/// Conditions on a list of calls.
+/// A filter for a list of calls.
 #[derive(Debug, Clone, Copy)]
 pub struct CallFilter<'a> {
-    /// Only those of this agent.
+    /// Only calls by this agent.
     pub agent: Option<&'a AgentId>,
-    /// Only those of this instance.
+    /// Only calls to this instance.
     pub instance: Option<&'a InstanceId>,
-    /// Only those of the tool with this original name.
+    /// Only calls of the tool with this original name.
     pub tool: Option<&'a str>,
-    /// Only those with this outcome.
+    /// Only calls with this outcome.
     pub outcome: Option<CallOutcome>,
-    /// Only those that ended at this time or later.
+    /// Only calls that ended at this time or later.
     pub since: Timestamp,
-    /// Only those that ended before this time.
+    /// Only calls that ended before this time.
     pub until: Timestamp,
-    /// Only those before this one in the list, which is the last one of the previous page.
+    /// Only calls older than this one, which is the last call of the previous page.
     pub after: Option<&'a CallId>,
 }
 
@@ -167,18 +167,18 @@ pub struct CallSummary {
     pub agent_id: AgentId,
     /// The instance.
     pub instance_id: InstanceId,
-    /// The toolbox on which the instance runs at present. `None` if it is a remote server, or has been deleted.
+    /// The toolbox on which the instance currently runs. `None` if the instance is a remote server or has been deleted.
     pub toolbox_id: Option<ToolboxId>,
     /// The number of calls.
     pub calls: i64,
-    /// The number of those whose outcome is not `ok`.
+    /// The number of calls whose outcome is not `ok`.
     pub failures: i64,
-    /// The time at which the last one ended.
+    /// The time at which the last call ended.
     pub last_at: Timestamp,
 }
 
-/// Returns the calls of each agent to each instance among the last `limit` calls that ended at `since` or later, those with the
-/// last call first. Calls that were rejected before an instance was found are counted for the limit only.
+/// Summarises the last `limit` calls that ended at `since` or later, by agent and instance, most recent call first.
+/// Calls that were rejected before an instance was found only count towards the limit.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -196,7 +196,7 @@ pub async fn summarize(
         FROM calls WHERE organization_id = $1 AND id >= $2 AND instance_id IS NOT NULL
         GROUP BY agent_id, instance_id ORDER BY last_at DESC, agent_id, instance_id";
     let start = CallId::floor(since);
-    // The oldest call that counts, if there are more.
+    // The oldest call within the limit, if the limit is reached.
     let first: Option<String> = on!(conn, c => sqlx::query_scalar(FIRST)
         .bind(organization.as_str()).bind(start.as_str()).bind(limit - 1).fetch_optional(c).await?);
     let start = first.map_or(start, CallId::from_store);

@@ -32,7 +32,7 @@ pub struct SealedContents {
     pub contents: String,
 }
 
-/// Inserts contents of calls. Those whose call, agent or instance does not exist are skipped.
+/// Inserts the contents of calls. Contents whose call, agent or instance does not exist are skipped.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -47,7 +47,7 @@ pub async fn insert(conn: &mut Conn, contents: &[SealedContents]) -> Result<()> 
         })
     };
     let batch = json!({ "contents": contents.iter().map(row).collect::<Vec<_>>() }).to_string();
-    // `OFFSET` keeps PostgreSQL from joining the tables, which would read all of them.
+    // `OFFSET` keeps PostgreSQL from joining the tables, which would read them completely.
     let exists = |table: &str, column: &str| {
         format!(
             "EXISTS (SELECT 1 FROM {table} WHERE {table}.id = {column} AND {table}.organization_id = batch.organization_id LIMIT 1 OFFSET 0)"
@@ -67,7 +67,7 @@ pub async fn insert(conn: &mut Conn, contents: &[SealedContents]) -> Result<()> 
     Ok(())
 }
 
-/// Returns the sealed contents of a call. `None` if there are none.
+/// Returns the sealed contents of a call, or `None` if none are stored.
 ///
 /// # Errors
 /// Returns an error if the database fails.

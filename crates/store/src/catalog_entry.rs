@@ -157,7 +157,7 @@ pub async fn list(
     let mut chars = 0;
     let fits = rows.iter().take_while(|row| {
         let is_first = chars == 0;
-        // Counts an entry without versions as well, so that only the first entry is the first.
+        // At least 1, so that `chars` is 0 only for the first entry, even if entries have no versions.
         chars += row.version_chars.max(1);
         is_first || chars <= page.max_chars
     });
@@ -186,7 +186,7 @@ pub async fn count(conn: &mut Conn, organization: &OrganizationId) -> Result<i64
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// Returns the slugs of the instances that run a version of an entry or have a deployment of one, in order.
+/// Returns the slugs of the instances that run a version of an entry or have a deployment of one, sorted.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -210,7 +210,7 @@ pub async fn list_instance_slugs(
 /// Deletes an entry with its versions. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// Returns a foreign key violation while an instance or a deployment uses one of the versions, or another error if the
+/// Returns a foreign key violation if an instance or a deployment uses one of the versions, or another error if the
 /// database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &CatalogEntryId) -> Result<bool> {
     const SQL: &str = "DELETE FROM catalog_entries WHERE id = $1 AND organization_id = $2";

@@ -49,7 +49,7 @@ impl TryFrom<Row> for CatalogVersion {
 /// Inserts a version.
 ///
 /// # Errors
-/// Returns a unique violation if the entry has this version, or another error if the database fails.
+/// Returns a unique violation if the entry already has this version, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, version: &CatalogVersion) -> Result<()> {
     const SQL: &str = "INSERT INTO catalog_versions (id, organization_id, catalog_entry_id, version, definition,
             created_at, remote_url) VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -97,8 +97,7 @@ pub async fn list(
     rows.into_iter().map(CatalogVersion::try_from).collect()
 }
 
-/// Returns the versions of the entries whose slugs are between `first` and `last`, both included: of each entry, newest
-/// first.
+/// Returns the versions of the entries whose slugs are between `first` and `last` (inclusive), newest first.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -120,7 +119,7 @@ pub(crate) async fn list_between(
     rows.into_iter().map(CatalogVersion::try_from).collect()
 }
 
-/// Returns the slugs of the entries with a version whose registry requires the secret `name`, in order.
+/// Returns the slugs of the entries with a version whose registry requires the secret `name`, sorted.
 ///
 /// # Errors
 /// Returns an error if the database fails.

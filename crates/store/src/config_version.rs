@@ -1,6 +1,6 @@
-//! The configuration version: a number that every change to organisations, servers, walkthroughs, assignments, webhooks,
-//! agents, grants or tool sets increments, so that every process notices changes with one cheap query and evicts what it
-//! has cached.
+//! The configuration version: a number that every change to organisations, servers, walkthroughs, assignments,
+//! webhooks, agents, grants or tool sets increments, so that every process can detect changes with one cheap query and
+//! evict outdated cache entries.
 //!
 //! Invariants:
 //! 1. A change increments the number in its own transaction, and stores the new number for its organisation. The row of
@@ -34,9 +34,9 @@ impl ConfigVersion {
 }
 
 impl Conn {
-    /// Records a change to an organisation or to its servers, walkthroughs, assignments, webhooks, agents, grants or tool
-    /// sets in this transaction, so that every process notices it. Locks a single row until the transaction ends: changes run one
-    /// after the other.
+    /// Records a change to an organisation or to its servers, walkthroughs, assignments, webhooks, agents, grants or
+    /// tool sets in this transaction, so that every process notices it. Locks a single row until the transaction ends,
+    /// so changes are serialised.
     ///
     /// # Errors
     /// Returns an error if the database fails.
@@ -71,8 +71,8 @@ impl Conn {
         Ok(on!(self, c => sqlx::query_as(SQL).fetch_one(c).await?))
     }
 
-    /// Returns the number of the last change that is recorded for an organisation, and the number of changes that may concern
-    /// every organisation. What was read after them is current as long as both stay the same.
+    /// Returns the number of the last change that is recorded for an organisation, and the number of changes that may
+    /// concern every organisation. Data that was read after these numbers is current as long as neither number changes.
     ///
     /// # Errors
     /// Returns an error if the database fails.

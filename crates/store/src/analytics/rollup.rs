@@ -92,7 +92,8 @@ pub async fn roll_up(conn: &mut Conn, due: &DueServer, now: Timestamp) -> Result
     Ok(more_events || more_calls)
 }
 
-/// Returns the end of a server's segments for events and calls. Locks the row until the end of the transaction.
+/// Returns the end of a server's segments for events and calls, or `None` if the server has no row. Locks the row until
+/// the end of the transaction.
 async fn lock(conn: &mut Conn, due: &DueServer) -> Result<Option<(i64, i64)>> {
     const SQLITE: &str = "SELECT events_until, calls_until FROM analytics_rollups
         WHERE server_id = $1 AND organization_id = $2";
@@ -161,7 +162,8 @@ async fn insert_calls(conn: &mut Conn, due: &DueServer, rows: Vec<CallRow>) -> R
     insert(conn, due, Segment { first_id: &first_id, walkthrough: None, kind: "calls", range, count, data }).await
 }
 
-/// Erases an end user from the segments, before their rows of the log are deleted in the same transaction.
+/// Erases an end user from the segments. Must be called before the end user's log rows are deleted, in the same
+/// transaction.
 ///
 /// # Errors
 /// Returns an error if the database fails or a segment cannot be read.

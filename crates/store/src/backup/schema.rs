@@ -9,8 +9,8 @@ use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
-/// Tables that are not backed up: the migrations (the header has the schema version), the configuration version and the
-/// last changes of the organisations (they only increase), and leases and links (they belong to processes).
+/// Tables that are not backed up: the migrations (the header contains the schema version), the configuration version
+/// and the last changes of the organisations (they only increase), and leases and links (they belong to processes).
 const EXCLUDED: &str = "('_sqlx_migrations', 'config_version', 'organization_changes', 'job_leases', 'toolbox_links')";
 
 /// A column.
