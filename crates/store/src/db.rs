@@ -20,7 +20,7 @@ use crate::sqlite::{Pragmas, SqliteWriter, Turn};
 /// The maximum number of read-only connections to SQLite. Several are useful even on one core, because a reader may
 /// wait for the disk.
 const SQLITE_READERS: u32 = 4;
-/// The settings of SQLite connections that write, and of which readers change some.
+/// The settings of SQLite connections that write. Readers override some of them.
 const SQLITE_PRAGMAS: Pragmas = &[
     ("journal_mode", "wal"),
     // An acknowledged step survives a power cut: the log is synced before the commit returns.
@@ -289,7 +289,7 @@ impl Db {
     }
 }
 
-/// Checks a connection that is not in use. Returns true if the server answers.
+/// Checks a connection that is not in use. Returns `true` if the server answers.
 async fn ping(conn: &mut PgConnection) -> sqlx::Result<bool> {
     match tokio::time::timeout(PING_TIMEOUT, conn.ping()).await {
         Ok(pong) => pong.map(|()| true),

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::row::{RowRef, in_list, to_json};
 
-/// The columns of a [`Row`].
+/// The columns of [`Row`].
 macro_rules! columns {
     () => {
         "d.id, d.organization_id, d.instance_id, d.generation, d.catalog_version_id, d.config, d.secrets, d.personal_secrets, d.learn_egress,
@@ -68,7 +68,7 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 /// Inserts a deployment.
 ///
 /// # Errors
-/// Returns a unique violation if the generation has a deployment, or another error if the database fails.
+/// Returns a unique violation if the generation already has a deployment, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, deployment: &Deployment) -> Result<()> {
     const SQL: &str =
         "INSERT INTO deployments (id, organization_id, instance_id, generation, catalog_version_id, config,
@@ -85,7 +85,7 @@ pub async fn insert(conn: &mut Conn, deployment: &Deployment) -> Result<()> {
     Ok(())
 }
 
-/// Updates state, step, error and end of a deployment.
+/// Updates the state, step, error and end time of a deployment.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -198,7 +198,8 @@ pub struct OfflineDeployment {
     pub id: DeploymentId,
 }
 
-/// Returns at most `limit` running deployments that started before `before`, on toolboxes that have not been seen since.
+/// Returns at most `limit` running deployments that started before `before`, on toolboxes that have not been seen
+/// since.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -219,7 +220,8 @@ pub async fn list_offline(conn: &mut Conn, before: Timestamp, limit: i64) -> Res
     Ok(rows.into_iter().map(offline).collect())
 }
 
-/// Deletes the deployments of an instance that are not among the newest `keep`, except that of the generation `observed`.
+/// Deletes all but the newest `keep` deployments of an instance. Also keeps the deployment of the generation
+/// `observed`.
 ///
 /// # Errors
 /// Returns an error if the database fails.

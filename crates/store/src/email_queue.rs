@@ -167,7 +167,7 @@ pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64
     rows.into_iter().map(QueuedEmail::try_from).collect()
 }
 
-/// Deletes an email that was sent or is abandoned. Returns `false` if another attempt has started since.
+/// Deletes an email that was sent or abandoned. Returns `false` if another attempt has started since.
 ///
 /// # Errors
 /// Returns an error if the database fails.

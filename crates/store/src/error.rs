@@ -100,7 +100,7 @@ impl Error {
         }
     }
 
-    /// Whether a row with the same unique value exists already.
+    /// Whether a row with the same unique value already exists.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {
         match self {
@@ -113,7 +113,7 @@ impl Error {
         }
     }
 
-    /// Whether a row refers to a row that does not exist.
+    /// Whether a row references a row that does not exist, or a deleted row is still referenced.
     #[must_use]
     pub fn is_foreign_key_violation(&self) -> bool {
         match self {

@@ -90,7 +90,7 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &GrantId) 
     row.map(Grant::try_from).transpose()
 }
 
-/// The grants to list. A field that is `None` matches every grant.
+/// A filter for grants. Fields that are `None` match any value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GrantFilter<'a> {
     /// The agent.

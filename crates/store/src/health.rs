@@ -36,7 +36,7 @@ pub struct Health {
 pub async fn examine(db: &Db) -> Result<Health> {
     let mut conn = db.read().await?;
     if conn.dialect() == Dialect::Sqlite {
-        // In milliseconds. The Julian day has too few digits; `subsec` returns them as a fraction of seconds.
+        // In milliseconds. `julianday` is not precise enough; `subsec` returns fractional seconds.
         let sql = "SELECT sqlite_version(), CAST(round(unixepoch('subsec') * 1000) AS INTEGER)";
         let (version, now): (String, i64) = on!(&mut conn, c => sqlx::query_as(sql).fetch_one(c).await?);
         let sql = "PRAGMA journal_mode";

@@ -16,7 +16,7 @@ pub struct Identity {
     pub organization_id: OrganizationId,
     /// The end user.
     pub end_user_id: EndUserId,
-    /// The issuer: that of the provider, or `waypost`.
+    /// The issuer of the provider, or `waypost` for Waypost accounts.
     pub issuer: String,
     /// The subject at the issuer.
     pub subject: String,
@@ -77,8 +77,8 @@ pub async fn find(
     Ok(row.map(Identity::from))
 }
 
-/// Returns the oldest identity with the verified email `email_key` from an issuer other than `issuer`. If the same
-/// issuer states one email address for two subjects, it has reassigned the address.
+/// Returns the oldest identity with the verified email `email_key` from an issuer other than `issuer`. The same issuer
+/// is excluded, because if it states one email address for two subjects, it has reassigned the address.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -1,4 +1,4 @@
-//! Sign-ins in progress at an organisation's identity provider. The state is stored as a hash, the verifier sealed.
+//! Sign-ins in progress at an organisation's identity provider. The state is stored as a hash; the verifier is sealed.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{AuthorizationRequestId, OauthConfigId, OrganizationId};

@@ -81,8 +81,8 @@ pub struct DueCheck {
     pub attempts: u32,
 }
 
-/// Returns at most `limit` servers in containers that serve calls, have an initial approval, and are due
-/// at `now`. The longest waiting come first.
+/// Returns at most `limit` servers in containers that serve calls, have an initial approval, and are due at `now`,
+/// longest waiting first.
 ///
 /// # Errors
 /// Returns an error if the database fails.

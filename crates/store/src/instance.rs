@@ -1,5 +1,5 @@
-//! Instances with their secrets. All changes of an instance are made under the lock of its toolbox
-//! ([`crate::toolbox::lock`]), and those of a remote server under that of its organisation
+//! Instances with their secrets. Changes to an instance are made under the lock of its toolbox
+//! ([`crate::toolbox::lock`]); changes to a remote server are made under the lock of its organisation
 //! ([`crate::toolbox::lock_organization`]).
 
 use std::collections::BTreeMap;
@@ -209,7 +209,8 @@ pub async fn update(conn: &mut Conn, instance: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Replaces the secrets of an instance. Secrets that it has already used keep the versions that a rotation has tried.
+/// Replaces the secrets of an instance. Secrets that the instance already used keep the version that a rotation last
+/// attempted.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -236,8 +237,8 @@ async fn insert_secrets(conn: &mut Conn, instance: &Instance, attempted: &BTreeM
     Ok(())
 }
 
-/// Records that a rotation tries to move an instance to the current versions of its secrets, so that it is not tried
-/// again if it fails.
+/// Records that a rotation has attempted to move an instance to the current versions of its secrets, so that it is not
+/// repeated if it fails.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -295,7 +296,7 @@ pub async fn list(
     after: Option<&str>,
     limit: i64,
 ) -> Result<Vec<Instance>> {
-    // A slug is never empty, so every slug comes after the empty one.
+    // A slug is never empty, so every slug sorts after the empty string.
     let sql = select(conn.dialect(), "WHERE organization_id = $1 AND slug > $2 ORDER BY slug LIMIT $3");
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
         .bind(organization.as_str()).bind(after.unwrap_or_default()).bind(limit).fetch_all(c).await?);
@@ -317,7 +318,7 @@ pub async fn list_by_toolbox(
     rows.into_iter().map(Instance::try_from).collect()
 }
 
-/// Returns the number of instances of an organisation, without those that are being removed.
+/// Returns the number of instances of an organisation, excluding those that are being removed.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -326,7 +327,7 @@ pub async fn count(conn: &mut Conn, organization: &OrganizationId) -> Result<i64
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(false).fetch_one(c).await?))
 }
 
-/// Returns those of `ids` that are instances of the organisation and are not being removed, ordered by ID.
+/// Returns the IDs in `ids` that identify instances of the organisation that are not being removed, in order.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -345,8 +346,8 @@ pub async fn list_existing(
     Ok(found.into_iter().map(InstanceId::from_store).collect())
 }
 
-/// Deletes an instance with its secrets, deployments, events, grants and memberships in tool sets. Returns `false` if it
-/// does not exist.
+/// Deletes an instance with its secrets, deployments, events, grants and memberships in tool sets. Returns `false` if
+/// it does not exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -370,7 +371,9 @@ pub async fn delete_by_toolbox(conn: &mut Conn, organization: &OrganizationId, t
     Ok(())
 }
 
-/// Returns the secrets with a new value that running instances have not been moved to, with their organisations.
+/// Returns at most `limit` secrets with a new value to which some instances have not been moved yet, with their
+/// organisations. Considers only instances that should run, and skips those for which a rotation to that value was
+/// attempted.
 ///
 /// # Errors
 /// Returns an error if the database fails.

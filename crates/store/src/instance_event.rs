@@ -35,7 +35,7 @@ impl TryFrom<Row> for InstanceEvent {
     }
 }
 
-/// Inserts an event, and deletes the oldest events of the instance that exceed `keep`.
+/// Inserts an event and deletes all but the newest `keep` events of the instance.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -79,7 +79,7 @@ pub struct SealedSecret {
     pub name: String,
     /// The sealed value.
     pub value: String,
-    /// The number of the value.
+    /// The version of the secret, which identifies the value.
     pub version: i64,
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Row {
     revoked_at: Option<i64>,
 }
 
-/// The columns of a [`Row`].
+/// The columns of [`Row`].
 macro_rules! columns {
     () => {
         "id, organization_id, email, role, invited_by, created_at, expires_at, accepted_at, revoked_at"
@@ -134,8 +134,8 @@ pub async fn renew(conn: &mut Conn, invitation: &Invitation, token_hash: &str) -
     Ok(renewed > 0)
 }
 
-/// Records that the link with this secret is sent by email and not shown to anyone. Returns `false` if the invitation
-/// is not pending, or its secret has been replaced.
+/// Records that the link with this secret is sent only by email and not shown to anyone. Returns `false` if the
+/// invitation does not exist, is accepted or revoked, or its secret has been replaced.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -203,8 +203,9 @@ pub async fn find_highest_pending_role(
     Ok(highest)
 }
 
-/// Revokes the pending invitations that an actor (a user or an API key) created in an organisation, and returns their
-/// IDs. With `only`, revokes only those with that role.
+/// Revokes the invitations that an actor (a user or an API key) created in an organisation and that are neither
+/// accepted nor already revoked, including expired ones. With `only`, revokes only those with that role. Returns their
+/// IDs.
 ///
 /// # Errors
 /// Returns an error if the database fails.

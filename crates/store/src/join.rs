@@ -94,7 +94,8 @@ struct JoinSummaryRow {
     email: Option<String>,
 }
 
-/// Returns at most `limit` joins of an organisation that are older than `before`, newest first, undone ones included.
+/// Returns at most `limit` joins of an organisation, newest first, including undone ones. With `before`, returns only
+/// older ones.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.

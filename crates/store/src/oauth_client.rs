@@ -46,8 +46,8 @@ impl TryFrom<Row> for OauthClient {
     }
 }
 
-/// Inserts a client that registered from `network`. [`row_limits::evict_excess`](crate::row_limits::evict_excess) limits
-/// the number of clients.
+/// Inserts a client that registered from `network`. [`row_limits::evict_excess`](crate::row_limits::evict_excess)
+/// limits the number of clients.
 ///
 /// # Errors
 /// Returns an error if the database fails.
