@@ -137,7 +137,7 @@ pub async fn update(conn: &mut Conn, config: &OauthConfig) -> Result<bool> {
     Ok(changed > 0)
 }
 
-/// Returns the slugs of the servers that use a provider, in order.
+/// Returns the slugs of the servers that use a provider, sorted.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -153,7 +153,7 @@ pub async fn list_server_slugs(
 /// Deletes a provider with the tokens that it issued. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// Returns a foreign key violation while a server uses it, or another error if the database fails.
+/// Returns a foreign key violation if a server uses it, or another error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &OauthConfigId) -> Result<bool> {
     const SQL: &str = "DELETE FROM oauth_configs WHERE id = $1 AND organization_id = $2";
     let deleted = on!(conn, c => sqlx::query(SQL)

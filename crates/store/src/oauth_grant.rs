@@ -65,7 +65,7 @@ impl TryFrom<Row> for OauthGrant {
     }
 }
 
-/// The columns of an owner: the server, the end user, and the agent.
+/// Returns the column values that identify an owner: the server, the end user and the agent.
 fn columns_of(owner: &GrantOwner) -> (Option<&str>, Option<&str>, Option<&str>) {
     match owner {
         GrantOwner::EndUser { server_id, end_user_id } => (Some(server_id.as_str()), Some(end_user_id.as_str()), None),
@@ -134,8 +134,8 @@ pub async fn find_nth_newest(
     Ok(at.map(Timestamp))
 }
 
-/// Deletes the grants of an owner that were created at or before `until`, with their codes and tokens. Returns the number
-/// of deleted grants.
+/// Deletes the grants of an owner that were created at or before `until`, with their codes and tokens. Returns the
+/// number of deleted grants.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -451,8 +451,8 @@ pub async fn find_access_token(
     }))
 }
 
-/// Returns the grant of an access or refresh token of `client_id` at `issuer`, valid or not, and whether it is a refresh
-/// token.
+/// Returns the grant of an access or refresh token of `client_id` at `issuer`, valid or not, and whether it is a
+/// refresh token.
 ///
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.
@@ -491,8 +491,8 @@ pub async fn revoke_access_token(conn: &mut Conn, token_hash: &str, now: Timesta
     Ok(revoked > 0)
 }
 
-/// Marks that an audit event about a revoked access token of a grant is recorded, unless one was recorded after
-/// `since`. Returns whether the mark was set.
+/// Records that an audit event is written for a revoked access token of a grant. Returns `false` and changes nothing if
+/// one was recorded after `since`.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -72,7 +72,8 @@ pub async fn lock(conn: &mut Conn, id: &OrganizationId) -> Result<bool> {
     Ok(found.is_some())
 }
 
-/// Updates slug, name and the switches for toolboxes and the gateway. Returns `false` if the organisation does not exist.
+/// Updates the slug, the name, and the switches for toolboxes and the gateway. Returns `false` if the organisation does
+/// not exist.
 ///
 /// # Errors
 /// Returns a unique violation if the slug is taken, or another error if the database fails.

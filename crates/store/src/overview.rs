@@ -1,4 +1,4 @@
-//! Counts of what an organisation owns, and its onboarding state.
+//! Counts of the objects that an organisation owns, and its onboarding state.
 
 use waypost_core::Timestamp;
 use waypost_core::id::OrganizationId;
@@ -22,7 +22,7 @@ pub struct OrganizationContents {
     pub api_keys: i64,
 }
 
-/// Counts what an organisation owns.
+/// Counts the objects that an organisation owns.
 ///
 /// # Errors
 /// Returns an error if the database fails.

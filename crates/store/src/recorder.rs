@@ -95,7 +95,8 @@ impl Rejections {
     }
 }
 
-/// The sending side. Cheap to clone. When all clones are dropped, queued entries are written and the task ends.
+/// The sending half of the recorder. Cheap to clone. When all clones are dropped, queued entries are written and the
+/// task ends.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<RecorderEntry>,

@@ -1,13 +1,14 @@
 //! Connections to remote servers that require OAuth: one per instance, or one per instance and agent.
 //!
 //! Invariants:
-//! 1. A refresh token is sent only by the process that holds the lease of its revision, and a lease excludes every other
-//!    one until it ends. It is longer than a refresh can take, by 30 seconds: the clocks of
-//!    the processes must not differ by more.
-//! 2. A result is stored only if the connection still has the revision that was leased, so a refresh never overwrites the
-//!    tokens of another refresh or of a new connection. Every change of the tokens increases the revision, and that of the
-//!    first connection is the time in milliseconds, so no revision of a connection is used twice.
-//! 3. A connection is found only by its instance together with its agent, or by its instance as that of the organisation.
+//! 1. A refresh token is sent only by the process that holds the lease of its revision, and at most one process holds
+//!    that lease at a time. A lease lasts 30 seconds longer than a refresh can take, so the clocks of the processes
+//!    must not differ by more than 30 seconds.
+//! 2. A result is stored only if the connection still has the revision that was leased, so a refresh never overwrites
+//!    the tokens of another refresh or of a new connection. Every change of the tokens increases the revision, and the
+//!    first revision of a connection is the time in milliseconds, so no revision of a connection is used twice.
+//! 3. A connection is looked up only by its instance and its agent or, for the connection of the organisation, by its
+//!    instance alone.
 
 use waypost_core::Timestamp;
 use waypost_core::agent::AgentKind;
@@ -36,25 +37,26 @@ pub struct RemoteConnection {
     pub agent_id: Option<AgentId>,
     /// The issuer of the authorization server.
     pub issuer: String,
-    /// The tokens and what is needed to refresh them, sealed to the row.
+    /// The tokens and the data needed to refresh them, sealed to the row.
     pub credentials: String,
-    /// The number of the tokens, which increases with every change.
+    /// The revision of the tokens, which increases with every change.
     pub revision: i64,
     /// The expiry of the access token; `None` if it is unknown.
     pub expires_at: Option<Timestamp>,
-    /// The time at which the tokens are refreshed; `None` if they cannot be, or their expiry is unknown.
+    /// The time from which the tokens are refreshed; `None` if they cannot be refreshed or their expiry is unknown.
     pub refresh_at: Option<Timestamp>,
-    /// When the authorization server has rejected a refresh; such a connection is not used any more.
+    /// The time at which the authorization server rejected a refresh. Such a connection is no longer used.
     pub failed_at: Option<Timestamp>,
     /// Whether the user who connected the instance was an admin.
     pub is_by_admin: bool,
     /// The ID of the user who connected the instance.
     pub connected_by: String,
-    /// When the instance was connected.
+    /// The time at which the instance was connected.
     pub connected_at: Timestamp,
-    /// When the tokens were stored.
+    /// The time at which the tokens were stored.
     pub updated_at: Timestamp,
-    /// The scope that the server requires and that the tokens lack, as far as this is known. The next connection asks for it.
+    /// The scope that the server requires and the tokens lack; `None` if no missing scope is known. The next
+    /// authorization requests it.
     pub required_scope: Option<String>,
 }
 
@@ -62,7 +64,7 @@ pub struct RemoteConnection {
 pub type ConnectionKey<'a> = (&'a InstanceId, Option<&'a AgentId>);
 
 impl RemoteConnection {
-    /// Returns what identifies the connection in its organisation.
+    /// Returns the key that identifies the connection in its organisation.
     #[must_use]
     pub fn key(&self) -> ConnectionKey<'_> {
         (&self.instance_id, self.agent_id.as_ref())
@@ -117,8 +119,9 @@ impl From<Row> for RemoteConnection {
     }
 }
 
-/// Inserts a connection, or replaces the existing one of the same instance and agent. The new revision is the given one, or
-/// higher than that of the replaced connection. A refresh in progress then writes nothing.
+/// Inserts a connection, or replaces the existing one of the same instance and agent. The new revision is the given one
+/// or, if that is not higher than the replaced connection's revision, the next one. A refresh in progress then writes
+/// nothing.
 ///
 /// # Errors
 /// Returns a foreign key violation if the instance or the agent does not exist, or another error if the database fails.
@@ -145,8 +148,8 @@ pub async fn upsert(conn: &mut Conn, connection: &RemoteConnection) -> Result<()
     Ok(())
 }
 
-/// Stores the scope that the server requires and the tokens of a connection lack. Returns `false` if the connection no longer
-/// has this revision, because its tokens were replaced.
+/// Stores the scope that the server requires and that the tokens of a connection lack. Returns `false` if the
+/// connection no longer has this revision, because its tokens were replaced.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -164,7 +167,7 @@ pub async fn require_scope(
     Ok(changed > 0)
 }
 
-/// Forgets the scope that the server requires and the tokens of a connection lack. Returns `false` if none was known.
+/// Clears the required scope of a connection. Returns `false` if none was stored.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -180,7 +183,7 @@ pub async fn forget_required_scope(
     Ok(changed > 0)
 }
 
-/// Returns a connection.
+/// Returns the connection with this key.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -240,8 +243,8 @@ impl TryFrom<ListedRow> for ListedConnection {
     }
 }
 
-/// Returns at most `limit` connections of an instance: that of the organisation first, then those of agents, ordered by the
-/// ID of the agent. With `after`, returns only those of later agents.
+/// Returns at most `limit` connections of an instance: first the organisation's connection, then those of agents,
+/// ordered by agent ID. With `after`, returns only those of later agents.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -259,15 +262,15 @@ pub async fn list(
             (SELECT kind FROM agents WHERE agents.id = remote_connections.agent_id) AS agent_kind
         FROM remote_connections WHERE instance_id = $1 AND organization_id = $2 AND id > $3 ORDER BY id LIMIT $4"
     );
-    // No ID is empty, so every row comes after the empty one.
+    // An ID is never empty, so every ID sorts after the empty string.
     let after = after.map(|agent| row_id((instance, Some(agent)))).unwrap_or_default();
     let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(instance.as_str()).bind(organization.as_str()).bind(after).bind(i64::from(limit)).fetch_all(c).await?);
     rows.into_iter().map(ListedConnection::try_from).collect()
 }
 
-/// Returns at most `limit` agents with whose connections the definitions of an instance can be read, the first choice first:
-/// those that an admin has connected before the others, each in the order in which they were connected.
+/// Returns at most `limit` agents whose connections can be used to read the definitions of an instance, in order of
+/// preference: first agents that an admin connected, then the others, each in the order in which they were connected.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -301,8 +304,8 @@ pub async fn list_of_agent(
     Ok(rows.into_iter().map(RemoteConnection::from).collect())
 }
 
-/// Leases at most `limit` connections of any organisation that are to be refreshed at or before `now`, the longest
-/// waiting first. No other process leases them before `until`.
+/// Leases at most `limit` connections of any organisation that are due for a refresh at `now`, longest waiting first.
+/// No other process leases them before `until`.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -321,8 +324,8 @@ pub async fn lease_due(conn: &mut Conn, now: Timestamp, until: Timestamp, limit:
     Ok(rows.into_iter().map(RemoteConnection::from).collect())
 }
 
-/// Leases a connection if it has this revision and has not failed, and no other process has leased it. No other process
-/// leases it before `until`.
+/// Leases a connection if it has this revision, has not failed and is not leased. Otherwise, returns `None`. No other
+/// process can lease it before `until`.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -345,8 +348,8 @@ pub async fn lease(
     Ok(row.map(RemoteConnection::from))
 }
 
-/// Stores the tokens of a refresh with the next revision, and ends the lease. Returns `false` if the connection no longer
-/// has the revision of `new`, which is the one that was leased.
+/// Stores the tokens of a refresh with the next revision, and ends the lease. Returns `false` if the connection no
+/// longer has the revision of `new`, which is the one that was leased.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -361,7 +364,7 @@ pub async fn complete_refresh(conn: &mut Conn, new: &RemoteConnection) -> Result
     Ok(changed > 0)
 }
 
-/// Deletes a connection, whatever its revision. Returns the deleted connection.
+/// Deletes a connection, regardless of its revision. Returns the deleted connection.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -407,8 +410,8 @@ pub async fn delete_rejected(conn: &mut Conn, rejected: &RemoteConnection) -> Re
     Ok(deleted > 0)
 }
 
-/// Marks a connection whose refresh was rejected as failed, with the next revision, so that it is neither used nor refreshed
-/// any more. Returns `false` if it no longer has the revision that was leased.
+/// Marks a connection whose refresh was rejected as failed, with the next revision, so that it is no longer used or
+/// refreshed. Returns `false` if it no longer has the revision that was leased.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -1,5 +1,5 @@
-//! Connections to remote servers that a user has started and not yet finished. The state is stored as a hash, everything
-//! else that is secret is sealed.
+//! Connections to remote servers that a user has started but not finished. The state is stored as a hash; all other
+//! secrets are sealed.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{AgentId, InstanceId, OrganizationId, UserId};
@@ -8,7 +8,7 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// A connection that a user has started.
+/// A connection that a user has started but not finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteConnectionRequest {
     /// The hexadecimal SHA-256 of the state.
@@ -23,15 +23,15 @@ pub struct RemoteConnectionRequest {
     pub user_id: UserId,
     /// The generation of the instance at that time.
     pub generation: i64,
-    /// The PKCE verifier and what was discovered, sealed to the row.
+    /// The PKCE verifier and the discovered metadata, sealed to the row.
     pub request: String,
-    /// When it was started.
+    /// The time at which it was started.
     pub created_at: Timestamp,
-    /// When it expires.
+    /// The time at which it expires.
     pub expires_at: Timestamp,
 }
 
-/// Inserts a request. It replaces those that the user has started before for the same instance.
+/// Inserts a request and deletes the user's earlier requests for the same instance.
 ///
 /// # Errors
 /// Returns an error if the database fails.

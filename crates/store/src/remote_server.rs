@@ -9,8 +9,7 @@ use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
 
-/// Returns at most `limit` remote servers that should run and whose next check is due at `now`. The longest waiting come
-/// first.
+/// Returns at most `limit` remote servers that should run and whose next check is due at `now`, longest waiting first.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -23,7 +22,7 @@ pub async fn list_due(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<Vec
     Ok(rows.into_iter().map(ids).collect())
 }
 
-/// Makes a remote server due at once, because it has changed.
+/// Makes a remote server due for a check immediately, because it has changed.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -34,7 +33,7 @@ pub async fn reset_checks(conn: &mut Conn, organization: &OrganizationId, id: &I
     Ok(())
 }
 
-/// Postpones the checks of a remote server until [`reset_checks`], because it is not connected.
+/// Suspends the checks of a remote server until [`reset_checks`] is called, because it is not connected.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -46,8 +45,8 @@ pub async fn suspend_checks(conn: &mut Conn, organization: &OrganizationId, id: 
     Ok(())
 }
 
-/// Counts the outcome of a check. Returns the number of consecutive checks with this outcome; `None` if the instance has
-/// been changed since it was read, so that the outcome is obsolete.
+/// Counts the outcome of a check. Returns the number of consecutive checks with this outcome; `None` if the instance
+/// has been changed since it was read, so that the outcome is obsolete.
 ///
 /// # Errors
 /// Returns an error if the database fails.

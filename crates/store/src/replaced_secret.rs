@@ -1,6 +1,6 @@
-//! Replaced values of the secrets of tool servers. A value is kept while a deployment uses it, so that containers are started
-//! again with the values that their generation was deployed with, and for some time after it was replaced, because the contents
-//! of calls that used it are masked later. The values are sealed.
+//! Replaced values of the secrets of tool servers. A value is kept while a deployment uses it, so that containers are
+//! restarted with the values that their generation was deployed with. It is also kept for some time after it was
+//! replaced, because the contents of calls that used it are masked later. The values are sealed.
 
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
@@ -33,7 +33,7 @@ pub fn key(secret: &ToolSecretId, version: i64) -> String {
 /// Inserts the value of a version of a secret, which is replaced at `now`, sealed to its [`key`].
 ///
 /// # Errors
-/// Returns a unique violation if the version has a value already, or another error if the database fails.
+/// Returns a unique violation if the version already has a value, or another error if the database fails.
 pub async fn insert(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -76,8 +76,9 @@ pub async fn list_organizations(conn: &mut Conn) -> Result<Vec<OrganizationId>> 
     Ok(ids.into_iter().map(OrganizationId::from_store).collect())
 }
 
-/// Deletes the values of an organisation that were replaced before `before` and that no deployment uses, neither that of the current generation of an
-/// instance nor that of the generation that serves calls. Returns the number of deleted values.
+/// Deletes the values of an organisation that were replaced before `before` and that are used neither by the deployment
+/// of an instance's current generation nor by the deployment of the generation that serves calls. Returns the number of
+/// deleted values.
 ///
 /// # Errors
 /// Returns an error if the database fails.

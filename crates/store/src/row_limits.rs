@@ -1,5 +1,5 @@
-//! Limits for rows that can be created without signing in: a maximum number per scope (a server, the gateway, or a provider
-//! of the console's sign-in) and per client network.
+//! Limits for rows that can be created without signing in: a maximum number per scope (a server, the gateway, or a
+//! provider of the console's sign-in) and per client network.
 //!
 //! At a limit, old rows are evicted instead of rejecting the new one, so no client can lock out others by creating
 //! rows. A network at its limit evicts its own oldest row. A scope at its limit evicts the oldest row of the same

@@ -286,7 +286,7 @@ pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
     Ok(changed > 0)
 }
 
-/// Returns the former slugs of a server that are not released, in order.
+/// Returns the former slugs of a server that are not released, sorted.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -71,16 +71,16 @@ enum ThreadState {
 }
 
 impl SqliteWriter {
-    /// `pool` contains at most one connection, to `file`. The thread's connection gets the settings `pragmas`. `timeout`
-    /// limits the wait for each other, and the wait for other processes.
+    /// Creates a writer. `pool` must contain at most one connection, to `file`. The thread's connection gets the
+    /// settings `pragmas`. `timeout` limits how long a caller waits for its turn and for other processes.
     pub(crate) fn new(pool: SqlitePool, file: &Path, pragmas: Pragmas, timeout: Duration) -> Self {
         let state = Mutex::new(ThreadState::NotStarted);
         let thread = Thread { file: file.to_owned(), pragmas, busy_timeout: timeout, state };
         Self { pool, turn: Arc::default(), thread: Arc::new(thread), timeout }
     }
 
-    /// Begins a transaction on sqlx's connection. Drop it before the turn. It acquires the file's write lock immediately,
-    /// because acquiring it later can fail after work has been done.
+    /// Begins a transaction on sqlx's connection. It must be dropped before the turn. It acquires the file's write lock
+    /// immediately, because acquiring it later can fail after work has been done.
     ///
     /// # Errors
     /// Returns an error if the connection is not available in time or the database is unavailable.

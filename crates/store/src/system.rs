@@ -87,7 +87,7 @@ pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<A
     row.map(ApiKey::try_from).transpose()
 }
 
-/// Returns the token of an agent whose secret has this hexadecimal SHA-256, with its agent, whatever their state.
+/// Returns the token of an agent whose secret has this hexadecimal SHA-256, with its agent, regardless of their state.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -116,8 +116,8 @@ pub struct PersonToken {
     pub expires_at: Timestamp,
 }
 
-/// Returns the access token of the gateway with this hexadecimal SHA-256, with the agent of its person, whatever the state
-/// of the agent; `None` if the token is not valid, or the person is not a member of the agent's organisation.
+/// Returns the access token of the gateway with this hexadecimal SHA-256, with the agent of its person, regardless of
+/// the agent's state; `None` if the token is not valid, or the person is not a member of the agent's organisation.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -144,7 +144,7 @@ pub async fn find_person_token(
     Ok(agent.map(Agent::try_from).transpose()?.map(|agent| (token, agent)))
 }
 
-/// Returns the valid grants of a user at the gateway, in all organisations, newest first, with the name of their
+/// Returns the valid grants of a user at the gateway, in all organisations, newest first, each with the name of its
 /// organisation.
 ///
 /// # Errors
@@ -360,8 +360,8 @@ pub async fn find_toolbox_by_token(conn: &mut Conn, token_hash: &str) -> Result<
     row.map(Toolbox::try_from).transpose()
 }
 
-/// Returns the numbers of the desired states of toolboxes that a machine has joined and that are not revoked, and whose
-/// organisations have not switched toolboxes off.
+/// Returns the revisions of the desired states of toolboxes in `ids`. Skips toolboxes that no machine has joined, that
+/// are revoked, or whose organisation has switched toolboxes off.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -377,8 +377,8 @@ pub async fn list_toolbox_revisions(conn: &mut Conn, ids: &[&ToolboxId]) -> Resu
     Ok(rows.into_iter().map(|(id, revision)| (ToolboxId::from_store(id), revision)).collect())
 }
 
-/// Returns the number of toolboxes in each state: pending, online, unresponsive and revoked. A toolbox is unresponsive if
-/// it was last seen before `before`.
+/// Returns the number of toolboxes in each state: pending, online, unresponsive and revoked. A toolbox is unresponsive
+/// if it was last seen before `before`.
 ///
 /// # Errors
 /// Returns an error if the database fails.

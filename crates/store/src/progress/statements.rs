@@ -38,10 +38,10 @@ pub(super) struct PostgresStatements {
     pub(super) deliveries: String,
     /// The four writes of an advance. They are one statement, because a round trip costs more than a longer text.
     pub(super) advance: String,
-    /// A statement of [`super::unread`]. Its values are the changes, completions, events and tool calls, each as a JSON
-    /// document, and the number of changes. Returns whether they were written.
+    /// A statement of [`super::unread`]. Its parameters are the changes, completions, events and tool calls, each as a
+    /// JSON document, and the number of changes. Returns whether they were written.
     pub(super) in_place: String,
-    /// The same with three more JSON documents: new end users, new sessions and first attempts.
+    /// The same, with three more JSON documents: new end users, new sessions and first attempts.
     pub(super) unread: String,
 }
 

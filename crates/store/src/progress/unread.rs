@@ -1,6 +1,6 @@
 //! Writes changes to attempts without reading the attempts first.
 //!
-//! The caller has decided the changes to open attempts on states that it remembers. The changes are written if every
+//! The caller has computed the changes to open attempts from states that it remembers. The changes are written if every
 //! attempt still has its remembered state; otherwise nothing is written (compare-and-swap). The whole state is compared
 //! instead of a revision number, so that every other change to a row is detected, regardless of its origin: joins, a
 //! restore, and processes of an earlier version during an upgrade, which would not increment a number. A row that has
@@ -25,7 +25,7 @@ use super::{Batch, ProgressKey, sqlite, statements, unserializable};
 use crate::db::Db;
 use crate::error::Result;
 
-/// Changes of open attempts in place, and first attempts of new end users, with the rows that accompany them.
+/// In-place changes to open attempts, and first attempts of new end users, with the rows that accompany them.
 #[derive(Default)]
 pub(crate) struct UnreadBatch {
     changes: Vec<Change>,
