@@ -1,4 +1,4 @@
-//! Comments of the team on tickets, with their edit history.
+//! The team's comments on tickets, with their edit history.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, TicketCommentId, TicketId};
@@ -139,7 +139,7 @@ pub async fn find(
     Ok(row.map(CommentWithAuthor::from))
 }
 
-/// Updates the body, the recipient and the time of a comment.
+/// Updates the body, the recipient and the update time of a comment.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -1,4 +1,4 @@
-//! The definitions of the servers of instances, with their approvals.
+//! The definitions that the servers of instances list, with their approvals.
 
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
@@ -87,19 +87,19 @@ pub async fn insert(conn: &mut Conn, definition: &ToolDefinition) -> Result<()> 
 pub struct Seen {
     /// The ID of the approval.
     pub id: ToolApprovalId,
-    /// The kind, by name.
+    /// The name of the kind.
     pub kind: String,
     /// The name.
     pub name: String,
     /// The digest.
     pub digest: String,
-    /// The catalogue version whose server has listed it last.
+    /// The catalogue version of the server that last listed it.
     pub catalog_version_id: Option<CatalogVersionId>,
     /// Whether the server listed it at the last check.
     pub is_current: bool,
-    /// Whether nobody has decided about it.
+    /// Whether no decision about it has been made.
     pub is_pending: bool,
-    /// When it was first seen.
+    /// The time at which it was first seen.
     pub first_seen_at: Timestamp,
 }
 
@@ -142,7 +142,7 @@ pub async fn list_seen(conn: &mut Conn, organization: &OrganizationId, instance:
     Ok(rows.into_iter().map(Seen::from).collect())
 }
 
-/// Records whether the server of an instance lists the definitions `ids` at present.
+/// Records whether the server of an instance currently lists the definitions `ids`.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -212,18 +212,18 @@ pub async fn find(
     row.map(ToolDefinition::try_from).transpose()
 }
 
-/// Conditions on a list of definitions.
+/// A filter for a list of definitions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Filter<'a> {
-    /// Only those in this state.
+    /// Only definitions in this state.
     pub state: Option<ApprovalState>,
-    /// Only those of this instance.
+    /// Only definitions of this instance.
     pub instance: Option<&'a InstanceId>,
-    /// Only those after this one.
+    /// Only definitions after this one.
     pub after: Option<&'a ToolApprovalId>,
 }
 
-/// Returns at most `limit` definitions, ordered by ID, and so by the time at which they were first seen.
+/// Returns at most `limit` definitions, ordered by ID and therefore by the time at which they were first seen.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -244,8 +244,8 @@ pub async fn list(
     rows.into_iter().map(ToolDefinition::try_from).collect()
 }
 
-/// Returns all definitions of an organisation that are approved and that the servers list at present, ordered by instance,
-/// kind and name.
+/// Returns all definitions of an organisation that are approved and that the servers currently list, ordered by
+/// instance, kind and name.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -256,8 +256,8 @@ pub async fn list_usable(conn: &mut Conn, organization: &OrganizationId) -> Resu
     rows.into_iter().map(ToolDefinition::try_from).collect()
 }
 
-/// Returns the definitions of an instance that its server lists at present or that are approved, ordered by kind, name and
-/// the time at which they were first seen.
+/// Returns the definitions of an instance that its server currently lists or that are approved, ordered by kind, name
+/// and the time at which they were first seen.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -275,7 +275,7 @@ pub async fn list_relevant(
     rows.into_iter().map(ToolDefinition::try_from).collect()
 }
 
-/// Returns the instance and URI of each resource that a server lists at present and that is not approved.
+/// Returns the instance and URI of each resource that a server currently lists and that is not approved.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -291,7 +291,7 @@ pub async fn list_quarantined_resources(
     Ok(rows.into_iter().map(|(instance, uri)| (InstanceId::from_store(instance), uri)).collect())
 }
 
-/// The content of a definition: definitions of different instances with the same content are the same.
+/// The content of a definition. Definitions of different instances with the same content are considered identical.
 #[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {
     /// The catalogue version.
@@ -322,7 +322,7 @@ pub async fn list_by_content(
     rows.into_iter().map(ToolDefinition::try_from).collect()
 }
 
-/// A definition of an instance without its text, with its approval.
+/// A definition of an instance, without its text but with its approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// The kind.
@@ -331,9 +331,9 @@ pub struct Decision {
     pub name: String,
     /// The digest.
     pub digest: String,
-    /// The reason why it cannot be approved.
+    /// The reason why it cannot be approved, if any.
     pub problem: Option<String>,
-    /// Whether the server lists it at present.
+    /// Whether the server currently lists it.
     pub is_current: bool,
     /// The state of the approval.
     pub state: ApprovalState,
@@ -405,8 +405,8 @@ pub async fn find_previous(conn: &mut Conn, definition: &ToolDefinition) -> Resu
     row.map(ToolDefinition::try_from).transpose()
 }
 
-/// Whether an admin has rejected definitions of the same instance, kind and name, and has approved none of them. Then, no
-/// approval for another instance applies to `definition`.
+/// Whether an admin has rejected definitions of the same instance, kind and name, and has approved none of them. In
+/// that case, no approval for another instance applies to `definition`.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -435,8 +435,8 @@ pub async fn update_approval(conn: &mut Conn, definition: &ToolDefinition) -> Re
     Ok(changed > 0)
 }
 
-/// Rejects the other approved definitions of the same instance, kind and name with the decision about `rejected`. Returns their
-/// digests, sorted.
+/// Rejects the other approved definitions of the same instance, kind and name, with the decision made for `rejected`.
+/// Returns their digests, sorted.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -454,7 +454,7 @@ pub async fn reject_others(conn: &mut Conn, rejected: &ToolDefinition) -> Result
     Ok(digests)
 }
 
-/// Returns the definitions of an instance with this digest that its server lists at present.
+/// Returns the definitions of an instance with this digest that its server currently lists.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -470,7 +470,7 @@ pub async fn list_by_digest(
     rows.into_iter().map(ToolDefinition::try_from).collect()
 }
 
-/// Returns the IDs of the definitions of an instance about which an admin has decided.
+/// Returns the IDs of the definitions of an instance that an admin has approved or rejected.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -1,4 +1,4 @@
-//! Names and descriptions of tools for agents.
+//! Overrides of the names and descriptions of tools for agents.
 
 use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::tool_override::ToolOverride;
@@ -28,7 +28,8 @@ impl From<Row> for ToolOverride {
     }
 }
 
-/// Returns the overrides of an organisation, ordered by instance and tool. With `instance`, returns only those of this instance.
+/// Returns the overrides of an organisation, ordered by instance and tool. With `instance`, returns only those of this
+/// instance.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -49,11 +50,11 @@ pub async fn list(
     Ok(rows.into_iter().map(ToolOverride::from).collect())
 }
 
-/// Inserts an override, or replaces that of the same tool.
+/// Inserts an override, or replaces the existing one of the same tool.
 ///
 /// # Errors
-/// Returns a unique violation if another tool of the instance has the name, a foreign key violation if the instance does not
-/// exist, or another error if the database fails.
+/// Returns a unique violation if another tool of the instance has the name, a foreign key violation if the instance
+/// does not exist, or another error if the database fails.
 pub async fn replace(conn: &mut Conn, new: &ToolOverride) -> Result<()> {
     const SQL: &str = "INSERT INTO tool_overrides (instance_id, tool, organization_id, name, description)
         VALUES ($1, $2, $3, $4, $5)

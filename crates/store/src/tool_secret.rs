@@ -1,4 +1,4 @@
-//! Secrets of tool servers. The value is sealed.
+//! Secrets of tool servers. The values are sealed.
 
 use std::collections::HashMap;
 
@@ -148,7 +148,7 @@ pub async fn rotate(
 /// Deletes a secret. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// Returns a foreign key violation while an instance uses it, or another error if the database fails.
+/// Returns a foreign key violation if an instance uses it, or another error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &ToolSecretId) -> Result<bool> {
     const SQL: &str = "DELETE FROM tool_secrets WHERE id = $1 AND organization_id = $2";
     let deleted = on!(conn, c => sqlx::query(SQL)
@@ -181,7 +181,7 @@ pub async fn list_users(conn: &mut Conn, organization: &OrganizationId, id: &Too
 }
 
 /// Returns every use of a secret by an instance, ordered by the slug of the instance: as a secret of the server, as the
-/// credentials of the registry of its image, or as the secret of the OAuth client of a remote server.
+/// credentials for the registry of its image, or as the secret of the OAuth client of a remote server.
 async fn list_uses(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<(ToolSecretId, SecretUser)>> {
     macro_rules! sql {
         ($registry_secret:literal) => {

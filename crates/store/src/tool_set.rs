@@ -123,7 +123,7 @@ pub async fn list(
     after: Option<&str>,
     limit: u32,
 ) -> Result<Vec<ToolSet>> {
-    // A slug is never empty, so every slug comes after the empty one.
+    // A slug is never empty, so every slug sorts after the empty string.
     const SQL: &str = select!("AND slug > $2 ORDER BY slug LIMIT $3");
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(after.unwrap_or_default()).bind(i64::from(limit)).fetch_all(c).await?);
@@ -169,7 +169,7 @@ pub async fn count(conn: &mut Conn, organization: &OrganizationId) -> Result<i64
 /// Updates a tool set and replaces its members. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// Those of [`insert`].
+/// The same as for [`insert`].
 pub async fn update(conn: &mut Conn, tool_set: &ToolSet, skeleton: &str) -> Result<bool> {
     const SQL: &str = "UPDATE tool_sets SET slug = $3, slug_skeleton = $4, name = $5, prefix = $6
         WHERE id = $1 AND organization_id = $2";

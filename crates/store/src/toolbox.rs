@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::row::RowRef;
 
-/// The columns of a [`Row`].
+/// The columns of [`Row`].
 macro_rules! columns {
     () => {
         "id, organization_id, name, join_token_hash, join_expires_at, public_key, key_rotation_requested_at,
@@ -72,8 +72,8 @@ impl TryFrom<Row> for Toolbox {
 }
 
 /// Locks an organisation until the end of the transaction. Returns `false` if it does not exist. The limits of
-/// toolboxes and instances, and the placement of instances, are checked under this lock. It is acquired before the locks
-/// of toolboxes and instances.
+/// toolboxes and instances, and the placement of instances, are checked under this lock. It is acquired before the
+/// locks of toolboxes and instances.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -152,7 +152,7 @@ pub async fn list(
     after: Option<&str>,
     limit: i64,
 ) -> Result<Vec<Toolbox>> {
-    // A name is never empty, so every name comes after the empty one.
+    // A name is never empty, so every name sorts after the empty string.
     const SQL: &str = concat!(
         "SELECT ",
         columns!(),
@@ -181,8 +181,8 @@ pub struct ClassUse {
     pub instances: u64,
 }
 
-/// Returns the instances on the toolboxes of an organisation, by toolbox and resource class. With `toolbox`, returns
-/// only those of this toolbox.
+/// Returns the numbers of instances on the toolboxes of an organisation, by toolbox and resource class. With `toolbox`,
+/// returns only those of this toolbox.
 ///
 /// # Errors
 /// Returns an error if the database fails or a version has an unknown resource class.
@@ -229,7 +229,7 @@ pub async fn rename(
     Ok(changed > 0)
 }
 
-/// The machine that joins.
+/// A machine that joins a toolbox.
 #[derive(Debug, Clone, Copy)]
 pub struct Joining<'a> {
     /// The SHA-256 of the token.
@@ -242,9 +242,9 @@ pub struct Joining<'a> {
     pub now: Timestamp,
 }
 
-/// Registers the machine of a toolbox, if the token is still valid and no machine has joined with it. The hash of the token
-/// is kept, so that the same machine can repeat its request, until [`update_link`] or [`delete_expired_tokens`] removes
-/// it. Returns `false` if the token has been used or has expired.
+/// Registers the machine of a toolbox, if the token is still valid and no machine has joined with it. The hash of the
+/// token is kept until [`update_link`] or [`delete_expired_tokens`] removes it, so that the same machine can repeat its
+/// request. Returns `false` if the token has been used or has expired.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -268,14 +268,15 @@ pub async fn join(
 pub struct NewToken<'a> {
     /// The SHA-256 of the token.
     pub hash: &'a str,
-    /// When the token expires.
+    /// The time at which the token expires.
     pub expires_at: Timestamp,
     /// The current time.
     pub now: Timestamp,
 }
 
-/// Replaces the join token of a toolbox whose daemon has never sent a heartbeat, and removes the key of a machine that has
-/// joined with the earlier token. Returns `false` if there was a heartbeat, or the toolbox is revoked or does not exist.
+/// Replaces the join token of a toolbox whose daemon has never sent a heartbeat, and removes the key of a machine that
+/// has joined with the previous token. Returns `false` if there was a heartbeat, or the toolbox is revoked or does not
+/// exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -299,15 +300,15 @@ pub async fn renew_token(
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn delete_expired_tokens(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
-    // `> ''` is true of every hash, so the index of the hashes is used: few toolboxes have one. The outer condition is
-    // evaluated again after a wait for the row's lock.
+    // `> ''` is true for every hash, so the index on hashes is used: few toolboxes have one. The outer condition is
+    // re-evaluated after waiting for the row's lock.
     const SQL: &str = "UPDATE toolboxes SET join_token_hash = NULL, join_expires_at = NULL
         WHERE join_expires_at <= $1
           AND id IN (SELECT id FROM toolboxes WHERE join_token_hash > '' AND join_expires_at <= $1 LIMIT $2)";
     Ok(on!(conn, c => sqlx::query(SQL).bind(now.0).bind(limit).execute(c).await?.rows_affected()))
 }
 
-/// Revokes a toolbox and its join token. Returns `false` if it is revoked already or does not exist.
+/// Revokes a toolbox and its join token. Returns `false` if it is already revoked or does not exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -320,7 +321,7 @@ pub async fn revoke(conn: &mut Conn, organization: &OrganizationId, id: &Toolbox
     Ok(changed > 0)
 }
 
-/// Records that the daemon is to create a new key.
+/// Records that the daemon must create a new key.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -337,8 +338,8 @@ pub async fn request_key_rotation(
     Ok(())
 }
 
-/// Records that the link of a toolbox was opened: its version, its key, and a pending request for a new key. Removes the
-/// join token, with which nothing can be done any more.
+/// Records that the link of a toolbox was opened: its version, its key, and a pending request for a new key. Removes
+/// the join token, which is no longer needed.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -353,7 +354,7 @@ pub async fn update_link(conn: &mut Conn, toolbox: &Toolbox) -> Result<()> {
     Ok(())
 }
 
-/// Records a heartbeat: version, engine, capacity and time. The toolbox is no longer unresponsive.
+/// Records a heartbeat: version, engine, capacity, time and desired revision. The toolbox is no longer unresponsive.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -374,7 +375,7 @@ fn unserializable(error: serde_json::Error) -> Error {
     Error::Database(sqlx::Error::Encode(error.into()))
 }
 
-/// Increments the number of the desired state. Must be called in the transaction of every change of the toolbox's
+/// Increments the revision of the desired state. Must be called in every transaction that changes the toolbox's
 /// instances.
 ///
 /// # Errors
@@ -386,7 +387,7 @@ pub async fn increment_revision(conn: &mut Conn, organization: &OrganizationId, 
     Ok(())
 }
 
-/// Sets the number of the last event that was stored.
+/// Sets the sequence number of the last stored event.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -408,7 +409,7 @@ pub async fn set_last_event(
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
 pub async fn mark_unresponsive(conn: &mut Conn, before: Timestamp, now: Timestamp, limit: i64) -> Result<Vec<Toolbox>> {
-    // The outer conditions are evaluated again after a wait for the row's lock.
+    // The outer conditions are re-evaluated after waiting for the row's lock.
     const SQL: &str = concat!(
         "UPDATE toolboxes SET unresponsive_at = $2
          WHERE last_seen_at < $1 AND revoked_at IS NULL AND unresponsive_at IS NULL

@@ -1,4 +1,5 @@
-//! Which replica holds the link to a toolbox, until when. Not scoped to an organisation, because links belong to processes.
+//! Leases on the links to toolboxes: which replica holds a link, and until when. Not scoped to an organisation, because
+//! links belong to processes.
 
 use waypost_core::Timestamp;
 use waypost_core::id::ToolboxId;
@@ -17,7 +18,7 @@ pub struct Holder<'a> {
     pub internal_url: &'a str,
 }
 
-/// Records that a replica holds the link to a toolbox until `expires_at`, instead of any other replica. Does nothing if
+/// Records that a replica holds the link to a toolbox until `expires_at`. Replaces any other holder. Does nothing if
 /// the toolbox does not exist.
 ///
 /// # Errors
@@ -65,7 +66,7 @@ pub async fn find_other(conn: &mut Conn, toolbox: &ToolboxId, replica: &str, now
         .fetch_optional(c).await?))
 }
 
-/// Returns those of `toolboxes` whose link another replica has claimed.
+/// Returns the toolboxes in `toolboxes` whose link another replica has claimed.
 ///
 /// # Errors
 /// Returns an error if the database fails.

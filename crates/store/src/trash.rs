@@ -73,7 +73,7 @@ pub async fn insert(
 /// in the trash.
 ///
 /// # Errors
-/// Returns a unique violation if slug or title is taken, or another error if the database fails.
+/// Returns a unique violation if the slug or title is taken, or another error if the database fails.
 pub async fn restore(conn: &mut Conn, walkthrough: &Walkthrough, title_key: &str) -> Result<bool> {
     const SQL: &str = "UPDATE walkthroughs SET deleted_at = NULL, deleted_by = NULL, trashed_slug = NULL,
             trashed_state = NULL, slug = $3, title = $4, title_key = $5, state = $6

@@ -262,8 +262,8 @@ pub async fn lock_owners(conn: &mut Conn, organization: &OrganizationId) -> Resu
     Ok(ids.into_iter().map(UserId::from_store).collect())
 }
 
-/// Locks a membership until the end of the transaction, so that it cannot be removed before that. Returns `false` if the
-/// user is not a member.
+/// Locks a membership until the end of the transaction, so that it cannot be removed before that. Returns `false` if
+/// the user is not a member.
 ///
 /// # Errors
 /// Returns an error if the database fails.

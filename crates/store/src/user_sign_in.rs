@@ -1,5 +1,5 @@
-//! Console sign-ins in progress at an identity provider of the installation. The state is stored as a hash, the
-//! verifier sealed.
+//! Console sign-ins in progress at an identity provider of the installation. The state is stored as a hash; the
+//! verifier is sealed.
 
 use waypost_core::Timestamp;
 

@@ -50,8 +50,8 @@ pub(crate) fn update<T: Values>(table: &str) -> String {
     format!("UPDATE {table} SET {} WHERE {condition}", parameters.collect::<Vec<_>>().join(", "))
 }
 
-/// Runs a statement for each row. Stops after a row for which it changes nothing. Returns the number of rows for which
-/// it changed something.
+/// Runs a statement for each row. Stops at the first row for which it changes nothing. Returns the number of rows for
+/// which it made a change.
 ///
 /// # Errors
 /// Returns an error if the database fails or rejects a row.

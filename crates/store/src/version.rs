@@ -33,7 +33,7 @@ const STEP: &[Column] = &[
     ("metadata", Kind::Text),
 ];
 
-/// The query that all lookups of versions share.
+/// The query shared by all lookups of versions.
 macro_rules! select {
     ($tail:literal) => {
         concat!(

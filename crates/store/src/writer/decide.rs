@@ -178,14 +178,15 @@ impl KnownAttempt {
     }
 }
 
-/// Applies calls to cached attempts and, if `can_open`, to those of new end users. Returns a decision for each call
-/// that changes its attempt in place or opens the first one, if all other calls on the same attempt do so as well.
+/// Applies calls to cached attempts and, if `can_open`, to the first attempts of new end users. Returns a decision for
+/// each call that changes its attempt in place or opens the first one, if all other calls on the same attempt do so as
+/// well.
 pub(super) fn decide_unread<'c>(
     calls: impl Iterator<Item = &'c ProgressCall> + Clone,
     cached: Vec<Option<Arc<Attempt>>>,
     can_open: bool,
 ) -> Vec<Option<UnreadDecision>> {
-    // The knowledge about each attempt after the calls so far.
+    // What is known about each attempt after the calls so far.
     let mut known: HashMap<&ProgressKey, KnownAttempt> = HashMap::with_capacity(cached.len());
     let decided: Vec<_> = calls
         .clone()

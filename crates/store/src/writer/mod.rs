@@ -103,7 +103,7 @@ struct QueuedCall {
     reply: Reply,
 }
 
-/// The sending side. Cheap to clone.
+/// The sending half of the writer. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
     queue: mpsc::Sender<QueuedCall>,
