@@ -1,8 +1,8 @@
 //! Sign-in of end users with Waypost accounts: with a code by email or with a password.
 //!
-//! Nothing here reveals whether an email has an account: codes are sent to any email, the first correct code creates
-//! the account, and a password sign-in without an account fails like one with a wrong password, at the same cost in
-//! statements and hashes. Attempts are limited as described in [`crate::sign_in_limits`].
+//! Nothing here reveals whether an email address has an account: codes are sent to any email address, the first correct
+//! code creates the account, and a password sign-in without an account fails like one with a wrong password, at the
+//! same cost in statements and hashes. Attempts are limited as described in [`crate::sign_in_limits`].
 
 use std::fmt;
 use std::net::IpAddr;
@@ -49,10 +49,10 @@ pub struct SignInClient<'a> {
     pub device: &'a str,
 }
 
-/// An email and a password, as entered.
+/// An email address and a password, as entered.
 #[derive(Clone, Copy)]
 pub struct PasswordSignIn<'a> {
-    /// The email.
+    /// The email address.
     pub email: &'a str,
     /// The password.
     pub password: &'a str,
@@ -61,11 +61,11 @@ pub struct PasswordSignIn<'a> {
 /// A request for a code.
 #[derive(Clone, Copy)]
 pub struct CodeRequest<'a> {
-    /// The entered email.
+    /// The entered email address.
     pub email: &'a str,
     /// The purpose of the code.
     pub purpose: CodePurpose,
-    /// The password to set once the code verifies the email.
+    /// The password to set once the code verifies the email address.
     pub password: Option<&'a str>,
 }
 
@@ -77,7 +77,7 @@ pub struct IssuedCode {
     pub code: String,
     /// The recipient.
     pub email: String,
-    /// Whether the email has an account. Use it only in the email, never on a page.
+    /// Whether the email address has an account. Use it only in the email, never on a page.
     pub has_account: bool,
     /// The name of the organisation.
     pub organization: String,
@@ -132,14 +132,14 @@ impl Accounts {
         Self { ops, secret }
     }
 
-    /// Whether a browser has signed in to an account of this email before, according to its cookie. The password may
-    /// have been changed since. Does not query the database.
+    /// Whether a browser has signed in to an account of this email address before, according to its cookie. The
+    /// password may have been changed since. Does not query the database.
     #[must_use]
     pub fn is_known_browser(&self, cx: &Ctx, org: &OrganizationId, address: &str, device: &str) -> bool {
         devices::read(&self.secret, &scope(org, &email::key(address)), device, cx.now()).is_some()
     }
 
-    /// Creates a code for an email, to be entered in the browser of `request`.
+    /// Creates a code for an email address, to be entered in the browser of `request`.
     ///
     /// # Errors
     /// `invalid_arguments` with `email` or `password`; `rate_limited` if the client address or the account has made too
@@ -210,13 +210,14 @@ impl Accounts {
             .ok_or_else(codes::unusable_code)
     }
 
-    /// Signs in with a code. The code verifies the email, which gets an account if it has none, and the new password if
-    /// there is one. A new password signs the account out of every other browser. No limit by client address or account
-    /// rejects a correct code; a wrong one counts as a failed sign-in of the client address `client`.
+    /// Signs in with a code, which verifies the email address. If the address has no account, an account is created. A
+    /// new password, if there is one, is set and signs the account out of every other browser. A correct code is
+    /// accepted regardless of the limits by client address and account; an incorrect one counts as a failed sign-in
+    /// from the client address `client`.
     ///
     /// # Errors
-    /// `invalid_arguments` with `code` if it is wrong, used, expired, or belongs to another request, and with
-    /// `new_password` if that is not accepted, in which case the code can still be used.
+    /// `invalid_arguments` with `code` if it is incorrect, used, expired, or belongs to another request, and with
+    /// `new_password` if the password is not accepted, in which case the code can still be used.
     pub async fn sign_in_with_code(
         &self,
         cx: &Ctx,
@@ -241,10 +242,10 @@ impl Accounts {
         let key = EmailCodeKey { organization: org, request: &request.id, id: &id };
         let code_hash = codes::hash(&self.secret, &id, &code);
         // A password is hashed only for a correct code.
-        let is_right = email_code::is_correct(&mut self.ops.store.read().await?, key, &code_hash, cx.now()).await?;
+        let is_correct = email_code::is_correct(&mut self.ops.store.read().await?, key, &code_hash, cx.now()).await?;
         let organization = self.organization_name(org).await?;
         let new_hash = match (open.purpose, entry.new_password) {
-            (CodePurpose::Reset, Some(password)) if is_right => {
+            (CodePurpose::Reset, Some(password)) if is_correct => {
                 let chosen = ChosenPassword { field: "new_password", password };
                 Some(self.hash(cx, client, chosen, &open.email, &organization).await?)
             }
@@ -277,13 +278,13 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Signs in with a password. A failure costs the same statements and hashes whether or not the email has an
+    /// Signs in with a password. A failure costs the same statements and hashes whether or not the email address has an
     /// account.
     ///
     /// # Errors
-    /// `invalid_arguments` with `email` if it is malformed, and with `password` if the email or password is incorrect;
-    /// `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are being hashed;
-    /// `unavailable` if the database cannot be reached.
+    /// `invalid_arguments` with `email` if it is malformed, and with `password` if the email address or password is
+    /// incorrect; `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are
+    /// being hashed; `unavailable` if the database cannot be reached.
     pub async fn sign_in_with_password(
         &self,
         cx: &Ctx,
@@ -324,7 +325,7 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Counts an attempt before anything is checked, and returns the account of the email.
+    /// Counts an attempt before anything is checked. Returns it with the account of the email address.
     async fn admit(
         &self,
         cx: &Ctx,
@@ -395,7 +396,7 @@ impl Accounts {
     }
 }
 
-/// A counted attempt with the account of its email.
+/// A counted attempt with the account of its email address.
 struct Admission {
     account: Option<Account>,
     counted: CountedAttempt,
@@ -403,8 +404,8 @@ struct Admission {
     is_limited: bool,
 }
 
-/// Returns the key by which limits and cookies identify an account of an organisation's end users. It contains a space,
-/// so it never equals the email of a console user.
+/// Returns the key by which limits and cookies identify an end user's account in an organisation. It contains a space,
+/// so it never equals the email address of a console user.
 fn scope(org: &OrganizationId, email_key: &str) -> String {
     format!("{org} {email_key}")
 }
@@ -425,7 +426,7 @@ async fn find_or_create(cx: &Ctx, tx: &mut Tx, org: &OrganizationId, proof: &Cod
         record(cx, tx, org, Entry { action: "account.create", target: account.id.as_str(), detail }).await?;
         return Ok(account);
     }
-    // The same email was verified concurrently.
+    // The same email address was verified concurrently.
     let account = store::find_by_email(tx, org, &proof.email_key).await?;
     account.ok_or_else(|| Error::internal("an account exists but cannot be found"))
 }

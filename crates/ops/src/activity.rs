@@ -82,7 +82,7 @@ pub async fn list_events(
 /// Returns a page of tool calls.
 ///
 /// # Errors
-/// Those of [`list_events`].
+/// The same as for [`list_events`].
 pub async fn list_calls(
     cx: &Ctx,
     ops: &Ops,
@@ -96,7 +96,7 @@ pub async fn list_calls(
 /// Returns a page of sessions, ordered by start time.
 ///
 /// # Errors
-/// Those of [`list_events`].
+/// The same as for [`list_events`].
 pub async fn list_sessions(
     cx: &Ctx,
     ops: &Ops,

@@ -120,7 +120,7 @@ async fn record_use(cx: &Ctx, ops: &Ops, key: &ApiKey, before: Timestamp) -> Res
     Ok(tx.commit().await?)
 }
 
-/// Lists the keys, by name, without their secrets.
+/// Returns the keys without their secrets, ordered by name.
 ///
 /// # Errors
 /// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin.
@@ -132,7 +132,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// Returns a key.
 ///
 /// # Errors
-/// As [`list`]; `not_found` if there is none.
+/// The same as for [`list`]; `not_found` if there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKey> {
     authorize(&cx.caller, Operation::KeyRead, organization)?;
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
@@ -141,7 +141,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKey
 /// Returns the key with the ID or the name `text`.
 ///
 /// # Errors
-/// As [`list`]; `not_found` if there is none.
+/// The same as for [`list`]; `not_found` if there is none.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<ApiKey> {
     authorize(&cx.caller, Operation::KeyRead, organization)?;
     let mut conn = ops.store.read().await?;
@@ -157,8 +157,8 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
 /// later expiry. If the key loses rights or lifetime, so do the keys that were created with it.
 ///
 /// # Errors
-/// As [`create`]; `forbidden` also for an API key that extends its own rights or lifetime; `not_found` if there is no
-/// such key.
+/// The same as for [`create`]; `forbidden` also for an API key that extends its own rights or lifetime; `not_found` if
+/// there is no such key.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -231,8 +231,8 @@ async fn own_key(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result
     store::find(tx, organization, &id).await?.map(Some).ok_or_else(not_found)
 }
 
-/// Whether `key` has at most the rights and the lifetime of `own`, and less of one of them: a leaked key must not be
-/// able to create a key that outlives it or equals it.
+/// Whether `key` has no more rights and no later expiry than `own`, and fewer rights or an earlier expiry. A leaked key
+/// must not be able to create a key that equals or outlives it.
 fn is_weaker(key: &ApiKey, own: &ApiKey) -> bool {
     own.scope.covers(key.scope)
         && !is_later(key.expires_at, own.expires_at)

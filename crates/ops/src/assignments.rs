@@ -57,8 +57,8 @@ pub(crate) async fn upsert(
     settings: AssignmentPatch,
 ) -> Result<(Assignment, bool)> {
     check_display_order(settings)?;
-    // Must come first: this locks one row, so that changes of assignments run one after the other and concurrent
-    // assignments get different positions.
+    // Must come first: this locks one row, so that changes to assignments are serialised and concurrent assignments get
+    // different positions.
     tx.bump_config_version(organization).await?;
     let old = store::find_by_walkthrough(tx, organization, server_id, walkthrough_id).await?;
     let new = match &old {
@@ -126,7 +126,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Assign
 /// Updates the given settings of an assignment. A concurrent change of another setting is not overwritten.
 ///
 /// # Errors
-/// Those of [`get`]; `invalid_arguments` for a `display_order` out of range.
+/// The same as for [`get`]; `invalid_arguments` for a `display_order` out of range.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -208,7 +208,7 @@ pub async fn reorder(
 /// Deletes an assignment by its ID; see [`unassign`].
 ///
 /// # Errors
-/// Those of [`get`].
+/// The same as for [`get`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<()> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.store.begin().await?;
@@ -306,7 +306,7 @@ pub async fn list_for_walkthrough(
 /// `text` in the title.
 ///
 /// # Errors
-/// Those of [`list`].
+/// The same as for [`list`].
 pub async fn list_candidates(
     cx: &Ctx,
     ops: &Ops,

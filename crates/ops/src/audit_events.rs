@@ -16,15 +16,15 @@ use crate::audit::{Entry, record};
 pub const MAX_EXPORT: usize = 100_000;
 /// The number of events per batch of an export.
 const BATCH_SIZE: u32 = 1_000;
-/// The maximum length of a filter value, in characters: that of an email.
+/// The maximum length of a filter value, in characters: that of an email address.
 const MAX_TEXT: usize = 254;
 
-/// A filter of events. Fields that are `None` match any value.
+/// A filter for events. Fields that are `None` match any value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
     /// The prefix of the action, such as `member.`.
     pub action: Option<String>,
-    /// The actor: an ID, the email of a member, the name of an API key, `operator`, or `visitor`.
+    /// The actor: an ID, the email address of a member, the name of an API key, `operator`, or `visitor`.
     pub actor: Option<String>,
     /// The ID of the target.
     pub target: Option<String>,
@@ -39,11 +39,11 @@ pub struct AuditFilter {
 pub struct AuditEventView {
     /// The event.
     pub event: AuditEvent,
-    /// The email of the user or the name of the API key. `None` if the actor is neither, or was deleted.
+    /// The email address of the user or the name of the API key. `None` if the actor is neither, or was deleted.
     pub actor_name: Option<String>,
 }
 
-/// Lists the events that match `filter`, newest first: at most `limit` that are older than `before`.
+/// Returns at most `limit` events that match `filter`, newest first. With `before`, returns only older ones.
 ///
 /// # Errors
 /// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin;
@@ -75,7 +75,7 @@ pub struct AuditExport {
 /// Starts an export of the events that match `filter`. `format` is recorded in the event of the export.
 ///
 /// # Errors
-/// Those of [`list`].
+/// The same as for [`list`].
 pub async fn export(
     cx: &Ctx,
     ops: &Ops,
@@ -144,7 +144,7 @@ async fn read(
     Ok(events.into_iter().map(listed).collect())
 }
 
-/// Returns the filter for the store, with the ID of an actor that is specified by email or name.
+/// Returns the filter for the store, with the ID of an actor that is specified by email address or name.
 async fn resolve(conn: &mut Conn, organization: &OrganizationId, filter: &AuditFilter) -> Result<store::AuditFilter> {
     if let (Some(from), Some(to)) = (filter.from, filter.to)
         && from > to

@@ -66,7 +66,7 @@ pub fn to_json(listed: &AuditEventView) -> Value {
 /// [`audit_events::MAX_EXPORT`] entries.
 ///
 /// # Errors
-/// As [`audit_events::export`] and [`audit_events::AuditExport::next`].
+/// The same as for [`audit_events::export`] and [`audit_events::AuditExport::next`].
 pub async fn render(
     cx: &Ctx,
     ops: &Ops,

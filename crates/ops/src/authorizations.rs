@@ -48,7 +48,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, issuer: &IssuerId, id: &str, browser: &str
 /// Records the user's consent before the sign-in.
 ///
 /// # Errors
-/// As [`get`].
+/// The same as for [`get`].
 pub async fn record_consent(cx: &Ctx, ops: &Ops, request: &AuthorizationRequest, browser: &str) -> Result<()> {
     let mut tx = ops.store.begin().await?;
     let browser_hash = hash(browser);
@@ -80,7 +80,7 @@ const IDLE_CLIENT_MS: i64 = 180 * 24 * 60 * 60 * 1_000;
 const BATCH_SIZE: u32 = 500;
 
 /// Deletes all requests, codes, tokens, sessions and clients that had expired when the call began, regardless of their
-/// number, because rows can be created faster than a fixed number of them is deleted. Each transaction deletes a few
+/// number: rows can be created faster than a fixed number per call could be deleted. Each transaction deletes a few
 /// rows, so that other writers can proceed in between. Returns the number of deleted rows.
 ///
 /// # Errors

@@ -50,7 +50,7 @@ pub async fn create(
 /// Returns the session of a cookie. Returns `None` if it does not exist in this organisation or has expired.
 ///
 /// # Errors
-/// As [`create`].
+/// The same as for [`create`].
 pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<Option<BrowserSession>> {
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     // The lookup uses a hash of 256 random bits, so its timing reveals nothing about the token.
@@ -60,7 +60,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &st
 /// Deletes a session. Succeeds if there is none.
 ///
 /// # Errors
-/// As [`create`].
+/// The same as for [`create`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let mut tx = ops.store.begin().await?;

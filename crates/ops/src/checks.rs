@@ -34,12 +34,12 @@ pub(crate) fn find_user(cx: &Ctx) -> Option<UserId> {
 /// Returns the user who calls an operation.
 ///
 /// # Errors
-/// `conflict` (`reason` is `user_required`) with this message for API keys and the operator.
+/// `conflict` with `message` (`reason` is `user_required`) for API keys and the operator.
 pub(crate) fn require_user(cx: &Ctx, message: &str) -> Result<UserId> {
     find_user(cx).ok_or_else(|| Error::new(Code::Conflict, message).with("reason", "user_required"))
 }
 
-/// Cleans and validates a name of an agent, a token or a tool set in `name`, which must have 1 to 100 characters.
+/// Cleans and validates the name of an agent, a token or a tool set, which must have 1 to 100 characters.
 ///
 /// # Errors
 /// `invalid_arguments` for `name`.
@@ -54,7 +54,7 @@ pub(crate) fn exceeds(count: i64, max: usize) -> bool {
     usize::try_from(count).is_ok_and(|count| count > max)
 }
 
-/// Converts a violation of a unique constraint to `conflict` with this message. Other errors are converted as usual.
+/// Converts a violation of a unique constraint to `conflict` with `message`. Other errors are converted as usual.
 pub(crate) fn conflict_if_taken(error: waypost_store::Error, message: impl FnOnce() -> String) -> Error {
     if error.is_unique_violation() { Error::new(Code::Conflict, message()) } else { error.into() }
 }
@@ -65,8 +65,8 @@ pub(crate) fn hide_organization(result: Result<()>, noun: &str) -> Result<()> {
     result.map_err(|error| if error.code == Code::NotFound { Error::not_found(noun) } else { error })
 }
 
-/// Converts a violation of a foreign key to `conflict`: another caller deleted `what` after it was read. Other errors are
-/// converted as usual.
+/// Converts a violation of a foreign key to `conflict`: another caller deleted `what` after it was read. Other errors
+/// are converted as usual.
 pub(crate) fn conflict_if_deleted(error: waypost_store::Error, what: &str) -> Error {
     if error.is_foreign_key_violation() {
         Error::new(Code::Conflict, format!("{what} was deleted in the meantime."))

@@ -1,15 +1,16 @@
-//! Texts of a catalogue version in which `${config.NAME}` stands for a member of an instance's configuration.
+//! Expansion of templates in a catalogue version, in which `${config.NAME}` stands for a member of an instance's
+//! configuration.
 
 use serde_json::{Map, Value};
 
 const START: &str = "${config.";
 
-/// Why a text cannot be expanded.
+/// The reason why a template cannot be expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TemplateError {
     /// It refers to a member that the configuration does not have.
     Missing(String),
-    /// It is longer than the maximum with the values of the configuration.
+    /// The expanded text is longer than the maximum.
     TooLarge,
 }
 
@@ -18,8 +19,8 @@ pub(crate) fn to_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Returns a text with `${config.NAME}` replaced by the values of the configuration. A value is never searched for further
-/// references. The result has at most `max_bytes` bytes.
+/// Returns a text with `${config.NAME}` replaced by the values of the configuration. A value is never searched for
+/// further references. The result has at most `max_bytes` bytes.
 ///
 /// # Errors
 /// Any [`TemplateError`].

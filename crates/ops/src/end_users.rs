@@ -1,4 +1,4 @@
-//! End users, from the organisation's side.
+//! End users, as seen by the organisation.
 
 use serde_json::{Map, Value, json};
 use waypost_core::access::{Operation, authorize};
@@ -40,7 +40,7 @@ const TIME_COLUMNS: &[&str] = &[
 /// The filter and the page of a search for end users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndUserSearch {
-    /// A part of the name, of an email or of the tracking ID, or the ID.
+    /// A part of the name, an email address or the tracking ID, or the whole ID.
     pub text: Option<String>,
     /// Includes only end users with an attempt on this server.
     pub server_id: Option<ServerId>,
@@ -104,7 +104,7 @@ pub async fn list_progress(
     Ok(store::list_attempts(&mut ops.store.read().await?, organization, id).await?)
 }
 
-/// Returns the numbers of rows that the deletion of an end user would delete. They are 0 if the end user does not
+/// Returns the numbers of rows that would be deleted with an end user. All numbers are 0 if the end user does not
 /// exist.
 ///
 /// # Errors
@@ -172,7 +172,7 @@ pub struct TimelineKinds {
 /// Returns at most `limit` entries of an end user's timeline that are older than `before`, newest first.
 ///
 /// # Errors
-/// Those of [`get`].
+/// The same as for [`get`].
 pub async fn get_timeline(
     cx: &Ctx,
     ops: &Ops,
@@ -279,7 +279,7 @@ fn format_row(row: &str) -> Value {
 /// grants, tickets, and their part of the analytics. The audit log keeps only their ID.
 ///
 /// # Errors
-/// Those of [`resolve`]; `conflict` if the same rows are being written concurrently.
+/// The same as for [`resolve`]; `conflict` if the same rows are being written concurrently.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserDelete, organization)?;
     let mut tx = ops.store.begin().await?;
@@ -300,7 +300,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &End
 /// Deletes an end user if `confirmation` is their ID. Used by forms that ask for confirmation.
 ///
 /// # Errors
-/// Those of [`delete`]; `confirmation_required` if `confirmation` is not the ID.
+/// The same as for [`delete`]; `confirmation_required` if `confirmation` is not the ID.
 pub async fn delete_confirmed(
     cx: &Ctx,
     ops: &Ops,

@@ -1,4 +1,4 @@
-//! Responses that stay open and follow logs or deployments: their limits.
+//! Limits on responses that stay open to follow logs or deployments.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use waypost_core::id::OrganizationId;
 use crate::Ops;
 use crate::slots::{Slot, SlotLimits};
 
-/// The limits of open responses. Each queries the database every few seconds. Nothing waits: an open response may never
-/// end.
+/// The limits on open responses. Each open response queries the database every few seconds. Requests do not wait for a
+/// slot, because an open response may never end.
 pub(crate) const MAX_FOLLOWS: SlotLimits =
     SlotLimits { total: 200, per_organization: 20, waiting: 0, waiting_per_organization: 0, max_wait: Duration::ZERO };
 

@@ -158,7 +158,7 @@ impl Hosting {
         Self { ops: self.ops.with_toolboxes(switch), ..self }
     }
 
-    /// Forwards requests to toolboxes without a link to this process.
+    /// Sets how requests are forwarded to toolboxes that have no link to this process.
     #[must_use]
     pub fn with_forward(self, forward: Arc<dyn Forward>) -> Self {
         Self { ops: self.ops.with_forward(forward), ..self }

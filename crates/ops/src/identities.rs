@@ -30,11 +30,11 @@ const MAX_IDENTIFIER: usize = 1_024;
 pub struct Claims {
     /// The issuer; `waypost` for Waypost accounts.
     pub issuer: String,
-    /// The issuer's permanent identifier of the user.
+    /// The issuer's permanent identifier for the user.
     pub subject: String,
-    /// The email.
+    /// The email address.
     pub email: Option<String>,
-    /// Whether the issuer states that it has verified the email.
+    /// Whether the issuer states that it has verified the email address.
     pub email_verified: bool,
     /// The name.
     pub name: Option<String>,
@@ -81,7 +81,7 @@ pub fn issuer_of(config: &OauthConfig) -> Option<String> {
 
 /// Signs in the end user of an identity. The first sign-in creates the identity and its end user. With
 /// `link_verified_email`, a new identity is linked to the end user of an identity of another issuer if both have the
-/// same verified email; nothing else links identities.
+/// same verified email address; nothing else links identities.
 ///
 /// # Errors
 /// `not_found` for an organisation other than the caller's; `forbidden` for members; `invalid_arguments` if the issuer
@@ -193,7 +193,7 @@ async fn create_identity(
     Ok(Some(identity))
 }
 
-/// Returns the claims to show to users: the email only if it is verified, the picture only if it is `https`.
+/// Returns the claims to show to users: the email address only if it is verified, the picture only if it is `https`.
 fn profile(claims: &Claims, email: Option<&Email>) -> Profile {
     let cleaned = claims.name.as_deref().map(name::clean).unwrap_or_default();
     let kept: String = cleaned.chars().take(name::MAX_NAME_CHARS).collect();

@@ -35,7 +35,7 @@ impl ReportFile {
 /// Exports the report with this name, as JSON or as CSV.
 ///
 /// # Errors
-/// Those of [`run`]; `not_found` if there is no such report.
+/// The same as for [`run`]; `not_found` if there is no such report.
 pub async fn export(
     cx: &Ctx,
     ops: &Ops,
