@@ -141,8 +141,8 @@ pub(crate) fn sign_in_required() -> Error {
     Error::new(Code::SignInRequired, "Sign in to this server, then call again.")
 }
 
-/// Stores the email that the user claims to have, on a server that asks for one: for a new user together with the user,
-/// for an existing user immediately. A claimed email never identifies, links or authenticates a user.
+/// Stores the email address that the user claims to have, on a server that asks for one: for a new user together with
+/// the user, for an existing user immediately. A claimed email address never identifies, links or authenticates a user.
 ///
 /// # Errors
 /// `email_required` if `email` is `None` and the user has not claimed one; `unavailable` if the database cannot be
@@ -236,8 +236,8 @@ pub(crate) async fn resolve(
     Ok(Identity { end_user_id, session_id: session_id.flatten(), handle, ..Identity::default() })
 }
 
-/// Returns how the user was identified, for the part of a tool result that explains the handle. `identity` is that of
-/// `credentials`.
+/// Returns how the user was identified, for the part of a tool result that explains the handle. `identity` must have
+/// been resolved from `credentials`.
 #[must_use]
 pub(crate) fn describe_user(server: &Server, credentials: &Credentials, identity: &Identity) -> UserIdentity {
     let by_handle = !server.auth_type.has_sign_in() && !matches!(credentials, Credentials::Tracking(_));
@@ -251,7 +251,7 @@ pub(crate) fn describe_user(server: &Server, credentials: &Credentials, identity
 /// Identifies the caller, and prepares a new end user if the caller is unknown.
 ///
 /// # Errors
-/// Those of [`resolve`]; `sign_in_required` if the server requires sign-in and the user is not signed in.
+/// The same as for [`resolve`]; `sign_in_required` if the server requires sign-in and the user is not signed in.
 pub(crate) async fn resolve_or_prepare(
     cx: &Ctx,
     hosting: &Hosting,

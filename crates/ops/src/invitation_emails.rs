@@ -13,7 +13,7 @@ pub struct SentInvitation {
     /// The invitation.
     pub listed: InvitationView,
     /// The link for the inviter to pass on, shown once. `None` if this installation sends email: the link then proves
-    /// the ownership of the email, so it is sent to that email only.
+    /// ownership of the email address, so it is sent only to that address.
     pub link: Option<String>,
     /// Whether an email with the link was enqueued.
     pub mailed: bool,
@@ -23,7 +23,7 @@ pub struct SentInvitation {
 /// email.
 ///
 /// # Errors
-/// As [`invitations::get`] and [`invitations::mark_emailed`].
+/// The same as for [`invitations::get`] and [`invitations::mark_emailed`].
 pub async fn send(
     cx: &Ctx,
     ops: &Ops,

@@ -1,5 +1,5 @@
-//! Invitations: each contains a link that makes the owner of an email a member. It works once and expires after 48
-//! hours.
+//! Invitations. Each contains a link that makes the owner of an email address a member of an organisation. The link
+//! works once and expires after 48 hours.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
@@ -34,16 +34,16 @@ pub struct InvitationWithSecret {
 pub struct InvitationView {
     /// The invitation.
     pub invitation: Invitation,
-    /// The email of the inviting user, or the name of the API key. `None` if it was deleted.
+    /// The email address of the inviting user, or the name of the API key. `None` if it was deleted.
     pub invited_by: Option<String>,
 }
 
-/// Invites the owner of an email. Replaces a pending invitation for the email, whose link stops working.
+/// Invites the owner of an email address. Replaces a pending invitation for the same address, whose link stops working.
 ///
 /// # Errors
 /// `forbidden` for members below admin, for a role above the caller's own, and if an invitation with such a role is
-/// pending for this email; `invalid_arguments`; `conflict` if the email belongs to a member, or too many invitations
-/// are pending.
+/// pending for this email address; `invalid_arguments`; `conflict` if the email address belongs to a member, or too
+/// many invitations are pending.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -86,7 +86,7 @@ pub async fn create(
     Ok(InvitationWithSecret { invitation, organization: inviting, secret })
 }
 
-/// Lists the invitations of an organisation, newest first: at most `limit` that are older than `before`.
+/// Returns at most `limit` invitations of an organisation, newest first. With `before`, returns only older ones.
 ///
 /// # Errors
 /// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin.
@@ -112,7 +112,7 @@ pub async fn list(
 /// Returns an invitation.
 ///
 /// # Errors
-/// As [`list`]; `not_found` if there is none.
+/// The same as for [`list`]; `not_found` if there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<InvitationView> {
     authorize(&cx.caller, Operation::InvitationRead, organization)?;
     let mut conn = ops.store.read().await?;
@@ -125,7 +125,8 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Invita
 /// Revokes an invitation: its link stops working. Succeeds for an expired or revoked invitation, too.
 ///
 /// # Errors
-/// As [`get`]; `forbidden` for an invitation with a role above the caller's own; `conflict` if it was accepted.
+/// The same as for [`get`]; `forbidden` for an invitation with a role above the caller's own; `conflict` if it was
+/// accepted.
 pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<()> {
     authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     let mut tx = ops.store.begin().await?;
@@ -149,8 +150,8 @@ pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
 /// Renews a pending or expired invitation with a new link for 48 hours. The old link stops working.
 ///
 /// # Errors
-/// As [`revoke`]; `conflict` if it was accepted or revoked, the email now belongs to a member, or too many invitations
-/// are pending.
+/// The same as for [`revoke`]; `conflict` if it was accepted or revoked, the email address now belongs to a member, or
+/// too many invitations are pending.
 pub async fn resend(
     cx: &Ctx,
     ops: &Ops,
@@ -185,7 +186,7 @@ pub async fn resend(
 }
 
 /// Records that the link of an invitation is sent by email to the invited address and shown to no one. Only then does
-/// accepting it verify the email. The caller must not show the secret.
+/// accepting it verify the email address. The caller must not show the secret.
 ///
 /// # Errors
 /// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin; `conflict` if
@@ -210,9 +211,9 @@ async fn lock(tx: &mut Tx, organization: &OrganizationId) -> Result<Organization
     organization::find(tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))
 }
 
-/// Revokes the pending invitations of an actor whose membership ends, whose role changes, or whose key is deleted; with
-/// `only`, just those with that role. Takes the same lock as [`lock`], so a concurrent invitation by the actor is
-/// either revoked here or rejected.
+/// Revokes the invitations of an actor whose membership ends, whose role changes, or whose key is deleted, unless they
+/// are accepted or already revoked. With `only`, revokes only those with that role. Acquires the same lock as [`lock`],
+/// so a concurrent invitation by the actor is either revoked here or rejected.
 pub(crate) async fn revoke_by_inviter(
     cx: &Ctx,
     tx: &mut Tx,

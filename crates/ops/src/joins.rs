@@ -39,7 +39,7 @@ const RECENT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// is processed.
 ///
 /// # Errors
-/// As [`join`].
+/// The same as for [`join`].
 pub(crate) async fn join_credentials(
     cx: &Ctx,
     hosting: &Hosting,
@@ -179,7 +179,7 @@ fn is_secret(tracking_id: &str) -> bool {
     tracking_id.starts_with(personal::STORED_PREFIX)
 }
 
-/// Whether a label can no longer be claimed. Links that were signed before a claim was undone may have been in the
+/// Whether a label can no longer be claimed. Links that were signed before a claim was undone may have fallen into the
 /// wrong hands. The time at which a link was presented is not sufficient, because an undo may be committing at that
 /// moment.
 async fn is_spent(conn: &mut Conn, server: &Server, from: &EndUserId, claim: &ProgressClaim) -> Result<bool> {
@@ -335,10 +335,11 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
     Ok(store::list(&mut ops.store.read().await?, organization).await?)
 }
 
-/// Lists at most `limit` joins of an organisation that are older than `before`, with their users, newest first.
+/// Returns at most `limit` joins of an organisation with their users, newest first. With `before`, returns only older
+/// ones.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as for [`list`].
 pub async fn list_page(
     cx: &Ctx,
     ops: &Ops,
@@ -353,7 +354,7 @@ pub async fn list_page(
 /// Returns the number of claims of tracking IDs within the last seven days that were not undone.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as for [`list`].
 pub async fn count_recent_claims(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<i64> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
     let since = cx.now().plus(-RECENT_MS);
@@ -363,7 +364,7 @@ pub async fn count_recent_claims(cx: &Ctx, ops: &Ops, organization: &Organizatio
 /// Returns a join.
 ///
 /// # Errors
-/// As [`list`]; `not_found` if there is none.
+/// The same as for [`list`]; `not_found` if there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)

@@ -133,10 +133,10 @@ pub struct Ops {
     message_memory: MessageMemory,
 }
 
-/// The memory of a process for large messages of tool servers, in bytes.
+/// The maximum memory that a process uses for large messages of tool servers, in bytes.
 const MESSAGE_MEMORY: usize = 256 * 1024 * 1024;
 
-/// The default of the maximum number of instances of an organisation.
+/// The default maximum number of instances of an organisation.
 pub const INSTANCE_LIMIT: u32 = 5;
 
 impl Ops {
@@ -207,8 +207,8 @@ impl Ops {
         Self { instance_limit, ..self }
     }
 
-    /// Sets the context of work that is done on behalf of a call through the gateway, such as the refresh of a token. By
-    /// default, it has the clock and the random number generator of the system.
+    /// Sets the context of work that is done on behalf of a call through the gateway, such as the refresh of a token.
+    /// By default, it has the clock and the random number generator of the system.
     #[must_use]
     pub fn with_background(self, background: Ctx) -> Self {
         let connection_limit = limits::ConnectionLimit::new(Arc::clone(&background.clock));
@@ -225,19 +225,19 @@ impl Ops {
         Self { toolboxes, ..self }
     }
 
-    /// Forwards requests to toolboxes without a link to this process.
+    /// Sets how requests are forwarded to toolboxes that have no link to this process.
     #[must_use]
     pub fn with_forward(self, forward: Arc<dyn Forward>) -> Self {
         Self { links: self.links.with_forward(forward), ..self }
     }
 
-    /// Whether toolboxes and instances are on for the installation.
+    /// Whether toolboxes and instances are switched on for the installation.
     #[must_use]
     pub fn is_toolboxes_enabled(&self) -> bool {
         self.toolboxes == ToolboxSwitch::On
     }
 
-    /// Returns the share of an organisation of the memory for large messages of tool servers.
+    /// Returns an organisation's share of the memory for large messages of tool servers.
     pub(crate) fn message_memory(&self, organization: &OrganizationId) -> MemoryShare {
         self.message_memory.share(organization.as_str())
     }
@@ -270,11 +270,11 @@ impl Ops {
         self.outbound.as_ref().ok_or_else(|| Error::internal("operations without an HTTP client cannot send requests"))
     }
 
-    /// Returns the route of requests for `purpose` to URLs that users of `organization` have specified. Reads the
+    /// Returns the route for requests with `purpose` to URLs that users of `organization` have specified. Reads the
     /// organisation's slug if an entry of `outbound_allow` for this purpose names an organisation.
     ///
     /// # Errors
-    /// If the store fails, or the HTTP client cannot be created.
+    /// Returns an error if the store fails or the HTTP client cannot be created.
     pub async fn route(&self, purpose: Purpose, organization: &OrganizationId) -> Result<Route> {
         let outbound = self.outbound()?;
         let slug = match outbound.is_limited_to_organizations(purpose) {
@@ -287,11 +287,11 @@ impl Ops {
         outbound.route(purpose, &names).map_err(Error::internal)
     }
 
-    /// Returns the route of requests for `purpose` to URLs that belong to no organisation. Entries of `outbound_allow` that
-    /// name an organisation do not apply.
+    /// Returns the route for requests with `purpose` to URLs that belong to no organisation. Entries of
+    /// `outbound_allow` that name an organisation do not apply.
     ///
     /// # Errors
-    /// If the HTTP client cannot be created.
+    /// Returns an error if the HTTP client cannot be created.
     pub fn route_without_organization(&self, purpose: Purpose) -> Result<Route> {
         self.outbound()?.route(purpose, &[]).map_err(Error::internal)
     }

@@ -94,7 +94,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limiter<K> {
     /// Counts a request of `key`. The rate of a key must always be the same.
     ///
     /// # Errors
-    /// The time until the next request is allowed, if the limit is exceeded. The rejection is counted in a metric.
+    /// Returns the time until the next request is allowed if the limit is exceeded. The rejection is counted in a
+    /// metric.
     pub fn check(&self, key: K, rate: Rate) -> std::result::Result<(), Duration> {
         let new = || Arc::new(RateLimiter::direct_with_clock(rate.quota, self.clock.clone()));
         self.buckets.get_with(key, new).check().map_err(|not_until| {
@@ -140,8 +141,8 @@ impl NewUserLimit {
 /// The number of connections to remote servers that a person can start per minute.
 const STARTED_CONNECTIONS: u32 = 20;
 
-/// The limit of connections to remote servers that a person starts, because each sends requests to other servers and may
-/// register a client there.
+/// The limit on connections to remote servers that a person starts, because each connection sends requests to other
+/// servers and may register a client there.
 #[derive(Clone)]
 pub(crate) struct ConnectionLimit(Limiter<UserId>);
 

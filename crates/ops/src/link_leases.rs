@@ -1,7 +1,8 @@
-//! Leases of the links to toolboxes: which replica reaches a toolbox. Only on PostgreSQL; on SQLite, there is one process.
+//! Leases on the links to toolboxes: which replica holds the link to a toolbox. Used only on PostgreSQL; on SQLite,
+//! there is only one process.
 //!
 //! Invariants:
-//! 1. A lease ends [`LIFETIME`] after its holder has renewed it for the last time, so a replica that dies loses its links.
+//! 1. A lease ends [`LIFETIME`] after its holder last renewed it, so a replica that dies loses its links.
 //! 2. A toolbox has one lease. The newest link wins: its replica replaces the lease, and the previous holder closes its
 //!    link when it notices this.
 //! 3. A replica never forwards a request to itself.
@@ -39,7 +40,8 @@ impl LinkLeases {
         Self(Arc::new(Inner { db, clock, replica: base32(&bytes), internal_url }))
     }
 
-    /// Returns the internal URL of the replica that holds the link to a toolbox. `None` if no other replica holds it.
+    /// Returns the internal URL of the replica that holds the link to a toolbox, or `None` if no other replica holds
+    /// it.
     ///
     /// # Errors
     /// Any error of the store.
@@ -82,7 +84,7 @@ impl LinkLeases {
         Ok(tx.commit().await?)
     }
 
-    /// Returns those of `toolboxes` whose link another replica has claimed.
+    /// Returns the toolboxes in `toolboxes` whose link another replica has claimed.
     ///
     /// # Errors
     /// Any error of the store.

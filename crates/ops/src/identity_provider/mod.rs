@@ -134,7 +134,7 @@ pub async fn finish_login(cx: &Ctx, ops: &Ops, server: &Server, state: &str, bro
 /// the session token for the cookie.
 ///
 /// # Errors
-/// As [`identities::sign_in`].
+/// The same as for [`identities::sign_in`].
 pub async fn sign_in(
     cx: &Ctx,
     ops: &Ops,

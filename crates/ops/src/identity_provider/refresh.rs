@@ -35,7 +35,7 @@ pub struct RefreshSummary {
 #[derive(Debug)]
 enum Failure {
     /// The provider rejected the refresh token (RFC 6749, 5.2).
-    Refused,
+    Rejected,
     /// A temporary failure, for the log.
     Temporary(String),
 }
@@ -81,7 +81,7 @@ async fn refresh_one(cx: &Ctx, ops: &Ops, token: &IdentityProviderToken) -> bool
         Failure::Temporary(reason) => {
             tracing::warn!(identity, reason, "failed to refresh token of identity provider");
         }
-        Failure::Refused => {
+        Failure::Rejected => {
             tracing::warn!(identity, "identity provider rejected refresh token");
             if let Err(error) = write(ops, token, None).await {
                 tracing::warn!(identity, %error, "failed to delete rejected refresh token");
@@ -134,12 +134,12 @@ async fn request_tokens(
     Ok(seal_tokens(cx, keyring, &config, &token.identity_id, &tokens))
 }
 
-/// Returns the failure for an error. It contains only the kind of the error, because a provider's text may repeat what
-/// was sent.
+/// Returns the failure for an error. It contains only the kind of the error, because a provider's text may repeat parts
+/// of the request.
 fn failure(error: CoreRequestTokenError<waypost_outbound::Error>) -> Failure {
     match error {
         CoreRequestTokenError::ServerResponse(response) => match response.error() {
-            CoreErrorResponseType::InvalidGrant => Failure::Refused,
+            CoreErrorResponseType::InvalidGrant => Failure::Rejected,
             CoreErrorResponseType::Extension(_) => Failure::Temporary("the provider rejected the request".to_owned()),
             known => Failure::Temporary(format!("the provider returned the error {}", known.as_ref())),
         },

@@ -14,7 +14,7 @@ const MAX_SUBJECT: usize = 255;
 /// `userinfo` may supplement. For plain OAuth, it contains the claims of the userinfo endpoint.
 ///
 /// # Errors
-/// If there is no subject, or the two sources describe different users.
+/// Returns an error if there is no subject, or the two sources describe different users.
 pub(super) fn claims(
     provider: &LoginProvider,
     primary: &Value,
@@ -29,7 +29,7 @@ pub(super) fn claims(
         let own = primary[name].as_str().or_else(|| userinfo.and_then(|userinfo| userinfo[name].as_str()));
         own.filter(|text| !text.trim().is_empty()).map(str::to_owned)
     };
-    // The email and its verification must come from the same source.
+    // The email address and its verification must come from the same source.
     let source = if primary["email"].is_string() { Some(primary) } else { userinfo };
     let verified = match source.map(|source| &source["email_verified"]) {
         Some(Value::Bool(verified)) => *verified,
@@ -44,7 +44,7 @@ pub(super) fn claims(
             .ok_or_else(|| LoginError::InvalidResponse("it has no userinfo endpoint".to_owned()))?,
         subject,
         email: text("email"),
-        // Plain OAuth has no trustworthy statement that an email is verified.
+        // Plain OAuth has no trustworthy statement that an email address is verified.
         email_verified: verified && provider.kind == ProviderKind::Openid,
         name: text("name").or_else(|| text("preferred_username")).or_else(|| text("login")),
         picture_url: text("picture").or_else(|| text("avatar_url")),
@@ -109,7 +109,7 @@ mod tests {
         assert!(claims(&openid, &token, Some(&json!({"email": "b@b.de"}))).is_err(), "userinfo without a subject");
     }
 
-    /// A verification that belongs to another email does not count.
+    /// A verification that belongs to another email address does not count.
     #[test]
     fn email_and_verification_come_from_one_source() {
         let openid = provider(ProviderKind::Openid, "sub");

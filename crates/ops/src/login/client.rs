@@ -46,7 +46,7 @@ pub(crate) fn oidc_client(provider: &LoginProvider) -> Result<OidcClient> {
 /// Sends a request to a provider, with a timeout of 10 seconds and without following redirects.
 ///
 /// # Errors
-/// If there is no response.
+/// Returns an error if there is no response.
 pub async fn send(
     route: Route,
     request: http::Request<Vec<u8>>,

@@ -12,7 +12,7 @@ use super::{FinishedLogin, LoginVerification, ProviderTokens, claims, id_token, 
 /// Exchanges `code` (RFC 6749, 4.1.3) and identifies the user.
 ///
 /// # Errors
-/// If the provider is unreachable, rejects the code, or returns data that cannot be trusted.
+/// Returns an error if the provider is unreachable, rejects the code, or returns data that cannot be trusted.
 pub(super) async fn exchange(login: &LoginVerification<'_>, code: &str) -> Result<FinishedLogin, LoginError> {
     let LoginVerification { provider, route, now, .. } = login;
     let response = request_tokens(login, code).await?;
@@ -52,7 +52,7 @@ async fn request_tokens(login: &LoginVerification<'_>, code: &str) -> Result<Cor
         .await;
     response.map_err(|error| match error {
         CoreRequestTokenError::Request(error) => LoginError::Unreachable(error),
-        // The description is omitted: it may repeat what was sent.
+        // The description is omitted, because it may repeat parts of the request.
         CoreRequestTokenError::ServerResponse(response) => LoginError::Refused(match response.error() {
             CoreErrorResponseType::Extension(_) => "its token endpoint rejected the request".to_owned(),
             known => format!("its token endpoint returned the error {}", known.as_ref()),

@@ -14,7 +14,7 @@ use super::{LoginProvider, LoginVerification, SigningKeys};
 /// The tolerated clock skew of providers.
 const SKEW_MS: i64 = 60 * 1_000;
 
-/// The accepted algorithms, all with public keys. With a shared secret, everyone who knows it could sign tokens; with
+/// The accepted algorithms, all with public keys. With a shared secret, anyone who knows it could sign tokens; with
 /// `none`, anyone could.
 const ALGORITHMS: &[CoreJwsSigningAlgorithm] = &[
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
@@ -32,7 +32,7 @@ const ALGORITHMS: &[CoreJwsSigningAlgorithm] = &[
 /// expired. An unknown key causes one refetch of cached keys.
 ///
 /// # Errors
-/// If the token is not valid, or the keys cannot be fetched.
+/// Returns an error if the token is not valid, or the keys cannot be fetched.
 pub(super) async fn verify(login: &LoginVerification<'_>, token: &CoreIdToken) -> Result<Value, LoginError> {
     let LoginVerification { provider, route, keys, secrets, now, .. } = login;
     let expected = ExpectedToken { provider, nonce: Nonce::new(secrets.nonce.clone()), now: *now };

@@ -54,7 +54,7 @@ impl KeyCache {
     /// an unknown key, successful or not, was less than [`PAUSE_MS`] ago.
     ///
     /// # Errors
-    /// If the provider does not return its keys.
+    /// Returns an error if the provider does not return its keys.
     pub(super) async fn get(
         &self,
         route: &Route,

@@ -94,7 +94,7 @@ impl LoginProvider {
 /// providers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoginOptions<'a> {
-    /// The email or name of the user, if known.
+    /// The email address or name of the user, if known.
     pub login_hint: Option<&'a str>,
     /// Whether the user must sign in again.
     pub force_login: bool,
@@ -240,7 +240,7 @@ pub fn begin_login(provider: &LoginProvider, options: LoginOptions<'_>, random: 
 /// verifies the ID token (OpenID Connect Core, 3.1.3.7) or, with plain OAuth, queries the userinfo endpoint.
 ///
 /// # Errors
-/// If the provider is unreachable, rejects the code, or returns data that cannot be trusted.
+/// Returns an error if the provider is unreachable, rejects the code, or returns data that cannot be trusted.
 pub async fn finish_login(login: LoginVerification<'_>) -> std::result::Result<FinishedLogin, LoginError> {
     let LoginVerification { provider, response, .. } = &login;
     // This check comes first: a response from another provider must not be processed (RFC 9207, 2.4).
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_oauth_has_no_parameters_of_openid_connect() {
+    fn plain_oauth_requests_have_no_openid_connect_parameters() {
         let options = LoginOptions { login_hint: Some("anna@example.com"), force_login: true };
         let login = begin_login(&provider(ProviderKind::Oauth), options, &SeededRandom::new(1)).unwrap();
         let parameters: HashMap<_, _> = login.url.query_pairs().into_owned().collect();
