@@ -2,7 +2,7 @@
 //!
 //! Emails are enqueued in the transaction of the operation, so that none is lost and none is sent for an operation that
 //! is rolled back. New tickets are collected into digests: a team gets at most one digest per server every five
-//! minutes. [`send_due`] sends the emails that are due. Call it about once a second in every process.
+//! minutes. [`send_due`] sends the emails that are due. It must be called about once a second in every process.
 
 use std::fmt;
 use std::pin::Pin;
@@ -44,7 +44,7 @@ const RETRY_DELAYS_MS: [i64; 7] = [10_000, 60_000, 300_000, 900_000, 3_600_000, 
 pub struct Notification {
     /// The event that it reports.
     pub kind: NotificationKind,
-    /// The recipients' emails. Each recipient gets their own message.
+    /// The recipients' email addresses. Each recipient gets their own message.
     pub to: Vec<String>,
     /// The email address to which recipients can reply.
     pub reply_to: Option<String>,
@@ -137,8 +137,8 @@ impl Notifications {
         Ok(self.is_enabled() && email_queue::count(tx, organization).await? < MAX_WAITING)
     }
 
-    /// Enqueues as many emails of a notification as the organisation's queue has room for. Returns the number of enqueued
-    /// emails.
+    /// Enqueues as many emails of a notification as the organisation's queue has room for. Returns the number of
+    /// enqueued emails.
     pub(crate) async fn enqueue(&self, cx: &Ctx, tx: &mut Tx, notification: &Notification) -> Result<usize> {
         let Some(notifier) = &self.0 else { return Ok(0) };
         let organization = &notification.organization.id;

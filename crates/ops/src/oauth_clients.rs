@@ -26,8 +26,8 @@ const MAX_NAME: usize = 200;
 pub const UNUSED_LIFETIME_MS: i64 = 24 * 60 * 60 * 1_000;
 /// The limits of unused registrations. A class of 300 people behind one address can register three clients each.
 pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 5_000, share: 100 };
-/// The number of registrations per server and hour that are recorded in the audit log, whose entries only retention
-/// deletes.
+/// The number of registrations per server and hour that are recorded in the audit log, whose entries are deleted only
+/// by retention.
 const RECORDED: u32 = 10;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
 
@@ -96,10 +96,10 @@ pub async fn register(
     Ok((client, secret))
 }
 
-/// Records a registration, with IDs and lengths only, because the client is not authenticated and only retention
-/// deletes audit events. For the same reason, only the first [`RECORDED`] registrations of an hour are recorded; using
-/// a client is always recorded (`grant.create`). A registration at the gateway belongs to no organisation, so no audit log
-/// contains it.
+/// Records a registration, with IDs and lengths only, because the client is not authenticated and audit events are
+/// deleted only by retention. For the same reason, only the first [`RECORDED`] registrations of an hour are recorded;
+/// using a client is always recorded (`grant.create`). A registration at the gateway belongs to no organisation, so no
+/// audit log contains it.
 async fn record_registration(cx: &Ctx, tx: &mut Tx, client: &OauthClient) -> waypost_core::Result<()> {
     let IssuerId::Server { organization_id, server_id } = &client.issuer_id else { return Ok(()) };
     let before = store::find_nth_newest_unused(tx, server_id, RECORDED + 1).await?;

@@ -1,5 +1,5 @@
-//! OAuth grants: codes and tokens, from consent to revocation (docs/sign-in.md, invariants 2 to 5). Grants of people at the
-//! gateway are created by [`crate::gateway_sign_in`].
+//! OAuth grants: codes and tokens, from consent to revocation (docs/sign-in.md, invariants 2 to 5). Grants of people at
+//! the gateway are created by [`crate::gateway_sign_in`].
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -26,8 +26,8 @@ use crate::hosting::Hosting;
 use crate::identity::Subject;
 use crate::{Ops, agents, redirect_uri};
 
-/// The maximum number of grants of an end user at a server, and of an agent. Another grant replaces the oldest one, unless
-/// that is less than an hour old: then the new grant is rejected.
+/// The maximum number of grants of an end user at a server, and of an agent. A further grant replaces the oldest one,
+/// unless that is less than an hour old; in that case, the new grant is rejected.
 const MAX_GRANTS: u32 = 200;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
 /// The number of generations of refresh tokens for which reuse is detected. Older tokens are unknown.
@@ -46,8 +46,8 @@ pub struct TokenClient<'a> {
     pub issuer: &'a IssuerId,
     /// The client ID.
     pub client_id: &'a str,
-    /// The resource of the gateway that the request names. `None` if it names none, and always at a server, whose tokens
-    /// are valid for all its resources.
+    /// The resource of the gateway that the request names. `None` if it names none, and always at a server, whose
+    /// tokens are valid for all its resources.
     pub resource: Option<&'a GatewayResource>,
 }
 
@@ -85,8 +85,8 @@ fn invalid_grant(description: &str) -> OauthError {
     OauthError::new(OauthCode::InvalidGrant, description)
 }
 
-/// Returns the scopes that the user has granted to this client before, for this redirect URI. Returns `None` if there
-/// are none.
+/// Returns the scopes that the user has previously granted to this client for this redirect URI. Returns `None` if
+/// there are none.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.
@@ -97,8 +97,8 @@ pub async fn find_consent(ops: &Ops, request: &AuthorizationRequest, end_user: &
     find_consent_for(ops, organization, server, &request.client_id, &request.redirect_uri, end_user).await
 }
 
-/// Returns the scopes that the user has granted to the client of a server before, for a redirect URI. Returns `None` if
-/// there are none.
+/// Returns the scopes that the user has previously granted to a client of a server for a redirect URI. Returns `None`
+/// if there are none.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.
@@ -116,8 +116,8 @@ pub async fn find_consent_for(
     Ok(consent.and_then(|scope| Scopes::parse(&scope).ok()))
 }
 
-/// Completes a request of an end user: stores their consent and a grant, and returns its code. A request can be completed
-/// only once.
+/// Completes an authorization request of an end user: stores their consent and a grant, and returns the grant's code. A
+/// request can be completed only once.
 ///
 /// # Errors
 /// `not_found` if the request is no longer pending; `rate_limited` if the user has too many grants that are younger
@@ -259,8 +259,9 @@ pub async fn deny(
 /// reused code revokes its grant.
 ///
 /// # Errors
-/// `invalid_grant` if the code or the verifier is invalid, or the user can no longer use the resource; `invalid_target` if the
-/// request names a resource other than that of the grant; `temporarily_unavailable` if the database cannot be reached.
+/// `invalid_grant` if the code or the verifier is invalid, or the user can no longer use the resource; `invalid_target`
+/// if the request names a resource other than that of the grant; `temporarily_unavailable` if the database cannot be
+/// reached.
 pub async fn exchange_code(
     cx: &Ctx,
     ops: &Ops,
@@ -298,8 +299,8 @@ pub async fn exchange_code(
     result
 }
 
-/// Checks that a request does not name a resource other than that of the grant, and that the person to whom a grant of the
-/// gateway belongs may still use it.
+/// Checks that a request does not name a resource other than that of the grant, and that the person who owns a grant at
+/// the gateway may still use it.
 async fn check_grant(tx: &mut Tx, token_client: TokenClient<'_>, grant: &OauthGrant) -> Result<(), OauthError> {
     if let Some(named) = token_client.resource
         && GatewayResource::from_url(&grant.resource).as_ref() != Some(named)
@@ -359,9 +360,9 @@ pub(crate) async fn revoke_grant(cx: &Ctx, tx: &mut Tx, grant: &OauthGrant, reas
 /// fewer than granted, never more.
 ///
 /// # Errors
-/// `invalid_grant` if the refresh token is invalid, or the user can no longer use the resource; `invalid_scope` if `scopes`
-/// exceeds the grant; `invalid_target` if the request names another resource; `temporarily_unavailable` if the database
-/// cannot be reached.
+/// `invalid_grant` if the refresh token is invalid, or the user can no longer use the resource; `invalid_scope` if
+/// `scopes` exceeds the grant; `invalid_target` if the request names another resource; `temporarily_unavailable` if the
+/// database cannot be reached.
 pub async fn refresh_tokens(
     cx: &Ctx,
     ops: &Ops,

@@ -32,8 +32,8 @@ pub struct OrganizationPatch {
 /// A user who creates an organisation becomes its owner.
 ///
 /// # Errors
-/// `forbidden` unless the caller is the operator or a user with a verified email; `invalid_arguments`; `conflict` if
-/// the slug is taken.
+/// `forbidden` unless the caller is the operator or a user with a verified email address; `invalid_arguments`;
+/// `conflict` if the slug is taken.
 pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Result<Organization> {
     let owner = match &cx.caller {
         Caller::User { user_id } => Some(user_id),
@@ -70,8 +70,8 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
     Ok(organization)
 }
 
-/// Lists the organisations that the caller can access, by slug: all organisations for the operator, those with a
-/// membership for a user, and its own one for a member.
+/// Returns the organisations that the caller can access, ordered by slug: all organisations for the operator, those
+/// with a membership for a user, and the organisation itself for a member.
 ///
 /// # Errors
 /// `forbidden` for an MCP client or a visitor.
@@ -115,12 +115,12 @@ pub async fn get(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organizatio
     store::find(&mut ops.store.read().await?, id).await?.ok_or_else(not_found)
 }
 
-/// Updates the slug, the name, and whether toolboxes and the gateway are on. Switching toolboxes off closes their links;
-/// containers keep running on the machines. Switching the gateway off rejects the requests of all agents and ends their
-/// streams; running calls may finish.
+/// Updates the slug, the name, and whether toolboxes and the gateway are on. Switching toolboxes off closes their
+/// links; containers keep running on the machines. Switching the gateway off rejects the requests of all agents and
+/// ends their streams; running calls may finish.
 ///
 /// # Errors
-/// As [`get`]; `invalid_arguments`; `conflict` if the slug is taken.
+/// The same as for [`get`]; `invalid_arguments`; `conflict` if the slug is taken.
 pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &OrganizationPatch) -> Result<Organization> {
     authorize(&cx.caller, Operation::OrganizationUpdate, id)?;
     let mut tx = ops.store.begin().await?;
@@ -154,7 +154,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Organiza
 /// membership are deleted, too.
 ///
 /// # Errors
-/// As [`get`]; `forbidden` for members below owner.
+/// The same as for [`get`]; `forbidden` for members below owner.
 pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationDelete, id)?;
     let mut tx = ops.store.begin().await?;
@@ -187,7 +187,7 @@ pub async fn check_slug(cx: &Ctx, ops: &Ops, slug: &str) -> Result<()> {
 /// characters or no free slug was found.
 ///
 /// # Errors
-/// As [`check_slug`].
+/// The same as for [`check_slug`].
 pub async fn suggest_slug(cx: &Ctx, ops: &Ops, name: &str) -> Result<String> {
     /// The maximum number of slugs to try.
     const MAX_SUFFIXES: u32 = 20;

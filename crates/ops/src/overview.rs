@@ -66,7 +66,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<O
 /// Returns the numbers of objects that are deleted together with the organisation.
 ///
 /// # Errors
-/// Those of [`get`]; `forbidden` if the caller is not an owner.
+/// The same as for [`get`]; `forbidden` if the caller is not an owner.
 pub async fn get_contents(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<OrganizationContents> {
     authorize(&cx.caller, Operation::OrganizationDelete, organization)?;
     Ok(store::count_contents(&mut ops.store.read().await?, organization).await?)

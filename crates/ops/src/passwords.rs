@@ -63,7 +63,7 @@ impl Passwords {
         self.hash_like(random, client, password, about, None).await
     }
 
-    /// As [`Self::hash`], but with the salt of the hash `like`, if there is one.
+    /// The same as for [`Self::hash`], but with the salt of the hash `like`, if there is one.
     pub(crate) async fn hash_like(
         &self,
         random: &dyn Random,
@@ -104,8 +104,8 @@ impl Passwords {
             .await
     }
 
-    /// Returns those of `hashes` that match `password`. The password is hashed once per salt, so several accounts of
-    /// one email cost as much as one. An empty list also costs as much as one.
+    /// Returns the hashes in `hashes` that match `password`. The password is hashed once per salt, so several accounts
+    /// of one email address cost as much as one. An empty list also costs as much as one.
     ///
     /// # Errors
     /// `rate_limited` if the queue is full.

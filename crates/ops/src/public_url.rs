@@ -15,7 +15,7 @@ const LOOPBACK: &[&str] = &["localhost", "127.0.0.1", "::1"];
 #[derive(Debug, Clone)]
 pub struct PublicUrl {
     url: Url,
-    /// In lower case; an IPv6 address without brackets.
+    /// In lowercase; an IPv6 address without brackets.
     host: String,
     is_loopback: bool,
 }
@@ -114,7 +114,7 @@ impl ServerUrls {
     }
 }
 
-/// Returns a host name or IP address in lower case, without brackets and trailing dot.
+/// Returns a host name or IP address in lowercase, without brackets or a trailing dot.
 fn normalize_host(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase()
 }
@@ -144,13 +144,13 @@ impl PublicUrl {
         self.is_loopback
     }
 
-    /// Returns the host in lower case; an IPv6 address without brackets.
+    /// Returns the host in lowercase; an IPv6 address without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Returns the meaning of a request's host. Returns `None` if the host is not served (421).
+    /// Classifies a request's host. Returns `None` if the host is not served (421).
     #[must_use]
     pub fn classify_host(&self, authority: &str) -> Option<HostKind> {
         let authority: http::uri::Authority = authority.parse().ok()?;
@@ -233,7 +233,7 @@ impl PublicUrl {
         Some(ServerResource { slug: slug.to_owned(), tracking_id })
     }
 
-    /// Parses a URL of this installation without user, query and fragment.
+    /// Parses a URL of this installation without user info, query or fragment.
     pub(crate) fn parse_own(&self, text: &str) -> Option<(Url, HostKind)> {
         let url = Url::parse(text).ok()?;
         let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
@@ -246,7 +246,8 @@ impl PublicUrl {
         is_own_port.then_some((url, host_kind))
     }
 
-    /// Whether `origin` is the origin of this installation. On a loopback host, every name and port of this host is.
+    /// Whether `origin` is the origin of this installation. On a loopback host, this applies to every loopback name and
+    /// port.
     #[must_use]
     pub fn is_main_origin(&self, origin: &str) -> bool {
         let Ok(origin) = Url::parse(origin) else { return false };
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_own_origin_is_the_main_one() {
+    fn only_its_own_origin_is_the_main_origin() {
         let url = public("https://way.example");
         for (origin, expected) in [
             ("https://way.example", true),

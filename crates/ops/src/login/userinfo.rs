@@ -11,7 +11,7 @@ use super::error::LoginError;
 /// Returns the claims of the user to whom `token` belongs.
 ///
 /// # Errors
-/// If the endpoint does not return claims.
+/// Returns an error if the endpoint does not return claims.
 pub(super) async fn fetch(route: &Route, endpoint: &str, token: &SecretText) -> Result<Value, LoginError> {
     let request = Request::builder()
         .method(Method::GET)

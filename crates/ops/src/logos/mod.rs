@@ -79,7 +79,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
     Ok(())
 }
 
-/// Returns the logo of an organisation as a PNG, for visitors of its pages. Returns `None` if it has none.
+/// Returns the logo of an organisation as a PNG, for visitors to its pages. Returns `None` if it has none.
 ///
 /// # Errors
 /// `not_found` for an organisation other than the caller's; `unavailable` if the database cannot be reached.
@@ -100,7 +100,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Ve
 /// Returns the time at which the logo of an organisation was set, for its members. Returns `None` if it has none.
 ///
 /// # Errors
-/// As [`find`].
+/// The same as for [`find`].
 pub async fn find_updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Timestamp>> {
     authorize(&cx.caller, Operation::OrganizationRead, org)?;
     Ok(store::find_updated_at(&mut ops.store.read().await?, org).await?)
@@ -109,7 +109,7 @@ pub async fn find_updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Resul
 /// Returns the branding of an organisation's pages.
 ///
 /// # Errors
-/// As [`find_public`].
+/// The same as for [`find_public`].
 pub async fn get_branding(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Branding> {
     authorize(&cx.caller, Operation::EndUserSignIn, org)?;
     let mut conn = ops.store.read().await?;

@@ -76,7 +76,7 @@ pub async fn create(
     Ok((config, findings))
 }
 
-/// Lists the providers of an organisation, by name.
+/// Returns the providers of an organisation, ordered by name.
 ///
 /// # Errors
 /// `not_found` for an organisation that the caller cannot access.
@@ -88,7 +88,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// Returns the provider with the ID or the name `text`.
 ///
 /// # Errors
-/// As [`list`]; `not_found` if there is none.
+/// The same as for [`list`]; `not_found` if there is none.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<OauthConfig> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
     find_by_id_or_name(&mut ops.store.read().await?, organization, text).await?.ok_or_else(not_found)
@@ -97,7 +97,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
 /// Returns a provider.
 ///
 /// # Errors
-/// As [`list`]; `not_found` if there is none.
+/// The same as for [`list`]; `not_found` if there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<OauthConfig> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
@@ -106,7 +106,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthC
 /// Lists the slugs of the servers that use a provider.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as for [`list`].
 pub async fn list_servers(
     cx: &Ctx,
     ops: &Ops,
@@ -120,7 +120,7 @@ pub async fn list_servers(
 /// Updates the settings that are present. Checks the provider again if the change concerns it.
 ///
 /// # Errors
-/// As [`create`]; `not_found` if there is no such provider; `conflict` if it was changed in the meantime.
+/// The same as for [`create`]; `not_found` if there is no such provider; `conflict` if it was changed in the meantime.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -162,7 +162,7 @@ pub async fn update(
 /// Deletes a provider with its tokens. Its end users and their data remain.
 ///
 /// # Errors
-/// `forbidden`; `not_found`; `conflict` while servers use it; the message lists them.
+/// `forbidden`; `not_found`; `conflict` if servers use it; the message lists them.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<()> {
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     let mut tx = ops.store.begin().await?;
@@ -180,7 +180,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oau
     Ok(())
 }
 
-/// Checks a saved provider again, and returns the findings, including changes of its metadata since it was saved.
+/// Checks a saved provider again, and returns the findings, including changes to its metadata since it was saved.
 ///
 /// # Errors
 /// `forbidden` for members below admin.

@@ -36,7 +36,7 @@ pub struct OauthConfigSettings {
     pub token_auth_method: Option<TokenAuthMethod>,
     /// The claim that permanently identifies a user.
     pub subject_claim: Option<String>,
-    /// Whether a verified email links identities to the same end user.
+    /// Whether a verified email address links identities to the same end user.
     pub link_verified_email: Option<bool>,
 }
 
@@ -80,7 +80,8 @@ impl OauthConfigSettings {
         Ok(())
     }
 
-    /// Whether settings other than `name` and `link_verified_email` are specified. Only those concern the provider.
+    /// Whether settings other than `name` and `link_verified_email` are specified. Only such settings concern the
+    /// provider.
     pub(super) fn has_provider_settings(&self) -> bool {
         let own = Self { name: self.name.clone(), link_verified_email: self.link_verified_email, ..Self::default() };
         *self != own

@@ -42,7 +42,7 @@ struct DetectedChanges {
     organizations: HashMap<OrganizationId, i64>,
 }
 
-/// The organisations that a poll found changed.
+/// The organisations that are affected by a poll.
 #[derive(Debug, PartialEq, Eq)]
 enum AffectedOrganizations {
     All,
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unrecorded_change_concerns_every_organisation() {
+    fn an_unrecorded_change_affects_every_organisation() {
         let changes = Changes::default();
         changes.apply(poll(5, &[]));
         let signals = [changes.subscribe(&org(1)), changes.subscribe(&org(2))];
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_that_could_not_list_everything_concerns_every_organisation() {
+    fn an_incomplete_poll_affects_every_organisation() {
         let changes = Changes::default();
         changes.apply(poll(5, &[]));
         changes.apply(Poll { is_complete: false, ..poll(9, &[(1, 6)]) });

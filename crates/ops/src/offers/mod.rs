@@ -116,7 +116,7 @@ struct Shared {
     polled_at: AtomicI64,
     changes: Changes,
     refreshes: Semaphore,
-    /// By slug.
+    /// The cached offers by slug.
     cache: moka::sync::Cache<String, CachedOffers>,
     /// Database reads by slug and the last detected change when they began, so that concurrent requests share one
     /// query, but no request receives data from before a change that had been detected when the request began.
@@ -205,7 +205,7 @@ impl OfferCache {
     /// Same as [`Self::get`], for work that can wait: the number of concurrent database reads is limited.
     ///
     /// # Errors
-    /// Those of [`Self::get`].
+    /// The same as for [`Self::get`].
     pub async fn refresh(&self, slug: &str) -> Result<Arc<Offers>> {
         let _permit = self.0.refreshes.acquire().await;
         self.get(slug).await

@@ -31,7 +31,7 @@ pub struct PlayRequest<'a> {
     pub offers: &'a Arc<Offers>,
     /// The credentials of the request.
     pub credentials: Credentials,
-    /// The email that the user claims to have, if they were asked for it.
+    /// The email address that the user claims to have, if they were asked for it.
     pub email: Option<Email>,
     /// The context of the call, for its record.
     pub call: &'a CallContext,

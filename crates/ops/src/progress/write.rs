@@ -22,8 +22,8 @@ use crate::hosting::Hosting;
 use crate::identity::{self, Credentials, Identity};
 use crate::webhooks::{Event, deliveries};
 
-/// The maximum number of times that a call is sent to the writer. It is sent again if a version must be loaded first, or
-/// if its user is created or deleted concurrently.
+/// The maximum number of times that a call is sent to the writer. It is sent again if a version must be loaded first,
+/// or if its user is created or deleted concurrently.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// A write to the progress in one offered walkthrough.
@@ -183,7 +183,7 @@ impl ProgressWrite<'_> {
     }
 }
 
-/// Replaces the error that an unknown user has no progress with one that says that the user is unknown.
+/// Replaces the error for a user without progress with one that states that the user is unknown, if that is the case.
 fn explain_unknown_user(error: Error, server: &Server, user: &UserIdentity) -> Error {
     match (user, error.code) {
         (UserIdentity::Unknown, code @ (Code::NoActiveWalkthrough | Code::NoProgress)) => {
