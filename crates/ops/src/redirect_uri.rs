@@ -21,7 +21,7 @@ const KNOWN_PREFIXES: &[&str] = &[
 /// Checks that a redirect URI may be registered.
 ///
 /// # Errors
-/// The reason, for the developer of the client.
+/// Returns the reason, for the developer of the client.
 pub fn check(uri: &str) -> Result<(), String> {
     if uri.len() > MAX_LENGTH {
         return Err(format!("a redirect URI must have at most {MAX_LENGTH} characters"));

@@ -62,7 +62,7 @@ pub struct DeletedRows {
 /// Deletes rows that are older than `periods`, and releases free space.
 ///
 /// # Errors
-/// `unavailable` if the database cannot be reached. Rows that were deleted before stay deleted.
+/// `unavailable` if the database cannot be reached. Rows that have already been deleted stay deleted.
 pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &RetentionPeriods) -> Result<DeletedRows> {
     let now = clock.now();
     let before = |period: Option<i64>| period.map(|period| now.plus(-period));

@@ -8,7 +8,7 @@ use waypost_store::sealed as store;
 
 use crate::Ops;
 
-/// The number of rows that are read at a time.
+/// The number of rows that are read in one query.
 const BATCH_SIZE: i64 = 500;
 
 /// The result of resealing.

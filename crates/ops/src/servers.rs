@@ -122,7 +122,7 @@ pub struct ServerSearch {
 /// Returns a page of an organisation's servers, sorted by slug, and whether there are more.
 ///
 /// # Errors
-/// Those of [`list`].
+/// The same as for [`list`].
 pub async fn search(
     cx: &Ctx,
     ops: &Ops,
@@ -143,7 +143,7 @@ pub async fn search(
 /// Returns the usage of servers in the last seven days, in the order of `servers`.
 ///
 /// # Errors
-/// Those of [`list`].
+/// The same as for [`list`].
 pub async fn list_usage(
     cx: &Ctx,
     ops: &Ops,
@@ -160,11 +160,11 @@ pub async fn list_usage(
     Ok(usages)
 }
 
-/// Returns the numbers of objects that [`delete`] would delete with a server, and of end users who would have to sign
-/// in again after a change of its sign-in.
+/// Returns the number of objects that [`delete`] would delete with a server, and the number of end users who would have
+/// to sign in again after a change to its sign-in.
 ///
 /// # Errors
-/// Those of [`get`].
+/// The same as for [`get`].
 pub async fn count_contents(
     cx: &Ctx,
     ops: &Ops,
@@ -175,11 +175,11 @@ pub async fn count_contents(
     Ok(store::count_contents(&mut ops.store.read().await?, organization, id, cx.now()).await?)
 }
 
-/// Returns the number of end users who are signed in on a server and would have to sign in again after a change of its
+/// Returns the number of end users who are signed in on a server and would have to sign in again after a change to its
 /// sign-in. Returns 0 if the server does not exist.
 ///
 /// # Errors
-/// Those of [`list`].
+/// The same as for [`list`].
 pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<i64> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     Ok(store::count_signed_in(&mut ops.store.read().await?, organization, id, cx.now()).await?)
@@ -188,7 +188,7 @@ pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId,
 /// Suggests a free slug for a new server with this name. If 20 candidates are taken, returns the first of them.
 ///
 /// # Errors
-/// Those of [`create`], except for an invalid name.
+/// The same as for [`create`], except for an invalid name.
 pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, name: &str) -> Result<String> {
     let base = waypost_content::slug::suggest_server_slug(name);
     for n in 1..=MAX_SUGGESTIONS {
@@ -203,7 +203,7 @@ pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, na
 /// Returns the reason why `slug` cannot be the slug of a new server, or of the server `own`. Returns `None` if it can.
 ///
 /// # Errors
-/// Those of [`create`], except for an invalid slug.
+/// The same as for [`create`], except for an invalid slug.
 pub async fn find_slug_problem(
     cx: &Ctx,
     ops: &Ops,
@@ -216,7 +216,7 @@ pub async fn find_slug_problem(
         return Ok(Some(error.message));
     }
     let found = system::find_server_by_slug(&mut ops.store.read().await?, slug).await?;
-    // A server may take back its own former slug.
+    // A server may reuse its own former slug.
     let is_free = found.is_none_or(|(server, _)| Some(&server.id) == own && server.organization_id == *organization);
     Ok((!is_free).then(|| slug_taken_message(slug)))
 }
@@ -245,10 +245,10 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Server
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Changes the settings of a server. A former slug remains in service until [`release_slug`].
+/// Changes the settings of a server. A former slug remains in service until it is released with [`release_slug`].
 ///
 /// # Errors
-/// Those of [`create`]; `not_found` if the server does not exist.
+/// The same as for [`create`]; `not_found` if the server does not exist.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -279,7 +279,7 @@ pub async fn update(
 /// Returns the former slugs of a server that are still in service.
 ///
 /// # Errors
-/// Those of [`get`].
+/// The same as for [`get`].
 pub async fn list_former_slugs(
     cx: &Ctx,
     ops: &Ops,
@@ -293,7 +293,7 @@ pub async fn list_former_slugs(
 /// Releases a former slug: the server no longer responds to it, and another server may use it.
 ///
 /// # Errors
-/// Those of [`update`]; `not_found` if it is not a former slug of this server.
+/// The same as for [`update`]; `not_found` if it is not a former slug of this server.
 pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId, slug: &str) -> Result<()> {
     authorize(&cx.caller, Operation::ServerWrite, organization)?;
     // An invalid slug cannot belong to any server.
@@ -312,7 +312,7 @@ pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
 /// Deletes a server with its assignments and all data about its use. The walkthroughs are kept.
 ///
 /// # Errors
-/// Those of [`update`].
+/// The same as for [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<()> {
     authorize(&cx.caller, Operation::ServerWrite, organization)?;
     let mut tx = ops.store.begin().await?;

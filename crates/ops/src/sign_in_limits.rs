@@ -1,10 +1,10 @@
 //! Limits of sign-in attempts: strict per client address, loose per account.
 //!
-//! 1. A client address (IPv6: its /64) has 3 failed sign-ins, then 3 per minute. A failure is counted before the
-//!    password is checked, so that concurrent attempts count too, and is refunded if the password is correct. The same
-//!    applies to code requests, per client address and email.
-//! 2. An account has [`ACCOUNT_LIMIT`] failures and as many code requests per day, whether or not it exists. One client
-//!    address may use [`SHARE`] of them, so that it cannot exhaust the limit of an account alone.
+//! 1. A client address (for IPv6, its /64 network) may fail to sign in 3 times, then 3 times per minute. A failure is
+//!    counted before the password is checked, so that concurrent attempts count too, and is refunded if the password is
+//!    correct. The same applies to code requests, per client address and email address.
+//! 2. An account allows [`ACCOUNT_LIMIT`] failures and as many code requests per day, whether or not it exists. One
+//!    client address may use [`SHARE`] of them, so that it cannot exhaust the limit of an account alone.
 //! 3. A browser that has signed in before (`crate::devices`) has its own limit, [`DEVICE_LIMIT`] per day, instead of
 //!    the others. Beyond it, the browser is treated like any other.
 //! 4. An entered code is checked before any limit applies: each code has its own limit of five attempts.
@@ -39,7 +39,7 @@ const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 /// The maximum number of keys of each limit in memory.
 const KEYS: u64 = 100_000;
 /// The number of bits of a slot. Accounts are counted in 2^18 slots for each kind, so the table has a bounded size
-/// regardless of which emails are entered. The secret key determines which emails share a slot.
+/// regardless of which email addresses are entered. The secret key determines which addresses share a slot.
 const SLOT_BITS: u32 = 18;
 
 /// The kind of an attempt.
@@ -58,7 +58,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) kind: AttemptKind,
     /// The client's IP address.
     pub(crate) address: IpAddr,
-    /// The key of the account: that of its email, preceded by the organisation for end users.
+    /// The key of the account: the key of its email address, preceded by the organisation for end users.
     pub(crate) account: &'a str,
 }
 
@@ -153,11 +153,11 @@ impl SignInLimits {
             AttemptKind::Password => hasher.hash_one((kind, network)),
             AttemptKind::Code => pair,
         };
-        let refused = |wait| too_many(kind, "client", wait);
-        share.take(pair, now).map_err(refused)?;
+        let rejected = |wait| too_many(kind, "client", wait);
+        share.take(pair, now).map_err(rejected)?;
         if let Err(wait) = per_address.take(client, now) {
             share.refund(pair);
-            return Err(refused(wait));
+            return Err(rejected(wait));
         }
         Ok(CountedAttempt { limits: self.clone(), device: None, client: Some((client, pair)) })
     }

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_ends() {
+    async fn a_request_stops_waiting_after_the_time_limit() {
         let slots = slots(3, 2);
         let own = organization(0);
         let held = [slots.acquire(&own, "Too many.").await.unwrap(), slots.acquire(&own, "Too many.").await.unwrap()];

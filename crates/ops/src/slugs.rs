@@ -1,5 +1,5 @@
-//! Slugs of instances and tool sets. Slugs of instances are part of the public names of tools, and slugs of tool sets of
-//! URLs that people copy, so two slugs of the same kind in an organisation never look alike.
+//! Slugs of instances and tool sets. Slugs of instances are part of the public names of tools, and slugs of tool sets
+//! are part of URLs that people copy, so two slugs of the same kind in an organisation must never look alike.
 
 use unicode_security::confusable_detection::skeleton;
 use waypost_core::instance::MAX_SLUG;
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slugs_have_the_form_of_the_contract() {
+    fn only_slugs_of_the_documented_form_are_accepted() {
         for slug in ["a", "0", "github", "a-b", "a-b-c", "a1-2b", "abcdefghijklmnopqrstuvwx"] {
             check(slug).unwrap();
         }
@@ -61,7 +61,7 @@ mod tests {
     proptest! {
         /// Only slugs that match the regular expression of the contract are accepted.
         #[test]
-        fn the_form_is_that_of_the_regular_expression(slug in "[a-z0-9A-Z_-]{0,27}") {
+        fn exactly_the_slugs_of_the_regular_expression_are_accepted(slug in "[a-z0-9A-Z_-]{0,27}") {
             let bytes = slug.as_bytes();
             let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
             let expected = bytes.len() <= 24

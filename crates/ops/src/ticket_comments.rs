@@ -1,4 +1,4 @@
-//! Comments of the team on tickets: replies, which are emailed to the end user, and internal notes.
+//! The team's comments on tickets: replies, which are emailed to the end user, and internal notes.
 
 use serde_json::json;
 use waypost_content::markdown::clean_markdown;
@@ -22,8 +22,8 @@ use crate::tickets::{self, TicketDetails, events};
 pub struct NewComment {
     /// The text, in Markdown.
     pub body: String,
-    /// Whether it is an internal note. A reply is emailed to the end user, if their email is known and emails can be
-    /// sent.
+    /// Whether it is an internal note. A reply is emailed to the end user if their email address is known and emails
+    /// can be sent.
     pub internal: bool,
     /// Whether the ticket is resolved at the same time. The user gets one email about both.
     pub resolve: bool,
@@ -56,11 +56,11 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticke
     Ok(all.into_iter().map(with_edits).collect())
 }
 
-/// Creates a comment. A reply to a pending ticket sets it in progress.
+/// Creates a comment. A reply to a pending ticket changes its status to in progress.
 ///
 /// # Errors
-/// `not_found`; `invalid_arguments` for `body`; `conflict` if the ticket has 500 comments, or if it is closed and is to
-/// be resolved.
+/// `not_found`; `invalid_arguments` for `body`; `conflict` if the ticket has 500 comments, or if `new.resolve` is set
+/// and the ticket is closed.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -184,7 +184,7 @@ pub async fn update(
 /// Deletes a comment and its previous versions.
 ///
 /// # Errors
-/// Those of [`update`].
+/// The same as for [`update`].
 pub async fn delete(
     cx: &Ctx,
     ops: &Ops,

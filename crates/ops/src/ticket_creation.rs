@@ -34,8 +34,8 @@ pub struct NewTicket {
     pub context: Option<String>,
 }
 
-/// Creates a ticket. If an earlier identical call created a ticket that still needs an email, no other ticket is
-/// created, and the email of this call, if any, is added to the existing ticket.
+/// Creates a ticket. If an earlier identical call created a ticket that still needs an email address, no other ticket
+/// is created, and the email address of this call, if any, is added to the existing ticket.
 ///
 /// # Errors
 /// `walkthrough_not_found` on a server without support; `forbidden` for a test from the console; `invalid_arguments`,
@@ -179,7 +179,7 @@ async fn get_or_create_tracked(cx: &Ctx, tx: &mut Tx, server: &Server, tracking_
     Ok(end_user::find_by_tracking_id(tx, organization, tracking_id).await?.unwrap_or(id))
 }
 
-/// Returns the email to reply to: the email of the call, or else the user's known one.
+/// Returns the email address to reply to: the address in the call, or else the known address of the user.
 async fn find_email(
     conn: &mut Conn,
     play: &PlayRequest<'_>,
@@ -201,8 +201,8 @@ async fn find_email(
     Ok(claimed.map(|address| TicketEmail { address, verified: false }))
 }
 
-/// Returns the ticket that an earlier identical call created, if it still needs an email. Adds `email` to it and to the
-/// user's other tickets without one.
+/// Returns the ticket that an earlier identical call created, if it still needs an email address. Adds `email` to it
+/// and to the user's other tickets without an address.
 async fn find_repeated(
     cx: &Ctx,
     tx: &mut Tx,

@@ -67,7 +67,7 @@ pub async fn list_replies(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, i
     let mut replies = Vec::new();
     let mut chars = 0;
     for comment in newest.into_iter().take(MAX_REPLIES) {
-        // The text was cleaned when it was stored, possibly by a release that knew fewer invisible characters.
+        // The text was cleaned when it was stored, possibly by a release that removed fewer invisible characters.
         let body = clean_markdown(&comment.body).trim().to_owned();
         chars += body.chars().count();
         if chars > MAX_CHARS && !replies.is_empty() {

@@ -34,7 +34,7 @@ fn message(server: &ServerId, user: &str, expires_at: &str) -> Vec<u8> {
     format!("{server}\n{user}\n{expires_at}").into_bytes()
 }
 
-/// Returns a signed tracking ID with which the calling user can try `server`.
+/// Returns a signed tracking ID with which the calling user can try out `server`.
 #[must_use]
 pub fn sign(cx: &Ctx, secret: &SecretKey, server: &ServerId) -> String {
     let (user, expires_at) = (cx.caller.actor(), cx.now().plus(LIFETIME_MS).0.to_string());

@@ -90,7 +90,7 @@ pub(super) fn changes(before: &Ticket, after: &Ticket) -> Value {
     add("status", before.status.as_str().into(), after.status.as_str().into());
     add("priority", before.priority.as_str().into(), after.priority.as_str().into());
     add("assignee_id", json!(before.assignee_id), json!(after.assignee_id));
-    // The log outlives the user's data: it contains whether there is an email, not which one.
+    // The log outlives the user's data: it records whether there is an email address, but not the address itself.
     add("has_email", before.email.is_some().into(), after.email.is_some().into());
     changes
 }

@@ -52,9 +52,9 @@ pub struct TicketPatch {
     pub status: Option<TicketStatus>,
     /// The priority.
     pub priority: Option<Priority>,
-    /// The assigned member, by ID or email. `Some(None)` unassigns the ticket.
+    /// The assigned member, by ID or email address. `Some(None)` unassigns the ticket.
     pub assignee: Option<Option<String>>,
-    /// The user's email.
+    /// The user's email address.
     pub email: Option<String>,
 }
 
@@ -97,7 +97,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, list: Tick
 /// Returns the number of tickets in each status. Ignores the status in `filter`.
 ///
 /// # Errors
-/// Those of [`list`].
+/// The same as for [`list`].
 pub async fn count_by_status(
     cx: &Ctx,
     ops: &Ops,
@@ -113,7 +113,7 @@ pub async fn count_by_status(
 /// Returns the newest tickets of an end user, newest first.
 ///
 /// # Errors
-/// Those of [`list`].
+/// The same as for [`list`].
 pub async fn list_for_end_user(
     cx: &Ctx,
     ops: &Ops,
@@ -133,10 +133,10 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticket
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(missing)
 }
 
-/// Returns the members to whom a ticket can be assigned, by email.
+/// Returns the members to whom a ticket can be assigned, ordered by email address.
 ///
 /// # Errors
-/// Those of [`list`].
+/// The same as for [`list`].
 pub async fn list_assignees(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
     Ok(user::list_members(&mut ops.store.read().await?, organization).await?)
@@ -152,8 +152,8 @@ pub fn can_send_email(ops: &Ops) -> bool {
 /// caller.
 ///
 /// # Errors
-/// `not_found`; `invalid_arguments` if the assignee is not a member or the email is invalid; `conflict` if the status
-/// cannot follow the current one; `precondition_failed` if `revision` is not the current one.
+/// `not_found`; `invalid_arguments` if the assignee is not a member or the email address is invalid; `conflict` if the
+/// status cannot follow the current one; `precondition_failed` if `revision` is not the current one.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -250,8 +250,8 @@ async fn build_notifications(
     Ok(all)
 }
 
-/// Returns the verified email of the calling member, to which end users can reply. Returns `None` for unverified
-/// members, API keys and the operator.
+/// Returns the verified email address of the calling member, to which end users can reply. Returns `None` for
+/// unverified members, API keys and the operator.
 pub(crate) async fn find_caller_email(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result<Option<String>> {
     let Ok(id) = cx.caller.actor().parse::<UserId>() else { return Ok(None) };
     let member = user::find_member(tx, organization, &id).await?;
@@ -285,13 +285,13 @@ pub async fn update_many(
     Ok(results)
 }
 
-/// The email of a ticket's user, and whether it is verified.
+/// The email address of a ticket's user, and whether it is verified.
 pub(crate) struct TicketEmail {
     pub(crate) address: String,
     pub(crate) verified: bool,
 }
 
-/// Adds a new email of an end user to their tickets that lack one.
+/// Adds a new email address of an end user to their tickets that lack one.
 pub(crate) async fn add_email_to_open_tickets(
     cx: &Ctx,
     tx: &mut Tx,
@@ -306,7 +306,7 @@ pub(crate) async fn add_email_to_open_tickets(
     Ok(())
 }
 
-/// Adds an email to a ticket that lacks one.
+/// Adds an email address to a ticket that lacks one.
 pub(crate) async fn add_email(
     cx: &Ctx,
     tx: &mut Tx,

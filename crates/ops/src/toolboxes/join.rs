@@ -1,13 +1,14 @@
 //! Joining: a machine registers the public key of its daemon with a single-use token.
 //!
 //! Invariants:
-//! 1. A token admits one public key. Its hash is kept while the response to the machine may be lost: until the daemon opens
-//!    its first link, and at most until the token expires. Until then, a request with the same token and the same key
-//!    returns the same result and changes nothing.
-//! 2. A request with the same token and another key is rejected like one with an unknown token. A request with the token
-//!    and the public key of somebody else returns the ID and the name of the toolbox only: the link needs the private key.
+//! 1. A token admits one public key. Its hash is kept because the response to the machine may be lost: until the daemon
+//!    opens its first link, and at most until the token expires. Until then, a request with the same token and the same
+//!    key returns the same result and changes nothing.
+//! 2. A request with the same token and another key is rejected like one with an unknown token. A request with the
+//!    token and the registered public key that is sent by another machine returns only the ID and the name of the
+//!    toolbox: opening the link requires the private key.
 //! 3. A toolbox has at most one token. A new token can only be created before the first heartbeat; it invalidates the
-//!    earlier token and the key that was registered with it.
+//!    previous token and the key that was registered with it.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
@@ -37,7 +38,7 @@ const KEY_BYTES: usize = 32;
 pub struct JoinToken {
     /// The token.
     pub token: SecretText,
-    /// When it expires.
+    /// The time at which it expires.
     pub expires_at: Timestamp,
 }
 
@@ -54,8 +55,8 @@ impl JoinToken {
     }
 }
 
-/// Returns the command line that a person runs on the machine. The token is passed on standard input, so that it does not
-/// appear in the list of processes: `echo` is built into shells.
+/// Returns the command line that a user runs on the machine. The token is passed on standard input, so that it does not
+/// appear in the process list: `echo` is built into shells.
 #[must_use]
 pub fn join_command(public_url: &PublicUrl, token: &SecretText) -> String {
     format!("echo {} | waypost toolbox join --url {} --token-file -", token.expose(), public_url.origin())
@@ -66,12 +67,13 @@ pub(crate) fn check_public_key(text: &str) -> Option<&str> {
     BASE64URL_NOPAD.decode(text.as_bytes()).ok().filter(|key| key.len() == KEY_BYTES).map(|_| text)
 }
 
-/// Registers the machine of a toolbox. The request is authorized by the token. A machine whose response was lost can repeat
-/// its request with the same key until its daemon has connected or the token has expired.
+/// Registers the machine of a toolbox. The request is authorized by the token. A machine whose response was lost can
+/// repeat its request with the same key until its daemon has connected or the token has expired.
 ///
 /// # Errors
-/// `forbidden` if the token is unknown, used or expired, the toolbox is revoked, or toolboxes are off; `invalid_arguments` for
-/// a malformed key; `conflict` if there is no common version of the protocol. The token stays valid in the last two cases.
+/// `forbidden` if the token is unknown, used or expired, the toolbox is revoked, or toolboxes are switched off;
+/// `invalid_arguments` for a malformed key; `conflict` if there is no common protocol version. The token stays valid in
+/// the last two cases.
 pub async fn join(cx: &Ctx, ops: &Ops, request: &JoinRequest) -> Result<JoinResponse> {
     let public_key = check_public_key(&request.public_key).ok_or_else(|| {
         Error::invalid("public_key", "`public_key` must be an Ed25519 public key in base64url without padding.")
@@ -119,12 +121,12 @@ async fn find_joined(tx: &mut Tx, toolbox: &Toolbox, joining: store::Joining<'_>
     }))
 }
 
-/// Creates a new join token for a toolbox that has never been online. The earlier token becomes invalid, and a machine
+/// Creates a new join token for a toolbox that has never been online. The previous token becomes invalid, and a machine
 /// that has joined with it can no longer connect. Returns the toolbox with the token, which cannot be retrieved again.
 ///
 /// # Errors
-/// `forbidden` for members below admin, or if toolboxes are off; `not_found` if the toolbox does not exist; `conflict` if
-/// it is not pending.
+/// `forbidden` for members below admin, or if toolboxes are switched off; `not_found` if the toolbox does not exist;
+/// `conflict` if it is not pending.
 pub async fn renew_token(
     cx: &Ctx,
     ops: &Ops,

@@ -23,17 +23,17 @@ use crate::checks::conflict_if_taken;
 use crate::deployments;
 use crate::webhooks::{Event, enqueue};
 
-/// The maximum number of toolboxes that [`report_unresponsive`] reports at a time.
+/// The maximum number of toolboxes that [`report_unresponsive`] reports per call.
 const MAX_REPORTED: i64 = 100;
-/// The maximum number of tokens that [`delete_expired_tokens`] deletes at a time.
+/// The maximum number of tokens that [`delete_expired_tokens`] deletes per call.
 const MAX_DELETED: i64 = 1_000;
 
 /// The resources of a toolbox that its instances use: the sum of their resource classes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Allocation {
-    /// The CPUs in thousandths.
+    /// The CPUs, in thousandths of a CPU.
     pub millicpus: u64,
-    /// The memory in bytes.
+    /// The memory, in bytes.
     pub memory_bytes: u64,
     /// The number of instances, including those that are being removed.
     pub instances: u64,
@@ -48,7 +48,7 @@ impl Allocation {
     }
 }
 
-/// A toolbox with its state and its use.
+/// A toolbox with its state and its resource usage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolboxView {
     /// The toolbox.
@@ -66,7 +66,7 @@ pub struct ToolboxPatch {
     pub name: Option<String>,
 }
 
-/// Returns the use of the toolboxes of an organisation. With `toolbox`, returns only that of this toolbox.
+/// Returns the resources in use on each toolbox of an organisation. With `toolbox`, returns only those of this toolbox.
 pub(crate) async fn list_allocations(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -159,7 +159,7 @@ pub async fn list(
 /// Returns a toolbox.
 ///
 /// # Errors
-/// Those of [`list`]; `not_found` if the toolbox does not exist.
+/// The same as for [`list`]; `not_found` if the toolbox does not exist.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<ToolboxView> {
     ops.authorize_toolboxes(cx, Operation::ToolboxRead, organization)?;
     let mut conn = ops.store.read().await?;
@@ -170,7 +170,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Toolbo
 /// Returns the toolbox with the ID or the name `text`.
 ///
 /// # Errors
-/// Those of [`get`].
+/// The same as for [`get`].
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<ToolboxView> {
     ops.authorize_toolboxes(cx, Operation::ToolboxRead, organization)?;
     let mut conn = ops.store.read().await?;
@@ -188,7 +188,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
 /// Changes a toolbox.
 ///
 /// # Errors
-/// Those of [`create`]; `not_found` if the toolbox does not exist.
+/// The same as for [`create`]; `not_found` if the toolbox does not exist.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -212,7 +212,8 @@ pub async fn update(
 }
 
 /// Revokes a toolbox: its link is closed, it can no longer connect, and its running deployments end with the code
-/// `toolbox_offline`. Instances that no earlier container serves fail with them. Succeeds for a revoked toolbox, too.
+/// `toolbox_offline`. Instances without an earlier container that serves calls fail with their deployments. Succeeds if
+/// the toolbox is already revoked.
 ///
 /// # Errors
 /// `forbidden` for members below admin; `not_found` if the toolbox does not exist.
@@ -236,7 +237,7 @@ async fn end_deployments(cx: &Ctx, tx: &mut Tx, toolbox: &Toolbox) -> Result<()>
     let organization = &toolbox.organization_id;
     for mut instance in instance::list_by_toolbox(tx, organization, &toolbox.id).await? {
         deployments::end_revoked(cx, tx, &mut instance).await?;
-        // An instance that is being removed will not be reported as removed any more.
+        // An instance that is being removed will no longer be reported as removed.
         if instance.is_removing {
             instance::delete(tx, organization, &instance.id).await?;
         }
@@ -244,12 +245,13 @@ async fn end_deployments(cx: &Ctx, tx: &mut Tx, toolbox: &Toolbox) -> Result<()>
     Ok(())
 }
 
-/// Requests a new key from the daemon: at once if this process holds the link, otherwise when it sends its next heartbeat,
-/// at most a minute later while it is online. The current key remains valid until the daemon presents the new one.
+/// Requests a new key from the daemon: immediately if this process holds the link, otherwise when the daemon sends its
+/// next heartbeat, at most a minute later if it is online. The current key remains valid until the daemon presents the
+/// new one.
 ///
 /// # Errors
-/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if no daemon has connected or
-/// the toolbox is revoked.
+/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if no daemon has
+/// connected or the toolbox is revoked.
 pub async fn rotate_key(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<ToolboxView> {
     ops.authorize_toolbox_use(cx, Operation::ToolboxWrite, organization).await?;
     let mut tx = ops.store.begin().await?;
@@ -276,8 +278,8 @@ pub async fn rotate_key(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: 
 /// Deletes a toolbox, and closes its link. The instances of a revoked toolbox are deleted with it.
 ///
 /// # Errors
-/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if it has instances and is
-/// not revoked.
+/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if it has instances and
+/// is not revoked.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<()> {
     ops.authorize_toolboxes(cx, Operation::ToolboxWrite, organization)?;
     let mut tx = ops.store.begin().await?;
@@ -306,7 +308,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Too
     Ok(())
 }
 
-/// Marks toolboxes of which three heartbeats are missing as unresponsive, and enqueues the webhook for each outage once.
+/// Marks toolboxes that have missed three heartbeats as unresponsive, and enqueues one webhook event per outage.
 /// Returns the number of toolboxes. Called by a job.
 ///
 /// # Errors
