@@ -124,7 +124,7 @@ pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<UserSession>> {
 /// Deletes a session of the calling user.
 ///
 /// # Errors
-/// As [`list`]; `not_found` if there is no such session.
+/// The same as for [`list`]; `not_found` if there is no such session.
 pub async fn delete(cx: &Ctx, ops: &Ops, id: &UserSessionId) -> Result<()> {
     let user = authorize_user(&cx.caller)?;
     let mut tx = ops.store.begin().await?;
@@ -138,7 +138,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, id: &UserSessionId) -> Result<()> {
 /// Deletes all sessions of the calling user except `except`. Returns the number of deleted sessions.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as for [`list`].
 pub async fn delete_others(cx: &Ctx, ops: &Ops, except: Option<&UserSessionId>) -> Result<u64> {
     let user = authorize_user(&cx.caller)?;
     let mut tx = ops.store.begin().await?;
@@ -150,16 +150,16 @@ pub async fn delete_others(cx: &Ctx, ops: &Ops, except: Option<&UserSessionId>) 
 /// Returns the calling user.
 ///
 /// # Errors
-/// As [`list`]; `not_found` if the user was deleted in the meantime.
+/// The same as for [`list`]; `not_found` if the user was deleted in the meantime.
 pub async fn get_user(cx: &Ctx, ops: &Ops) -> Result<User> {
     let user = authorize_user(&cx.caller)?;
     user::find(&mut ops.store.read().await?, user).await?.ok_or_else(|| Error::not_found("user"))
 }
 
-/// Lists the organisations of the calling user, by slug, with their role.
+/// Returns the organisations of the calling user with the user's role in each, ordered by slug.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as for [`list`].
 pub async fn list_memberships(cx: &Ctx, ops: &Ops) -> Result<Vec<Membership>> {
     let user = authorize_user(&cx.caller)?;
     Ok(store::list_memberships(&mut ops.store.read().await?, user).await?)

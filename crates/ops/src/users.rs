@@ -13,8 +13,8 @@ use crate::checks::conflict_if_taken;
 use crate::remote_tokens::revoke;
 use crate::{Ops, agents, invitations};
 
-/// Makes the user with this verified email a member. If there is none, creates an account that is valid for this
-/// organisation only, because accounts of the email in other organisations must not affect this one.
+/// Makes the user with this verified email address a member. If there is none, creates an account that is valid for
+/// this organisation only, because accounts of the same address in other organisations must not affect this one.
 ///
 /// # Errors
 /// `forbidden` for members below admin, and for a role above the caller's own; `invalid_arguments`; `conflict` if the
@@ -63,7 +63,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     })
 }
 
-/// Lists the members, by email.
+/// Returns the members, ordered by email address.
 ///
 /// # Errors
 /// `not_found` for an organisation that the caller cannot access.
@@ -72,7 +72,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
     Ok(store::list_members(&mut ops.store.read().await?, organization).await?)
 }
 
-/// Returns the member with the email or the ID `text`.
+/// Returns the member with the email address or the ID `text`.
 ///
 /// # Errors
 /// `not_found` if there is none, or for an organisation that the caller cannot access.
@@ -86,10 +86,11 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
     member.ok_or_else(not_found)
 }
 
-/// Changes the role of a member, and revokes the member's pending invitations with a role above it.
+/// Changes the role of a member, and revokes the invitations by the member that the new role could not create.
 ///
 /// # Errors
-/// As [`create`]; `not_found` if there is no such member; `conflict` if the organisation would have no owner left.
+/// The same as for [`create`]; `not_found` if there is no such member; `conflict` if the organisation would have no
+/// owner left.
 pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId, role: Role) -> Result<Member> {
     authorize(&cx.caller, Operation::MemberWrite, organization)?;
     authorize_role(&cx.caller, role)?;
@@ -117,7 +118,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
 /// deleted.
 ///
 /// # Errors
-/// As [`update`].
+/// The same as for [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId) -> Result<()> {
     authorize(&cx.caller, Operation::MemberWrite, organization)?;
     let mut tx = ops.store.begin().await?;

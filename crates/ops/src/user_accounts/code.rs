@@ -29,11 +29,11 @@ pub(super) const CLOSED: &str = "Sign-up is closed on this installation.";
 /// A request for a code.
 #[derive(Clone, Copy)]
 pub struct UserCodeRequest<'a> {
-    /// The entered email.
+    /// The entered email address.
     pub email: &'a str,
     /// The purpose of the code.
     pub purpose: CodePurpose,
-    /// The password to set once the code verifies the email.
+    /// The password to set once the code verifies the email address.
     pub password: Option<&'a str>,
     /// The cookie of the browser. The code can only be entered there.
     pub cookie: &'a str,
@@ -49,7 +49,7 @@ pub struct IssuedUserCode {
     pub email: String,
     /// The purpose of the code.
     pub purpose: CodePurpose,
-    /// Whether a user has this email. Use it only in the email, never on a page.
+    /// Whether a user has this email address. Use it only in the email, never on a page.
     pub has_user: bool,
     /// An organisation of the user, for the email queue. Must not be shown on a page. `None` if the user has none.
     pub organization_id: Option<OrganizationId>,
@@ -78,7 +78,7 @@ pub struct UserCodeEntry<'a> {
 }
 
 impl UserAccounts {
-    /// Creates a code for an email, whether or not it has a user: both cost the same.
+    /// Creates a code for an email address, whether or not a user has it: both cases cost the same.
     ///
     /// # Errors
     /// `forbidden` for a sign-up if it is not open; `invalid_arguments` with `email` or `password`; `rate_limited` if
@@ -158,12 +158,13 @@ impl UserAccounts {
             .ok_or_else(codes::unusable_code)
     }
 
-    /// Signs in with a code, which verifies the email. A sign-up creates the user; a new password ends all earlier
-    /// sessions. No limit by client address or account rejects a correct code; a wrong one counts as a failed sign-in.
+    /// Signs in with a code, which verifies the email address. A sign-up creates the user; a new password ends all
+    /// earlier sessions. A correct code is accepted regardless of the limits by client address and account; an
+    /// incorrect one counts as a failed sign-in.
     ///
     /// # Errors
-    /// `invalid_arguments` with `code` if it is wrong, used, expired, or was requested in another browser; with `name`
-    /// or `new_password` if these are not valid, in which case the code can still be used.
+    /// `invalid_arguments` with `code` if it is incorrect, used, expired, or was requested in another browser; with
+    /// `name` or `new_password` if these are not valid, in which case the code can still be used.
     pub async fn sign_in_with_code(
         &self,
         cx: &Ctx,
@@ -183,12 +184,12 @@ impl UserAccounts {
         let key = UserCodeKey { id: &id, browser_hash: &hash(entry.cookie) };
         let code_hash = codes::hash(&self.secret, &id, &code);
         // A password is hashed only for a correct code.
-        let is_right = user_code::is_correct(&mut self.ops.store.read().await?, key, &code_hash, cx.now()).await?;
+        let is_correct = user_code::is_correct(&mut self.ops.store.read().await?, key, &code_hash, cx.now()).await?;
         let (mut name, mut new_hash) = (None, None);
         match open.purpose {
             CodePurpose::SignIn => {}
             CodePurpose::SignUp => name = Some(name::check("name", entry.name)?),
-            CodePurpose::Reset if is_right => {
+            CodePurpose::Reset if is_correct => {
                 let password = ChosenPassword { field: "new_password", password: entry.new_password };
                 new_hash = Some(self.hash(cx, browser.address, password, &open.email).await?);
             }
@@ -245,13 +246,15 @@ impl UserAccounts {
         Ok(())
     }
 
-    /// Counts a wrong code as a failed sign-in of the client address. Returns `false` if the limit was already reached.
+    /// Counts an incorrect code as a failed sign-in from the client address. Returns `false` if the limit was already
+    /// reached.
     fn count_failure(&self, cx: &Ctx, account: &str, browser: Browser<'_>) -> bool {
         let attempt = Attempt { kind: AttemptKind::Password, address: browser.address, account };
         self.ops.sign_in_limits.count_attempt(attempt, None, cx.now()).is_ok()
     }
 
-    /// Returns the account of the verified email. Returns `None` if there is none and this code cannot create one.
+    /// Returns the account of the verified email address. Returns `None` if there is none and this code cannot create
+    /// one.
     async fn verify_proof(
         &self,
         cx: &Ctx,

@@ -20,7 +20,7 @@ use crate::audit::{Entry, record};
 use crate::passwords::ChosenPassword;
 use crate::user_sessions::Browser;
 
-/// The maximum number of unverified accounts of one email, one for each organisation.
+/// The maximum number of unverified accounts of one email address, one for each organisation.
 const MAX_UNVERIFIED: usize = 50;
 
 /// The name and password that a user enters after following a link.
@@ -59,8 +59,8 @@ impl UserAccounts {
     /// Accepts an invitation as the calling user. Returns the organisation.
     ///
     /// # Errors
-    /// As [`Self::get_invitation`]; `forbidden` if it is for another email, the caller is not a user, or the user's
-    /// email is not verified: such an account is not valid for another organisation.
+    /// The same as for [`Self::get_invitation`]; `forbidden` if it is for another email address, the caller is not a
+    /// user, or the user's email address is not verified: such an account is not valid for another organisation.
     pub async fn accept_invitation(&self, cx: &Ctx, token: &str) -> Result<Organization> {
         let user = authorize_user(&cx.caller)?;
         let mut tx = self.ops.store.begin().await?;
@@ -81,14 +81,14 @@ impl UserAccounts {
         Ok(invitation.organization)
     }
 
-    /// Accepts an invitation as a visitor who is not signed in. A link that was only sent by email verifies the email.
-    /// Any other link creates an account that is valid for the inviting organisation only, even if the email has a
-    /// verified account: a reader of such a link must not learn about it.
+    /// Accepts an invitation as a visitor who is not signed in. A link that was sent only by email verifies the email
+    /// address. Any other link creates an account that is valid for the inviting organisation only, even if the email
+    /// address has a verified account: a reader of such a link must not learn about it.
     ///
     /// # Errors
-    /// As [`Self::get_invitation`]; `forbidden` if sign-up is closed; `conflict` if the organisation has a member with
-    /// this email, or if the link was sent by email (so its reader owns the email) and the email has a verified
-    /// account, which must sign in; `invalid_arguments` with `name` or `password`.
+    /// The same as for [`Self::get_invitation`]; `forbidden` if sign-up is closed; `conflict` if the organisation has a
+    /// member with this email address, or if the link was sent by email (so its reader owns the address) and the
+    /// address has a verified account, whose owner must sign in; `invalid_arguments` with `name` or `password`.
     pub async fn accept_and_sign_up(
         &self,
         cx: &Ctx,
@@ -111,8 +111,8 @@ impl UserAccounts {
         Ok((NewUserSession { revoked, ..session }, invitation.organization))
     }
 
-    /// Returns the account for an invitation: the verified account of the email if the link verifies it, or a new
-    /// account for the inviting organisation.
+    /// Returns the account for an invitation: the verified account of the email address if the link verifies it, or a
+    /// new account for the inviting organisation.
     async fn account_of(
         &self,
         cx: &Ctx,

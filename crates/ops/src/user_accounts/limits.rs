@@ -12,7 +12,7 @@ use crate::devices::{self, Device};
 use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, AttemptKind, CountedAttempt, account_limit_error, slot};
 use crate::user_sessions::Browser;
 
-/// A counted attempt with the accounts of its email.
+/// A counted attempt with the accounts of its email address.
 pub(super) struct Admission {
     /// The accounts.
     pub(super) accounts: Vec<UserCredentials>,
@@ -23,8 +23,8 @@ pub(super) struct Admission {
 }
 
 impl UserAccounts {
-    /// Whether a browser has signed in to an account of this email before, according to its cookie. The password may
-    /// have been changed since. Does not query the database.
+    /// Whether a browser has signed in to an account of this email address before, according to its cookie. The
+    /// password may have been changed since. Does not query the database.
     #[must_use]
     pub fn is_known_browser(&self, cx: &Ctx, address: &str, device: &str) -> bool {
         self.claimed(cx, &email::key(address), device).is_some()
@@ -34,7 +34,7 @@ impl UserAccounts {
         devices::read(&self.secret, email_key, device, cx.now())
     }
 
-    /// Counts an attempt before anything is checked, and returns the accounts of the email.
+    /// Counts an attempt before anything is checked, and returns the accounts of the email address.
     ///
     /// # Errors
     /// `rate_limited` if the client address has made too many attempts. In this case, the database is not queried.
@@ -64,7 +64,7 @@ impl UserAccounts {
         Ok(Admission { accounts, counted, is_limited })
     }
 
-    /// Counts an attempt at the account of an email for this day, whether or not the account exists.
+    /// Counts an attempt at the account of an email address for this day, whether or not the account exists.
     pub(super) async fn count(&self, cx: &Ctx, tx: &mut Tx, kind: AttemptKind, email_key: &str) -> Result<()> {
         sign_in_attempt::increment(tx, &slot(&self.secret, kind, email_key), cx.now()).await?;
         Ok(())

@@ -1,6 +1,6 @@
 //! Account links: the operator creates them so that a user can set their name and password, either for the first time,
-//! or because the user can no longer sign in and no email can be sent. They do not verify the email, because the
-//! operator can read them.
+//! or because the user can no longer sign in and no email can be sent. They do not verify the email address, because
+//! the operator can read them.
 
 use std::fmt;
 
@@ -81,7 +81,7 @@ pub async fn create_account_link(
 /// Creates a link, as [`create_account_link`], for a member who cannot sign in yet. Returns `None` for other members.
 ///
 /// # Errors
-/// As [`create_account_link`].
+/// The same as for [`create_account_link`].
 pub async fn create_first_account_link(
     cx: &Ctx,
     ops: &Ops,
@@ -112,8 +112,8 @@ impl UserAccounts {
     /// Sets the name and password of the user of a link, ends the user's sessions, and signs the user in.
     ///
     /// # Errors
-    /// As [`Self::get_account_link_user`]; `invalid_arguments` with `name` or `password`, in which case the link can
-    /// still be used.
+    /// The same as for [`Self::get_account_link_user`]; `invalid_arguments` with `name` or `password`, in which case
+    /// the link can still be used.
     pub async fn use_account_link(
         &self,
         cx: &Ctx,

@@ -1,9 +1,9 @@
 //! Sign-in of console users: with a password, an emailed code, an identity provider, or a link.
 //!
-//! Nothing here reveals whether an email has an account: codes can be requested for any email, and a password sign-in
-//! without an account fails like one with a wrong password, at the same cost in statements and hashes. Attempts are
-//! limited as described in [`crate::sign_in_limits`]. An account that was created only with a link that another person
-//! could read is unverified and valid for one organisation ([`verification`]).
+//! Nothing here reveals whether an email address has an account: codes can be requested for any email address, and a
+//! password sign-in without an account fails like one with a wrong password, at the same cost in statements and hashes.
+//! Attempts are limited as described in [`crate::sign_in_limits`]. An account that was created only with a link that
+//! another person could read is unverified and valid for one organisation ([`verification`]).
 
 mod code;
 mod invitation;
@@ -59,7 +59,8 @@ pub struct NewUserSession {
     pub token: String,
     /// The value of the device cookie ([`crate::devices`]).
     pub device: String,
-    /// Whether this sign-in verified the email and revoked a password, session, API key or provider link from before.
+    /// Whether this sign-in verified the email address and revoked a password, session, API key or provider link from
+    /// before.
     pub revoked: bool,
 }
 

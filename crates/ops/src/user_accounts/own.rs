@@ -50,7 +50,8 @@ pub async fn set_name(cx: &Ctx, ops: &Ops, text: &str) -> Result<()> {
 /// with or without another organisation; an unverified user without another organisation is deleted.
 ///
 /// # Errors
-/// As [`set_name`]; `not_found` if the caller is not a member; `conflict` if the organisation would have no owner left.
+/// The same as for [`set_name`]; `not_found` if the caller is not a member; `conflict` if the organisation would have
+/// no owner left.
 pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
     let user = authorize_user(&cx.caller)?;
     let mut tx = ops.store.begin().await?;

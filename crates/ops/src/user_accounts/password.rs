@@ -15,26 +15,26 @@ use crate::passwords::ChosenPassword;
 use crate::sign_in_limits::AttemptKind;
 use crate::user_sessions::Browser;
 
-/// An email and a password, as entered.
+/// An email address and a password, as entered.
 #[derive(Clone, Copy)]
 pub struct UserPasswordSignIn<'a> {
-    /// The email.
+    /// The email address.
     pub email: &'a str,
     /// The password.
     pub password: &'a str,
     /// The slug of the organisation that the user wants to open. If the password matches several unverified accounts of
-    /// the email, the account of this organisation is used. Empty for any.
+    /// the email address, the account of this organisation is used. Empty for any.
     pub organization: &'a str,
 }
 
 impl UserAccounts {
-    /// Signs in to the verified account of the email, or to an unverified one, which is valid for one organisation. A
-    /// failure takes the same statements and hashes regardless of which accounts the email has.
+    /// Signs in to the verified account of the email address, or to an unverified one, which is valid for one
+    /// organisation. A failure takes the same statements and hashes regardless of which accounts the email address has.
     ///
     /// # Errors
-    /// `invalid_arguments` with `email` if it is malformed, and with `password` if the email or password is incorrect;
-    /// `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are being hashed;
-    /// `unavailable` if the database cannot be reached.
+    /// `invalid_arguments` with `email` if it is malformed, and with `password` if the email address or password is
+    /// incorrect; `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are
+    /// being hashed; `unavailable` if the database cannot be reached.
     pub async fn sign_in_with_password(
         &self,
         cx: &Ctx,
@@ -80,7 +80,7 @@ impl UserAccounts {
         Ok(session)
     }
 
-    /// Counts a failure, and records it for the accounts of the email, if there are any.
+    /// Counts a failure, and records it for the accounts of the email address, if there are any.
     async fn record_wrong_password(&self, cx: &Ctx, email_key: &str, browser: Browser<'_>) -> Result<()> {
         let mut tx = self.ops.store.begin().await?;
         self.count(cx, &mut tx, AttemptKind::Password, email_key).await?;
@@ -88,8 +88,8 @@ impl UserAccounts {
         Ok(tx.commit().await?)
     }
 
-    /// Returns the hash of a new password for an account of `address`. All accounts of an email share their salt, so
-    /// that a sign-in takes the same time regardless of their number.
+    /// Returns the hash of a new password for an account of `address`. All accounts of an email address share their
+    /// salt, so that a sign-in takes the same time regardless of their number.
     ///
     /// # Errors
     /// `invalid_arguments` with `field`; `rate_limited` if too many passwords are being hashed.

@@ -57,9 +57,9 @@ pub struct UserLoginCallback {
 pub struct ProviderIdentity {
     /// The issuer.
     pub issuer: String,
-    /// The provider's permanent identifier of the user.
+    /// The provider's permanent identifier for the user.
     pub subject: String,
-    /// The email. `None` if the provider has not verified it.
+    /// The email address. `None` if the provider has not verified it.
     pub email: Option<String>,
     /// The name.
     pub name: Option<String>,
@@ -113,12 +113,12 @@ impl UserAccounts {
         Ok(UserLoginCallback { secrets: LoginSecrets { nonce: login.nonce, verifier }, next: login.next })
     }
 
-    /// Signs in the user of a provider's identity: the linked user, otherwise the user with the email, otherwise a new
-    /// user if anyone may sign up.
+    /// Signs in the user of a provider's identity: the linked user, otherwise the user with the email address,
+    /// otherwise a new user if anyone may sign up.
     ///
     /// # Errors
-    /// `forbidden` if the provider has not verified an email, or if no user has it and no account may be created;
-    /// `conflict` if another sign-in with the same identity is in progress.
+    /// `forbidden` if the provider has not verified an email address, or if no user has it and no account may be
+    /// created; `conflict` if another sign-in with the same identity is in progress.
     pub async fn sign_in_with_provider(
         &self,
         cx: &Ctx,
@@ -136,7 +136,7 @@ impl UserAccounts {
     }
 
     /// Records a failed sign-in for the affected accounts, as far as the provider has verified the identity: the linked
-    /// account, or the accounts of the email. Otherwise the affected account is unknown.
+    /// account, or the accounts of the email address. Otherwise the affected account is unknown.
     async fn record_failure(&self, cx: &Ctx, identity: &ProviderIdentity, browser: Browser<'_>) -> Result<()> {
         let mut tx = self.ops.store.begin().await?;
         let linked = match user_identity::find(&mut tx, &identity.issuer, &identity.subject).await? {
@@ -187,8 +187,8 @@ impl UserAccounts {
     }
 }
 
-/// Removes the password and the sessions of a verified account when a provider verifies its email for the first time:
-/// accounts from before version 20 of the schema may have been verified by a link that another person could read.
+/// Removes the password and the sessions of a verified account when a provider verifies its email address for the first
+/// time: accounts from before version 20 of the schema may have been verified by a link that another person could read.
 async fn remove_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     let credentials = store::find_credentials(tx, &user.id).await?;
     if credentials.is_none_or(|credentials| credentials.password_hash.is_none()) {

@@ -25,7 +25,7 @@ const PURPOSE: &str = "console.set_up";
 /// The details of the first owner.
 #[derive(Clone, Copy)]
 pub struct NewOwner<'a> {
-    /// The email.
+    /// The email address.
     pub email: &'a str,
     /// The name.
     pub name: &'a str,
@@ -85,7 +85,7 @@ impl UserAccounts {
     /// Creates the first owner, signs them in, and makes them the owner of every organisation without one.
     ///
     /// # Errors
-    /// As [`Self::check_set_up`]; `invalid_arguments` with `email`, `name` or `password`.
+    /// The same as for [`Self::check_set_up`]; `invalid_arguments` with `email`, `name` or `password`.
     pub async fn set_up(
         &self,
         cx: &Ctx,
@@ -103,8 +103,8 @@ impl UserAccounts {
         if system::has_account(&mut tx).await? {
             return Err(not_usable());
         }
-        // Only the operator has the link, and no one else can have used an account of this email, because no one has
-        // signed in.
+        // Only the operator has the link, and no one else can have used an account of this email address, because no
+        // one has signed in.
         let verified = verify_address(cx, &mut tx, &email, Some(name), true).await?;
         let VerifiedAccount { user, .. } =
             verified.ok_or_else(|| Error::internal("the first owner was not created"))?;

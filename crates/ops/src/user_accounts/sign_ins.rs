@@ -12,9 +12,9 @@ use super::record_for_user;
 use crate::audit::{Entry, event};
 use crate::user_sessions::Browser;
 
-/// The number of failed sign-ins to an account within an hour that are recorded individually. Of the following ones,
-/// the 100th, the 1,000th and so on are recorded with the count: only retention deletes audit events, and no one may
-/// fill the log without signing in.
+/// The number of failed sign-ins to an account within an hour that are recorded individually. Of the subsequent ones,
+/// the 100th, the 1,000th and so on are recorded with the count: audit events are deleted only by retention, and no one
+/// must be able to fill the log without signing in.
 const RECORDED: i64 = 10;
 
 /// The browser that someone signs in with, and the method.
@@ -40,8 +40,8 @@ pub(super) async fn record_success(cx: &Ctx, tx: &mut Tx, user: &User, origin: S
     record_for_user(cx, tx, user, "user.sign_in", detail(cx, origin)).await
 }
 
-/// Counts a failed sign-in to the accounts of an email, and records it unless there were many within the hour. Costs
-/// three statements regardless of the number of accounts.
+/// Counts a failed sign-in to the accounts of an email address, and records it unless there were many within the hour.
+/// Costs three statements regardless of the number of accounts.
 pub(super) async fn record_failure(cx: &Ctx, tx: &mut Tx, email_key: &str, origin: SignInOrigin<'_>) -> Result<()> {
     let counts: BTreeMap<_, _> = system::record_failed_sign_in(tx, email_key, cx.now()).await?.into_iter().collect();
     let mut events = Vec::new();
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_failures_are_recorded() {
+    fn a_bounded_number_of_failures_is_recorded() {
         let recorded: Vec<i64> = (1..=100_000).filter(|count| is_recorded(*count)).collect();
         assert_eq!(recorded, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 1_000, 10_000, 100_000]);
     }

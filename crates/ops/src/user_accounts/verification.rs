@@ -1,7 +1,7 @@
-//! Verification of emails, and its effect on accounts that others may have created for the same email.
+//! Verification of email addresses, and its effect on accounts that others may have created for the same address.
 //!
-//! Only the following verify an email: a code sent to it by email, an invitation link that was sent to it by email and
-//! shown to no one, and an identity provider that has verified it. The setup link is exempt (docs/security.md).
+//! Only the following verify an email address: a code sent to it, an invitation link that was sent to it and shown to
+//! no one, and an identity provider that has verified it. The setup link is exempt (docs/security.md).
 
 use serde_json::json;
 use waypost_core::Result;
@@ -15,7 +15,7 @@ use waypost_store::{Tx, system, user as store};
 use super::{new_user, record_for_user};
 use crate::audit::{Entry, record};
 
-/// The account of a user who has just verified an email.
+/// The account of a user who has just verified an email address.
 pub(super) struct VerifiedAccount {
     /// The account.
     pub(super) user: User,
@@ -23,12 +23,12 @@ pub(super) struct VerifiedAccount {
     pub(super) revoked: bool,
 }
 
-/// Returns the verified account of an email whose owner has just proved access to it.
+/// Returns the verified account of an email address whose owner has just proved access to it.
 ///
-/// If the email was not verified before, everything that its unverified accounts created is revoked: their passwords,
-/// sessions, provider links, API keys, account links and pending invitations may belong to another person. Their
-/// memberships remain, because this email was invited. With `create`, an email without an account gets one; without it,
-/// `None` is returned. `name` is used if the account has no name.
+/// If the email address was not verified before, everything that its unverified accounts created is revoked: their
+/// passwords, sessions, provider links, API keys, account links and pending invitations may belong to another person.
+/// Their memberships remain, because this address was invited. If the address has no account, creates one with
+/// `create`, and returns `None` otherwise. `name` is used if the account has no name.
 pub(super) async fn verify_address(
     cx: &Ctx,
     tx: &mut Tx,
@@ -65,8 +65,8 @@ async fn set_missing_name(tx: &mut Tx, user: User, name: Option<String>) -> Resu
     Ok(User { name: Some(name), ..user })
 }
 
-/// Revokes everything that an unverified account created, on behalf of `owner`, who has just verified the email.
-/// Returns whether a password, session, API key or provider link was revoked.
+/// Revokes everything that an unverified account created, on behalf of `owner`, who has just verified the email
+/// address. Returns whether a password, session, API key or provider link was revoked.
 async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<bool> {
     let cx = cx.with_caller(Caller::User { user_id: owner.id.clone() });
     let RevocationCounts { passwords, sessions, identities } =
@@ -91,7 +91,7 @@ async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<b
     Ok(passwords + sessions + identities > 0 || !keys.is_empty())
 }
 
-/// Whether a user has a verified email.
+/// Whether a user has a verified email address.
 pub(crate) async fn is_verified(tx: &mut Tx, user: &UserId) -> Result<bool> {
     Ok(store::find(tx, user).await?.is_some_and(|user| user.verified_at.is_some()))
 }

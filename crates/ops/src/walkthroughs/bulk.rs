@@ -52,7 +52,7 @@ impl BulkAction {
 /// The result of an action for one walkthrough.
 #[derive(Debug)]
 pub struct BulkResult {
-    /// The ID as it was given.
+    /// The ID, as given.
     pub id: String,
     /// The result, as if the action had been called for this walkthrough alone.
     pub result: Result<()>,
@@ -73,7 +73,7 @@ pub fn check_count<T>(ids: &[T]) -> Result<()> {
 /// revision. The results are independent of each other.
 ///
 /// # Errors
-/// As [`check_count`].
+/// The same as for [`check_count`].
 pub async fn run(
     cx: &Ctx,
     ops: &Ops,

@@ -156,7 +156,7 @@ pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep)
 /// their progress.
 ///
 /// # Errors
-/// Those of [`add_step`]; `step_not_found` if no such step was deleted from this walkthrough.
+/// The same as for [`add_step`]; `step_not_found` if no such step was deleted from this walkthrough.
 pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
@@ -173,7 +173,7 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
 /// Inserts a copy of a step after it. The copy has no key, because keys are unique.
 ///
 /// # Errors
-/// Those of [`add_step`].
+/// The same as for [`add_step`].
 pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
@@ -243,7 +243,7 @@ pub async fn get_step(
 /// Changes single fields of a step. The other fields keep their current values.
 ///
 /// # Errors
-/// Those of [`add_step`].
+/// The same as for [`add_step`].
 pub async fn patch_step(
     cx: &Ctx,
     ops: &Ops,
@@ -273,7 +273,7 @@ pub async fn patch_step(
 /// Moves a step to another position.
 ///
 /// # Errors
-/// Those of [`add_step`]; `conflict` if the step would follow itself.
+/// The same as for [`add_step`]; `conflict` if the step would follow itself.
 pub async fn move_step(
     cx: &Ctx,
     ops: &Ops,
@@ -294,7 +294,7 @@ pub async fn move_step(
 /// Deletes a step from the draft. Published versions keep it, and so does the progress of end users who completed it.
 ///
 /// # Errors
-/// Those of [`add_step`].
+/// The same as for [`add_step`].
 pub async fn delete_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepDeletion> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
