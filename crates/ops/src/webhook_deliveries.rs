@@ -1,4 +1,4 @@
-//! Webhook deliveries: their log, their replay, and their sending.
+//! Webhook deliveries: listing, replaying and sending them.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize, authorize_operator};
@@ -70,7 +70,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webhoo
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Sends a delivery again, under the same ID, so that the receiver can recognise a duplicate.
+/// Sends a delivery again with the same ID, so that the receiver can recognise a duplicate.
 ///
 /// # Errors
 /// `not_found`, `forbidden`; `conflict` if the delivery is still pending or the webhook is disabled.

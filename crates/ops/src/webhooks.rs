@@ -155,7 +155,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// Returns a webhook.
 ///
 /// # Errors
-/// Those of [`list`]; `not_found` if the webhook does not exist.
+/// The same as for [`list`]; `not_found` if the webhook does not exist.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Webhook> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
@@ -165,7 +165,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webhoo
 /// failure state is cleared.
 ///
 /// # Errors
-/// Those of [`create`]; `not_found` if the webhook does not exist.
+/// The same as for [`create`]; `not_found` if the webhook does not exist.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -220,7 +220,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Web
     Ok(())
 }
 
-/// Replaces a webhook's secret. Returns the new one, which is not shown again. For one more day deliveries are also
+/// Replaces a webhook's secret. Returns the new one, which is not shown again. For one more day, deliveries are also
 /// signed with the previous secret, so that none is rejected while the receiver switches over.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use waypost_core::id::{OrganizationId, WalkthroughId};
 
 use crate::Ops;
 
-/// Returns the draft as a JSON envelope of version 1.1.
+/// Returns the draft in the JSON envelope format, version 1.1.
 ///
 /// # Errors
 /// `not_found`.

@@ -102,7 +102,7 @@ pub struct ImportReport {
     pub published_version: Option<u32>,
     /// Whether that version is new.
     pub published_new: bool,
-    /// Whether the import assigned the walkthrough to the server. `false` if it was assigned before or no server was
+    /// Whether the import assigned the walkthrough to the server. `false` if it was already assigned or no server was
     /// given.
     pub assigned: bool,
     /// Warnings that do not prevent the import.
@@ -111,12 +111,12 @@ pub struct ImportReport {
     pub dry_run: bool,
 }
 
-/// Creates or updates a draft from a file. Publishes and assigns it if `options` say so.
+/// Creates or updates a draft from a file. Publishes and assigns the walkthrough if `options` request it.
 ///
 /// Importing the same file again changes nothing. Steps keep their IDs, and with them the end users' progress.
 ///
 /// # Errors
-/// Those of creating, editing and publishing a walkthrough, naming the file, the step and the field;
+/// The errors of creating, editing and publishing a walkthrough, naming the file, the step and the field;
 /// `confirmation_required` if the file matches less than half of the existing steps; `not_found` for an unknown ID or
 /// server. After an error nothing is written.
 pub async fn import(

@@ -45,9 +45,9 @@ pub struct ListedWalkthrough {
     pub walkthrough: Walkthrough,
     /// The number of steps in the draft.
     pub step_count: u32,
-    /// The number of the version that is served. `None` if none is.
+    /// The number of the version that is served. `None` if no version is served.
     pub current_version: Option<u32>,
-    /// The servers that it is assigned to, by name: ID, name, and whether the assignment is enabled.
+    /// The servers that it is assigned to, ordered by name: ID, name, and whether the assignment is enabled.
     pub servers: Vec<(ServerId, String, bool)>,
 }
 

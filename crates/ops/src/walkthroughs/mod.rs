@@ -1,8 +1,8 @@
 //! Authoring of walkthroughs. This module edits walkthroughs without their steps; [`draft`] edits steps, [`publish`]
 //! versions and states, and [`import`] and [`export`] handle files.
 //!
-//! Every edit runs in one transaction that locks the walkthrough first, so that edits of a walkthrough run one after
-//! the other. An edit increments `revision` if it changes anything; otherwise it writes nothing.
+//! Every edit runs in one transaction that locks the walkthrough first, so that edits of a walkthrough are serialised.
+//! An edit increments `revision` if it changes anything; otherwise it writes nothing.
 
 pub mod bulk;
 pub mod draft;
@@ -103,7 +103,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: New
 /// Creates a walkthrough with steps, in one transaction.
 ///
 /// # Errors
-/// Those of [`create`]; `invalid_arguments`, naming the field of a step.
+/// The same as for [`create`]; `invalid_arguments`, naming the field of a step.
 pub async fn create_with_steps(
     cx: &Ctx,
     ops: &Ops,
@@ -129,7 +129,7 @@ pub async fn create_with_steps(
 /// Creates a copy of a walkthrough's draft. The copy is a draft, has its own steps and is assigned to no server.
 ///
 /// # Errors
-/// Those of [`create`]; `not_found`.
+/// The same as for [`create`]; `not_found`.
 pub async fn duplicate(
     cx: &Ctx,
     ops: &Ops,
@@ -222,7 +222,7 @@ pub async fn get_draft(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &
 /// Returns the draft of the walkthrough with this slug.
 ///
 /// # Errors
-/// Those of [`get_draft`].
+/// The same as for [`get_draft`].
 pub async fn get_draft_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, slug: &str) -> Result<Draft> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
@@ -233,7 +233,7 @@ pub async fn get_draft_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationI
 /// Changes the fields of a walkthrough. A new title does not change the slug.
 ///
 /// # Errors
-/// Those of [`create`]; `precondition_failed` if the draft has changed since `target.revision`.
+/// The same as for [`create`]; `precondition_failed` if the draft has changed since `target.revision`.
 pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: WalkthroughPatch) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;

@@ -19,7 +19,8 @@ use super::{Draft, EditTarget, load_draft, lock_walkthrough, not_found, record_o
 use crate::Ops;
 use crate::webhooks::{Event, enqueue};
 
-/// The maximum number of characters in the reason of a withdrawal, which is shown to the end users on the version.
+/// The maximum number of characters in the reason of a withdrawal, which is shown to the end users who are on that
+/// version.
 const MAX_REASON_CHARS: usize = 500;
 
 /// The result of publishing.
@@ -209,7 +210,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
     let newest = version::find_newest(&mut tx, target.organization_id, target.walkthrough_id).await?;
     let newest = newest.map(|version| version.id);
     if walkthrough.current_version_id != newest {
-        // The draft was published as another version than the one that is now served.
+        // The draft was published as a version other than the one that is now served.
         walkthrough.published_revision = None;
     }
     walkthrough.current_version_id = newest;
@@ -235,7 +236,7 @@ pub async fn archive(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Walk
 /// Unarchives the walkthrough. It becomes a draft and is served again after publishing.
 ///
 /// # Errors
-/// Those of [`archive`].
+/// The same as for [`archive`].
 pub async fn unarchive(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Walkthrough> {
     let next = |state| match state {
         WalkthroughState::Archived => Ok(WalkthroughState::Draft),
@@ -247,7 +248,7 @@ pub async fn unarchive(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Wa
 /// Stops serving the walkthrough. Its versions and progress are kept. It is served again after publishing.
 ///
 /// # Errors
-/// Those of [`archive`]; `conflict` if the walkthrough is archived.
+/// The same as for [`archive`]; `conflict` if the walkthrough is archived.
 pub async fn unpublish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Walkthrough> {
     let next = |state| match state {
         WalkthroughState::Archived => Err(Error::new(Code::Conflict, "The walkthrough is archived, not published.")),

@@ -30,7 +30,7 @@ pub const MAX_PAGE: u32 = 200;
 pub struct ListedRevision {
     /// The revision.
     pub info: RevisionInfo,
-    /// The user's email or the key's name. `None` if unknown.
+    /// The user's email address or the key's name. `None` if unknown.
     pub actor_name: Option<String>,
 }
 
@@ -273,7 +273,7 @@ async fn restore_deleted(
     let walkthrough = &chain.walkthrough;
     let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| step_not_found(id))?;
-    // The revision of the deletion has the step's position, whichever revision is restored.
+    // The revision of the deletion contains the step's position, regardless of which revision is restored.
     let last = step_revision::list(&mut tx, scope(walkthrough), id, None, 1).await?;
     let last = last.first().map_or(revision.info.number, |last| last.number);
     let deletion = step_revision::find(&mut tx, scope(walkthrough), id, last).await?;

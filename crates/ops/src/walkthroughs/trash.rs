@@ -25,7 +25,7 @@ pub struct TrashedWalkthrough {
     pub deleted_at: Timestamp,
     /// The ID of the user or key that deleted it, or `operator`.
     pub deleted_by: String,
-    /// The user's email or the key's name. `None` if unknown.
+    /// The user's email address or the key's name. `None` if unknown.
     pub deleted_by_name: Option<String>,
     /// The time after which it is deleted permanently.
     pub purged_at: Timestamp,

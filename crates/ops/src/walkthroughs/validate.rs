@@ -99,7 +99,7 @@ fn check_line(field: &str, text: &str, reject: FieldError<'_>) -> Result<String>
     Ok(line)
 }
 
-/// Checks a text. `served_size` returns the number of bytes that are served of it.
+/// Checks a text. `served_size` returns the size of the served text in bytes.
 fn check_text(field: &str, input: &str, served_size: impl Fn(&str) -> usize, reject: FieldError<'_>) -> Result<String> {
     let input = normalize_line_endings(input);
     if input.len() > MAX_FIELD_BYTES {

@@ -48,7 +48,7 @@ pub struct PublishImpact {
     pub comparison: Comparison,
     /// The number of end users in progress on each version, newest version first.
     pub by_version: Vec<(u32, u64)>,
-    /// The impact on them of moving to the new version.
+    /// The impact of moving these end users to the new version.
     pub consequences: MoveImpact,
     /// Problems that prevent publishing, and warnings about probable mistakes.
     pub findings: Vec<Finding>,
