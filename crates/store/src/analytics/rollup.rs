@@ -15,9 +15,9 @@ use crate::on;
 /// The number of events, and of calls, that are packed in one transaction, which blocks other writers on SQLite.
 const BATCH: i64 = 4_000;
 /// If there are more rows than this, they are packed before they are an hour old.
-const ENOUGH: i64 = 2_000;
+const PACK_THRESHOLD: i64 = 2_000;
 /// Rows that are older than this are packed regardless of their number.
-const OLD_MS: i64 = 3_600_000;
+const MAX_UNPACKED_MS: i64 = 3_600_000;
 /// One day.
 const DAY_MS: i64 = 24 * 3_600_000;
 /// Rows that are newer than this are not packed, because an earlier row may not have been written yet.
@@ -52,7 +52,7 @@ pub async fn list_due(conn: &mut Conn, now: Timestamp) -> Result<Vec<DueServer>>
                 AND tool_calls.created_at >= COALESCE(analytics_rollups.calls_until, 0)
                 AND tool_calls.created_at < $2 LIMIT 1 OFFSET $3)";
     let rows: Vec<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(now.plus(-OLD_MS).0).bind(now.plus(-SETTLED_MS).0).bind(ENOUGH).fetch_all(c).await?);
+        .bind(now.plus(-MAX_UNPACKED_MS).0).bind(now.plus(-SETTLED_MS).0).bind(PACK_THRESHOLD).fetch_all(c).await?);
     Ok(rows
         .into_iter()
         .map(|(organization, server)| DueServer {
