@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::on;
 use crate::row::RowRef;
 
-/// Inserts an initial approval, which is due at once.
+/// Inserts an initial approval, which is due immediately.
 ///
 /// # Errors
 /// Returns a unique violation if the instance already has one, or another error if the database fails.

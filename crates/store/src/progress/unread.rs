@@ -4,8 +4,7 @@
 //! attempt still has its remembered state; otherwise nothing is written (compare-and-swap). The whole state is compared
 //! instead of a revision number, so that every other change to a row is detected, regardless of its origin: joins, a
 //! restore, and processes of an earlier version during an upgrade, which would not increment a number. A row that has
-//! changed and then returned to the remembered state is no problem, because a decision depends on nothing but the
-//! state.
+//! changed and then returned to the remembered state is harmless, because a decision depends on nothing but the state.
 //!
 //! The first attempt of a new end user is written with the end user, so it needs no condition. This is done only on
 //! PostgreSQL, where a transaction would need six more round trips.
