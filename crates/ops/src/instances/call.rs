@@ -1,7 +1,7 @@
 //! Calls of the tools of an instance over the link to its toolbox.
 //!
-//! Every response is limited in size and time. Messages that precede the response of a call, such as progress, are
-//! dropped: nobody waits for them.
+//! Every response is limited in size and time. Messages that precede the response to a call, such as progress
+//! notifications, are dropped, because no client receives them.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -32,18 +32,18 @@ use crate::deployments::notify::clean;
 use crate::remote_tokens::read_as_any;
 use crate::slots::SlotLimits;
 
-/// The time for the response of the server, including the start of its container.
+/// The time limit for a response of the server, including the start of its container.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
-/// The maximum size of a response in bytes. An `Idempotency-Key` stores at most as much.
+/// The maximum size of a response in bytes. The response that is stored for an `Idempotency-Key` has the same limit.
 pub const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 /// The maximum length of the name of a tool in bytes.
 pub const MAX_TOOL_NAME: usize = 256;
-/// The additional time in which the daemon reports that a call has timed out.
+/// The additional time that the daemon has to report that a call has timed out.
 const REPORT_TIME: Duration = Duration::from_secs(5);
 /// The maximum number of pages of a list of tools.
 const MAX_PAGES: usize = 50;
-/// The limits of calls of this process. Each may need [`MAX_RESPONSE_BYTES`] of memory once it has a slot; until then, it
-/// needs that of its arguments.
+/// The limits on the calls of this process. A call may need [`MAX_RESPONSE_BYTES`] of memory once it has a slot; until
+/// then, it needs only the memory of its arguments.
 pub(crate) const MAX_CALLS: SlotLimits =
     SlotLimits { total: 64, per_organization: 16, waiting: 2_048, waiting_per_organization: 1_008, max_wait: TIMEOUT };
 
@@ -52,14 +52,15 @@ pub(crate) const MAX_CALLS: SlotLimits =
 pub(crate) const LIST_KEY: &str = "api";
 const BUSY: &str = "Too many calls of tools are waiting. Try again later.";
 
-/// Returns the tools of an instance, as its server describes them. Starts the server if it is stopped until its next
-/// call.
+/// Returns the tools of an instance, as its server describes them. Starts the server if it is idle.
 ///
 /// # Errors
-/// `not_found` if the instance does not exist or the caller cannot access it; `rate_limited` if too many calls wait, or the
-/// call has waited for 30 seconds; `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the
-/// server cannot be started; `conflict` if the instance is not running; `tool_server_error` if the server reports an error, or
-/// its answer is not a list of tools, has more than 50 pages or is too large, or does not arrive within 30 seconds.
+/// `not_found` if the instance does not exist or the caller cannot access it; `rate_limited` if too many calls are
+/// waiting, or the call has waited for 30 seconds; `unavailable` if there is no link to the toolbox (`reason` is
+/// `toolbox_offline`) or the server cannot be started; `conflict` if the instance is not running, no agent has supplied
+/// the required personal secrets (`secret_missing`), or each agent has its own connection to the server and none is
+/// connected (`not_connected`); `tool_server_error` if the server reports an error, or its answer is not a list of
+/// tools, has more than 50 pages or is too large, or does not arrive within 30 seconds.
 pub async fn list_tools(
     cx: &Ctx,
     ops: &Ops,
@@ -77,14 +78,15 @@ pub async fn list_tools(
     within(TIMEOUT + REPORT_TIME, read_as_any(ops, &instance, read)).await
 }
 
-/// Calls a tool of an instance, and returns the result of the server, which may describe an error of the tool. If the
-/// instance has one container per agent, the caller's own is used; if it has one per session, a new one. If it has personal
-/// secrets, the container of the caller's own agent is used.
+/// Calls a tool of an instance, and returns the result of the server, which may report a tool execution error. If the
+/// instance has one container per agent, uses the caller's own; if it has one per session, uses a new one. If it has
+/// personal secrets, uses the container of the caller's own agent.
 ///
 /// # Errors
 /// Those of [`list_tools`]; `forbidden` for members below admin; `invalid_arguments` if the server rejects the tool's
-/// name or its arguments; `conflict` if a required personal secret has no value (`reason` is `secret_missing`), or each agent
-/// has its own connection to the server, and the caller is not a user whose agent is connected (`not_connected`).
+/// name or its arguments; `conflict` if a required personal secret has no value (`reason` is `secret_missing`), or if
+/// each agent has its own connection to the server and the caller is not a user whose agent is connected
+/// (`not_connected`).
 pub async fn call_tool(
     cx: &Ctx,
     ops: &Ops,
@@ -117,7 +119,7 @@ pub async fn call_tool(
     result
 }
 
-/// Returns an instance that should run. A stopped one is rejected here, whatever its toolbox would do.
+/// Returns an instance that is meant to run. Rejects a stopped instance without asking its toolbox.
 async fn find_running(ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<Instance> {
     let instance = find(ops, organization, id).await?;
     remote::check_answered(&instance)?;
@@ -130,7 +132,7 @@ async fn find_running(ops: &Ops, organization: &OrganizationId, id: &InstanceId)
     }
 }
 
-/// Counts a call that was sent. The outcome is `ok` or the code of the error, so there are only a few.
+/// Counts a call that was sent. The outcome is `ok` or an error code, so the label has few values.
 fn count_call(result: &Result<Box<RawValue>>, start: Instant) {
     let outcome = result.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
     metrics::counter!("waypost_instance_calls_total", "outcome" => outcome).increment(1);
@@ -144,8 +146,8 @@ async fn find_sharing(ops: &Ops, instance: &Instance) -> Result<Sharing> {
     Ok(source.version.definition.sharing)
 }
 
-/// Returns the caller's own agent, if each agent has its own connection to the server: nobody calls it with the connection of
-/// another agent.
+/// Returns the caller's own agent if each agent has its own connection to the server, so that nobody calls the server
+/// with the connection of another agent.
 async fn find_own_agent(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<Option<AgentId>> {
     if !instance.is_connected_per_agent() {
         return Ok(None);
@@ -172,7 +174,7 @@ pub(crate) struct Call<'a> {
     pub(crate) instance: &'a Instance,
     /// The caller's container.
     pub(crate) container: ContainerKey,
-    /// The agent whose connection is used, if each has its own.
+    /// The agent whose connection is used, if each agent has its own.
     pub(crate) agent: Option<AgentId>,
 }
 
@@ -189,8 +191,9 @@ impl Call<'_> {
         Ok(tools)
     }
 
-    /// Passes the JSON text of each item of a list to `add`. `left` is the number of bytes that the server may still send.
-    /// Returns the time for which the list may be cached, the shortest one of its pages, if the server declares it.
+    /// Passes the JSON text of each item of a list to `add`. `left` is the number of bytes that the server may still
+    /// send. Returns the time for which the list may be cached: the shortest one that the server declares for a page,
+    /// or `None` if it declares none.
     ///
     /// # Errors
     /// Those of [`Call::request`] and of `add`; `tool_server_error` if the answer is not a list, or has too many pages.
@@ -246,18 +249,18 @@ impl Call<'_> {
     }
 }
 
-/// Returns the time for which a result may be cached (`ttlMs` of 2026-07-28, "Caching"); `None` if it does not say, or not in
-/// whole milliseconds.
+/// Returns the time for which a result may be cached (`ttlMs` of 2026-07-28, "Caching"); `None` if it is missing, or is
+/// not a whole number of milliseconds.
 pub(crate) fn time_to_live(result: &ResultMembers<'_>) -> Option<Duration> {
     result.ttl_ms?.parse().ok().map(Duration::from_millis)
 }
 
-/// Returns the shorter of two times, if there is one.
+/// Returns the shorter of the times that are present; `None` if neither is.
 pub(crate) fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     one.into_iter().chain(other).min()
 }
 
-/// Reads messages until the first that is a response.
+/// Returns the first message that is a response, and drops those before it.
 async fn read_response(mut exchange: Exchange) -> Result<OwnedMessage> {
     while let Some(received) = exchange.next().await? {
         if received.message().method.is_none() {

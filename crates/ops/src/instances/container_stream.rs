@@ -1,7 +1,8 @@
-//! Streams what a server in a container announces outside of calls, over the link to its toolbox.
+//! Streams the notifications that a server in a container sends outside of calls, over the link to its toolbox.
 //!
-//! The daemon subscribes to resources at the server, because all replicas share one session with it: one of them must not end
-//! a subscription that another one needs. A daemon that does not know the request announces nothing.
+//! The daemon manages the subscriptions to resources, because all replicas share one session with the server: a replica
+//! must not end a subscription that another one needs. A daemon that does not support the request forwards no
+//! notifications.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,8 +24,8 @@ use crate::Ops;
 /// The time in which the toolbox must open the stream, including the server's answers to all subscriptions.
 const TIMEOUT: Duration = Duration::from_secs(18);
 
-/// Opens the stream of an instance's server, with subscriptions to these resources. Does not start a container. Returns `None`
-/// if the server announces nothing, or the toolbox does not support this.
+/// Opens the stream of an instance's server, with subscriptions to these resources. Does not start a container. Returns
+/// `None` if the server sends no notifications, or the toolbox does not support the request.
 ///
 /// # Errors
 /// `conflict` if no container is running (`reason` is `not_running`), or callers have their own containers (`not_supported`);
@@ -45,7 +46,7 @@ pub(super) async fn open(ops: &Ops, instance: &Instance, uris: &BTreeSet<String>
     };
     let (exchange, opened) = match within(TIMEOUT, opening).await {
         Ok(opened) => opened,
-        // The toolbox does not know the instance or the request, or the server announces nothing.
+        // The toolbox does not know the instance or the request, or the server sends no notifications.
         Err(error) if error.reason() == Some("not_deployed") => return Ok(None),
         Err(error) => return Err(error),
     };

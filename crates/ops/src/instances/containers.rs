@@ -1,4 +1,4 @@
-//! The containers of instances with personal secrets: which agent's values a request needs.
+//! Selects the container that a request uses, if the instance has personal secrets.
 //!
 //! Invariants:
 //! 1. The values of an agent are used only for the container with the key of this agent (`toolbox_directory/secrets.rs`).
@@ -21,8 +21,8 @@ use crate::checks::find_user;
 pub struct ContainerKey {
     /// The key, if the instance has several. Shared instances and remote servers ignore it.
     pub key: String,
-    /// The number of the personal secrets of the container's agent. A container that was started with an earlier one is replaced
-    /// first. 0 for other containers.
+    /// The version of the personal secrets of the container's agent; 0 for other containers. A container that was
+    /// started with an earlier version is replaced first.
     pub personal_version: u64,
 }
 
@@ -38,8 +38,8 @@ impl ContainerKey {
 /// authorized.
 ///
 /// # Errors
-/// `conflict` (`reason` is `secret_missing`) if the agent has not supplied a required value; the message contains the URL of
-/// the page on which to do this. Any error of the store.
+/// `conflict` (`reason` is `secret_missing`) if the agent has not supplied a required value; the message contains the
+/// URL of the page on which to set it. Any error of the store.
 pub async fn find_of_agent(ops: &Ops, instance: &Instance, agent: &AgentId) -> Result<ContainerKey> {
     let key = agent_key(agent.as_str());
     if instance.personal_secrets.is_empty() {
@@ -80,9 +80,9 @@ fn secret_missing(message: String) -> Error {
     Error::new(Code::Conflict, message).with("reason", "secret_missing")
 }
 
-/// Returns the container that lists what a server offers; `default` if no personal secret is required. Otherwise that of an
-/// active agent that has supplied every required value: a service if there is one, because admins set its values, otherwise a
-/// person with a grant.
+/// Returns the container from which the lists of a server are read: `default` if no personal secret is required,
+/// otherwise that of an active agent that has supplied every required value. Services come first, because admins set
+/// their values, then people with a grant.
 ///
 /// # Errors
 /// `conflict` (`reason` is `secret_missing`) if there is no such agent; any error of the store.
@@ -111,12 +111,13 @@ pub(crate) async fn find_for_lists(ops: &Ops, instance: &Instance, default: &str
     find_of_agent(ops, instance, agent).await
 }
 
-/// Returns the container for a call that a member makes in the console or with the API; `default` if the instance has no
-/// personal secrets. Otherwise that of the member's own agent.
+/// Returns the container for a call that a member makes in the console or with the API; `default` if the instance has
+/// no personal secrets, or if the member has no agent and no secret is required; otherwise the container of the
+/// member's own agent.
 ///
 /// # Errors
-/// `conflict` (`reason` is `secret_missing`) if the caller has no agent, or has not supplied a required value; any error of the
-/// store.
+/// `conflict` (`reason` is `secret_missing`) if a secret is required and the caller has no agent, or has not supplied
+/// its value; any error of the store.
 pub(super) async fn find_of_caller(cx: &Ctx, ops: &Ops, instance: &Instance, default: String) -> Result<ContainerKey> {
     if instance.personal_secrets.is_empty() {
         return Ok(ContainerKey::new(default));
@@ -132,14 +133,15 @@ pub(super) async fn find_of_caller(cx: &Ctx, ops: &Ops, instance: &Instance, def
     Ok(ContainerKey::new(default))
 }
 
-/// Returns the agent as which the caller uses the gateway, if they are a user who has one, and it is not disabled.
+/// Returns the active agent with which the caller uses the gateway. `None` if the caller is not a user, or has no
+/// active agent.
 pub(super) async fn find_agent(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Option<AgentId>> {
     let Some(user) = find_user(cx) else { return Ok(None) };
     let found = agent::find_by_user(&mut ops.store.read().await?, organization, &user).await?;
     Ok(found.filter(|agent| agent.state == AgentState::Active).map(|agent| agent.id))
 }
 
-/// Deletes the values of agents whose names are no longer those of personal secrets of the instance.
+/// Deletes the values that agents have supplied for names that are no longer personal secrets of the instance.
 ///
 /// # Errors
 /// Any error of the store.

@@ -32,9 +32,9 @@ pub struct NewInstance {
     pub name: Option<String>,
     /// The server.
     pub server: NewServer,
-    /// The secrets by the names that the version declares, or by the names of the headers of a remote server.
+    /// The secrets, by the names that the version declares, or by the names of the headers of a remote server.
     pub secrets: BTreeMap<String, ToolSecretId>,
-    /// The approval and the grants in the same step.
+    /// The approval and the grants that are created with the instance.
     pub access: InitialAccess,
 }
 
@@ -62,8 +62,9 @@ pub struct CatalogServer {
     pub learn_egress: bool,
 }
 
-/// Creates an instance, and begins its first deployment or the first check of a remote server. Returns at once, with the state
-/// `deploying`. Grants are created at once; what the server lists is approved when it is checked for the first time.
+/// Creates an instance, and begins its first deployment or the first check of a remote server. Returns at once, with
+/// the state `deploying`. Grants are created at once; an initial approval takes effect at the first check of the
+/// server.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `invalid_arguments`
@@ -148,8 +149,8 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     Ok(InstanceView { instance, deployment })
 }
 
-/// Rejects the approval of what the first account sees: if each agent has its own connection or needs its own secrets, the
-/// account can be that of a member below admin, who must not decide what other agents see.
+/// Rejects an initial approval if each agent has its own connection or needs its own secrets: the first account could
+/// be that of a member below admin, and what it sees must not be approved for other agents.
 fn check_approval(planned: &Planned, access: &InitialAccess) -> Result<()> {
     if access.approve.is_none() {
         return Ok(());
@@ -216,7 +217,7 @@ async fn plan_from_catalog(
     })
 }
 
-/// Rejects what only a container has.
+/// Rejects fields that apply only to containers.
 fn check_no_container(server: &CatalogServer) -> Result<()> {
     let unused = [
         ("toolbox_id", server.toolbox_id.is_some()),
@@ -278,7 +279,7 @@ async fn place(
     Ok(id)
 }
 
-/// Checks that an instance of `class` fits on a toolbox. If it is there already, `current` is its present class.
+/// Checks that an instance of `class` fits on a toolbox. If it already runs there, `current` is its current class.
 ///
 /// # Errors
 /// `conflict` if it does not fit.

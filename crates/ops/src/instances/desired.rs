@@ -25,7 +25,7 @@ pub(crate) struct DesiredRows {
 /// Returns the desired state of a toolbox. Instances that are being removed are not part of it.
 ///
 /// # Errors
-/// Any error of the store; `internal` if the rows of an instance contradict each other. An incomplete state is never
+/// Any error of the store; `internal` if the rows of an instance are inconsistent. An incomplete state is never
 /// returned, because the daemon would remove the missing instances.
 pub(crate) async fn load(conn: &mut Conn, toolbox: &Toolbox) -> Result<DesiredState> {
     let organization = &toolbox.organization_id;

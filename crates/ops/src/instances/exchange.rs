@@ -1,4 +1,4 @@
-//! Exchanges with the servers of instances: one message, and the messages of its response as received.
+//! Exchanges with the servers of instances: one message, and the messages of its response, as received.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use crate::remote_servers::{out_of_memory, to_error};
 /// The additional time of a call during which the server can ask the caller for input.
 pub const INPUT_TIME: Duration = Duration::from_secs(300);
 
-/// The time for a response to a server to reach its toolbox.
+/// The additional time in which a toolbox must deliver a response to its server.
 const RESPONSE_TIME: Duration = Duration::from_secs(20);
 
 /// The server that receives a message.
@@ -43,21 +43,22 @@ pub struct ExchangeTarget<'a> {
     pub instance: &'a Instance,
     /// The caller's container.
     pub container: &'a ContainerKey,
-    /// The agent that calls, whose connection is used if each agent has its own. Others ignore it.
+    /// The calling agent. Its connection is used if each agent has its own; otherwise, it is ignored.
     pub agent: Option<&'a AgentId>,
-    /// The definition of the tool that is called, whose arguments a server of 2026-07-28 may require in headers.
+    /// The definition of the called tool. A server of 2026-07-28 may require some of its arguments in headers.
     pub definition: Option<&'a str>,
-    /// What a server with a handshake may ask the caller for during the call. Others are told in `_meta` of each request.
+    /// The client capabilities that are declared to a server with a handshake. Other servers find them in the `_meta`
+    /// of each request.
     pub capabilities: ClientCapabilities,
     /// The level of the log messages that a server with a handshake should send.
     pub log_level: Option<LogLevel>,
-    /// Headers of the caller, which a server with an HTTP transport receives with this message, unless the connection or the
-    /// protocol has headers with these names. They are within the limits of [`forwarded_headers`].
+    /// Headers of the caller, which a server with an HTTP transport receives with this message, unless the connection
+    /// or the protocol sets headers with these names. They are within the limits of [`forwarded_headers`].
     pub headers: Option<&'a HeaderMap>,
 }
 
 impl<'a> ExchangeTarget<'a> {
-    /// Returns the target of a caller who is no agent and answers no requests.
+    /// Returns the target for a caller that is not an agent and does not answer requests of the server.
     #[must_use]
     pub fn new(instance: &'a Instance, container: &'a ContainerKey) -> Self {
         Self {
@@ -72,21 +73,21 @@ impl<'a> ExchangeTarget<'a> {
     }
 }
 
-/// Sends the responses to requests of a server.
+/// Sends responses to requests of a server.
 #[derive(Debug, Clone)]
 pub struct Responder(Recipient);
 
 #[derive(Debug, Clone)]
 enum Recipient {
-    /// The toolbox of an instance, which passes them on.
+    /// The toolbox of an instance, which forwards the responses.
     Toolbox { links: Links, toolbox: ToolboxId, instance: InstanceId },
     /// A remote server.
     Remote(Connection),
 }
 
 impl Responder {
-    /// Sends a response, whose ID is that of the request. One that a server in a container no longer waits for is dropped: the
-    /// messages of the exchange tell why.
+    /// Sends a response, whose ID is that of the request. A response that a server in a container no longer waits for
+    /// is dropped: the messages of the exchange say why.
     ///
     /// # Errors
     /// `tool_server_error` if the server cannot be reached or rejects it; `unavailable` if there is no link to the toolbox.
@@ -126,11 +127,11 @@ pub(super) struct LinkExchange {
     /// `None` if the caller answers no requests.
     responder: Option<Responder>,
     buffer: BytesMut,
-    /// The number of bytes of the buffer that contain no line break.
+    /// The number of bytes at the start of the buffer that contain no line break.
     searched: usize,
     /// The maximum size of a message in bytes.
     limit: usize,
-    /// That of the buffer.
+    /// The memory that is reserved for the buffer.
     memory: Reservation,
 }
 
@@ -139,10 +140,10 @@ impl Exchange {
     /// fails, and the maximum size of each message of the response in bytes.
     ///
     /// # Errors
-    /// `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the server cannot be started;
-    /// `conflict` if the instance is not running, or the agent needs a connection and has none (`not_connected`);
-    /// `rate_limited` if too many calls wait, or the organisation is receiving too many large messages; `tool_server_error` if the server cannot be reached, or does not answer with MCP
-    /// or in time.
+    /// `unavailable` if there is no link to the toolbox (`reason` is `toolbox_offline`) or the server cannot be
+    /// started; `conflict` if the instance is not running, or the agent needs a connection and has none
+    /// (`not_connected`); `rate_limited` if too many calls are waiting, or the organisation is receiving too many large
+    /// messages; `tool_server_error` if the server cannot be reached, or does not answer with MCP or in time.
     pub async fn open(
         ops: &Ops,
         target: ExchangeTarget<'_>,
@@ -170,7 +171,8 @@ impl Exchange {
         Ok(Self(Source::Link(LinkExchange { responder, ..LinkExchange::new(body, limit, &memory) })))
     }
 
-    /// Returns what answers the requests of the server, which are messages of this exchange. `None` if it has none.
+    /// Returns the sender of responses to the requests that the server sends in this exchange. `None` if the server may
+    /// not send any.
     #[must_use]
     pub fn responder(&self) -> Option<Responder> {
         match &self.0 {
@@ -179,7 +181,8 @@ impl Exchange {
         }
     }
 
-    /// Returns the ID of the request in the messages of the server, as JSON text. `None` if it is that of the message.
+    /// Returns the request ID to which the messages of the server refer, as JSON text. `None` if it is the ID of the
+    /// message that was sent.
     #[must_use]
     pub fn call_id(&self) -> Option<String> {
         match &self.0 {
@@ -204,9 +207,9 @@ impl Exchange {
     /// Returns the next message; `None` after the last one.
     ///
     /// # Errors
-    /// `tool_server_error` if a message is larger than the limit (`reason` is `too_large`), or is no message (`no_mcp`) or
-    /// can be read in different ways (`ambiguous`); `rate_limited` if the organisation is receiving too many large messages;
-    /// `unavailable` if the link is lost.
+    /// `tool_server_error` if a message is larger than the limit (`reason` is `too_large`), is not a valid message
+    /// (`no_mcp`), or can be parsed in different ways (`ambiguous`); `rate_limited` if the organisation is receiving
+    /// too many large messages; `unavailable` if the link is lost.
     pub async fn next(&mut self) -> Result<Option<OwnedMessage>> {
         match &mut self.0 {
             Source::Link(exchange) => exchange.next().await?.map(read_message).transpose(),
@@ -216,7 +219,7 @@ impl Exchange {
 }
 
 impl LinkExchange {
-    /// Reads lines of at most `limit` bytes from a response.
+    /// Creates a reader of the lines of a response, which have at most `limit` bytes.
     pub(super) fn new(body: Body, limit: usize, memory: &MemoryShare) -> Self {
         Self { body, responder: None, buffer: BytesMut::new(), searched: 0, limit, memory: memory.reserve() }
     }
@@ -233,7 +236,7 @@ impl LinkExchange {
                     return Err(too_large(TOO_LARGE));
                 }
                 if line.len() > UNCOUNTED_BYTES {
-                    // The rest would keep the memory of the line after it is dropped.
+                    // Copied, because the rest would otherwise keep the memory of the line after the line is dropped.
                     self.buffer = BytesMut::from(&self.buffer[..]);
                 }
                 return self.memory.hold(line.freeze()).map(Some).map_err(|_| out_of_memory());
@@ -255,8 +258,9 @@ impl LinkExchange {
     }
 }
 
-/// Adds the headers that tell a toolbox what the server may ask the caller for, and which log messages the caller wants. Returns
-/// what answers the requests of the server. A toolbox that does not know the headers rejects the requests itself.
+/// Adds the headers that declare the caller's capabilities and log level to a toolbox. Returns the request, and the
+/// sender of responses to requests of the server. A toolbox that does not know the headers rejects these requests
+/// itself.
 fn announce(ops: &Ops, target: ExchangeTarget<'_>, mut request: Builder) -> Result<(Builder, Option<Responder>)> {
     if let Some(level) = target.log_level {
         request = request.header(LOG_LEVEL_HEADER, level.as_str());
@@ -269,7 +273,7 @@ fn announce(ops: &Ops, target: ExchangeTarget<'_>, mut request: Builder) -> Resu
     Ok((request.header(CAPABILITIES_HEADER, target.capabilities.to_json()), Some(responder)))
 }
 
-/// Returns the value of the header that brings headers of the caller to a toolbox.
+/// Returns the value of the header in which headers of the caller are sent to a toolbox.
 fn forward(headers: &HeaderMap) -> Result<HeaderValue> {
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let mut value = HeaderValue::try_from(forwarded_headers::encode(headers)).map_err(Error::internal)?;
@@ -277,7 +281,7 @@ fn forward(headers: &HeaderMap) -> Result<HeaderValue> {
     Ok(value)
 }
 
-/// Reads a message of a server.
+/// Parses a message of a server. Fails if it is not a valid message, or can be parsed in different ways.
 pub(super) fn read_message(text: Bytes) -> Result<OwnedMessage> {
     let is_object = text.trim_ascii_start().starts_with(b"{");
     OwnedMessage::read(text).map_err(|_| match is_object {

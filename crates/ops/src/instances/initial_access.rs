@@ -1,4 +1,4 @@
-//! The approval and the grants that an admin gives in the same step in which they create an instance.
+//! The approval and the grants that an admin gives when creating an instance.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ pub const MAX_INITIAL_GRANTS: usize = 50;
 /// The approval and the grants for a new instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InitialAccess {
-    /// The class of the tools, if everything that the server lists at its first check is approved.
+    /// The class of the tools if everything that the server lists at its first check is to be approved.
     pub approve: Option<Class>,
     /// The agents that are granted access.
     pub grants: Vec<InitialGrant>,
@@ -70,8 +70,8 @@ impl InitialAccess {
         Ok(())
     }
 
-    /// Stores the approval and creates the grants. Among the last statements of a transaction, because a grant locks the number
-    /// of the last change until its end.
+    /// Stores the approval and creates the grants. Called at the end of a transaction, because a grant locks the change
+    /// counter until the transaction ends.
     ///
     /// # Errors
     /// `invalid_arguments` for `grants` if an agent does not exist; `conflict` if an agent has the maximum number of grants.

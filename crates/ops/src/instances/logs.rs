@@ -27,12 +27,14 @@ const MAX_LINE: usize = 16 * 1024;
 /// The time in which all lines must arrive.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Returns the last `tail` lines of the log of an instance, oldest first. Of more than 8 MiB, only the end is returned.
+/// Returns the last `tail` lines of the log of an instance, oldest first. If their text is larger than 8 MiB, the
+/// oldest lines are left out.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin;
 /// `invalid_arguments` if `tail` is greater than [`MAX_TAIL`]; `unavailable` if there is no link to the toolbox
-/// (`reason` is `toolbox_offline`); `conflict` if it has not received the instance yet.
+/// (`reason` is `toolbox_offline`); `conflict` for a remote server, or if the toolbox has not received the instance
+/// yet.
 pub async fn list(
     cx: &Ctx,
     ops: &Ops,

@@ -1,7 +1,7 @@
-//! Instances: tool servers in containers of a toolbox, or elsewhere ([`remote`]).
+//! Instances: tool servers that run in containers on a toolbox, or elsewhere ([`remote`]).
 //!
-//! An operation writes what should run, increments the number of the toolbox's desired state, and returns at once. The
-//! daemon converges, and its reports change the observed state (`toolbox_directory`). Locks are acquired in this order:
+//! An operation writes the desired state, increments its revision for the toolbox, and returns at once. The daemon
+//! converges to it, and its reports update the observed state (`toolbox_directory`). Locks are acquired in this order:
 //! organisation, toolbox. A remote server has no toolbox, and is changed under the lock of its organisation.
 
 pub mod call;
@@ -49,8 +49,8 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::deployments;
 
-/// The maximum length of a list in which an instance is searched by name.
-const MAX_NAMESAKES: i64 = 1_000;
+/// The maximum number of instances that are searched for a name.
+const MAX_SEARCHED: i64 = 1_000;
 
 /// An instance with the deployment of its current generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +73,7 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<InstanceView>> {
     ops.authorize_toolboxes(cx, Operation::InstanceRead, organization)?;
-    // An instance and its deployment belong together.
+    // A snapshot, so that each instance matches its deployment.
     let mut tx = ops.store.snapshot().await?;
     let instances = store::list(&mut tx, organization, after, i64::from(limit)).await?;
     let ids: Vec<_> = instances.iter().map(|instance| &instance.id).collect();
@@ -133,7 +133,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
     let instance = match found {
         Some(instance) => instance,
         None => {
-            let mut named = store::list(&mut tx, organization, None, MAX_NAMESAKES).await?;
+            let mut named = store::list(&mut tx, organization, None, MAX_SEARCHED).await?;
             named.retain(|instance| instance.name == text);
             let instance = named.pop().ok_or_else(not_found)?;
             if !named.is_empty() {
@@ -167,7 +167,7 @@ pub async fn list_events(
     Ok(instance_event::list(&mut conn, organization, id, before, i64::from(limit)).await?)
 }
 
-/// Returns an instance for a change, with its toolbox locked, or the organisation of a remote server.
+/// Returns an instance that is about to be changed. Locks its toolbox, or its organisation if the server is remote.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist; `conflict` if it is being removed.
@@ -176,7 +176,7 @@ async fn lock(tx: &mut Tx, organization: &OrganizationId, id: &InstanceId) -> Re
         Backend::Container(container) => drop(toolbox::lock(tx, organization, &container.toolbox_id).await?),
         Backend::Remote(_) => drop(toolbox::lock_organization(tx, organization).await?),
     }
-    // It may have been changed or deleted while this transaction waited for the lock.
+    // The instance may have been changed or deleted while this transaction waited for the lock.
     let instance = store::find(tx, organization, id).await?.ok_or_else(not_found)?;
     if instance.is_removing {
         return Err(Error::new(Code::Conflict, "The instance is being removed."));
@@ -184,13 +184,13 @@ async fn lock(tx: &mut Tx, organization: &OrganizationId, id: &InstanceId) -> Re
     Ok(instance)
 }
 
-/// Begins the deployment of a new generation of an instance, which must be locked ([`lock`]). A remote server has no
-/// deployment, and is checked instead.
+/// Begins the deployment of a new generation of an instance, which must be locked ([`lock`]). Returns `None` for a
+/// remote server, which has no deployment and is checked instead.
 async fn deploy(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<Option<Deployment>> {
-    // The secrets are requested when the container starts, so a new container always gets the current values.
+    // A new generation uses the current values of its secrets.
     rotation::refresh_secrets(tx, instance).await?;
     instance.generation += 1;
-    // It was given for what was to be deployed first.
+    // An initial approval applies to the first generation only.
     initial_approval::delete(tx, &instance.organization_id, &instance.id).await?;
     let Backend::Container(container) = &instance.backend else {
         remote::restart_checks(cx, tx, instance).await?;
@@ -215,8 +215,8 @@ fn notify_desired(ops: &Ops, instance: &Instance) {
     }
 }
 
-/// Records an operation on an instance, and notifies the gateways of all processes. The last statement of a transaction,
-/// because the number of the last change is locked until its end.
+/// Records an operation on an instance, and notifies the gateways of all processes. Called at the end of a transaction,
+/// because it locks the change counter until the transaction ends.
 async fn record_operation(cx: &Ctx, tx: &mut Tx, instance: &Instance, action: &'static str) -> Result<()> {
     let detail = audit_detail(instance);
     record(cx, tx, &instance.organization_id, Entry { action, target: instance.id.as_str(), detail }).await?;

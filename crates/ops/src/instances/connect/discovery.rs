@@ -1,4 +1,4 @@
-//! Discovery of the authorization server of a remote server: metadata of the resource (RFC 9728), then that of the
+//! Discovery of the authorization server of a remote server: the metadata of the resource (RFC 9728), then that of the
 //! authorization server (RFC 8414; OpenID Connect Discovery 1.0).
 
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::remote_tokens::{Challenge, MAX_SCOPE, scope_words};
 const LIMITS: Limits = Limits { max_bytes: 64 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
 /// The maximum length of a URL in metadata in bytes.
 const MAX_URL: usize = 2_048;
-/// The requests that a server which requires OAuth answers with a challenge. Some answer the first one without a token.
+/// The requests that a server which requires OAuth answers with a challenge. Some servers accept the first one without
+/// a token.
 const PROBES: [&str; 2] = [
     r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"waypost","version":"1"}}}"#,
     r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#,
@@ -30,7 +31,7 @@ pub(super) struct AuthorizationServer {
     pub authorization_endpoint: Url,
     pub token_endpoint: String,
     pub registration_endpoint: Option<String>,
-    /// The revocation endpoint (RFC 7009), if it may be reached.
+    /// The revocation endpoint (RFC 7009), if Waypost may connect to it.
     pub revocation_endpoint: Option<String>,
     /// Whether the URL of a metadata document is accepted as the ID of a client.
     pub has_client_documents: bool,
@@ -106,7 +107,7 @@ pub(super) async fn discover(route: &Route, url: &Url, headers: HeaderMap) -> Re
             Some(text) => Some(check_endpoint(route, text)?.into()),
             None => None,
         },
-        // Only used to clean up, so it does not keep the server from being connected.
+        // It is used only to clean up, so an invalid one does not prevent the connection.
         revocation_endpoint: server
             .revocation_endpoint
             .and_then(|text| check_endpoint(route, &text).ok())
@@ -119,7 +120,7 @@ pub(super) async fn discover(route: &Route, url: &Url, headers: HeaderMap) -> Re
     })
 }
 
-/// Returns the URL of an endpoint that may be reached.
+/// Parses the URL of an endpoint, and checks that Waypost may connect to it.
 fn check_endpoint(route: &Route, text: &str) -> Result<Url> {
     let url = Url::parse(text).ok().filter(|url| text.len() <= MAX_URL && url.fragment().is_none());
     let url = url.ok_or_else(|| invalid("The authorization server's metadata contains an invalid URL."))?;
@@ -128,7 +129,7 @@ fn check_endpoint(route: &Route, text: &str) -> Result<Url> {
 }
 
 /// Returns the scope to request: that of the challenge, otherwise those of the resource; and `offline_access`, if the
-/// authorization server knows it, so that there is a refresh token.
+/// authorization server supports it, so that it issues a refresh token.
 fn choose_scope(challenge: Option<String>, resource: Option<Vec<String>>, supported: &[String]) -> Option<String> {
     const OFFLINE: &str = "offline_access";
     let text = challenge.or_else(|| resource.map(|scopes| scopes.join(" "))).unwrap_or_default();
@@ -141,7 +142,7 @@ fn choose_scope(challenge: Option<String>, resource: Option<Vec<String>>, suppor
 }
 
 /// Whether the resource with this identifier contains `url`: it has the same origin, and its path is that of the URL or
-/// above it. Most servers state the URL itself, and some their origin.
+/// a parent of it. Most servers state the URL itself, and some their origin.
 fn covers(resource: &str, url: &Url) -> bool {
     let Some(resource) =
         Url::parse(resource).ok().filter(|parsed| resource.len() <= MAX_URL && parsed.fragment().is_none())
@@ -156,15 +157,15 @@ fn covers(resource: &str, url: &Url) -> bool {
         && resource.query().is_none_or(|query| Some(query) == url.query())
 }
 
-/// Sends requests without a token until one is answered with a challenge, and returns its parameters (RFC 9728,
-/// section 5.1). A server without a challenge may have metadata nevertheless.
+/// Sends requests without a token until one is answered with a challenge, and returns its parameters (RFC 9728, section
+/// 5.1). A server that sends no challenge may still have metadata.
 async fn probe(route: &Route, url: &Url, mut headers: HeaderMap) -> Result<Challenge> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     for (number, probe) in PROBES.into_iter().enumerate() {
         match send_probe(route, url, (headers.clone(), probe)).await {
             Ok(Some(challenge)) => return Ok(challenge),
-            // A server that has answered the first one may drop what has no session.
+            // A server that has answered the first request may drop requests without a session.
             Err(error) if number == 0 => return Err(error),
             Ok(None) | Err(_) => {}
         }
@@ -240,7 +241,7 @@ async fn find_resource_metadata(route: &Route, url: &Url, stated: Option<&str>) 
     fetch(route, &with_path(url, WELL_KNOWN)).await?.ok_or_else(none)
 }
 
-/// Returns the possible URLs of an issuer's metadata, in the order of MCP.
+/// Returns the possible URLs of an issuer's metadata, in the order that MCP specifies.
 fn server_metadata_urls(issuer: &Url) -> Vec<Url> {
     let path = issuer.path().trim_end_matches('/');
     let mut paths = vec![
@@ -260,7 +261,7 @@ async fn find_server_metadata(route: &Route, issuer: &str) -> Result<ServerMetad
     let parsed = parsed.ok_or_else(|| invalid("The server's metadata names an invalid authorization server."))?;
     for url in server_metadata_urls(&parsed) {
         let Some(metadata) = fetch::<ServerMetadata>(route, &url).await? else { continue };
-        // RFC 8414, section 3.3. A server must not speak for another one.
+        // RFC 8414, section 3.3: a server must not state the metadata of another issuer.
         if metadata.issuer != issuer {
             let message = "The metadata of the authorization server is that of another issuer.";
             return Err(failure("issuer_mismatch", message));
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_of_an_issuer_is_searched_in_the_order_of_mcp() {
+    fn issuer_metadata_urls_are_in_the_order_that_mcp_specifies() {
         let urls = |issuer: &str| -> Vec<String> {
             server_metadata_urls(&issuer.parse().unwrap()).into_iter().map(String::from).collect()
         };
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scope_is_chosen() {
+    fn the_scope_of_the_challenge_takes_precedence() {
         let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let choose = |challenge: Option<&str>, resource: &[&str], supported: &[&str]| {
             choose_scope(challenge.map(str::to_owned), Some(list(resource)), &list(supported))

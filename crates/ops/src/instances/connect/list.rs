@@ -1,4 +1,4 @@
-//! The list of the connections of an instance, and their end.
+//! Lists and ends the connections of an instance.
 
 use waypost_core::access::Operation;
 use waypost_core::agent::AgentKind;
@@ -32,7 +32,7 @@ pub struct AgentConnection {
     pub required_scope: Option<String>,
 }
 
-/// Returns the state of a connection at present.
+/// Returns the current state of a connection.
 pub(super) fn state_of(cx: &Ctx, connection: &RemoteConnection) -> ConnectionState {
     match (connection.failed_at, connection.expires_at) {
         (Some(_), _) => ConnectionState::Failed,
@@ -41,8 +41,8 @@ pub(super) fn state_of(cx: &Ctx, connection: &RemoteConnection) -> ConnectionSta
     }
 }
 
-/// Returns at most `limit` connections of an instance, ordered by the ID of the agent. With `after`, returns only those of
-/// later agents.
+/// Returns at most `limit` connections of an instance, ordered by the ID of the agent. With `after`, returns only those
+/// after this agent.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin.
@@ -100,7 +100,7 @@ pub(super) async fn end_connection(
     let deleted = remote_connection::delete(&mut tx, organization, (id, agent)).await?;
     let deleted = deleted.ok_or_else(|| Error::not_found("connection"))?;
     if agent.is_none() {
-        // The sessions of all processes use the token.
+        // Makes all processes drop their sessions, which use the token.
         instance.restarts += 1;
         instance.updated_at = cx.now();
         remote::restart_checks(cx, &mut tx, &mut instance).await?;

@@ -1,16 +1,16 @@
 //! Connections of instances to remote servers that require OAuth (MCP 2025-11-25 and 2026-07-28, "Authorization"). There
 //! is one connection per instance, which all agents of the organisation share, or one per agent.
 //!
-//! 1. A user starts a connection ([`begin`], [`begin_own`]): metadata of the resource and of its authorization server are
-//!    discovered, Waypost becomes a client, and the user's browser is sent to the authorization server.
+//! 1. A user starts a connection ([`begin`], [`begin_own`]): the metadata of the resource and of its authorization
+//!    server is discovered, Waypost becomes a client, and the user's browser is sent to the authorization server.
 //! 2. The authorization server sends the browser back to [`CALLBACK_PATH`], where [`finish`] exchanges the code for
-//!    tokens. Then the server is tested like any other.
+//!    tokens. Then the server is checked like any other.
 //!
 //! Invariants:
 //! 1. A state works once, for ten minutes, and only for the user who has started the connection.
-//! 2. Nothing that the server or its authorization server states is used before it has been compared: the resource covers
-//!    the URL of the instance (RFC 9728, 3.3), the metadata is that of the issuer (RFC 8414, 3.3), S256 is supported, and
-//!    the response is from the issuer (RFC 9207).
+//! 2. Nothing that the server or its authorization server states is used before it has been verified: the resource
+//!    covers the URL of the instance (RFC 9728, 3.3), the metadata is that of the issuer (RFC 8414, 3.3), S256 is
+//!    supported, and the response is from the issuer (RFC 9207).
 //! 3. A connection is made for the agent for which it was started: by its person, or by an admin for a service ([`owner`]). This
 //!    is checked when it is started and again when it is finished.
 //! 4. Every request goes through the guarded client, without redirects, and with limits on size and time.
@@ -82,11 +82,11 @@ pub struct FinishedConnection {
     pub instance_id: InstanceId,
     /// The slug of the instance.
     pub slug: String,
-    /// Who is connected.
+    /// The owner of the connection.
     pub owner: ConnectionOwner,
 }
 
-/// Whose connection was finished.
+/// The owner of a connection that was finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionOwner {
     /// The organisation.
@@ -130,7 +130,7 @@ pub struct AuthorizationResponse {
 struct PendingConnection {
     client: OauthClient,
     resource: String,
-    /// The scope that is asked for.
+    /// The requested scope.
     #[serde(default)]
     scope: Option<String>,
     issuer: String,
@@ -140,14 +140,14 @@ struct PendingConnection {
     redirect_uri: String,
 }
 
-fn place(state_hash: &str) -> SealLocation<'_> {
+fn location(state_hash: &str) -> SealLocation<'_> {
     SealLocation { table: "remote_connection_requests", column: "request", row: state_hash }
 }
 
 /// Returns the user who calls an operation.
 ///
 /// # Errors
-/// `conflict` (`reason` is `user_required`) for API keys and the operator: nobody else could finish the connection.
+/// `conflict` (`reason` is `user_required`) for API keys and the operator, which cannot finish a connection.
 fn user_of(cx: &Ctx) -> Result<UserId> {
     require_user(cx, "Only a user who is signed in to the console can connect the instance, on its page there.")
 }
@@ -199,16 +199,16 @@ pub async fn check_connected(ops: &Ops, instance: &Instance, agent: &AgentId) ->
     }
 }
 
-/// Starts the connection of an instance by the user who calls: that of the organisation, or of the service `agent` if each
-/// agent has its own. `origin` is the public origin of this installation.
+/// Starts a connection of an instance for the calling user: that of the organisation, or that of the service `agent` if
+/// each agent has its own. `origin` is the public origin of this installation.
 ///
 /// # Errors
-/// `not_found` if the instance or the agent does not exist or the caller cannot access it; `forbidden` for members below admin;
-/// `conflict` if the caller is not a user (`reason` is `user_required`), the instance does not use OAuth (`not_oauth`), or
-/// `agent` is missing (`agent_required`), is not possible (`not_per_agent`) or belongs to a person (`person_required`);
-/// `tool_server_error` if the server or its authorization server cannot be used: `reason` is `unreachable`, `redirect`,
-/// `no_metadata`, `invalid_metadata`, `resource_mismatch`, `issuer_mismatch`, `no_pkce`, `no_registration`,
-/// `registration_failed` or `auth_method`.
+/// `not_found` if the instance or the agent does not exist or the caller cannot access it; `forbidden` for members
+/// below admin; `conflict` if the caller is not a user (`reason` is `user_required`), the instance does not use OAuth
+/// (`not_oauth`), or `agent` is missing (`agent_required`), is not allowed (`not_per_agent`) or belongs to a person
+/// (`person_required`); `tool_server_error` if the server or its authorization server cannot be used: `reason` is
+/// `unreachable`, `redirect`, `no_metadata`, `invalid_metadata`, `resource_mismatch`, `issuer_mismatch`, `no_pkce`,
+/// `no_registration`, `registration_failed` or `auth_method`.
 pub async fn begin(
     cx: &Ctx,
     ops: &Ops,
@@ -226,7 +226,8 @@ pub async fn begin(
     start(cx, ops, (&instance, &owner), origin).await
 }
 
-/// Discovers the authorization server, and stores the state of a connection. The caller may connect `owner`.
+/// Discovers the authorization server, and stores the state of a connection. The caller has been authorized to connect
+/// `owner`.
 async fn start(cx: &Ctx, ops: &Ops, (instance, owner): (&Instance, &Owner), origin: &str) -> Result<StartedConnection> {
     let (organization, user_id) = (&instance.organization_id, user_of(cx)?);
     let route = ops.route(Purpose::Tools, organization).await?;
@@ -261,7 +262,7 @@ async fn start(cx: &Ctx, ops: &Ops, (instance, owner): (&Instance, &Owner), orig
         serde_json::to_string(&pending).map_err(|_| Error::internal("a connection cannot be written as JSON"))?;
     let (state_hash, now) = (hash(&state), cx.now());
     let row = RemoteConnectionRequest {
-        request: ops.keyring()?.seal(&place(&state_hash), text.as_bytes(), &*cx.random),
+        request: ops.keyring()?.seal(&location(&state_hash), text.as_bytes(), &*cx.random),
         state_hash,
         organization_id: organization.clone(),
         instance_id: instance.id.clone(),
@@ -324,10 +325,10 @@ fn unknown_state() -> Error {
 /// Finishes a connection with the response of the authorization server. The state is used up, whatever the result.
 ///
 /// # Errors
-/// `not_found` if the state is unknown, used, expired or another user's, or the instance or the agent does not exist any more;
-/// `forbidden` for members below admin, except for the connection of their own agent; `conflict` if the user has denied the
-/// request (`reason` is `denied`) or the instance has been changed since (`changed`); `tool_server_error` if the response is
-/// from another issuer (`issuer_mismatch`), or there are no tokens (`no_tokens`).
+/// `not_found` if the state is unknown, used, expired or another user's, or the instance or the agent no longer exists;
+/// `forbidden` for members below admin, except for the connection of their own agent; `conflict` if the user has denied
+/// the request (`reason` is `denied`) or the instance has been changed since (`changed`); `tool_server_error` if the
+/// response is from another issuer (`issuer_mismatch`), or there are no tokens (`no_tokens`).
 pub async fn finish(
     cx: &Ctx,
     ops: &Ops,
@@ -341,7 +342,7 @@ pub async fn finish(
     tx.commit().await?;
     let row = row.ok_or_else(unknown_state)?;
     authorize_owner(cx, ops, organization, row.agent_id.as_ref()).await?;
-    let text = ops.keyring()?.open_text(&place(&state_hash), &row.request).map_err(Error::internal)?;
+    let text = ops.keyring()?.open_text(&location(&state_hash), &row.request).map_err(Error::internal)?;
     let pending: PendingConnection =
         serde_json::from_str(text.expose()).map_err(|_| Error::internal("a started connection cannot be read"))?;
     check_scope(ops, &row, &pending, response).await?;
@@ -387,8 +388,8 @@ fn no_tokens(error: &TokenError) -> Error {
     discovery::failure("no_tokens", format!("The server cannot be connected: {error}. Connect again."))
 }
 
-/// Checks that the authorization server has not rejected the scope of a request. Otherwise, the scope that calls have required is
-/// forgotten: every further connection would ask for it, and would be rejected too.
+/// Fails if the authorization server has rejected the scope of a request. The scope that calls have required is then
+/// forgotten: every further connection would request it, and would be rejected too.
 async fn check_scope(
     ops: &Ops,
     row: &RemoteConnectionRequest,
@@ -419,7 +420,7 @@ fn is_from_issuer(pending: &PendingConnection, response: &AuthorizationResponse)
     }
 }
 
-/// Returns the code of a response that is from the right issuer.
+/// Returns the code of a successful response that is from the right issuer.
 fn check_response<'a>(pending: &PendingConnection, response: &'a AuthorizationResponse) -> Result<&'a str> {
     // This check comes first: a response of another server must not be processed (RFC 9207, section 2.4).
     if !is_from_issuer(pending, response) {
@@ -437,7 +438,8 @@ fn check_response<'a>(pending: &PendingConnection, response: &'a AuthorizationRe
     code.ok_or_else(|| discovery::failure("no_tokens", "The authorization server sent no code. Connect again."))
 }
 
-/// Stores a connection. With that of the organisation, or the first one of an agent, the server is tested.
+/// Stores a connection. The server is then checked if the connection is that of the organisation, or if the server has
+/// not answered yet.
 async fn store_connection(
     cx: &Ctx,
     ops: &Ops,
@@ -461,7 +463,7 @@ async fn store_connection(
         }
         Some(_) => {}
         None => {
-            // A new session is needed, because the one of every process uses the former token.
+            // Every process needs a new session, because its current one uses the former token.
             instance.restarts += 1;
             instance.updated_at = cx.now();
             remote::restart_checks(cx, &mut tx, &mut instance).await?;

@@ -44,7 +44,7 @@ struct Found {
 
 async fn find(cx: &Ctx, conn: &mut Conn, organization: &OrganizationId, slug: &str) -> Result<Found> {
     let user = user_of(cx)?;
-    // Other text comes from a URL and may contain characters that PostgreSQL rejects.
+    // The slug comes from a URL, and may contain characters that PostgreSQL rejects.
     if !slug.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(not_found());
     }

@@ -1,6 +1,6 @@
-//! Waypost as a client of an authorization server: as the one that an admin has registered beforehand, if the instance names one;
-//! otherwise with its metadata document if the server accepts one, and else by dynamic registration (RFC 7591). Each connection
-//! registers a new client, because a stored one may have been deleted.
+//! Waypost as a client of an authorization server. It uses the client that an admin has registered beforehand, if the
+//! instance names one; otherwise its client ID metadata document, if the server accepts one; otherwise dynamic client
+//! registration (RFC 7591). Each connection registers a new client, because the server may have deleted a stored one.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub fn client_document(origin: &str) -> Value {
 ///
 /// # Errors
 /// `tool_server_error`: `reason` is `no_registration` if the server accepts neither a document nor a registration,
-/// `registration_failed`, or `auth_method` if the server does not accept secrets of clients.
+/// `registration_failed`, or `auth_method` if the server does not accept client secrets.
 pub(super) async fn find_client(
     route: &Route,
     server: &AuthorizationServer,
@@ -65,7 +65,7 @@ pub(super) async fn find_client(
     if let Some(registered) = registered {
         return use_registered(server, registered);
     }
-    // The document must be fetched by the authorization server, over https.
+    // The authorization server must be able to fetch the document over HTTPS.
     if server.has_client_documents && origin.starts_with("https://") {
         return Ok(OauthClient {
             token_endpoint: server.token_endpoint.clone(),
@@ -126,10 +126,10 @@ fn use_registered(server: &AuthorizationServer, registered: ClientCredentials) -
     })
 }
 
-/// Returns the method to register with: none if possible, because there is PKCE.
+/// Returns the authentication method to register: `none` if possible, because PKCE protects the code.
 fn choose_method(supported: Option<&[String]>) -> ClientAuthMethod {
-    // RFC 8414, section 2: without a list, it is `client_secret_basic`. Servers for MCP rarely state a list, and accept
-    // public clients.
+    // Without a list, the default is `client_secret_basic` (RFC 8414, section 2). But servers for MCP rarely state a
+    // list, and accept public clients.
     let Some(supported) = supported else { return ClientAuthMethod::None };
     let has = |method: ClientAuthMethod| supported.iter().any(|text| text == method.as_str());
     [ClientAuthMethod::None, ClientAuthMethod::Basic, ClientAuthMethod::Post]
@@ -138,7 +138,7 @@ fn choose_method(supported: Option<&[String]>) -> ClientAuthMethod {
         .unwrap_or(ClientAuthMethod::None)
 }
 
-/// Returns the registered client. The server may have chosen another method.
+/// Returns the registered client; `None` if the response is invalid. The server may have chosen another method.
 fn accept(found: Registration, requested: ClientAuthMethod, server: &AuthorizationServer) -> Option<OauthClient> {
     let is_value =
         |text: &String| (1..=MAX_VALUE).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
