@@ -1,4 +1,4 @@
-//! Placement: the choice of a toolbox for a new instance. Pure.
+//! Placement: the choice of a toolbox for a new instance. All functions are pure.
 
 use waypost_core::id::ToolboxId;
 use waypost_core::toolbox::ToolboxState;
@@ -9,7 +9,8 @@ use crate::toolboxes::Allocation;
 
 /// The share of a machine's memory, and of its CPUs times [`CPU_OVERCOMMIT`], that instances may use, in percent.
 const BUDGET_PERCENT: u64 = 80;
-/// The free disk space below which a toolbox is chosen only if no other fits. Its daemon begins to remove unused images there.
+/// The free disk space below which a toolbox is chosen only if no other fits. Its daemon then begins to remove unused
+/// images.
 const LOW_DISK_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// A toolbox on which an instance might be placed.
@@ -34,8 +35,8 @@ impl Candidate {
         Some((millicpus.saturating_sub(used_millicpus), memory.saturating_sub(used_memory)))
     }
 
-    /// Whether an image might not fit on the disk. This is no reason to reject the toolbox: the image may be present, or replace
-    /// unused ones, and otherwise the deployment fails with `disk_full`.
+    /// Whether an image might not fit on the disk. This is no reason to reject the toolbox: the image may already be
+    /// present, or replace unused ones; otherwise, the deployment fails with `disk_full`.
     fn has_low_disk(&self) -> bool {
         self.capacity.is_none_or(|capacity| capacity.disk_free_bytes < LOW_DISK_BYTES)
     }
@@ -93,15 +94,15 @@ fn cpus(millicpus: u64) -> String {
     format!("{}.{}", millicpus / 1_000, millicpus % 1_000 / 100)
 }
 
-/// Returns the candidate with the most free memory, and among those with equally much, the most free CPUs. One whose disk is
-/// nearly full is the last choice.
+/// Returns the candidate with the most free memory, and among equals, the one with the most free CPUs. A candidate
+/// whose disk is nearly full is the last choice.
 ///
 /// # Errors
 /// Returns the reason for each candidate if the instance fits on none.
 pub(super) fn choose(candidates: &[Candidate], class: ResourceClass) -> Result<&Candidate, Vec<(&Candidate, String)>> {
     let problems: Vec<_> = candidates.iter().map(|candidate| (candidate, candidate.find_problem(class))).collect();
     let fitting = problems.iter().filter(|(_, problem)| problem.is_none()).map(|(candidate, _)| *candidate);
-    // The first of equal ones, so that the choice does not depend on the order of iteration.
+    // The name decides between equals, so that the choice does not depend on the order of the candidates.
     let best = fitting.min_by_key(|candidate| {
         let (millicpus, memory) = candidate.free().unwrap_or_default();
         (candidate.has_low_disk(), std::cmp::Reverse(memory), std::cmp::Reverse(millicpus), &candidate.name)

@@ -1,4 +1,4 @@
-//! Instances whose server runs elsewhere. [`crate::remote_checks`] tests them.
+//! Instances whose server runs elsewhere. [`crate::remote_checks`] checks them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -33,8 +33,8 @@ pub struct NewRemoteServer {
     pub is_oauth: bool,
     /// The owner of the OAuth connection that authorizes requests.
     pub connection: ConnectionMode,
-    /// The client that was registered at its authorization server. `None` if Waypost uses its own metadata document, or registers
-    /// itself.
+    /// The client that was registered with its authorization server beforehand. `None` if Waypost uses its client ID
+    /// metadata document, or registers itself.
     pub client: Option<RegisteredClient>,
 }
 
@@ -124,8 +124,8 @@ pub(super) fn from_version(cx: &Ctx, ops: &Ops, id: &InstanceId, version: &Catal
 /// Returns the uses of secrets, each as the value of the header with its name.
 ///
 /// # Errors
-/// `invalid_arguments` for `secrets` if a name is not that of a header that can be set, two names differ only in case, or a
-/// secret does not exist.
+/// `invalid_arguments` for `secrets` if a name is not the name of a header that can be set, two names differ only in
+/// case, or a secret does not exist.
 pub(super) async fn find_headers(
     tx: &mut Tx,
     organization: &OrganizationId,
@@ -159,7 +159,7 @@ pub(super) fn check_authorization(server: &RemoteServer, secrets: &[SecretUse]) 
     Ok(())
 }
 
-/// Checks that a remote server is switched on and has answered since its last change. Before, there is nothing to call.
+/// Checks that a remote server is not stopped, and has answered since its last change. Succeeds for a container.
 ///
 /// # Errors
 /// `conflict` (`reason` is `not_running`) if it has not.
@@ -177,8 +177,8 @@ pub(crate) fn check_answered(instance: &Instance) -> Result<()> {
     Err(Error::new(Code::Conflict, message).with("reason", "not_running"))
 }
 
-/// Writes that a remote server is to be used as the instance says, so that it is checked at once, or when it has been
-/// connected.
+/// Stores an instance whose remote server is to be checked again: at once, or when it has been connected if it waits
+/// for an OAuth connection.
 pub(super) async fn restart_checks(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<()> {
     instance.state = match instance.desired {
         DesiredRun::Running => InstanceState::Deploying,

@@ -27,7 +27,7 @@ pub(super) struct RemoteExchange {
     instance: InstanceId,
     /// The agent whose connection is used, if each has its own.
     agent: Option<AgentId>,
-    /// What the server may ask the caller for.
+    /// The client capabilities that are declared to the server.
     capabilities: ClientCapabilities,
     connection: Connection,
     source: Source,
@@ -38,7 +38,7 @@ pub(super) struct RemoteExchange {
 }
 
 enum Source {
-    /// A response that needs no request; `None` after it.
+    /// A response that is known without a request; `None` once it has been returned.
     Known(Option<Bytes>),
     Open(Exchange),
 }
@@ -65,7 +65,7 @@ impl RemoteExchange {
         let message = Message::read(message).map_err(|error| Error::internal(error.message))?;
         let raw_id = message.raw_id.unwrap_or("null").to_owned();
         let (mut connection, capabilities) = connect(ops, target).await?;
-        // Asking the caller takes time that is not the server's.
+        // The time in which the caller is asked for input is not counted as time of the server.
         let timeout = if capabilities.is_empty() { timeout } else { timeout + INPUT_TIME };
         let method = message.method.as_deref().unwrap_or_default();
         let source = if method == "initialize" {
@@ -95,12 +95,12 @@ impl RemoteExchange {
         })
     }
 
-    /// Returns the connection, on which requests of the server are answered; `None` if it may ask for nothing.
+    /// Returns the connection on which requests of the server are answered. `None` if the server may not send any.
     pub(super) fn responder(&self) -> Option<Connection> {
         (!self.capabilities.is_empty()).then(|| self.connection.clone())
     }
 
-    /// Returns the ID of the request in the messages of the server, as JSON text.
+    /// Returns the request ID to which the messages of the server refer, as JSON text.
     pub(super) fn call_id(&self) -> String {
         match &self.source {
             Source::Open(exchange) => exchange.id().map(|id| id.to_string()),
@@ -135,8 +135,8 @@ impl RemoteExchange {
     }
 }
 
-/// Sends a request. If the server rejects the token, or the token lacks a scope, the request is sent once more if there is another
-/// token: the server has not processed it. `connection` is then the new one.
+/// Sends a request. If the server rejects the token, or the token lacks a scope, the server has not processed the
+/// request: it is sent once more if there is another token. `connection` is then replaced by the new one.
 async fn send<'c, F: Fn(&Connection) -> CallRequest<'c>>(
     ops: &Ops,
     instance: &Instance,
@@ -170,9 +170,9 @@ async fn send<'c, F: Fn(&Connection) -> CallRequest<'c>>(
     }
 }
 
-/// Returns the connection for a call, and what the server may ask for on it. Only a server with a handshake needs a connection
-/// of its own for each set of capabilities, because these are declared once; on the single stream of HTTP+SSE, a request of the
-/// server belongs to no call.
+/// Returns the connection for a call, and the client capabilities that are declared on it. Only a server with a
+/// handshake needs a separate connection for each set of capabilities, because they are declared once per connection.
+/// On HTTP+SSE, none are declared, because a request of the server on its single stream cannot be attributed to a call.
 async fn connect(ops: &Ops, target: ExchangeTarget<'_>) -> Result<(Connection, ClientCapabilities)> {
     let ExchangeTarget { instance, agent, capabilities, .. } = target;
     let none = ClientCapabilities::default();
@@ -188,7 +188,8 @@ async fn connect(ops: &Ops, target: ExchangeTarget<'_>) -> Result<(Connection, C
     Ok(found)
 }
 
-/// Returns the response to `initialize` from the handshake of the connection. A server of 2026-07-28 has none.
+/// Returns the response to `initialize`: the result of the connection's handshake, or an error for a server of
+/// 2026-07-28, which has no handshake.
 fn describe(connection: &Connection, raw_id: &str) -> Bytes {
     let text = match connection.is_modern() {
         true => format!(

@@ -1,5 +1,6 @@
-//! The stream on which a remote server announces changes: GET of the revisions with a handshake ("Listening for Messages from
-//! the Server"), what belongs to no request on HTTP+SSE, and `subscriptions/listen` of 2026-07-28 ("Subscriptions").
+//! The stream on which a remote server announces changes: the GET stream of revisions with a handshake ("Listening for
+//! Messages from the Server"), the messages that belong to no request on HTTP+SSE, and `subscriptions/listen` of
+//! 2026-07-28 ("Subscriptions").
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::server_stream::{Opened, not_supported, rejected};
 use crate::Ops;
 use crate::remote_servers::{is_lost, is_unauthorized, to_error};
 
-/// The time in which a server must open the stream, or answer to a subscription.
+/// The time in which a server must open the stream, or answer a request to subscribe.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connection to which a stream belongs.
@@ -32,8 +33,8 @@ pub(super) fn can_subscribe(ops: &Ops, instance: &Instance) -> Option<bool> {
     ops.remote_servers.find_open(&instance.id).map(|connection| has_subscriptions(&connection))
 }
 
-/// Opens the stream of a remote server, for 2026-07-28 with subscriptions of these resources, and connects to it first if
-/// there is no connection. Returns `None` if the server has no such stream.
+/// Opens the stream of a remote server, and connects to it first if there is no connection. The stream of a server of
+/// 2026-07-28 includes subscriptions to these resources. Returns `None` if the server has no such stream.
 ///
 /// # Errors
 /// Those of [`to_error`].
@@ -71,7 +72,7 @@ pub(super) async fn open(
 }
 
 impl RemoteSource {
-    /// Whether subscriptions are changed one by one, and not with a new stream.
+    /// Whether the server has a handshake, so that subscriptions are changed one by one instead of with a new stream.
     pub(super) fn has_handshake(&self) -> bool {
         !self.connection.is_modern()
     }
@@ -82,7 +83,8 @@ impl RemoteSource {
         open.is_none_or(|open| open.is_same(&self.connection)) && self.connection.renewals() == self.renewals
     }
 
-    /// Subscribes to a resource. Returns the error if the server does not announce its changes.
+    /// Subscribes to a resource. Returns the error of the server as `Some` if it does not announce changes of the
+    /// resource.
     ///
     /// # Errors
     /// Those of [`to_error`] if the connection is lost.
@@ -100,7 +102,8 @@ impl RemoteSource {
         }
     }
 
-    /// Ends a subscription. The server may have forgotten it, or not know the method.
+    /// Ends a subscription. Ignores errors of the server, which may have forgotten the subscription, or not know the
+    /// method.
     ///
     /// # Errors
     /// Those of [`to_error`] if the connection is lost.
@@ -110,7 +113,7 @@ impl RemoteSource {
     }
 }
 
-/// Fails if the connection is lost. Any other failure concerns one resource.
+/// Fails if the connection is lost. Any other failure affects only one resource.
 fn end_if_lost(error: UpstreamError) -> Result<()> {
     match is_lost(&error) || is_unauthorized(&error) {
         true => Err(to_error(&error)),
@@ -132,7 +135,7 @@ type UpstreamResult<T> = std::result::Result<T, UpstreamError>;
 
 async fn listen(connection: &Connection, uris: &BTreeSet<String>) -> UpstreamResult<Option<Listening>> {
     let mut filter = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
-    // A server of 2026-07-28 says in its answer which ones it accepts.
+    // A server of 2026-07-28 says in its answer which subscriptions it accepts.
     if !uris.is_empty() {
         filter["resourceSubscriptions"] = json!(uris);
     }
@@ -163,7 +166,8 @@ fn has_no_stream(error: &UpstreamError) -> bool {
     }
 }
 
-/// Reads the first message of a stream of 2026-07-28, which says what the server announces. `None` if it announces nothing.
+/// Reads the acknowledgement of a stream of 2026-07-28. Returns the resources whose changes the server announces;
+/// `None` if it ends the stream without an acknowledgement.
 async fn read_acknowledgement(exchange: &mut Exchange) -> UpstreamResult<Option<BTreeSet<String>>> {
     while let Some(received) = exchange.next().await? {
         let message = received.message();
@@ -191,7 +195,7 @@ fn into_messages(exchange: Exchange) -> BoxStream<'static, OwnedMessage> {
     messages.boxed()
 }
 
-/// Sends a request about a resource. The inner error is that with which the server has answered.
+/// Sends a request about a resource. The inner error is the one with which the server has answered.
 async fn send(connection: &Connection, method: &str, uri: &str) -> UpstreamResult<Result<()>> {
     let params = json!({ "uri": uri }).to_string();
     let call = CallRequest { method, params: Some(&params), timeout: Some(TIMEOUT), ..CallRequest::default() };

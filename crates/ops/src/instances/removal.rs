@@ -14,9 +14,9 @@ use crate::Ops;
 use crate::deployments;
 use crate::remote_tokens::revoke;
 
-/// Removes an instance. Its row is deleted when the toolbox has removed all its containers, networks, volumes and files,
-/// or at once if there is no machine or the toolbox is revoked. That of a remote server is deleted at once, and the tokens of its
-/// connections are revoked. Succeeds if the instance is already being removed.
+/// Removes an instance. Its row is deleted when the toolbox has removed all its containers, networks, volumes and
+/// files, or at once if there is no machine or the toolbox is revoked. The row of a remote server is deleted at once,
+/// and the tokens of its connections are revoked. Succeeds if the instance is already being removed.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin.

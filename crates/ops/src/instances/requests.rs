@@ -61,7 +61,7 @@ pub(super) async fn get(ops: &Ops, instance: &Instance, path: &str) -> Result<Bo
     within(TIMEOUT, send(ops, instance, request)).await
 }
 
-/// Waits for `work`, for at most `limit`.
+/// Awaits `work` for at most `limit`, and returns its result.
 ///
 /// # Errors
 /// Those of `work`; `unavailable` if the limit is exceeded.
@@ -70,7 +70,7 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = Result
     tokio::time::timeout(limit, work).await.map_err(late)?
 }
 
-/// Returns the error of a response that ended early.
+/// Returns the error for a response that ended early.
 pub(super) fn interrupted() -> Error {
     LinkError::Interrupted.into()
 }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_of_the_daemon_have_codes_and_reasons() {
+    fn daemon_statuses_map_to_codes_and_reasons() {
         let cases = [
             (400, Code::InvalidArguments, "rejected"),
             (404, Code::Conflict, "not_deployed"),

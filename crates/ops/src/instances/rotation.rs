@@ -1,12 +1,13 @@
 //! Rotation of secrets: the instances that use a secret get its new value one after another.
 //!
-//! For each secret, at most one of its running instances is deployed at a time. Such a deployment is like any other: the
-//! old container serves calls until the new one is healthy, and otherwise continues with the old value, which is kept as long
-//! as a deployment uses it, and for at least ten minutes (`store/replaced_secret.rs`), so that the container can also be started again. The rotation then
-//! goes on with the next instance, so that one broken instance does not keep the others on a value that may no longer be
-//! valid. A failed attempt is not repeated until the secret is rotated again, the instance is changed, or it is
-//! restarted. Instances on toolboxes that are not online wait until they are; stopped instances get the new value when
-//! they are started. Remote servers have no containers: they are checked with the new value, and nothing is rolled back.
+//! For each secret, at most one of its running instances is deployed at a time. Such a deployment is like any other:
+//! the old container serves calls until the new one is healthy, and continues with the old value if the deployment
+//! fails. The old value is kept as long as a deployment uses it, and for at least ten minutes
+//! (`store/replaced_secret.rs`), so that the old container can also be started again. The rotation then goes on with
+//! the next instance, so that one broken instance does not keep the others on a value that may no longer be valid. A
+//! failed attempt is not repeated until the secret is rotated again, or the instance is changed or restarted. Instances
+//! on toolboxes that are not online wait until they are; stopped instances get the new value when they are started.
+//! Remote servers have no containers: they are checked with the new value, and nothing is rolled back.
 
 use waypost_core::access::authorize_operator;
 use waypost_core::caller::Ctx;
@@ -82,7 +83,7 @@ pub(crate) async fn continue_after(cx: &Ctx, ops: &Ops, instance: &Instance) -> 
     Ok(())
 }
 
-/// Sets the versions of an instance's secrets to the current ones. Returns whether one has changed.
+/// Sets the versions of an instance's secrets to the current ones. Returns whether any has changed.
 ///
 /// # Errors
 /// Any error of the store.

@@ -1,4 +1,4 @@
-//! Start, stop and restart of instances. All of them are idempotent, except that every restart is performed.
+//! Starts, stops and restarts instances. Starting and stopping are idempotent.
 
 use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
@@ -54,7 +54,8 @@ pub async fn stop(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Insta
     Ok(InstanceView { instance, deployment })
 }
 
-/// Restarts an instance, and starts it if it is stopped. If its deployment failed, this starts a new deployment.
+/// Restarts an instance, and starts it if it is stopped. If its deployment failed, or a secret was rotated since, this
+/// starts a new deployment.
 ///
 /// # Errors
 /// Those of [`start`].
@@ -64,7 +65,7 @@ pub async fn restart(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &In
     let mut instance = lock(&mut tx, organization, id).await?;
     (instance.desired, instance.updated_at) = (DesiredRun::Running, cx.now());
     instance.restarts += 1;
-    // The running container has read its secrets. A restart would use the current values in any case.
+    // A container is started with the values that its generation uses, so current values require a new generation.
     let is_outdated = rotation::refresh_secrets(&mut tx, &mut instance).await?;
     let deployment = match is_outdated || instance.state == InstanceState::Failed {
         true => deploy(cx, &mut tx, &mut instance).await?,

@@ -1,5 +1,5 @@
-//! The stream on which a server announces that a list or a resource has changed, outside of calls: of a remote server
-//! ([`super::remote_stream`]), or of a container that all agents share ([`super::container_stream`]).
+//! The stream on which a server announces that a list or a resource has changed, outside of calls: the stream of a
+//! remote server ([`super::remote_stream`]), or of a container that all agents share ([`super::container_stream`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,7 +19,7 @@ use super::remote_stream::{self, RemoteSource};
 use crate::Ops;
 use crate::deployments::notify::clean;
 
-/// The time for which a stream that was replaced is still read: what the server has sent on it may be on its way.
+/// The time for which a replaced stream is still read, because messages on it may still be in transit.
 const OVERLAP: Duration = Duration::from_secs(2);
 
 /// An open stream. Dropping it closes it.
@@ -28,7 +28,7 @@ pub struct ServerStream {
     messages: BoxStream<'static, OwnedMessage>,
     /// The resources that the server was asked about.
     requested: BTreeSet<String>,
-    /// Those of them whose changes the server does not announce.
+    /// The requested resources whose changes the server does not announce.
     refused: BTreeMap<String, Error>,
     can_subscribe: bool,
 }
@@ -42,7 +42,8 @@ enum Source {
 /// A stream that has been opened.
 pub(super) struct Opened {
     pub(super) messages: BoxStream<'static, OwnedMessage>,
-    /// The requested resources whose changes the server does not announce; `None` if it has not been asked about any.
+    /// The requested resources whose changes the server does not announce; `None` if opening the stream did not include
+    /// subscriptions.
     pub(super) refused: Option<BTreeMap<String, Error>>,
     /// Whether the server declares that it announces changes of single resources.
     pub(super) can_subscribe: bool,
@@ -54,7 +55,7 @@ impl fmt::Debug for ServerStream {
     }
 }
 
-/// Returns an instance that should run; `None` if there is none with this ID.
+/// Returns an instance that is meant to run; `None` if it does not exist, or is stopped.
 ///
 /// # Errors
 /// Any error of the store.
@@ -63,8 +64,8 @@ pub async fn find_running(ops: &Ops, organization: &OrganizationId, id: &Instanc
     Ok(found.filter(|instance| instance.desired == DesiredRun::Running))
 }
 
-/// Whether the server of an instance can have a stream, as far as the instance tells. It cannot if each agent has its own
-/// connection to it or its own secrets, because what one agent is told reaches no other agent.
+/// Whether the server of an instance can have a stream, as far as the instance shows. It cannot if each agent has its
+/// own connection to it or its own secrets, because messages for one agent must not reach another.
 #[must_use]
 pub fn can_have_stream(instance: &Instance) -> bool {
     !instance.is_connected_per_agent() && instance.personal_secrets.is_empty()
@@ -81,12 +82,13 @@ pub fn can_subscribe(ops: &Ops, instance: &Instance) -> Option<bool> {
 }
 
 impl ServerStream {
-    /// Opens the stream of the server of an instance, with subscriptions of these resources. Connects to a remote server first if
-    /// there is no connection; does not start a container. Returns `None` if the server has no such stream.
+    /// Opens the stream of the server of an instance, with subscriptions to these resources. Connects to a remote
+    /// server first if there is no connection; does not start a container. Returns `None` if the server has no such
+    /// stream.
     ///
     /// # Errors
-    /// `conflict` if no container is running (`reason` is `not_running`), or callers have their own (`not_supported`); otherwise,
-    /// the server or its toolbox cannot be reached.
+    /// `conflict` if no container is running (`reason` is `not_running`), or callers have their own containers
+    /// (`not_supported`); `unavailable` or `tool_server_error` if the server or its toolbox cannot be reached.
     pub async fn open(ops: &Ops, instance: &Instance, uris: &BTreeSet<String>) -> Result<Option<Self>> {
         if !can_have_stream(instance) {
             return Ok(None);
@@ -130,9 +132,10 @@ impl ServerStream {
         }
     }
 
-    /// Subscribes to exactly these resources. A stream of a remote server with a handshake is kept. Any other is replaced by a
-    /// new one, which is opened before the old one is closed. If the server accepts no stream with additional resources, these
-    /// are refused, and the old one stays: one resource must not end what is announced of the others.
+    /// Subscribes to exactly these resources. A stream of a remote server with a handshake is kept. Any other is
+    /// replaced by a new one, which is opened before the old one is closed. If the server accepts no stream with
+    /// additional resources, these are refused, and the old stream is kept, so that one resource does not end the
+    /// notifications about the others.
     ///
     /// # Errors
     /// Those of [`Self::open`] if the connection is lost. The stream cannot be used then.
@@ -151,17 +154,19 @@ impl ServerStream {
             Ok(None) => not_supported(),
             Err(error) => error,
         };
-        // What was requested stays the same, so the stream is not replaced when nobody waits for the others any more.
+        // `requested` stays the same, so the stream is not replaced again once the refused resources are no longer
+        // requested.
         let added = uris.difference(&self.requested);
         self.refused.extend(added.map(|uri| (uri.clone(), refusal.without_cause())));
         Ok(())
     }
 
-    /// Continues with a new stream. For a while, the old one is read as well; that a change is announced on both does not matter.
+    /// Continues with a new stream. For a while, the old one is read as well; a change that is announced on both does
+    /// no harm.
     fn replace(&mut self, stream: Self) {
         let old = std::mem::replace(&mut self.messages, stream::empty().boxed());
         let old = old.take_until(tokio::time::sleep(OVERLAP)).boxed();
-        // Drops the old one, and so closes it, at its end.
+        // Drops the old stream at its end, which closes it.
         let old = stream::unfold(old, async |mut old| Some((old.next().await?, old)));
         let messages = stream::select(old, stream.messages).boxed();
         *self = Self { messages, ..stream };

@@ -41,12 +41,12 @@ pub struct InstancePatch {
     pub remote: Option<NewRemoteServer>,
 }
 
-/// Changes an instance. A remote server is checked again after any change except those of the name and of `record_contents`.
-/// An instance in containers cannot become a remote server or vice versa, and the URL of a remote server of the catalogue
+/// Changes an instance. A remote server is checked again after any change except to the name and `record_contents`. An
+/// instance in containers cannot become a remote server or vice versa, and the URL of a remote server of the catalogue
 /// changes only with its version.
 ///
-/// In containers, any change except those of the name and of `record_contents` begins the deployment of a new generation: the
-/// old container serves calls until the new one is healthy.
+/// For an instance in containers, any change except to the name and `record_contents` begins the deployment of a new
+/// generation: the old container serves calls until the new one is healthy.
 ///
 /// A stopped instance stays stopped. Its deployment is complete when the toolbox has accepted the new generation; the server
 /// is checked only when the instance is started. If it then does not become healthy, there is no rollback.
@@ -92,7 +92,7 @@ pub async fn update(
     }
     instance.updated_at = cx.now();
     let has_other_recording = instance.record_contents != before.record_contents;
-    // Changes that do not concern the server.
+    // Changes that do not affect the server.
     let unchanged = Instance {
         name: instance.name.clone(),
         record_contents: instance.record_contents,
@@ -117,7 +117,7 @@ pub async fn update(
     Ok(InstanceView { instance, deployment })
 }
 
-/// Rejects changes that an instance of the catalogue cannot have.
+/// Rejects changes that do not apply to an instance of the catalogue.
 fn check_source_patch(instance: &Instance, patch: &InstancePatch) -> Result<()> {
     let is_remote = matches!(instance.backend, Backend::Remote(_));
     if patch.remote.is_some() {
@@ -136,7 +136,7 @@ fn check_source_patch(instance: &Instance, patch: &InstancePatch) -> Result<()> 
     Ok(())
 }
 
-/// Applies the changes of version, configuration and secrets. A change of one of them is validated together with the
+/// Applies the changes to version, configuration and secrets. A change to one of them is validated together with the
 /// others.
 async fn apply_source(cx: &Ctx, ops: &Ops, tx: &mut Tx, instance: &mut Instance, patch: &InstancePatch) -> Result<()> {
     let has_secrets = patch.secrets.is_some() || patch.personal_secrets.is_some();
@@ -180,8 +180,8 @@ fn assigned(instance: &Instance) -> BTreeMap<String, ToolSecretId> {
     instance.secrets.iter().map(|secret| (secret.name.clone(), secret.secret_id.clone())).collect()
 }
 
-/// Applies the changes of the URL and the headers of a remote server that is not in the catalogue. Returns the connections
-/// that end because of them.
+/// Applies the changes to the URL and the headers of a remote server that is not in the catalogue. Returns the
+/// connections that end as a result.
 async fn apply_remote(
     tx: &mut Tx,
     instance: &mut Instance,
@@ -200,7 +200,7 @@ async fn apply_remote(
     }
     if let Some(remote) = remote {
         remote::check_client_secret(tx, &instance.organization_id, &remote).await?;
-        // The tokens are for the former URL, or for other agents.
+        // The tokens were issued for the former URL or connection mode.
         ended = remote_connection::delete_all(tx, &instance.organization_id, &instance.id).await?;
         instance.backend = Backend::Remote(remote);
     }
@@ -213,7 +213,8 @@ async fn apply_remote(
     Ok(ended)
 }
 
-/// Returns another version of the same entry, whose server also runs in containers, or is also remote.
+/// Returns another version of the same entry. Fails if it belongs to another entry, or if only one of the two versions
+/// is remote.
 async fn find_upgrade(
     tx: &mut Tx,
     organization: &OrganizationId,
@@ -235,7 +236,7 @@ async fn find_upgrade(
     }
 }
 
-/// Returns where the server of an instance runs with another version. Checks that its toolbox has room for the version.
+/// Returns the backend of an instance with another version. Checks that its toolbox has room for the version.
 async fn upgrade(
     cx: &Ctx,
     ops: &Ops,
