@@ -40,8 +40,8 @@ pub(crate) fn check(definition: &ToolDefinition, digest: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks the schemas of a tool (2026-07-28, "Tools": `inputSchema` is a JSON Schema with `type: object`). Some hosts reject
-/// a whole list because of one invalid schema.
+/// Checks the schemas of a tool (2026-07-28, "Tools": `inputSchema` is a JSON Schema with `type: object`). Some MCP
+/// hosts reject a whole list because of one invalid schema.
 fn check_schemas(definition: &str) -> Result<()> {
     let tool: Value = serde_json::from_str(definition).map_err(Error::internal)?;
     let invalid = |message: String| Error::new(Code::InvalidArguments, message).with("reason", "invalid_schema");

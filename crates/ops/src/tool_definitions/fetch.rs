@@ -1,4 +1,4 @@
-//! Reads what the server of an instance lists.
+//! Reads the definitions that the server of an instance lists.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::instances::containers::{ContainerKey, find_for_lists};
 use crate::instances::requests::within;
 use crate::remote_tokens::read_as_any;
 
-/// The capabilities of a server that stand for lists.
+/// The capabilities of a server that declare lists.
 #[derive(Default, Deserialize)]
 struct Capabilities {
     tools: Option<IgnoredAny>,
@@ -46,22 +46,22 @@ impl Capabilities {
 pub struct Listing {
     /// The definitions, without duplicates.
     pub definitions: Vec<Listed>,
-    /// The time for which all of it may be cached, if the server declares it (2026-07-28).
+    /// The time for which the whole listing may be cached, if the server declares it (2026-07-28).
     pub ttl: Option<Duration>,
 }
 
-/// Returns everything that the server of an instance lists, without duplicates. Starts the server if it is stopped until its
-/// next call. The caller has been authorized. `container` is that of the agent on whose behalf the server is read; by default,
-/// it is that of an agent that has supplied every required personal secret, if there are some.
+/// Returns everything that the server of an instance lists, without duplicates. Starts the server if it is idle. The
+/// caller has been authorized. `container` is that of the agent on whose behalf the server is read; by default, that of
+/// an agent that has supplied every required personal secret, if there are any.
 ///
-/// If each agent has its own connection to the server, the list is that which one of their accounts sees
-/// ([`read_as_any`]). It is what admins approve: other accounts may see other lists, which reach nobody.
+/// If each agent has its own connection to the server, the listing is that of one of their accounts ([`read_as_any`]).
+/// Admins approve this listing: definitions that only other accounts see reach nobody.
 ///
 /// # Errors
-/// `unavailable` if there is no link to the toolbox or the server cannot be started; `conflict` if the instance is not
-/// running, no agent is connected to it (`reason` is `not_connected`), or none has all personal secrets (`secret_missing`);
-/// `tool_server_error` if the server reports an error, its answer is not a list, it lists too much, or does not answer within
-/// 30 seconds in total.
+/// `unavailable` if there is no link to the toolbox, the server cannot be started, or the listing takes longer than 30
+/// seconds in total; `conflict` if the instance is not running, no agent is connected to it (`reason` is
+/// `not_connected`), or none has all personal secrets (`secret_missing`); `tool_server_error` if the server reports an
+/// error, its answer is not a list, or it lists too much.
 pub async fn fetch(ops: &Ops, instance: &Instance, container: Option<&ContainerKey>) -> Result<Listing> {
     let container = match container {
         Some(container) => container.clone(),
@@ -89,12 +89,13 @@ async fn fetch_all(call: &Call<'_>) -> Result<Listing> {
     Ok(listing)
 }
 
-/// Returns what the server says about itself. The toolbox answers `initialize` for a legacy server from its handshake.
+/// Returns the server's description of itself. For a legacy server, it is the result of `initialize`, which the toolbox
+/// answers from its handshake.
 async fn describe(call: &Call<'_>) -> Result<Box<RawValue>> {
     let client = json!({ "name": "waypost", "version": env!("CARGO_PKG_VERSION") });
     let params = json!({ "protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": client });
     match call.request("initialize", &params, MAX_RESPONSE_BYTES).await {
-        // A server of 2026-07-28 does not know `initialize`.
+        // A server of 2026-07-28 does not support `initialize`.
         Err(error) if error.details.contains_key("server_code") => {
             call.request("server/discover", &json!({}), MAX_RESPONSE_BYTES).await
         }
@@ -102,7 +103,7 @@ async fn describe(call: &Call<'_>) -> Result<Box<RawValue>> {
     }
 }
 
-/// Adds everything of one kind. `left` is the number of bytes that the server may still send.
+/// Adds the definitions of one kind to `listing`. `left` is the number of bytes that the server may still send.
 async fn list(call: &Call<'_>, kind: DefinitionKind, left: &mut usize, listing: &mut Listing) -> Result<()> {
     let listed = &mut listing.definitions;
     let added = call.list(kind, left, |text| {

@@ -4,11 +4,11 @@
 //! 1. At most one list of definitions is approved: the first one that is stored. The approval is deleted in the transaction
 //!    that stores it, even if the list is empty or none of it can be approved. If checks run at the same time, definitions
 //!    that are missing from the list that is stored first wait for approval.
-//! 2. It applies to the first generation only. It ends after an hour, with the first failure of the instance, and with every
-//!    change of the version, the configuration or the secrets.
+//! 2. It applies to the first generation only. It ends after an hour, when the instance fails for the first time, and
+//!    with every change to the version, the configuration or the secrets.
 //! 3. It applies only if the user or key that gave it may still approve. It is recorded as their approval.
-//! 4. It approves only what could be approved one by one, and nothing that an admin has rejected for the same catalogue
-//!    version. Definitions of other instances are not changed.
+//! 4. It approves only definitions that could be approved individually, and none that an admin has rejected for the
+//!    same catalogue version. Definitions of other instances are not changed.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub(super) struct InitialApproval {
 }
 
 impl InitialApproval {
-    /// Ends the initial approval of an instance, and returns it if it applies to what was read from `checked`.
+    /// Ends the initial approval of an instance, and returns it if it applies to the list that was read from `checked`.
     ///
     /// # Errors
     /// Any error of the store.
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_cannot_be_read_is_tried_again_less_and_less_often() {
+    fn failed_checks_are_retried_with_exponential_backoff() {
         let after = |attempts| next_check(Timestamp(0), attempts).0;
         assert_eq!([after(0), after(1), after(5), after(6), after(u32::MAX)], [1_000, 2_000, 32_000, 60_000, 60_000]);
     }

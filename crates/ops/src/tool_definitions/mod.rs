@@ -2,17 +2,18 @@
 //!
 //! Invariants ("rug-pull protection"):
 //! 1. Every definition that a server lists is stored as received, with its digest. Text and digest never change.
-//! 2. A definition is usable only while it is both listed by the server and approved with exactly this digest. A change of
-//!    any member is another digest, and so another definition, which nobody has approved.
-//! 3. A new definition is approved at once only if an admin has approved the same digest under the same kind and name for
-//!    the same catalogue version, in the same organisation, or if an admin has approved what the server lists at its first
-//!    check ([`check_new`]; its invariants are in `initial.rs`). A definition belongs to the catalogue version whose server has
-//!    listed it last: after an upgrade, approvals of definitions that have not changed apply to the new version.
-//!    A rejection ends every approval of the same kind and name for this instance, so that the server cannot choose another
-//!    definition instead. Until an admin approves one of them for this instance, approvals for other instances do not apply.
+//! 2. A definition is usable only while it is both listed by the server and approved with exactly this digest. A change
+//!    of any member results in another digest, and so in another definition, which nobody has approved.
+//! 3. A new definition is approved at once only if an admin has approved the same digest under the same kind and name
+//!    for the same catalogue version, in the same organisation, or if an admin has approved what the server lists at
+//!    its first check ([`check_new`]; its invariants are in `initial.rs`). A definition belongs to the catalogue
+//!    version whose server has listed it last: after an upgrade, approvals of definitions that have not changed apply
+//!    to the new version. A rejection ends every approval of the same kind and name for this instance, so that the
+//!    server cannot list another approved definition instead. Until an admin approves one of them for this instance,
+//!    approvals for other instances do not apply.
 //! 4. A definition with a problem, such as `not_canonical`, cannot be approved.
-//! 5. A server that invents definitions fills no disk: at most [`KEPT_UNDECIDED`] definitions of an instance that it no longer
-//!    lists, and about which nobody has decided, are kept.
+//! 5. A server that keeps inventing definitions cannot fill the disk: of the definitions of an instance that it no
+//!    longer lists, and about which nobody has decided, at most [`KEPT_UNDECIDED`] are kept.
 
 pub(crate) mod decision;
 mod fetch;
@@ -44,7 +45,8 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Reads an item of a list, or the instructions. Returns `None` if it has no valid name, so that nobody can use it.
+    /// Reads an item of a list, or the instructions. Returns `None` if it has no readable name, because nobody could
+    /// use it.
     #[must_use]
     pub fn read(kind: DefinitionKind, text: &str) -> Option<Self> {
         let (name, digest, problem) = match Definition::read(kind, text) {

@@ -1,4 +1,4 @@
-//! Compares what a server lists with what is stored.
+//! Compares the definitions that a server lists with the stored ones.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,8 +18,8 @@ use crate::Ops;
 use crate::deployments::notify::clean;
 use crate::webhooks::{Event, enqueue};
 
-/// The number of definitions of an instance that are no longer listed and about which nobody has decided, and that are kept
-/// nevertheless.
+/// The maximum number of definitions of an instance that are kept although the server no longer lists them and nobody
+/// has decided about them.
 pub const KEPT_UNDECIDED: usize = 200;
 /// One minute in milliseconds.
 const MINUTE_MS: i64 = 60_000;
@@ -33,15 +33,17 @@ pub struct Observation {
     pub pending: usize,
 }
 
-/// Stores what the server of an instance lists at present. Definitions that have not been seen wait for an approval, except
-/// those that have been approved for the same catalogue version, and those of the first list if they were approved when the
-/// instance was created. From then on, the gateway of this process uses what is stored.
+/// Stores the definitions that the server of an instance currently lists. Definitions that have not been seen before
+/// wait for an approval, except those that have been approved for the same catalogue version, and those of the first
+/// list if they were approved when the instance was created. From then on, the gateway of this process uses the stored
+/// definitions.
 ///
 /// # Errors
 /// Any error of the store.
 pub async fn observe(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) -> Result<Observation> {
     let observation = compare(cx, ops, instance, listed).await?;
-    // Also if nothing was new: another process may have stored it, and the gateway may not know that yet.
+    // Also if nothing is new: another process may have stored changes that the gateway of this process has not noticed
+    // yet.
     ops.tool_access.evict(&instance.organization_id);
     Ok(observation)
 }
@@ -85,7 +87,7 @@ async fn compare(cx: &Ctx, ops: &Ops, instance: &Instance, listed: &[Listed]) ->
     Ok(observation)
 }
 
-/// The difference between what is stored and what is listed.
+/// The difference between the stored and the listed definitions.
 struct Difference<'a> {
     /// Listed, but never seen.
     new: Vec<&'a Listed>,
@@ -98,7 +100,8 @@ struct Difference<'a> {
 }
 
 impl<'a> Difference<'a> {
-    /// `version` is the catalogue version of the server; `None` if there is none, or it is not known.
+    /// Compares `seen` with `listed`. `version` is the catalogue version of the server; `None` if there is none, or it
+    /// is not known.
     fn new(seen: &'a [Seen], listed: &'a [Listed], version: Option<&CatalogVersionId>) -> Self {
         let known: HashMap<_, _> =
             seen.iter().map(|row| ((row.kind.as_str(), row.name.as_str(), row.digest.as_str()), row)).collect();
@@ -127,8 +130,8 @@ impl<'a> Difference<'a> {
     }
 }
 
-/// Returns the catalogue version of the server that answers for an instance. `None` if there is none, or the container of an
-/// earlier version still serves calls: what it lists says nothing about the new one.
+/// Returns the catalogue version of the server that answers for an instance. `None` if there is none, or the container
+/// of an earlier version still serves calls: its list says nothing about the new version.
 fn served_version(instance: &Instance) -> Option<&CatalogVersionId> {
     // The first generation has no earlier container.
     let is_first = instance.generation == 1;
@@ -136,8 +139,8 @@ fn served_version(instance: &Instance) -> Option<&CatalogVersionId> {
     instance.catalog_version_id().filter(|_| is_served)
 }
 
-/// Records that the server of another catalogue version lists definitions, so that their approvals apply to it. Approvals for
-/// this version apply to those about which nobody has decided.
+/// Records that the server of another catalogue version lists definitions, so that their approvals apply to it.
+/// Approvals for this version apply to those definitions about which nobody has decided.
 async fn set_version(
     cx: &Ctx,
     tx: &mut Tx,
@@ -234,8 +237,8 @@ async fn prune(tx: &mut Tx, instance: &Instance) -> Result<()> {
     Ok(store::delete(tx, organization, &unused[..excess]).await?)
 }
 
-/// Whether the webhooks have been notified in the minute of `now` of a definition that still waits for a decision. A server that
-/// invents definitions all the time then causes one event per minute.
+/// Whether an event has already been enqueued in the minute of `now` for a definition that still waits for a decision,
+/// so that a server that keeps inventing definitions causes at most one event per minute.
 fn is_notified(seen: &[Seen], now: Timestamp) -> bool {
     let minute = |at: Timestamp| at.0.div_euclid(MINUTE_MS);
     seen.iter().any(|row| row.is_pending && minute(row.first_seen_at) == minute(now))

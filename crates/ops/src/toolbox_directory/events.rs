@@ -17,7 +17,7 @@ use crate::instances::continue_rotations;
 
 /// The maximum number of rejected destinations that are stored for an instance.
 const MAX_REJECTED: usize = 100;
-/// The highest number of an event, which fits into a column of the store.
+/// The highest number of an event that fits into the column of the store.
 const MAX_SEQUENCE: u64 = i64::MAX.cast_unsigned();
 
 /// An event with its number.
@@ -29,8 +29,8 @@ pub(super) struct Numbered {
 }
 
 impl ToolboxDirectory {
-    /// Applies an event once, and acknowledges everything that is stored. An event whose number is not higher than that of
-    /// the last one has been applied already.
+    /// Applies an event once, and acknowledges all events that are stored. An event whose number is not higher than
+    /// that of the last one has been applied already.
     pub(super) async fn receive_event(&self, id: &ToolboxId, event: Numbered) -> Result<Option<ControlMessage>> {
         let cx = self.context(id);
         let (mut tx, own) = self.begin(id).await?;
@@ -91,7 +91,7 @@ async fn remove(tx: &mut Tx, own: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Appends destinations that are not known yet. Returns whether there was one.
+/// Appends destinations that are not known yet. Returns whether any was added.
 fn add_rejected(instance: &mut Instance, destinations: &[String]) -> bool {
     let before = instance.rejected_egress.len();
     for text in destinations.iter().take(MAX_REJECTED) {

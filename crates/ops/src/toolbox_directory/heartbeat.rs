@@ -12,11 +12,11 @@ use super::ToolboxDirectory;
 use super::report::{Effect, apply};
 use crate::deployments::notify;
 
-/// The highest number of a desired state that is believed.
+/// A reported revision of the desired state is trusted only if it is lower than this.
 const MAX_REVISION: u64 = 1 << 53;
 
 impl ToolboxDirectory {
-    /// Stores a heartbeat. The answer requests a new key, if an admin has requested one.
+    /// Stores a heartbeat. Returns a request for a new key if an admin has requested one.
     pub(super) async fn receive_heartbeat(
         &self,
         id: &ToolboxId,
@@ -24,14 +24,14 @@ impl ToolboxDirectory {
     ) -> Result<Option<ControlMessage>> {
         let cx = self.context(id);
         let (mut tx, mut toolbox) = self.begin(id).await?;
-        // Without the engine, the daemon does not know what exists.
+        // Without the engine, the daemon does not know which containers exist.
         let is_current = heartbeat.engine.is_some() && heartbeat.desired_revision == toolbox.desired_revision;
         update(&mut toolbox, &heartbeat, cx.now());
         toolbox::update_heartbeat(&mut tx, &toolbox).await?;
         let mut instances = instance::list_by_toolbox(&mut tx, &toolbox.organization_id, id).await?;
         for report in &heartbeat.instances {
             let own = instances.iter_mut().find(|instance| instance.id.as_str() == report.id);
-            // An instance that is unknown here is missing in the desired state, so the daemon removes it.
+            // An instance that is unknown here is missing from the desired state, so the daemon removes it.
             let Some(own) = own else { continue };
             apply_report(&cx, &mut tx, own, report, cx.now()).await?;
         }
@@ -43,8 +43,9 @@ impl ToolboxDirectory {
     }
 }
 
-/// Deletes the instances that are being removed and that the daemon does not have, although it knows the current desired
-/// state. It reports the removal only of what it had: not of an instance that was created and deleted while it was offline.
+/// Deletes the instances that are being removed and that the daemon, which knows the current desired state, does not
+/// have. The daemon reports the removal only of instances that it had, so not of those that were created and deleted
+/// while it was offline.
 ///
 /// # Errors
 /// Any error of the store.

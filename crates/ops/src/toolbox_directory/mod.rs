@@ -69,9 +69,8 @@ impl ToolboxDirectory {
         Ctx { caller: Caller::Operator, clock, random, request_id: format!("link {toolbox}") }
     }
 
-    /// Returns the number of the desired state of each toolbox. `None` if it is revoked or deleted, or its join token was
-    /// renewed. A process polls this
-    /// for its open links, so that it notices changes by other processes.
+    /// Returns the revision of the desired state of each toolbox. `None` if it is revoked or deleted, or its join token
+    /// was renewed. A process polls this for its open links, so that it notices changes by other processes.
     ///
     /// # Errors
     /// Any error of the store.
@@ -89,12 +88,12 @@ impl ToolboxDirectory {
         Ok(found.filter(Toolbox::can_connect))
     }
 
-    /// Whether toolboxes are on for the installation and for the organisation of a toolbox.
+    /// Whether toolboxes are switched on for the installation and for the organisation of a toolbox.
     async fn is_on(&self, conn: &mut Conn, toolbox: &Toolbox) -> Result<bool> {
         Ok(self.ops.is_toolboxes_enabled() && has_toolboxes(conn, &toolbox.organization_id).await?)
     }
 
-    /// Begins a transaction that has locked a toolbox.
+    /// Begins a transaction, and locks a toolbox in it.
     ///
     /// # Errors
     /// `not_found` if the toolbox is revoked or deleted, or its join token was renewed.
@@ -106,7 +105,8 @@ impl ToolboxDirectory {
         Ok((tx, toolbox.filter(Toolbox::can_connect).ok_or_else(missing)?))
     }
 
-    /// Checks a daemon's answer to a challenge. Returns its toolbox, with the version and the next key of the daemon.
+    /// Checks a daemon's answer to a challenge. Returns its toolbox, with the version and the next key of the daemon;
+    /// `None` if the answer is not valid.
     async fn verify(&self, challenge: &Challenge, hello: &Hello) -> Result<Option<Toolbox>> {
         // The signature is valid for one origin, so another control plane cannot forward the challenge.
         if !self.public_url.is_main_origin(&hello.origin) {
@@ -210,7 +210,7 @@ impl Directory for ToolboxDirectory {
 
     fn desired_state<'a>(&'a self, toolbox: &'a ToolboxId) -> BoxFuture<'a, Result<Option<DesiredState>>> {
         Box::pin(async move {
-            // One consistent state: the number belongs to exactly these instances.
+            // A snapshot, so that the revision belongs to exactly these instances.
             let mut tx = self.ops.store.snapshot().await?;
             let found = system::find_toolbox(&mut tx, toolbox).await?;
             match found.filter(Toolbox::can_connect) {

@@ -1,4 +1,4 @@
-//! The course and the outcome of deployments, as reported by daemons.
+//! The progress and the outcome of deployments, as reported by daemons.
 
 use waypost_core::Result;
 use waypost_core::caller::Ctx;
@@ -31,8 +31,8 @@ pub(super) async fn apply_step(tx: &mut Tx, own: &Instance, id: &str, step: Depl
     Ok(store::update(tx, &deployment).await?)
 }
 
-/// Stores the end of a deployment. A successful end is always believed: the daemon has seen that the server is healthy, or
-/// has accepted the specification of a stopped instance, which it does not start.
+/// Stores the end of a deployment. A reported success is always accepted: the daemon has seen that the server is
+/// healthy, or has accepted the specification of a stopped instance, which it does not start.
 ///
 /// # Errors
 /// Any error of the store.
@@ -129,8 +129,8 @@ async fn restore(tx: &mut Tx, own: &mut Instance) -> Result<()> {
     // A secret that the user has replaced may have been deleted in the meantime.
     let ids: Vec<_> = served.secrets.iter().map(|used| &used.secret_id).collect();
     let existing = instance_source::list_secrets(tx, &own.organization_id, &ids).await?;
-    let is_there = |used: &SecretUse| existing.iter().any(|secret| secret.id == used.secret_id.as_str());
-    own.secrets = served.secrets.iter().filter(|used| is_there(used)).cloned().collect();
+    let exists = |used: &SecretUse| existing.iter().any(|secret| secret.id == used.secret_id.as_str());
+    own.secrets = served.secrets.iter().filter(|used| exists(used)).cloned().collect();
     own.personal_secrets = served.personal_secrets;
     own.learn_egress = served.learn_egress;
     instance::update(tx, own).await?;

@@ -7,7 +7,7 @@ use waypost_core::id::ToolboxId;
 
 use super::ToolboxDirectory;
 
-/// The numbers of the desired states at the last run, of the toolboxes with a link to this process.
+/// The revisions of the desired states of the toolboxes with a link to this process, at the last run.
 #[derive(Debug, Default)]
 pub struct KnownRevisions(HashMap<ToolboxId, u64>);
 
@@ -18,7 +18,7 @@ impl ToolboxDirectory {
     /// time at which the link read it and this run.
     ///
     /// # Errors
-    /// Any error of the store. Nothing is sent or closed then.
+    /// Any error of the store. No desired state is sent then.
     pub async fn refresh_links(&self, known: &mut KnownRevisions) -> Result<()> {
         let links = self.ops.links();
         let open = links.toolboxes();

@@ -1,4 +1,4 @@
-//! Reports about the observed state of an instance. Pure.
+//! Reports about the observed state of an instance. All functions are pure.
 
 use waypost_core::instance::Instance;
 use waypost_toolbox_proto::instance::{Health, InstanceState};
@@ -9,7 +9,7 @@ use crate::deployments::notify;
 /// The effect of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// The report is outdated, or repeats what is known.
+    /// The report is outdated, or contains nothing new.
     None,
     /// Something other than the state has changed.
     Updated,
@@ -17,11 +17,11 @@ pub(super) enum Effect {
     StateChanged,
 }
 
-/// Applies a report to an instance. Ignores reports about generations that do not exist, about containers that another one
-/// has replaced, and about the failure of a deployment that another one has replaced.
+/// Applies a report to an instance. Ignores reports about generations that do not exist, about containers that have
+/// been replaced, and about deployments that have been replaced.
 pub(super) fn apply(instance: &mut Instance, report: &InstanceReport) -> Effect {
     let is_outdated = match report.state {
-        // The control plane knows what is being removed.
+        // The control plane itself knows which instances are being removed.
         InstanceState::Removing => true,
         InstanceState::Failed | InstanceState::Deploying => report.generation != instance.generation,
         _ => report.generation > instance.generation || report.generation < instance.observed_generation,
@@ -36,7 +36,7 @@ pub(super) fn apply(instance: &mut Instance, report: &InstanceReport) -> Effect 
     }
     instance.health = report.health.as_ref().map(|health| Health {
         message: health.message.as_deref().map(notify::clean),
-        // A number of the store.
+        // Fits into the column of the store.
         latency_ms: health.latency_ms.map(|latency| latency.min(u64::from(u32::MAX))),
         ..health.clone()
     });

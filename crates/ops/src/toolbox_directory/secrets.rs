@@ -60,8 +60,8 @@ impl ToolboxDirectory {
         Ok(Some(InstanceSecrets { values, registry, personal_version }))
     }
 
-    /// Returns the values of the versions that `uses` names. The values of other versions than the current one may not have been
-    /// kept; then, they are the current ones.
+    /// Returns the values of the versions in `uses`, or `None` if a secret is missing or cannot be opened. If the value
+    /// of an earlier version has not been kept, the current one is used instead.
     async fn open_values(
         &self,
         tx: &mut Tx,
@@ -118,7 +118,7 @@ impl ToolboxDirectory {
         Ok(Some(RegistryCredentials { username, password }))
     }
 
-    /// Returns a value, or `None` if neither key of the installation opens it.
+    /// Returns a value, or `None` if no key of the installation opens it.
     fn open(&self, sealed: &SealedSecret) -> Option<SecretText> {
         self.open_at(&SealLocation { table: "tool_secrets", column: "value", row: &sealed.id }, &sealed.value)
     }
@@ -136,7 +136,8 @@ struct Uses {
     personal: Vec<PersonalSecret>,
 }
 
-/// Returns what a generation of an instance uses.
+/// Returns the catalogue version and the secrets of a generation of an instance. `None` if the generation does not
+/// exist, or the instance is being removed.
 async fn find_uses(tx: &mut Tx, own: &Instance, generation: u64) -> Result<Option<Uses>> {
     if own.is_removing {
         return Ok(None);
