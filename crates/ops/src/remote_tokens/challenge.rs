@@ -33,7 +33,7 @@ impl Challenge {
     }
 }
 
-/// Returns the token or quoted string at the start of `text`, and what follows it.
+/// Returns the token or quoted string at the start of `text`, and the rest of the text.
 fn parse_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
@@ -51,7 +51,7 @@ fn parse_value(text: &str) -> (String, &str) {
             _ => value.push(character),
         }
     }
-    // A string without an end has no value.
+    // An unterminated string has no value.
     (String::new(), "")
 }
 

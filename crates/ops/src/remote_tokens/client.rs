@@ -26,11 +26,11 @@ pub(crate) struct OauthClient {
     /// The revocation endpoint, if the authorization server has one.
     #[serde(default)]
     pub revocation_endpoint: Option<String>,
-    /// The ID: that of a registration, or the URL of Waypost's metadata document.
+    /// The client ID: that of a registration, or the URL of Waypost's client ID metadata document.
     pub client_id: String,
     /// The method by which the client authenticates.
     pub auth_method: ClientAuthMethod,
-    /// The secret of a registration.
+    /// The client secret of a registration.
     pub client_secret: Option<String>,
 }
 
@@ -138,8 +138,8 @@ fn build(client: &OauthClient, grant: &Grant<'_>, resource: &str) -> http::Resul
 /// Revokes a token, given with its type: `access_token` or `refresh_token`.
 ///
 /// # Errors
-/// [`TokenError::Failed`] if the status is not 200. Revoking a token that is no longer valid succeeds (RFC 7009,
-/// section 2.2).
+/// [`TokenError::Failed`] if the request cannot be sent, or the status is not 200. Revoking a token that is no longer
+/// valid succeeds (RFC 7009, section 2.2).
 pub(crate) async fn revoke_token(
     route: &Route,
     client: &OauthClient,
@@ -179,7 +179,7 @@ fn authenticated(
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(header::ACCEPT, "application/json");
     match client.auth_method {
-        // RFC 6749, section 2.3.1: both parts are encoded like a form first.
+        // RFC 6749, section 2.3.1: both parts are form-encoded first.
         ClientAuthMethod::Basic => {
             let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
             let pair = format!("{}:{}", encode(&client.client_id), encode(secret));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_about_the_grant_and_the_client_are_told_apart() {
+    fn grant_errors_and_client_errors_are_distinguished() {
         for (status, body, expected) in [
             (400, r#"{"error":"invalid_grant","error_description":"gone"}"#, Some(TokenError::Refused)),
             (401, r#"{"error":"invalid_client"}"#, Some(TokenError::ClientRefused)),

@@ -3,13 +3,14 @@
 //! Invariants:
 //! 1. A token is sent only to the origin of the instance's URL, and a refresh token only to the token endpoint that was
 //!    discovered with it. A connection ends when the URL of its instance changes.
-//! 2. Tokens are stored sealed, and are part of no error, log line, audit entry or response.
+//! 2. Tokens are stored sealed, and are never part of an error, a log line, an audit entry or a response.
 //! 3. A refresh token is sent only under a lease ([`waypost_store::remote_connection`]).
 //! 4. If each agent has its own connection, a token is found only with the ID of its agent, and an instance with one
 //!    connection has no tokens of agents: [`find_bearer`] rejects anything else.
 //!
-//! The requests are made here and not by the `auth` feature of rmcp, which keeps tokens and states in stores of its own
-//! and creates its own random values, falls back to guessed endpoints if a server has no metadata, and knows no leases.
+//! Waypost makes these requests itself instead of using the `auth` feature of rmcp, which keeps tokens and states in
+//! stores of its own, creates its own random values, falls back to guessed endpoints if a server has no metadata, and
+//! does not support leases.
 
 mod challenge;
 mod client;
@@ -55,12 +56,12 @@ pub const NO_AGENT_CONNECTED: &str = "The server requires OAuth, and no agent is
 const NO_AGENT: &str = "Each agent has its own connection to this server, so it can be called only as an agent.";
 /// The text for an agent that is not connected. The gateway adds where to connect it.
 pub const AGENT_NOT_CONNECTED: &str = "The server requires OAuth, and this agent is not connected to it.";
-/// The maximum number of connections with which the definitions of an instance are tried to read.
+/// The maximum number of connections that are tried in order to read the definitions of an instance.
 const DEFINITION_AGENTS: u32 = 3;
 /// The text of an instance whose connection has ended.
 const ENDED: &str = "The authorization server no longer accepts the connection. An admin connects it again on the page of the instance.";
 /// The time before the expiry of a token at which it is refreshed, in milliseconds.
-const AHEAD_MS: i64 = 5 * 60 * 1_000;
+const REFRESH_AHEAD_MS: i64 = 5 * 60 * 1_000;
 
 /// The tokens of a connection, and what is needed to refresh them. Has no `Debug`, so that it is never logged.
 #[derive(Serialize, Deserialize)]
@@ -69,7 +70,7 @@ pub(crate) struct Credentials {
     pub client: OauthClient,
     /// The resource of the tokens (RFC 8707).
     pub resource: String,
-    /// The scope that was asked for. `None` if there was none, or the connection was made before it was stored.
+    /// The requested scope. `None` if there was none, or the connection was made before it was stored.
     #[serde(default)]
     pub scope: Option<String>,
     /// The access token.
@@ -78,33 +79,33 @@ pub(crate) struct Credentials {
     pub refresh_token: Option<String>,
 }
 
-/// The header `Authorization` of a connection, and the revision of its token.
+/// The value of the header `Authorization` for a connection, and the revision of its token.
 pub(crate) struct Bearer {
     pub value: HeaderValue,
     pub revision: i64,
 }
 
-fn place(row: &str) -> SealLocation<'_> {
+fn location(row: &str) -> SealLocation<'_> {
     SealLocation { table: "remote_connections", column: "credentials", row }
 }
 
 fn open(ops: &Ops, connection: &RemoteConnection) -> Result<Credentials> {
     let broken =
         || Error::internal(format!("a connection of the instance {} cannot be opened", connection.instance_id));
-    let text = ops.keyring()?.open_text(&place(&row_id(connection.key())), &connection.credentials);
+    let text = ops.keyring()?.open_text(&location(&row_id(connection.key())), &connection.credentials);
     // The error of the parser could contain a part of the text.
     serde_json::from_str(text.map_err(|_| broken())?.expose()).map_err(|_| broken())
 }
 
 pub(crate) fn seal(cx: &Ctx, ops: &Ops, key: ConnectionKey<'_>, credentials: &Credentials) -> Result<String> {
     let text = serde_json::to_string(credentials).map_err(|_| Error::internal("tokens cannot be written as JSON"))?;
-    Ok(ops.keyring()?.seal(&place(&row_id(key)), text.as_bytes(), &*cx.random))
+    Ok(ops.keyring()?.seal(&location(&row_id(key)), text.as_bytes(), &*cx.random))
 }
 
 /// Returns the time at which tokens are refreshed: five minutes before they expire, or after half of a shorter lifetime.
 pub(crate) fn refresh_time(now: Timestamp, tokens: &Tokens) -> Option<Timestamp> {
     let expires_at = tokens.expires_at.filter(|_| tokens.refresh_token.is_some())?;
-    Some(expires_at.plus(-AHEAD_MS).max(now.plus(expires_at.since(now) / 2)))
+    Some(expires_at.plus(-REFRESH_AHEAD_MS).max(now.plus(expires_at.since(now) / 2)))
 }
 
 /// Returns the error for a connection that does not exist.
@@ -112,7 +113,7 @@ pub(crate) fn not_connected(message: &str) -> Error {
     Error::new(Code::Conflict, message).with("reason", "not_connected")
 }
 
-/// Whether an error is about the account of a connection, so that it says nothing about the server.
+/// Whether an error concerns only the account of a connection, and so says nothing about the server.
 pub(crate) fn is_account_error(error: &Error) -> bool {
     matches!(error.reason(), Some("not_connected" | "unauthorized" | INSUFFICIENT_SCOPE))
 }
@@ -130,8 +131,8 @@ pub(crate) fn owner<'a>(instance: &Instance, agent: Option<&'a AgentId>) -> Resu
     }
 }
 
-/// Reads what the server of an instance says with the connection of the organisation, or of one of the agents if each has its
-/// own: of the next one if the server does not accept the account of the one before.
+/// Reads from the server of an instance with the connection of the organisation or, if each agent has its own, with
+/// those of several agents in turn, until the server accepts an account.
 ///
 /// # Errors
 /// `conflict` (`reason` is `not_connected`) if no agent is connected; otherwise those of `read`.
@@ -150,8 +151,8 @@ pub(crate) async fn read_as_any<'a, T>(
     Err(not_connected(NO_AGENT_CONNECTED))
 }
 
-/// Returns the agents with whose connections the definitions of an instance can be read, the first choice first; `[None]` if
-/// the instance has one connection for all agents, or needs none.
+/// Returns the agents with whose connections the definitions of an instance can be read, in order of preference;
+/// `[None]` if the instance has one connection for all agents, or needs none.
 async fn list_definition_agents(ops: &Ops, instance: &Instance) -> Result<Vec<Option<AgentId>>> {
     if !instance.is_connected_per_agent() {
         return Ok(vec![None]);
@@ -172,12 +173,12 @@ pub(crate) async fn find_revision(ops: &Ops, instance: &Instance, agent: &AgentI
     found.ok_or_else(|| not_connected(AGENT_NOT_CONNECTED))
 }
 
-/// Returns the header `Authorization` for requests to the server of an instance: that of the connection of `agent`, or of
-/// the organisation's connection if `agent` is `None`.
+/// Returns the value of the header `Authorization` for requests to the server of an instance: that of the connection of
+/// `agent`, or of the organisation's connection if `agent` is `None`.
 ///
 /// # Errors
-/// `conflict` (`reason` is `not_connected`) if there is no such connection; `internal` if its tokens cannot be opened, or the
-/// instance has no such connections.
+/// `conflict` (`reason` is `not_connected`) if there is no such connection, or it has failed; `internal` if its tokens
+/// cannot be opened, or the instance has no such connections.
 pub(crate) async fn find_bearer(ops: &Ops, instance: &Instance, agent: Option<&AgentId>) -> Result<Bearer> {
     if instance.is_connected_per_agent() != agent.is_some() {
         return Err(Error::internal("the token of another kind of connection was requested"));
@@ -213,8 +214,8 @@ pub(crate) async fn list_secrets(
     Ok(secrets.into_iter().flatten().map(SecretText::new).collect())
 }
 
-/// Lets a locked remote server wait for its connection instead of being checked, if it needs one and has none. Changes
-/// `state` and `health` of `instance`, which the caller writes.
+/// Returns whether a locked remote server that requires OAuth has to wait for a connection instead of being checked. If
+/// so, changes `health` of `instance`, which the caller writes.
 ///
 /// # Errors
 /// Any error of the store.
@@ -235,8 +236,9 @@ fn unhealthy(cx: &Ctx, message: &str) -> Health {
     Health { ok: false, checked_at: cx.now().0, latency_ms: None, message: Some(message.to_owned()) }
 }
 
-/// Ends a connection that the authorization server has rejected. That of an agent is marked as failed, which concerns no
-/// other agent. Without that of the organisation, the instance has failed until it is connected again.
+/// Ends a connection that the authorization server has rejected. The connection of an agent is marked as failed, which
+/// affects no other agent. That of the organisation is deleted, and the instance has failed until it is connected
+/// again.
 ///
 /// # Errors
 /// Any error of the store.

@@ -1,4 +1,4 @@
-//! Refresh of the tokens of connections: before they expire, and after the server has rejected one.
+//! Refreshes the tokens of connections before they expire, and after the server has rejected one.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::Ops;
 
 /// The name of the job that calls [`refresh_due`].
 pub const JOB: &str = "remote-tokens";
-/// The lease of a connection in milliseconds. It is also the pause after a temporary failure.
+/// The duration of the lease of a connection, in milliseconds. It is also the pause after a temporary failure.
 const LEASE_MS: i64 = 60 * 1_000;
-/// The maximum time between a lease and the end of the request under it. Shorter than the lease, so that no other process
-/// sends the same refresh token in the meantime.
+/// The maximum time between the start of a lease and the end of the request under it. Shorter than the lease, so that
+/// no other process sends the same refresh token in the meantime.
 const MAX_REFRESH: Duration = Duration::from_secs(30);
 /// The maximum number of connections that are refreshed at the same time.
 const BATCH_SIZE: i64 = 10;
@@ -84,12 +84,13 @@ async fn refresh_all(cx: &Ctx, ops: &Ops, due: Vec<RemoteConnection>, summary: &
     }
 }
 
-/// Replaces the token with this revision of the connection of `agent`, or of the organisation, which the server of an instance
-/// has rejected. Does nothing if it has been replaced already.
+/// Replaces the token of the connection of `agent`, or of the organisation if `agent` is `None`, after the server of an
+/// instance has rejected it. `revision` is that of the rejected token. Does nothing if it has already been replaced.
 ///
 /// # Errors
-/// `tool_server_error` if there is no other token: `reason` is `unauthorized` if it is new, or the authorization server no
-/// longer accepts the connection; `not_refreshed` if another process is refreshing it, or the refresh failed.
+/// `tool_server_error` if there is no other token: `reason` is `unauthorized` if the rejected token is less than a
+/// minute old, or the authorization server no longer accepts the connection; `not_refreshed` if another process is
+/// refreshing it, or the refresh failed.
 pub(crate) async fn refresh_rejected(
     ops: &Ops,
     instance: &Instance,
@@ -121,13 +122,14 @@ fn rejected(message: impl Into<String>) -> Error {
     Error::new(Code::ToolServerError, message).with("reason", "unauthorized")
 }
 
-/// Returns the error for a failure that may pass, and says nothing about the account.
+/// Returns the error for a failure that may be temporary, and says nothing about the account.
 fn not_refreshed(message: impl Into<String>) -> Error {
     Error::new(Code::ToolServerError, message).with("reason", "not_refreshed")
 }
 
 /// Refreshes the tokens of a connection that this process has leased. Ends the connection if its authorization server
-/// rejects it, but not if it rejects only a client that an admin has registered: its secret may have been changed there first.
+/// rejects it, but not if it rejects only the client that an admin has registered, whose secret may have been changed
+/// at the authorization server first.
 async fn refresh_leased(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Result<()> {
     let exchanged = tokio::time::timeout(MAX_REFRESH, exchange(cx, ops, leased)).await;
     match exchanged.unwrap_or_else(|_| Err(TokenError::Failed("its authorization server did not respond".to_owned()))) {
@@ -167,8 +169,8 @@ async fn exchange(cx: &Ctx, ops: &Ops, leased: &RemoteConnection) -> Result<Remo
     })
 }
 
-/// Stores new tokens. With those of the organisation, the instance counts as restarted, so that every process connects with
-/// them. The revision of an agent's tokens is read before each of its calls.
+/// Stores new tokens. If they are those of the organisation, the instance counts as restarted, so that every process
+/// connects with them. The revision of an agent's tokens is read before each of its calls.
 async fn write(ops: &Ops, new: &RemoteConnection) -> Result<()> {
     let organization = &new.organization_id;
     let mut tx = ops.store.begin().await?;
@@ -177,7 +179,7 @@ async fn write(ops: &Ops, new: &RemoteConnection) -> Result<()> {
         let is_deleted = store::find(&mut tx, organization, new.key()).await?.is_none();
         drop(tx);
         if is_deleted {
-            // The deletion has revoked the old tokens only.
+            // The deletion has revoked only the old tokens.
             revoke(ops, vec![new.clone()]).await;
         }
         return Ok(());

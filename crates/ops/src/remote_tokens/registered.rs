@@ -1,5 +1,5 @@
-//! Waypost as a client that an admin has registered at an authorization server beforehand: the ID, and a tool secret with the
-//! secret of the client.
+//! Clients that an admin has registered with an authorization server beforehand: the client ID, and a tool secret with
+//! the client secret.
 
 use waypost_core::id::{InstanceId, OrganizationId};
 use waypost_core::instance::{Backend, Instance, RegisteredClient};
@@ -60,8 +60,8 @@ pub(super) async fn has_registered_client(ops: &Ops, connection: &RemoteConnecti
     Ok(found.is_some_and(|instance| registered_client(&instance).is_some()))
 }
 
-/// Replaces the secret of a client by the current one, which may have been rotated since the instance was connected. Changes
-/// nothing if the instance no longer has this client.
+/// Replaces the secret of a client with the current one, which may have been rotated since the instance was connected.
+/// Changes nothing if the instance no longer has this client.
 ///
 /// # Errors
 /// Those of [`find_client_credentials`].

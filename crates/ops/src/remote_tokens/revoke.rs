@@ -1,7 +1,8 @@
 //! Revocation of the tokens of connections that have been deleted (RFC 7009).
 //!
-//! It is best effort: the connection does not exist any more, whatever the authorization server answers, and nothing is tried
-//! again. It begins after the transaction that has deleted the connections, and ends after [`MAX_TIME`].
+//! Revocation is best effort: the connection no longer exists, whatever the authorization server answers, and nothing
+//! is retried. Revocation begins after the transaction that has deleted the connections, and is abandoned after
+//! [`MAX_TIME`].
 
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use super::open;
 use super::registered::update_client_secret;
 use crate::Ops;
 
-/// The maximum time in which the tokens of deleted connections are revoked. Those that are left are not revoked.
+/// The time limit for revoking the tokens of deleted connections. Tokens that are left then are not revoked.
 const MAX_TIME: Duration = Duration::from_secs(10);
 /// The maximum number of connections whose tokens are revoked at the same time.
-const AT_ONCE: usize = 8;
+const CONCURRENT_REVOCATIONS: usize = 8;
 
-/// Revokes the tokens of connections that were deleted, and waits for it. Continues if the caller disconnects. Failures are
-/// only logged.
+/// Revokes the tokens of connections that were deleted, and waits until this is done. Continues even if the caller
+/// disconnects. Failures are only logged.
 pub(crate) async fn revoke(ops: &Ops, deleted: Vec<RemoteConnection>) {
     if deleted.is_empty() {
         return;
@@ -30,7 +31,7 @@ pub(crate) async fn revoke(ops: &Ops, deleted: Vec<RemoteConnection>) {
     let task = waypost_jobs::spawn("remote-token-revocation", async move {
         let count = deleted.len();
         let all = deleted.into_iter().map(|connection| revoke_logged(ops.clone(), connection));
-        let all = stream::iter(all.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect::<Vec<()>>();
+        let all = stream::iter(all.collect::<Vec<_>>()).buffer_unordered(CONCURRENT_REVOCATIONS).collect::<Vec<()>>();
         if tokio::time::timeout(MAX_TIME, all).await.is_err() {
             tracing::warn!(count, "failed to revoke all tokens of remote servers in time");
         }
@@ -45,8 +46,8 @@ async fn revoke_logged(ops: Ops, connection: RemoteConnection) {
     }
 }
 
-/// Revokes the refresh token, which also ends its access tokens at most servers (RFC 7009, section 2.1), then the access
-/// token. Both are tried: a server may support only one of them (section 2.2.1).
+/// Revokes the refresh token, which also invalidates its access tokens at most servers (RFC 7009, section 2.1), then
+/// the access token. Both are tried: a server may support only one of them (section 2.2.1).
 async fn revoke_one(ops: &Ops, connection: &RemoteConnection) -> Result<()> {
     let mut credentials = open(ops, connection)?;
     let at = (&connection.organization_id, &connection.instance_id);

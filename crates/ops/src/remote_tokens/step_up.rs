@@ -20,7 +20,7 @@ use crate::Ops;
 
 /// The `reason` of an error if the credentials of a request lack a scope.
 pub(crate) const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
-/// The text if it is unknown what helps.
+/// The message if no more is known about the missing scope.
 pub(crate) const LACKS_SCOPE: &str = "The server rejected the request, because the credentials lack a scope.";
 
 /// Returns the scope that a request requires, if the server has rejected it because the token lacks a scope (RFC 6750, section
@@ -34,9 +34,9 @@ pub(crate) fn find_required_scope(error: &UpstreamError) -> Option<String> {
     is_insufficient.then(|| union(&[challenge.scope.as_deref()]).unwrap_or_default())
 }
 
-/// Returns the error of a request for which the token with this revision lacks the scope `required`, which is empty if the server
-/// does not state it. If another connection can help, `required_scope` of the error is the scope, and the next connection of
-/// `agent`, or of the organisation, asks for it.
+/// Returns the error for a request whose token, which has this revision, lacks the scope `required`. The scope is empty
+/// if the server does not state it. If connecting again can help, the error contains the scope as `required_scope`, and
+/// the next connection of `agent`, or of the organisation, asks for it.
 pub(crate) async fn require_scope(
     ops: &Ops,
     instance: &Instance,
@@ -46,7 +46,7 @@ pub(crate) async fn require_scope(
     if required.is_empty() {
         return insufficient(format!("{LACKS_SCOPE} The server does not state which one."));
     }
-    match remember(ops, instance, agent, (revision, required)).await {
+    match store_required_scope(ops, instance, agent, (revision, required)).await {
         Ok(true) => {
             let message = format!(
                 "The server requires the scope `{required}`, which the connection does not have. It must be connected again to \
@@ -67,7 +67,7 @@ pub(crate) fn insufficient(message: impl Into<String>) -> Error {
 }
 
 /// Stores that the server requires a scope. Returns `false` if the connection has asked for it already.
-async fn remember(
+async fn store_required_scope(
     ops: &Ops,
     instance: &Instance,
     agent: Option<&AgentId>,
@@ -75,7 +75,7 @@ async fn remember(
 ) -> Result<bool> {
     let (organization, key) = (&instance.organization_id, (&instance.id, agent));
     let found = store::find(&mut ops.store.read().await?, organization, key).await?;
-    // This says nothing about tokens that have replaced those of the request.
+    // The rejection says nothing about tokens that have since replaced the one of the request.
     let Some(current) = found.filter(|current| current.revision == revision) else { return Ok(true) };
     if open(ops, &current)?.scope.is_some_and(|requested| contains(&requested, required)) {
         return Ok(false);
@@ -93,8 +93,8 @@ async fn remember(
     Ok(true)
 }
 
-/// Returns the scope that the next connection asks for in addition to that of the server: the scope that the last one has asked
-/// for, and what the server has required since. `None` if there is none.
+/// Returns the scope that the next connection asks for in addition to that of the server: the scope that the last one
+/// has asked for, and the one that the server has required since. `None` if there is none.
 ///
 /// # Errors
 /// Any error of the store.

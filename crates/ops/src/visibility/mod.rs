@@ -1,8 +1,8 @@
 //! Determines which definitions of the servers of its organisation an agent sees, and why.
 //!
 //! Invariants:
-//! 1. [`View`] decides what an agent sees. The gateway lists and calls through it, and [`explain`] reports its decisions, so
-//!    a page never shows anything else than what the gateway does.
+//! 1. [`View`] decides what an agent sees. The gateway lists and calls through it, and [`explain`] reports its
+//!    decisions, so that pages never show anything other than what the gateway does.
 //! 2. The reasons why something is hidden use the same policy ([`waypost_core::grant::covers`]).
 
 mod view;
@@ -61,7 +61,7 @@ pub struct ExplainedDefinition {
     pub visibility: Visibility,
 }
 
-/// An instance with what an agent sees of it.
+/// An instance, and how much an agent sees of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VisibleInstance {
     /// The instance.
@@ -72,7 +72,7 @@ pub struct VisibleInstance {
     pub grants: Vec<Grant>,
 }
 
-/// Returns all instances of the organisation with what an agent sees of them, ordered by slug.
+/// Returns all instances of the organisation, ordered by slug, and how much an agent sees of them.
 ///
 /// # Errors
 /// `not_found` if the agent does not exist or the caller cannot access the organisation; `forbidden` for members below
@@ -95,8 +95,9 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, agent: &Ag
     Ok(instances.into_iter().map(visible).collect())
 }
 
-/// Returns what the server of an instance defines, and whether an agent sees it. Of several definitions with the same kind and
-/// name, only the one that the server lists at present is returned; if it lists none, the one that was seen last.
+/// Returns the definitions of the server of an instance, and whether an agent sees them. Of several definitions with
+/// the same kind and name, only the one that the server currently lists is returned; if it lists none, the one that was
+/// seen last.
 ///
 /// # Errors
 /// Those of [`list`]. An unknown instance has no definitions.
@@ -123,7 +124,7 @@ pub async fn explain(
         };
         explained.push(ExplainedDefinition { definition: definition.clone(), visibility });
     }
-    // The order of the kinds is that of their names in the store.
+    // The store orders the kinds by their names.
     explained.sort_by_key(|one| DefinitionKind::ALL.iter().position(|kind| *kind == one.definition.kind));
     Ok(explained)
 }
@@ -148,7 +149,7 @@ fn target(definition: &ToolDefinition) -> Target<'_> {
     Target { kind: definition.kind, name: &definition.name, class: definition.class }
 }
 
-/// Returns the grants that alone cover a definition.
+/// Returns the grants that each cover a definition on their own.
 fn covering<'a>(grants: &'a [Grant], definition: &ToolDefinition, now: Timestamp) -> Vec<&'a Grant> {
     grants.iter().filter(|grant| covers(std::slice::from_ref(*grant), now, target(definition))).collect()
 }

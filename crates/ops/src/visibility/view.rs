@@ -1,4 +1,4 @@
-//! The definitions that an agent sees at an address: those that were granted, under their public names.
+//! The definitions that an agent sees at a URL of the gateway: those that were granted, under their public names.
 
 use std::collections::HashSet;
 
@@ -29,7 +29,7 @@ pub struct Item<'a> {
     pub definition: &'a ToolDefinition,
     /// The name or URI by which agents know it.
     pub public: String,
-    /// The description in place of that of the definition, if an admin has set one.
+    /// The description that replaces that of the definition, if an admin has set one.
     pub description: Option<&'a str>,
 }
 
@@ -38,9 +38,9 @@ pub struct Item<'a> {
 pub struct Found<'a> {
     /// The server that lists it.
     pub server: &'a AccessibleServer,
-    /// The definition. For a resource of a template, that of the template.
+    /// The definition. For a resource that matches a template, the definition of the template.
     pub definition: &'a ToolDefinition,
-    /// The kind of what is used.
+    /// The kind of the target.
     kind: DefinitionKind,
     /// The name or URI by which the server knows it.
     pub original: String,
@@ -57,25 +57,25 @@ impl Found<'_> {
 }
 
 impl AccessibleServer {
-    /// Returns the name of a definition for agents, without a prefix.
+    /// Returns the name by which agents know a definition, without a prefix.
     fn current_name<'n>(&'n self, kind: DefinitionKind, name: &'n str) -> &'n str {
         self.tool_override(kind, name).and_then(|own| own.name.as_deref()).unwrap_or(name)
     }
 
-    /// Returns the name and the description of a tool for agents, if an admin has set them.
+    /// Returns the override of a tool, if an admin has set one.
     fn tool_override(&self, kind: DefinitionKind, name: &str) -> Option<&ToolOverride> {
         self.overrides.get(name).filter(|_| kind == DefinitionKind::Tool)
     }
 }
 
 impl<'a> View<'a> {
-    /// Returns what an agent sees. With a tool set, only what belongs to it.
+    /// Creates the view of an agent. With a tool set, it contains only the definitions of the tool set.
     #[must_use]
     pub fn new(access: &'a AgentAccess, tool_set: Option<&'a ToolSet>, now: Timestamp) -> Self {
         Self { access, tool_set, now }
     }
 
-    /// Returns all definitions of one kind, without those whose public name another one has.
+    /// Returns all definitions of one kind. Of several with the same public name, only the first is returned.
     #[must_use]
     pub fn items(&self, kind: DefinitionKind) -> Vec<Item<'a>> {
         let mut names = HashSet::new();
@@ -102,9 +102,9 @@ impl<'a> View<'a> {
         Some(self.found(server, definition, definition.name.clone()))
     }
 
-    /// Returns the resource with this public URI: one that the server lists, or one of a template. If the server lists the
-    /// resource, its own approval decides, so that a template gives no access to what was classified differently, or
-    /// was not approved.
+    /// Returns the resource with this public URI: one that the server lists, or one that matches a template. If the
+    /// server lists the resource, its own approval decides, so that a template gives no access to a resource that was
+    /// classified differently, or was not approved.
     #[must_use]
     pub fn find_resource(&self, public: &str) -> Option<Found<'a>> {
         let (server, uri) = self.split(public)?;
@@ -147,7 +147,7 @@ impl<'a> View<'a> {
         self.tool_set?.members.iter().find(|member| member.instance_id == server.instance.id)
     }
 
-    /// Returns the granted definitions of one kind, without the tools whose name belongs to another one.
+    /// Returns the granted definitions of one kind, without the tools whose name belongs to another tool.
     fn definitions(
         &self,
         server: &'a AccessibleServer,
@@ -158,14 +158,14 @@ impl<'a> View<'a> {
         visible.map(move |definition| (server, definition))
     }
 
-    /// Whether an approved definition is granted, and is no tool whose name belongs to another one.
+    /// Whether an approved definition is granted, and is not a tool whose name belongs to another tool.
     fn is_visible(&self, server: &AccessibleServer, definition: &ToolDefinition) -> bool {
         let ToolDefinition { kind, name, class, .. } = definition;
         let is_shadowed = *kind == DefinitionKind::Tool && server.shadowed_tools.contains(name);
         !is_shadowed && covers(self.grants(server), self.now, Target { kind: *kind, name, class: *class })
     }
 
-    /// Returns the approved definitions of one kind that belong to the address, granted or not.
+    /// Returns the approved definitions of one kind that belong to the URL, granted or not.
     fn approved(
         &self,
         server: &'a AccessibleServer,
