@@ -15,8 +15,8 @@ const METADATA: [IpAddr; 4] = [
 /// The names of the services at these addresses.
 const METADATA_NAMES: [&str; 3] = ["metadata.google.internal", "metadata.goog", "metadata"];
 
-/// Returns the reason why no entry may name a destination. The toolbox checks the addresses of names when it connects,
-/// and rejects private networks unless its operator allows them.
+/// Returns the reason why an entry may not name a destination; `None` if it may. The toolbox checks the addresses of
+/// names when it connects, and rejects private networks unless its operator allows them.
 pub(super) fn find_problem(destination: &Destination) -> Option<&'static str> {
     let host = destination.host.as_str();
     if let Ok(address) = host.parse::<IpAddr>() {
@@ -55,8 +55,8 @@ fn address_problem(address: IpAddr) -> Option<&'static str> {
     None
 }
 
-/// Whether an IPv6 address stands for an IPv4 address that is loopback or link-local: IPv4-compatible addresses, NAT64
-/// (RFC 6052) and 6to4 (RFC 3056).
+/// Whether an IPv6 address embeds an IPv4 address that is loopback or link-local: IPv4-compatible, NAT64 (RFC 6052) and
+/// 6to4 (RFC 3056) addresses.
 fn is_translated(address: Ipv6Addr) -> bool {
     let segments = address.segments();
     let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machine_and_the_cloud_are_out_of_reach() {
+    fn loopback_and_metadata_addresses_are_rejected() {
         for text in [
             "localhost:80",
             "a.LOCALHOST.:80",

@@ -82,13 +82,13 @@ pub struct EntryFile {
     pub documentation_url: Option<String>,
     /// The version.
     pub version: String,
-    /// How the server of the version runs. The source is an image with a tag or a digest, or the origin of a URL.
+    /// The definition of the version. Its source is an image with a tag or a digest, or the origin of a URL.
     pub definition: VersionDefinition,
-    /// The source, complete.
+    /// The complete source.
     pub reference: SourceReference,
 }
 
-/// Where the server of an entry comes from, as its file names it.
+/// The source of the server of an entry, as named in its file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceReference {
     /// An image, by tag or by digest.
@@ -353,7 +353,7 @@ pub(super) fn config_schema(members: &mut Members<'_>) -> Result<Map<String, Val
     Ok(schema)
 }
 
-/// Takes the secrets. `delivery` takes how the server receives one, and checks its name.
+/// Takes the secrets. `delivery` takes the delivery of a secret, and checks its name.
 pub(super) fn secrets<'a>(
     members: &mut Members<'a>,
     mut delivery: impl FnMut(&mut Members<'a>, &str) -> Result<SecretDelivery>,

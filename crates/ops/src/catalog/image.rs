@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 /// The registry of a reference without a host.
 const DEFAULT_HOST: &str = "docker.io";
-/// The namespace of a name without one in the default registry.
+/// The namespace in the default registry of a name without one.
 const DEFAULT_NAMESPACE: &str = "library/";
 /// The host that serves the API of the default registry.
 const DEFAULT_API_HOST: &str = "registry-1.docker.io";
-/// The tag of a reference without a tag and a digest.
+/// The tag of a reference without a tag or a digest.
 const DEFAULT_TAG: &str = "latest";
 
 /// The maximum length of a reference.
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references_are_completed() {
+    fn omitted_parts_of_references_are_added() {
         let digest = format!("sha256:{}", "0a".repeat(32));
         for (text, canonical, api_host) in [
             ("alpine", "docker.io/library/alpine:latest".to_owned(), "registry-1.docker.io"),

@@ -28,7 +28,7 @@ pub enum ImportChange {
     VersionAdded,
     /// Fields of the entry, such as its description, changed.
     Updated,
-    /// Everything was known.
+    /// The file contained nothing new.
     Unchanged,
 }
 
@@ -148,7 +148,7 @@ async fn prepare(
             Ok(with_source(file, &known.definition))
         }
         (SourceReference::Image(image), _) => {
-            resolve(ops, organization, (file, image)).await.map_err(|error| at_image(file, error))
+            resolve(ops, organization, (file, image)).await.map_err(|error| with_image_field(file, error))
         }
         (SourceReference::Remote(url), None) => match find_address_problem(ops, organization, url).await? {
             Some(problem) => Err(file.source.reject("source.remote.url", format!("is rejected. {problem}"))),
@@ -176,8 +176,8 @@ async fn resolve(
     Ok(VersionDefinition { source, ..file.definition.clone() })
 }
 
-/// Names the field of the image in an error of its resolution, unless it names another one.
-fn at_image(file: &EntryFile, mut error: Error) -> Error {
+/// Adds the field of the image to an error of its resolution, unless the error already names a field.
+fn with_image_field(file: &EntryFile, mut error: Error) -> Error {
     if error.details.contains_key("field")
         || !matches!(error.code, Code::ImageNotFound | Code::ImageDenied | Code::InvalidArguments)
     {

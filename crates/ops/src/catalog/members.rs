@@ -42,7 +42,7 @@ impl<'a> Members<'a> {
         self.text(name)?.ok_or_else(|| self.reject(name, "is missing. Add it."))
     }
 
-    /// Takes one of several names.
+    /// Takes a member whose value is one of several names.
     pub(super) fn name<T: FromStr<Err = String>>(&mut self, name: &'static str) -> Result<Option<T>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         text.parse().map(Some).map_err(|expected| self.reject(name, format!("is {text:?}: {expected}.")))
@@ -125,7 +125,7 @@ impl<'a> Members<'a> {
         self.reject(name, format!("must be {expected}, not {}.", noun(found)))
     }
 
-    /// Rejects the first unknown member. `problem` returns a more specific problem of a name.
+    /// Rejects the first unknown member. `problem` returns a more specific problem with a name, if there is one.
     pub(super) fn finish(self, problem: impl Fn(&str) -> Option<&'static str>) -> Result<()> {
         let Some(name) = self.map.keys().next() else { return Ok(()) };
         let shown: String = name.chars().filter(|letter| !letter.is_control()).take(60).collect();

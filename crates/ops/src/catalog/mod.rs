@@ -33,7 +33,7 @@ pub use schema::{MAX_CONFIG_BYTES, check_config};
 
 /// The maximum page size.
 const MAX_PAGE: u32 = 200;
-/// The maximum number of characters of the versions of a page: a large catalogue has more pages.
+/// The maximum number of characters of all versions on a page. Pages of large entries have fewer of them.
 const MAX_PAGE_CHARS: i64 = 2 * 1024 * 1024;
 
 /// A page of the catalogue, ordered by slug.
@@ -134,7 +134,8 @@ async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: &str
 /// Deletes an entry with its versions.
 ///
 /// # Errors
-/// `not_found`; `forbidden` for members below admin; `conflict` while instances use it; the message lists them.
+/// `not_found` if the entry does not exist or the caller cannot access the organisation; `forbidden` for members below
+/// admin; `conflict` while instances use it; the message lists them.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &CatalogEntryId) -> Result<()> {
     authorize(&cx.caller, Operation::CatalogWrite, organization)?;
     let mut tx = ops.store.begin().await?;

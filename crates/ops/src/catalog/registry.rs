@@ -21,7 +21,7 @@ use super::image::{ImageReference, ImageVersion, is_digest};
 const LIMITS: Limits = Limits { max_bytes: 4 * 1024 * 1024, timeout: Duration::from_secs(10), redirects: 3 };
 /// The timeout for the complete resolution.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The media types of manifests and of lists of manifests for several architectures. A list is preferred, so that its
+/// The media types of manifests, and of lists of manifests for several architectures. A list is preferred, so that its
 /// digest works on every architecture.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
@@ -60,11 +60,11 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Returns the digest of `image`: that of the reference, or the one to which the registry resolves the tag now.
+/// Returns the digest of `image`: that of the reference, or the one to which the registry currently resolves the tag.
 ///
 /// # Errors
-/// `image_not_found`; `image_denied` if credentials are missing or rejected; `invalid_arguments` if the registry cannot
-/// be used.
+/// `image_not_found` if the registry has no such image; `image_denied` if credentials are missing or rejected;
+/// `invalid_arguments` if the registry cannot be used.
 pub(super) async fn resolve_digest(
     route: &Route,
     image: &ImageReference,
@@ -130,7 +130,7 @@ impl Registry<'_> {
         if may_accept_http && self.route.check_url(&http).is_ok() {
             match self.try_request(Method::HEAD, &http, None).await {
                 Ok(response) => return Ok((http, response)),
-                // The name belongs to a public address, to which HTTP is not allowed.
+                // The name resolves to a public address, to which HTTP is not allowed.
                 Err(OutboundError::HttpNotAllowed { .. }) => {}
                 Err(error) => return Err(self.failed(error)),
             }
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_a_name_and_a_password() {
+    fn credentials_are_a_user_name_and_a_password() {
         let parse = |text: &str| RegistryCredentials::parse(&SecretText::new(text));
         let parsed = parse("ann:a:b").unwrap();
         assert_eq!((parsed.username.as_str(), parsed.password.expose()), ("ann", "a:b"));

@@ -14,7 +14,7 @@ use super::members::Members;
 use super::{file, runtime};
 use crate::remote_endpoint::{MAX_HEADER_VALUE, MAX_HEADERS, find_header_problem, is_credential_header, parse_url};
 
-/// The members that concern containers, except `sharing`.
+/// The members that apply only to containers, except `sharing`.
 const CONTAINER_MEMBERS: [&str; 11] = [
     "command",
     "args",

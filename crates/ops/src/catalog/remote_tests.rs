@@ -9,7 +9,8 @@ use super::file::{EntryFile, SourceReference};
 
 const URL: &str = "https://mcp.example:8443/v1/mcp?key=hunter2";
 
-/// An entry with a remote server. `remote` are other members of its source, `changes` those of the file; `null` removes one.
+/// Returns an entry with a remote server. `remote` has additional members of its source, `changes` those of the file;
+/// `null` removes one.
 fn entry(remote: Value, changes: Value) -> Value {
     let mut entry = json!({
         "slug": "far", "name": "Far", "version": "1",
@@ -67,7 +68,7 @@ fn a_complete_file_is_read() {
         definition.secrets.iter().map(|secret| (secret.name.as_str(), secret.required, secret.delivery)).collect();
     let header = SecretDelivery::Header;
     assert_eq!(secrets, [("Authorization", false, header), ("X-Api-Key", true, header)]);
-    // The definition is stored as it is, and is not secret.
+    // The definition is not secret, and is stored without encryption.
     assert!(!serde_json::to_string(definition).unwrap().contains("hunter2"));
 }
 

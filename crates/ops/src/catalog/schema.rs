@@ -10,13 +10,13 @@ use serde_json::{Map, Value};
 use waypost_core::catalog::{environment_name, is_reserved_environment_name};
 use waypost_core::{Error, Result};
 
-/// The dialect.
+/// The only supported dialect.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 /// The maximum size of a schema in bytes.
 const MAX_BYTES: usize = 32 * 1024;
 /// The maximum nesting of objects and arrays in a schema.
 const MAX_DEPTH: usize = 24;
-/// The maximum number of values in a schema after each `$ref` has been replaced by the definition.
+/// The maximum number of values in a schema after each `$ref` has been replaced by its definition.
 const MAX_EXPANDED: usize = 10_000;
 /// The maximum size of a compiled pattern in bytes.
 const MAX_PATTERN_BYTES: usize = 256 * 1024;
@@ -27,7 +27,7 @@ pub const MAX_CONFIG_BYTES: usize = 64 * 1024;
 const MAX_SHOWN_PATH: usize = 200;
 const MAX_SHOWN_REASON: usize = 300;
 
-/// The problem of a schema: where, and the predicate of a sentence.
+/// A problem with a schema: its path, and the predicate of a sentence.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SchemaProblem {
     /// The path within the schema, such as `.properties.port`; empty for the schema itself.
@@ -154,7 +154,7 @@ fn walk(value: &Value, path: &str, depth: usize) -> std::result::Result<(), Sche
         }
         Value::Object(members) => members.iter().try_for_each(|(name, member)| {
             let path = format!("{path}.{name}");
-            // The value of a keyword is a string. A property of this name has a schema.
+            // A keyword has a string as its value; a property with this name has a schema.
             match (name.as_str(), member) {
                 ("$ref", Value::String(target)) if definition_name(target).is_none() => {
                     let text = "must be `#/$defs/NAME`. References to other places and documents are not supported.";
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_schemas_are_accepted() {
+    fn common_schemas_are_accepted() {
         for schema in [
             json!({}),
             json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "additionalProperties": false,
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_name_their_place() {
+    fn problems_name_their_path() {
         let chain: Map<_, _> = (0..40)
             .map(|n| {
                 let next = format!("#/$defs/d{}", n + 1);

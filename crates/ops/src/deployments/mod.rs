@@ -1,4 +1,4 @@
-//! Deployments of instances: their list, their begin and their end.
+//! Lists, begins and ends the deployments of instances.
 
 pub(crate) mod notify;
 
@@ -14,8 +14,9 @@ use waypost_toolbox_proto::instance::InstanceState;
 
 use crate::Ops;
 
-/// The number of deployments that are kept for each instance, in addition to that of the serving generation.
-const KEPT: i64 = 100;
+/// The number of deployments that are kept for each instance, in addition to the one of the generation that serves
+/// calls.
+const KEPT_DEPLOYMENTS: i64 = 100;
 /// The time after which a deployment on a toolbox that is offline fails, in milliseconds.
 pub const MAX_OFFLINE_MS: i64 = 10 * 60 * 1_000;
 /// The maximum number of deployments that [`end_offline`] ends at a time.
@@ -84,7 +85,7 @@ pub(crate) async fn begin(cx: &Ctx, tx: &mut Tx, instance: &Instance) -> Result<
         ended_at: None,
     };
     store::insert(tx, &deployment).await?;
-    store::prune(tx, &instance.organization_id, &instance.id, instance.observed_generation, KEPT).await?;
+    store::prune(tx, &instance.organization_id, &instance.id, instance.observed_generation, KEPT_DEPLOYMENTS).await?;
     Ok(deployment)
 }
 
@@ -137,7 +138,7 @@ pub(crate) fn is_final(deployment: &Deployment) -> bool {
 
 /// Ends running deployments on toolboxes that have been offline for ten minutes, with the code `toolbox_offline`. The
 /// instances keep their configuration: the daemon deploys it when it is online again, and its report then replaces this
-/// outcome. Returns the number of deployments. Called by a job.
+/// outcome. Returns the number of deployments that were ended. Called by a job.
 ///
 /// # Errors
 /// `forbidden` for everyone except the operator; any error of the store.

@@ -17,7 +17,7 @@ use crate::webhooks::{Event, enqueue};
 const KEPT_EVENTS: i64 = 500;
 /// The minimum time between two failures of an instance that are reported as `upstream.down`, in milliseconds.
 const DOWN_EVERY_MS: i64 = 60_000;
-/// The number of events among which an earlier failure is looked for.
+/// The number of events that are searched for an earlier failure.
 const RECENT_EVENTS: i64 = 50;
 /// The maximum length of a text from a daemon in characters.
 const MAX_TEXT: usize = 1_000;
@@ -25,7 +25,7 @@ const MAX_TEXT: usize = 1_000;
 /// Returns a text from a daemon for display: one line without invisible characters, of limited length.
 #[must_use]
 pub(crate) fn clean(text: &str) -> String {
-    // Cleaning takes time in proportion to the length.
+    // Cleaning takes time proportional to the length.
     let start: String = text.chars().take(4 * MAX_TEXT).collect();
     clean_line(&start).chars().take(MAX_TEXT).collect()
 }
@@ -52,8 +52,8 @@ pub(crate) async fn record(
     Ok(instance_event::insert(tx, &event, KEPT_EVENTS).await?)
 }
 
-/// Stores that the state of an instance has changed from `previous` to its current one, and enqueues the webhooks for it. An
-/// initial approval of an instance that has failed ends.
+/// Records that the state of an instance has changed from `previous` to its current one, and enqueues the webhooks for
+/// it. If the instance has failed, its initial approval ends.
 ///
 /// # Errors
 /// Any error of the store.
@@ -116,8 +116,8 @@ fn is_failing(state: InstanceState) -> bool {
     matches!(state, InstanceState::Unhealthy | InstanceState::Failed | InstanceState::CrashLoop)
 }
 
-/// Whether the instance was down in the last minute already, by this installation's clock: a server that flaps is reported
-/// once.
+/// Whether the instance has already been down in the last minute, by this installation's clock, so that a flapping
+/// server is reported only once.
 async fn was_down(cx: &Ctx, tx: &mut Tx, instance: &Instance) -> Result<bool> {
     let recent = instance_event::list(tx, &instance.organization_id, &instance.id, None, RECENT_EVENTS).await?;
     let start = InstanceEventId::floor(cx.now().plus(-DOWN_EVERY_MS));
