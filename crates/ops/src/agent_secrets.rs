@@ -4,10 +4,10 @@
 //! People set their own values. Admins set those of services, and can remove those of everyone.
 //!
 //! Invariants:
-//! 1. A member reads and writes only what belongs to their own agent, and only for instances to which it has a grant: an instance
-//!    without a grant is not distinguished from one that does not exist.
-//! 2. Every change is numbered within its instance (`store/agent_secret.rs`), so the daemon replaces the container of the
-//!    agent, and of no other.
+//! 1. A member reads and writes only the values of their own agent, and only for instances to which it has a grant: an
+//!    instance without a grant is not distinguished from one that does not exist.
+//! 2. Every change is numbered within its instance (`store/agent_secret.rs`), so that the daemon replaces the container
+//!    of this agent, and of no other.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize};
@@ -36,7 +36,7 @@ const PAGE: i64 = 200;
 pub struct PersonalSecretView {
     /// The name.
     pub name: String,
-    /// What the secret is for.
+    /// The purpose of the secret.
     pub description: String,
     /// Whether the server does not work without it.
     pub is_required: bool,
@@ -70,7 +70,7 @@ pub struct AgentSecretView {
     pub set_at: Timestamp,
 }
 
-/// A value of an agent: which one of which instance.
+/// Identifies a value of an agent for an instance.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentSecretRef<'a> {
     /// The instance.
@@ -112,7 +112,8 @@ pub async fn list_own(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Res
     with_secrets(&mut tx, &agent, found).await
 }
 
-/// Returns the personal secrets of all instances that have some, with what an agent has supplied, ordered by slug.
+/// Returns the personal secrets of all instances that have some, and which of them an agent has supplied, ordered by
+/// slug.
 ///
 /// # Errors
 /// `not_found` if the agent does not exist or the caller cannot access the organisation; `forbidden` for members below admin.
@@ -136,7 +137,8 @@ pub async fn list_of_agent(
     }
 }
 
-/// Returns which agents have supplied which values of an instance, ordered by the name of the agent.
+/// Returns the names of the personal secrets of an instance for which agents have supplied values, ordered by the name
+/// of the agent.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access the organisation; `forbidden` for members below admin.
@@ -162,9 +164,9 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Insta
 /// Sets or replaces a value of a service. Its container is replaced before its next call.
 ///
 /// # Errors
-/// `not_found` if instance or agent do not exist or the caller cannot access the organisation; `forbidden` for members below
-/// admin; `invalid_arguments` for the name or the value; `conflict` for the agent of a person (`reason` is `person`), or if the
-/// instance is being removed.
+/// `not_found` if the instance or the agent does not exist or the caller cannot access the organisation; `forbidden`
+/// for members below admin; `invalid_arguments` for the name or the value; `conflict` for the agent of a person
+/// (`reason` is `person`), or if the instance is being removed.
 pub async fn set(
     cx: &Ctx,
     ops: &Ops,
@@ -188,8 +190,8 @@ pub async fn set(
 /// Removes a value of an agent. If it is required, calls by the agent fail from then on.
 ///
 /// # Errors
-/// `not_found` if instance, agent or value do not exist or the caller cannot access the organisation; `forbidden` for members
-/// below admin.
+/// `not_found` if the instance, the agent or the value does not exist or the caller cannot access the organisation;
+/// `forbidden` for members below admin.
 pub async fn delete(
     cx: &Ctx,
     ops: &Ops,
@@ -241,7 +243,7 @@ pub async fn delete_own(
     let user = user_of(cx)?;
     let agent = agent::find_by_user(&mut tx, organization, &user).await?.ok_or_else(no_instance)?;
     let own = store::list(&mut tx, organization, &agent.id, Some(id)).await?;
-    // Without a value, the caller learns nothing about instances.
+    // A caller without a value must learn nothing about instances.
     if !own.iter().any(|own| own.is_set && own.name == name) {
         return Err(no_instance());
     }
@@ -278,7 +280,7 @@ async fn list_granted(cx: &Ctx, conn: &mut Conn, agent: &Agent) -> Result<Vec<In
     Ok(ids)
 }
 
-/// Returns the personal secrets of those of `instances` that have some.
+/// Returns the personal secrets of `instances`, without the instances that have none.
 async fn with_secrets(
     conn: &mut Conn,
     agent: &Agent,
@@ -347,7 +349,8 @@ async fn remove(cx: &Ctx, tx: &mut Tx, (instance, agent, name): (&Instance, &Age
     record_operation(cx, tx, (instance, agent, name), "agent_secret.delete").await
 }
 
-/// Returns a change with the next number of the instance, whose changes wait for the end of the transaction.
+/// Returns a change with the next version of the personal secrets of the instance. Other changes to them wait until the
+/// transaction ends.
 async fn change(
     cx: &Ctx,
     tx: &mut Tx,

@@ -57,8 +57,8 @@ pub struct ResolvedAgent {
 ///
 /// # Errors
 /// `not_found` if the agent does not exist or the caller cannot access the organisation; `forbidden` for members below
-/// admin; `invalid_arguments` for the name or the expiry; `conflict` for the agent of a person, which ends with their
-/// membership, and if the agent has 20 active tokens.
+/// admin; `invalid_arguments` for the name or the expiry; `conflict` if the agent belongs to a person, or has 20 active
+/// tokens.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -87,7 +87,7 @@ pub async fn create(
         let message = "People sign in to the gateway themselves. Create an agent for a program, and a token for that.";
         return Err(Error::new(Code::Conflict, message));
     }
-    // The insertion locks the number of changes, so tokens are counted one after another.
+    // The insertion locks the change counter, so tokens are counted one after another.
     let inserted = store::insert(&mut tx, organization, &token, &hash(secret.expose())).await;
     inserted.map_err(|error| conflict_if_deleted(error, "The agent"))?;
     if exceeds(store::count_active(&mut tx, organization, agent_id, now).await?, MAX_TOKENS) {

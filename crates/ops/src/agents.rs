@@ -36,7 +36,7 @@ pub struct AgentPatch {
     pub state: Option<AgentState>,
 }
 
-/// Creates an agent of the kind `service`, without tokens and grants.
+/// Creates an agent of the kind `service`, without tokens or grants.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `invalid_arguments` for
@@ -64,7 +64,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, name: &s
 }
 
 async fn insert(cx: &Ctx, tx: &mut Tx, agent: &Agent) -> Result<()> {
-    // The insertion locks the number of changes, so agents are counted one after another.
+    // The insertion locks the change counter, so agents are counted one after another.
     store::insert(tx, agent).await.map_err(|error| name_taken(error, &agent.name))?;
     if exceeds(store::count(tx, &agent.organization_id).await?, MAX_AGENTS) {
         let message = format!("An organisation can have at most {MAX_AGENTS} agents. Delete one first.");
@@ -73,7 +73,7 @@ async fn insert(cx: &Ctx, tx: &mut Tx, agent: &Agent) -> Result<()> {
     record_operation(cx, tx, agent, "agent.create").await
 }
 
-/// Returns the agent as which a member acts; creates it without grants if there is none. The caller must have locked the
+/// Returns the agent of a member; creates it without grants if there is none. The caller must have locked the
 /// membership.
 ///
 /// # Errors

@@ -1,16 +1,16 @@
-//! The contents of calls through the gateway: arguments and results, which are recorded only for instances for which an admin has
-//! switched it on.
+//! The contents of calls through the gateway: arguments and results, which are recorded only for instances for which an
+//! admin has switched recording on.
 //!
 //! Invariants (tests in `tests/it/gateway/call_contents.rs`):
-//! 1. Of a call to any other instance, nothing is copied.
-//! 2. A call never waits: texts are copied up to
-//!    [`MAX_READ`](waypost_mcp_wire::excerpt::MAX_READ) bytes, masked and sealed in the background. If too many wait, the
-//!    call is recorded without contents.
+//! 1. Nothing is copied from a call to any other instance.
+//! 2. A call never waits: texts are copied up to [`MAX_READ`](waypost_mcp_wire::excerpt::MAX_READ) bytes, masked and
+//!    sealed in the background. If too many are waiting, the call is recorded without contents.
 //! 3. Contents are stored only if all secrets that they could contain were opened: those of the instance, those of the calling
 //!    agent, its OAuth connection, and the URL of a remote server. Otherwise the call is recorded without contents.
 //! 4. Every call is recorded once, whatever happens to its contents.
 //!
-//! A replaced value of a secret is masked while a deployment uses it.
+//! A replaced value of a secret is masked as long as it is stored: while a deployment uses it, and for at least ten
+//! minutes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,10 +36,10 @@ use crate::{Ops, agent_secrets, remote_tokens};
 ///
 /// [`MAX_READ`]: waypost_mcp_wire::excerpt::MAX_READ
 const QUEUE: usize = 256;
-/// The time for reading the secrets of a call.
+/// The time limit for reading the secrets of a call.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A call that takes this long is stuck.
-const LATE: Duration = Duration::from_secs(60);
+/// The time after which the processing of a call counts as stuck.
+const LATE_AFTER: Duration = Duration::from_secs(60);
 /// The minimum size of a part of a URL that counts as a secret.
 const MIN_URL_PART: usize = 8;
 
@@ -80,7 +80,7 @@ impl std::fmt::Debug for CapturedContents {
 #[derive(Debug, Clone)]
 pub(crate) struct ContentsQueue(mpsc::Sender<Pending>);
 
-/// A call with contents. It is recorded when it is dropped, if it was not before.
+/// A call with contents. If it is dropped before it was recorded, it is recorded without contents.
 #[derive(Debug)]
 struct Pending {
     call: Option<Box<Call>>,
@@ -97,11 +97,11 @@ impl Drop for Pending {
 }
 
 impl ContentsQueue {
-    /// Starts the worker that masks and seals contents. It ends when all clones of the queue were dropped.
+    /// Starts the worker that masks and seals contents. It ends when all clones of the queue have been dropped.
     pub(crate) fn start(jobs: &Jobs, ops: Ops, cx: Ctx) -> Self {
         let (queue, pending) = mpsc::channel(QUEUE);
         let (pending, worker) = (Arc::new(Mutex::new(pending)), Arc::new((ops, cx)));
-        let job = Job { late_after: LATE, ..Job::new("call-contents", Duration::ZERO) };
+        let job = Job { late_after: LATE_AFTER, ..Job::new("call-contents", Duration::ZERO) };
         drop(jobs.start_worker(job, move |handle| run(Arc::clone(&worker), Arc::clone(&pending), handle)));
         Self(queue)
     }
@@ -146,7 +146,7 @@ async fn run(worker: Arc<(Ops, Ctx)>, queue: Arc<Mutex<mpsc::Receiver<Pending>>>
     }
 }
 
-/// Returns the sealed contents of a call. `None` if nothing is to be recorded for its instance any more.
+/// Returns the sealed contents of a call. `None` if contents are no longer recorded for its instance.
 async fn mask_and_seal(
     ops: &Ops,
     cx: &Ctx,
@@ -191,7 +191,7 @@ fn location(call: &CallId) -> SealLocation<'_> {
     SealLocation { table: "call_contents", column: "contents", row: call.as_str() }
 }
 
-/// Returns everything that the server of a call has received from Waypost as a secret. `None` if the instance does not record
+/// Returns all secrets that the server of a call may have received from Waypost. `None` if the instance does not record
 /// contents, or does not exist.
 ///
 /// # Errors
@@ -214,8 +214,8 @@ async fn list_secrets(ops: &Ops, call: &Call, id: &InstanceId) -> Result<Option<
     Ok(Some(secrets))
 }
 
-/// Returns the secrets of the organisation that an instance uses, and those of the container that serves calls if it is an
-/// earlier one.
+/// Returns the secrets of the organisation that an instance uses, and those of the container that serves calls if it
+/// belongs to an earlier generation.
 async fn list_shared(ops: &Ops, conn: &mut Conn, instance: &Instance) -> Result<Vec<SecretText>> {
     let serving = match instance.observed_generation == instance.generation {
         true => None,
@@ -252,7 +252,7 @@ fn list_url_parts(ops: &Ops, instance: &Instance) -> Result<Vec<SecretText>> {
     let mut parts = vec![url.as_str().to_owned()];
     parts.extend(url.password().map(str::to_owned));
     parts.extend(url.query_pairs().map(|(_, value)| value.into_owned()).filter(|value| value.len() >= MIN_URL_PART));
-    // A segment with digits is more likely a key than a word.
+    // A segment with digits is more likely to be a key than a word.
     let is_key = |part: &&str| part.len() >= MIN_URL_PART && part.bytes().any(|byte| byte.is_ascii_digit());
     parts.extend(url.path_segments().into_iter().flatten().filter(is_key).map(str::to_owned));
     Ok(parts.into_iter().map(SecretText::new).collect())

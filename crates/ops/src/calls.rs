@@ -53,7 +53,7 @@ impl CallLog {
     }
 }
 
-/// The conditions of [`list`].
+/// The filter and page of [`list`].
 #[derive(Debug, Clone, Default)]
 pub struct ListCalls {
     /// Only those of this agent.
@@ -70,7 +70,7 @@ pub struct ListCalls {
     pub until: Option<Timestamp>,
     /// The maximum number, 1 to [`MAX_PAGE`].
     pub limit: u32,
-    /// The cursor of an earlier page.
+    /// The cursor from the previous page.
     pub cursor: Option<String>,
 }
 
@@ -126,7 +126,7 @@ pub struct CallDetail {
     pub contents: Option<CallContents>,
 }
 
-/// Returns a call with its contents. That contents are read is recorded in the audit log.
+/// Returns a call with its contents. If it has contents, reading them is recorded in the audit log.
 ///
 /// # Errors
 /// `not_found` if the call does not exist or the caller cannot access the organisation; `forbidden` for members below admin;
@@ -147,8 +147,8 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &CallId
     Ok(CallDetail { call, contents: Some(contents) })
 }
 
-/// Returns which agent has called which instance in the last hour, those with the last call first. Of more than
-/// [`MAX_CALLS_COUNTED`] calls, only the last ones are counted.
+/// Returns the pairs of an agent and an instance that it has called in the last hour, most recently used first. Of more
+/// than [`MAX_CALLS_COUNTED`] calls, only the last ones are counted.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin.
@@ -158,7 +158,7 @@ pub async fn summarize(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Re
     Ok(store::summarize(&mut ops.store.read().await?, organization, since, i64::from(MAX_CALLS_COUNTED)).await?)
 }
 
-/// A page of the connections of agents, those with the last call first.
+/// A page of the connections of agents, most recently used first.
 #[derive(Debug, Clone)]
 pub struct ConnectionPage {
     /// The connections.
@@ -192,7 +192,7 @@ pub async fn list_connections(
     Ok(ConnectionPage { items, next_cursor })
 }
 
-/// The position of a connection in the list: those with the last call come first.
+/// The position of a connection in the list: the most recently used come first.
 type ConnectionKey = (Reverse<i64>, String, String);
 
 fn connection_key(connection: &CallSummary) -> ConnectionKey {

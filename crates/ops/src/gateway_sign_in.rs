@@ -1,10 +1,10 @@
 //! People at the gateway: consent of users of the console, and the access tokens of their clients.
 //!
 //! Invariants (docs/gateway.md, "People"):
-//! 1. Only a member of an organisation can consent to a client for it. For everyone else, a resource of an organisation that
-//!    exists and of one that does not exist are the same.
-//! 2. A grant belongs to one agent of the kind `person`, one client and one resource. Its tokens are valid for this resource
-//!    only; those of a hosted server are valid for none.
+//! 1. Only a member of an organisation can consent to a client for it. For everyone else, a resource of an organisation
+//!    that exists cannot be distinguished from one of an organisation that does not exist.
+//! 2. A grant belongs to one agent of the kind `person`, one client and one resource. Its tokens are valid for this
+//!    resource only; tokens of a hosted server are valid for none.
 //! 3. A token is valid while its person is a member of the organisation and the agent is active. This is checked whenever the
 //!    token is looked up, at most once a second, and whenever it is refreshed. A membership that ends deletes the agent, so
 //!    tokens and grants do not come back with a new membership.
@@ -68,8 +68,8 @@ pub async fn find_membership(cx: &Ctx, ops: &Ops, resource: &GatewayResource) ->
     Ok(found.filter(|_| tool_set.is_some()))
 }
 
-/// Completes a request of the gateway with the consent of `user`: stores a grant of their agent, which is created if there is
-/// none, and returns the grant's code.
+/// Completes an authorization request of the gateway with the consent of `user`: stores a grant of their agent, which
+/// is created if there is none, and returns the grant's code.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation, `user` is not a member of it, or the request is no longer
@@ -103,8 +103,9 @@ pub async fn issue_code(
     Ok(code)
 }
 
-/// Completes a request of the gateway without a grant, because the user denied access. The denial is recorded in the
-/// organisation of which the user is a member; a visitor cannot write to an audit log.
+/// Completes an authorization request of the gateway without a grant, because the user denied access. The denial is
+/// recorded in the audit log of `organization`, of which the user is a member. It is not recorded if `organization` is
+/// `None`: users who are not members cannot write to an audit log.
 ///
 /// # Errors
 /// `not_found` if the request is no longer pending, or the caller cannot access the organisation.
@@ -131,8 +132,8 @@ pub async fn deny(
     Ok(tx.commit().await?)
 }
 
-/// Returns the person whom an access token of the gateway authenticates. Returns `None` if the token is unknown, expired or
-/// revoked, was issued by a hosted server, or its person may not use the gateway any more.
+/// Returns the person whom an access token of the gateway authenticates. Returns `None` if the token is unknown,
+/// expired or revoked, was issued by a hosted server, or its person may no longer use the gateway.
 ///
 /// A valid token is cached for one second, which is the longest time for which a revoked token works.
 ///

@@ -9,8 +9,8 @@ use crate::slugs;
 /// The path of the issuer.
 const ISSUER: &str = "/gateway";
 
-/// A protected resource of the gateway: what agents of an organisation can use, or a tool set of it. Neither needs to
-/// exist.
+/// A protected resource of the gateway: everything that agents of an organisation can use, or one of its tool sets.
+/// Neither needs to exist.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GatewayResource {
     organization: String,
@@ -18,7 +18,7 @@ pub struct GatewayResource {
 }
 
 impl GatewayResource {
-    /// Returns the resource of these slugs. `None` if one of them is malformed.
+    /// Returns the resource with these slugs. `None` if one of them is malformed.
     #[must_use]
     pub fn new(organization: &str, tool_set: Option<&str>) -> Option<Self> {
         let is_valid =

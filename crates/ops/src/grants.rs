@@ -20,7 +20,7 @@ use crate::checks::{check_expiry, conflict_if_deleted, exceeds};
 use crate::webhooks::{Event, enqueue};
 
 /// The maximum number of names and rules in an audit log entry.
-const AUDITED: usize = 20;
+const MAX_AUDITED: usize = 20;
 
 /// A grant to create.
 #[derive(Debug, Clone, PartialEq)]
@@ -223,8 +223,8 @@ async fn notify(cx: &Ctx, tx: &mut Tx, grant: &Grant, agent: &Agent, instance: &
 
 /// Records an operation in the audit log. Long lists are truncated.
 async fn record_operation(cx: &Ctx, tx: &mut Tx, grant: &Grant, action: &'static str) -> Result<()> {
-    let names = |list: &[String]| json!({ "count": list.len(), "first": &list[..list.len().min(AUDITED)] });
-    let rules: Vec<Value> = grant.rules.iter().take(AUDITED).map(|rule| json!(rule)).collect();
+    let names = |list: &[String]| json!({ "count": list.len(), "first": &list[..list.len().min(MAX_AUDITED)] });
+    let rules: Vec<Value> = grant.rules.iter().take(MAX_AUDITED).map(|rule| json!(rule)).collect();
     let detail = json!({
         "agent_id": grant.agent_id,
         "instance_id": grant.instance_id,

@@ -4,9 +4,10 @@
 //! attempts, the instance is `failed`. Later, a check runs every 30 seconds: after three failures the instance is
 //! `unhealthy`, and after two successes it is healthy again. A failed instance recovers with its first success.
 //!
-//! If each agent has its own connection to the server, one of them is used. If the server accepts none of the accounts, this
-//! says nothing about the server, so the state of the instance does not change. Neither does it if the server requires a scope
-//! that the connection does not have, nor if its answer is not read because the organisation receives too many large ones.
+//! If each agent has its own connection to the server, one of them is used. If the server accepts none of the accounts,
+//! this says nothing about the server, so the state of the instance does not change. The same applies if the server
+//! requires a scope that the connection does not have, or if its answer is not read because the organisation receives
+//! too many large ones.
 
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ async fn connect(cx: &Ctx, ops: &Ops, instance: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Pings a server over the connection that calls use. If each agent has its own connection, the next one is used if the
+/// Pings a server over the connection that calls use. If each agent has its own connection, tries the next one if the
 /// server does not accept an account.
 async fn ping(ops: &Ops, instance: &Instance) -> Result<()> {
     read_as_any(ops, instance, |agent| ping_as(ops, instance, agent).boxed()).await
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_server_is_tried_again_after_one_and_two_seconds() {
+    fn a_new_server_is_retried_after_one_and_two_seconds() {
         let after = |state, streak| next_check(Timestamp(0), state, streak).0;
         assert_eq!((after(InstanceState::Deploying, 1), after(InstanceState::Deploying, 2)), (1_000, 2_000));
         assert_eq!((after(InstanceState::Failed, 3), after(InstanceState::Running, 1)), (30_000, 30_000));

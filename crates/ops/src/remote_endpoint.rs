@@ -106,7 +106,7 @@ pub(crate) fn expand_headers(headers: &BTreeMap<String, String>, config: &Map<St
     Ok(expanded)
 }
 
-/// The location to which the URL of a catalogue version is sealed.
+/// Returns the location to which the URL of a catalogue version is sealed.
 pub(crate) fn version_location(id: &CatalogVersionId) -> SealLocation<'_> {
     SealLocation { table: "catalog_versions", column: "remote_url", row: id.as_str() }
 }
