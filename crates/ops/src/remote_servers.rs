@@ -1,14 +1,16 @@
-//! Connections to remote servers ([`waypost_core::instance::RemoteServer`]): one for each instance in each process, used by all
-//! its callers, and for servers with a handshake, one for each set of capabilities that callers have declared. If each agent
-//! has its own OAuth connection to the server, each agent has its own of these as well, with a session of its own.
+//! Connections to remote servers ([`waypost_core::instance::RemoteServer`]). Each process has one for each instance,
+//! which all callers share; for a server with a handshake, it has one for each set of capabilities that callers
+//! declare. If each agent has its own OAuth connection to the server, each agent also has its own of these connections,
+//! with its own session.
 //!
 //! Invariants:
-//! 1. A new connection uses the URL and the secrets that are stored, whatever its caller has read. A caller that has read a
-//!    newer generation of the instance than the connection uses gets a new one.
+//! 1. A new connection uses the stored URL and secrets, even if its caller has read the instance before they changed. A
+//!    caller that has read a newer generation of the instance than the connection uses gets a new one.
 //! 2. At most one attempt to connect to a server is running, and all calls that wait for it use its outcome: a dead server
 //!    delays a call by at most one attempt.
 //! 3. Neither the URL nor a header is part of an error or of a log line.
-//! 4. A token that the server rejects is replaced once ([`crate::remote_tokens`]), by one of the calls that it has failed.
+//! 4. A token that the server rejects is replaced once ([`crate::remote_tokens`]), by one of the calls that have failed
+//!    because of it.
 //! 5. A connection with the token of an agent is kept under the ID of this agent, and is used only for its calls, and to read
 //!    the definitions of the server. It is used only while the agent is connected: the revision of its token is read before
 //!    each call, in every process.
@@ -39,17 +41,17 @@ use crate::remote_endpoint::expand_headers;
 use crate::remote_tokens::{INSUFFICIENT_SCOPE, LACKS_SCOPE, find_required_scope, insufficient, require_scope};
 use crate::remote_tokens::{find_bearer, find_revision, owner, refresh_rejected};
 
-/// The time of one attempt to connect.
+/// The time limit of one attempt to connect.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time in which a server must answer the first request of 2026-07-28; then the older handshake is tried.
+/// The time in which a server must answer the first request of 2026-07-28; after that, the older handshake is tried.
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// The time for which a failed attempt applies to other calls.
+/// The time for which the error of a failed attempt is also returned to other calls.
 const FAILURE_AGE: Duration = Duration::from_secs(1);
 /// The maximum number of connections of a process that are kept, of all instances and agents, and the time after which one
 /// that is not used is dropped.
 const CONNECTIONS: (u64, Duration) = (1_000, Duration::from_secs(300));
 
-/// The location to which the URL of a remote server is sealed.
+/// Returns the location to which the URL of a remote server is sealed.
 pub(crate) fn url_location(id: &InstanceId) -> SealLocation<'_> {
     SealLocation { table: "instances", column: "remote_url", row: id.as_str() }
 }
@@ -58,11 +60,11 @@ pub(crate) fn url_location(id: &InstanceId) -> SealLocation<'_> {
 #[derive(Clone)]
 pub(crate) struct RemoteServers(Cache<Key, Arc<Server>>);
 
-/// An instance, the agent if each has its own connection, and what the server may ask callers for.
+/// An instance, the agent if each has its own connection, and the client capabilities.
 type Key = (InstanceId, Option<AgentId>, ClientCapabilities);
 
-/// Whose connection a call uses, and what the server may ask for on it. The agent is ignored unless each has its own
-/// connection.
+/// The agent whose connection a call uses, and the client capabilities that are declared on it. The agent is ignored
+/// unless each agent has its own connection.
 pub(crate) type Session<'a> = (Option<&'a AgentId>, ClientCapabilities);
 
 impl std::fmt::Debug for RemoteServers {
@@ -78,11 +80,13 @@ impl Default for RemoteServers {
     }
 }
 
-/// The numbers of an instance that increase when its URL or its secrets change, or a new session is wanted.
+/// The generation and the number of restarts of an instance. One of them increases when its URL or its secrets change,
+/// or a new session is needed.
 type Configuration = (u64, u64);
 
-/// What a connection must at least be as new as: the configuration, and the revision of the agent's token.
-type Wanted = (Configuration, Option<i64>);
+/// The configuration of an instance, and the revision of the agent's token: those that a caller has read, or that an
+/// attempt has used.
+type Versions = (Configuration, Option<i64>);
 
 fn configuration(instance: &Instance) -> Configuration {
     (instance.generation, instance.restarts)
@@ -92,13 +96,13 @@ fn configuration(instance: &Instance) -> Configuration {
 #[derive(Default)]
 struct Server {
     open: Mutex<Option<OpenConnection>>,
-    /// Held during an attempt to connect. Contains the last one if it has failed.
+    /// Held during an attempt to connect. Contains the last attempt if it has failed.
     attempt: tokio::sync::Mutex<Option<FailedAttempt>>,
 }
 
 /// A failed attempt to connect, with the configuration and the revision of the token that it used.
 struct FailedAttempt {
-    used: Wanted,
+    used: Versions,
     at: Instant,
     error: Error,
 }
@@ -112,15 +116,15 @@ struct OpenConnection {
 }
 
 impl OpenConnection {
-    fn is_as_new_as(&self, (configuration, revision): Wanted) -> bool {
+    fn is_as_new_as(&self, (configuration, revision): Versions) -> bool {
         self.configuration >= configuration && (revision.is_none() || self.token >= revision)
     }
 }
 
 impl FailedAttempt {
     /// Returns the error if the attempt applies to a caller that arrived at `arrived`.
-    fn find_error(&self, wanted: Wanted, arrived: Instant) -> Option<Error> {
-        let is_as_new = self.used.0 >= wanted.0 && self.used.1 >= wanted.1;
+    fn find_error(&self, minimum: Versions, arrived: Instant) -> Option<Error> {
+        let is_as_new = self.used.0 >= minimum.0 && self.used.1 >= minimum.1;
         let applies = is_as_new && (self.at >= arrived || self.at.elapsed() < FAILURE_AGE);
         applies.then(|| self.error.without_cause())
     }
@@ -131,10 +135,10 @@ impl Server {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the connection, if it is as new as what the caller has read.
-    fn find(&self, wanted: Wanted) -> Option<Connection> {
+    /// Returns the connection if it is at least as new as `minimum`, which the caller has read.
+    fn find(&self, minimum: Versions) -> Option<Connection> {
         let open = self.open();
-        open.as_ref().filter(|open| open.is_as_new_as(wanted)).map(|open| open.connection.clone())
+        open.as_ref().filter(|open| open.is_as_new_as(minimum)).map(|open| open.connection.clone())
     }
 
     /// Returns the revision of the token of a connection; `None` if it was replaced, or the server does not require OAuth.
@@ -171,13 +175,13 @@ impl RemoteServers {
             Some(agent) => Some(find_revision(ops, instance, agent).await?),
             None => None,
         };
-        let wanted = (configuration(instance), revision);
+        let minimum = (configuration(instance), revision);
         let server = self.server(instance, (agent, capabilities));
         let mut failed = server.attempt.lock().await;
-        if let Some(connection) = server.find(wanted) {
+        if let Some(connection) = server.find(minimum) {
             return Ok(connection);
         }
-        if let Some(error) = failed.as_ref().and_then(|failed| failed.find_error(wanted, arrived)) {
+        if let Some(error) = failed.as_ref().and_then(|failed| failed.find_error(minimum, arrived)) {
             return Err(error);
         }
         // The caller may have read the instance before its last change.
@@ -256,8 +260,8 @@ impl RemoteServers {
         self.connect(ops, instance, (agent, capabilities)).await.map(Some)
     }
 
-    /// Returns the error of a request for which the token of a connection lacks the scope `required`, and stores the scope, so that
-    /// the next OAuth connection asks for it.
+    /// Returns the error for a request for which the token of a connection lacks the scope `required`, and stores the
+    /// scope, so that the next OAuth connection asks for it.
     pub(crate) async fn require_scope(
         &self,
         ops: &Ops,
@@ -276,8 +280,8 @@ impl RemoteServers {
         }
     }
 
-    /// Returns the open connection to the server of an instance that all agents share, on which callers have no capabilities,
-    /// without connecting. `None` if there is none.
+    /// Returns the open connection without client capabilities to the server of an instance that all agents share. Does
+    /// not connect; returns `None` if there is no such connection.
     pub(crate) fn find_open(&self, instance: &InstanceId) -> Option<Connection> {
         let server = self.0.get(&(instance.clone(), None, ClientCapabilities::default()))?;
         let open = server.open();
@@ -302,8 +306,8 @@ fn is_oauth(instance: &Instance) -> bool {
     matches!(&instance.backend, Backend::Remote(server) if server.is_oauth)
 }
 
-/// Connects to a server. If it requires OAuth and rejects the token, connects once more with a new one.
-/// `agent` is the one whose token is used, if each has its own.
+/// Connects to a server. If it requires OAuth and rejects the token, connects once more with a new one. `agent` is the
+/// one whose token is used, if each agent has its own.
 async fn open(ops: &Ops, instance: &Instance, (agent, capabilities): Session<'_>) -> Result<OpenConnection> {
     let configuration = configuration(instance);
     if !is_oauth(instance) {
@@ -328,7 +332,7 @@ async fn open(ops: &Ops, instance: &Instance, (agent, capabilities): Session<'_>
     }
 }
 
-/// Connects to a server once. The inner error is that of the server.
+/// Makes one attempt to connect to a server. The inner error is the one of this attempt.
 async fn open_with(
     ops: &Ops,
     instance: &Instance,
@@ -405,7 +409,7 @@ async fn read_version_headers(ops: &Ops, instance: &Instance) -> Result<HeaderMa
     }
 }
 
-/// Returns the error of a request to a remote server. `reason` identifies it.
+/// Converts the error of a request to a remote server. `reason` identifies it.
 pub(crate) fn to_error(error: &UpstreamError) -> Error {
     let (reason, message): (_, Cow<'_, str>) = match error {
         UpstreamError::Transport(waypost_outbound::Error::Timeout { .. }) | UpstreamError::Timeout => {
@@ -439,11 +443,11 @@ pub(crate) fn to_error(error: &UpstreamError) -> Error {
     Error::new(Code::ToolServerError, message).with("reason", reason)
 }
 
-/// The `reason` of an error if a message is not read because the share of its organisation of the memory is used up.
+/// The `reason` of an error if a message is not read because its organisation has used up its share of the memory.
 pub(crate) const TOO_MANY_LARGE_ANSWERS: &str = "too_many_large_answers";
 
-/// Returns the error for a message that is not read because the share of its organisation of the memory is used up. It says
-/// nothing about the server.
+/// Returns the error for a message that is not read because its organisation has used up its share of the memory. It
+/// says nothing about the server.
 pub(crate) fn out_of_memory() -> Error {
     let message = "The organisation is receiving too many large answers of servers at a time. Try again later.";
     Error::new(Code::RateLimited, message).with("reason", TOO_MANY_LARGE_ANSWERS).with("retry_after_seconds", 1)
@@ -454,7 +458,7 @@ pub(crate) fn is_unauthorized(error: &UpstreamError) -> bool {
     matches!(error, UpstreamError::Status { status, .. } if *status == StatusCode::UNAUTHORIZED)
 }
 
-/// Whether an error means that the connection cannot be used any more.
+/// Whether an error means that the connection can no longer be used.
 pub(crate) fn is_lost(error: &UpstreamError) -> bool {
     matches!(error, UpstreamError::SessionLost | UpstreamError::Transport(waypost_outbound::Error::Unreachable { .. }))
 }
@@ -472,7 +476,7 @@ mod tests {
             retry_after: None,
             challenge: None,
         };
-        for (error, reason, is_final) in [
+        for (error, reason, lost) in [
             (status(307), "redirect", false),
             (status(401), "unauthorized", false),
             (status(403), "unauthorized", false),
@@ -485,7 +489,7 @@ mod tests {
         ] {
             let found = to_error(&error);
             assert_eq!((found.code, &found.details["reason"]), (Code::ToolServerError, &reason.into()), "{error}");
-            assert_eq!(is_lost(&error), is_final, "{error}");
+            assert_eq!(is_lost(&error), lost, "{error}");
         }
         let found = to_error(&UpstreamError::OutOfMemory(OutOfMemory));
         assert_eq!((found.code, found.reason()), (Code::RateLimited, Some("too_many_large_answers")));

@@ -2,17 +2,18 @@
 //! the grants of an agent.
 //!
 //! Invariants:
-//! 1. What [`ToolAccessCache::find`] returns was current at most [`MAX_AGE`] before: a change of a grant, an approval, a tool
-//!    set or the switch of the gateway takes effect in every process within this time.
-//! 2. If the database fails, what was current at most [`MAX_AGE_WITHOUT_DATABASE`] before is returned; then nothing is.
-//! 3. What a toolbox reports, such as an update that was rolled back, is not numbered as a change. It takes effect after at most
-//!    [`MAX_LOADED_AGE`].
-//! 4. An organisation is loaded by one request at a time, within a time limit. The others wait for it and use its outcome, also
-//!    if it fails: no request waits for the attempts of several others one after another.
+//! 1. What [`ToolAccessCache::find`] returns was current at most [`MAX_AGE`] before: a change to a grant, an approval,
+//!    a tool set or the switch of the gateway takes effect in every process within this time.
+//! 2. If the database fails, what was current at most [`MAX_AGE_WITHOUT_DATABASE`] before is returned; after that, only
+//!    an error.
+//! 3. A report of a toolbox, such as an update that was rolled back, does not increase the change counter. It takes
+//!    effect after at most [`MAX_LOADED_AGE`].
+//! 4. An organisation is loaded by one request at a time, within a time limit. The others wait for it and use its
+//!    outcome, even if it fails, so that no request waits for several attempts one after another.
 //! 5. After a server's definitions have been compared with the stored ones in this process (`AccessEntries::evict`), a request
 //!    gets only what was read after that: neither what is cached, nor what is being loaded at that time.
-//! 6. While the gateway is switched off for an organisation, [`ToolAccessCache::find`] returns only an error. The gateway has no
-//!    other source of what an agent can use, so nothing that it does can forget the switch.
+//! 6. While the gateway is switched off for an organisation, [`ToolAccessCache::find`] returns only an error. The
+//!    gateway has no other source of what an agent can use, so that no part of it can ignore the switch.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +36,7 @@ use crate::Ops;
 use crate::hosting::with_timeout;
 use crate::tool_overrides::shadowed_tools;
 
-/// The default of the age up to which access is used without asking the database whether it has changed.
+/// The default age up to which access is used without checking in the database whether it has changed.
 pub const MAX_AGE: Duration = Duration::from_millis(250);
 /// The age up to which access is used if the database fails.
 pub const MAX_AGE_WITHOUT_DATABASE: Duration = Duration::from_secs(1);
@@ -90,7 +91,7 @@ pub struct AgentAccess {
     pub grants: Arc<Grants>,
 }
 
-/// A cache of access.
+/// A cache of the access of agents.
 #[derive(Debug)]
 pub struct ToolAccessCache {
     ops: Ops,
@@ -117,23 +118,23 @@ struct FailedLoad {
     error: Error,
 }
 
-/// What is known of an organisation. Cheap to clone.
+/// The cached access of an organisation. Cheap to clone.
 #[derive(Debug, Clone)]
 struct Current {
-    /// The number of changes. Everything that is known belongs to it.
+    /// The value of the change counter to which the other fields belong.
     version: (i64, i64),
     /// The number of evictions before the version was read.
     evictions: u64,
     loaded_at: Instant,
     checked_at: Instant,
     access: Arc<ToolAccess>,
-    /// The grants of the agents that were seen with this number of changes.
+    /// The grants of the agents that were looked up at this value of the change counter.
     grants: Arc<Mutex<HashMap<AgentId, Arc<Grants>>>>,
 }
 
 impl ToolAccessCache {
-    /// Creates a cache, which uses access without asking the database for `max_age`. It shares its entries with the caches of all
-    /// clones of `ops`.
+    /// Creates a cache that uses access for `max_age` without checking it in the database. It shares its entries with
+    /// the caches of all clones of `ops`.
     #[must_use]
     pub fn new(ops: Ops, max_age: Duration) -> Self {
         Self { ops, max_age }
@@ -149,7 +150,7 @@ impl ToolAccessCache {
         if found.access.gateway_enabled { Ok(found) } else { Err(gateway_off()) }
     }
 
-    /// Returns what an agent can use while the gateway is on.
+    /// Returns what an agent could use if the gateway were switched on: `gateway_enabled` is not checked.
     async fn find_current(&self, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
         let entry = self.ops.tool_access.entry(organization);
         let (arrived, evictions) = (Instant::now(), entry.evictions());
@@ -179,7 +180,7 @@ impl ToolAccessCache {
 
     async fn load(&self, entry: &Entry, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
         let mut conn = self.ops.store.read().await?;
-        // Read first: a change after it has a higher number, and is read with the next check.
+        // The counter is read first: a later change increases it, and is noticed by the next check.
         let (evictions, checked_at) = (entry.evictions(), Instant::now());
         let version = conn.organization_version(organization).await?;
         let known = entry.current.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -214,8 +215,8 @@ impl Default for AccessEntries {
 }
 
 impl AccessEntries {
-    /// Makes requests that follow ask the database whether the access of an organisation has changed. For changes that this
-    /// process has made or noticed.
+    /// Makes later requests check in the database whether the access of an organisation has changed. Called for changes
+    /// that this process has made or noticed.
     pub(crate) fn evict(&self, organization: &OrganizationId) {
         if let Some(entry) = self.lock().peek(organization) {
             entry.evict();
@@ -248,8 +249,8 @@ impl Current {
 }
 
 impl Entry {
-    /// Returns what an agent can use if it was current less than `max_age` before. `evictions` is the number of evictions when
-    /// the request arrived: what was read before one of them is not returned.
+    /// Returns what an agent can use if it was current less than `max_age` before. `evictions` is the number of
+    /// evictions when the request arrived: access that was read before a later eviction is not returned.
     fn find(&self, agent: &AgentId, max_age: Duration, evictions: u64) -> Option<AgentAccess> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let current = current.as_ref().filter(|current| current.evictions >= evictions)?;
@@ -267,13 +268,13 @@ impl Entry {
         self.evictions.load(Ordering::SeqCst)
     }
 
-    /// Ends the use of what was read before, or is being read, for requests that arrive from now on.
+    /// Ends the use of access that has been read, or is being read, for requests that arrive from now on.
     fn evict(&self) {
         self.evictions.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-/// Returns what an agent can use at present, without the cache.
+/// Reads what an agent can currently use, without the cache.
 pub(crate) async fn load(conn: &mut Conn, organization: &OrganizationId, agent: &AgentId) -> Result<AgentAccess> {
     let access = Arc::new(load_access(conn, organization).await?);
     Ok(AgentAccess { access, grants: Arc::new(load_grants(conn, organization, agent).await?) })
@@ -377,21 +378,21 @@ mod tests {
         }
     }
 
-    /// Returns the step at which the reading of the access began that a request gets.
+    /// Returns the step at which the reading of the access that a request gets began.
     fn find(entry: &Entry, evictions: u64) -> Option<usize> {
         entry.find(&agent(), HOUR, evictions).map(|found| found.access.organization_slug.parse().unwrap())
     }
 
     /// Changes of grants, approvals, tokens, agents and instances take effect in every process within one second.
     #[test]
-    fn nothing_is_used_for_longer_than_a_second_after_it_was_read() {
+    fn access_is_used_for_at_most_one_second_after_it_was_read() {
         for age in [MAX_AGE, MAX_AGE_WITHOUT_DATABASE, TOKEN_LIFETIME] {
             assert!(age <= Duration::from_secs(1), "{age:?}");
         }
     }
 
     #[test]
-    fn what_is_read_during_an_eviction_reaches_only_requests_from_before_it() {
+    fn a_read_that_began_before_an_eviction_serves_only_earlier_requests() {
         let entry = Entry::default();
         let before = entry.evictions();
         let reading = read_at(1, entry.evictions());
@@ -408,7 +409,7 @@ mod tests {
 
     /// Invariants 4 and 5, for any order of requests, evictions and readings.
     #[test]
-    fn no_request_gets_what_was_read_before_an_eviction() {
+    fn no_request_gets_access_that_was_read_before_an_earlier_eviction() {
         let random = SeededRandom::new(7);
         let below = |limit: usize| {
             let mut bytes = [0];
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn an_eviction_concerns_one_organisation() {
+    fn an_eviction_affects_one_organisation() {
         let entries = AccessEntries::default();
         let [one, other] = ["org_1", "org_2"].map(|id| OrganizationId::from_store(id.to_owned()));
         for id in [&one, &other] {

@@ -1,4 +1,4 @@
-//! Approvals of what the servers of instances define. The invariants are in [`crate::tool_definitions`].
+//! Approvals of the definitions that the servers of instances list. The invariants are in [`crate::tool_definitions`].
 
 use serde_json::Value;
 use waypost_content::diff::{DiffLine, Differ};
@@ -128,9 +128,10 @@ pub struct KnownDefinition {
     pub kind: DefinitionKind,
     /// The name.
     pub name: String,
-    /// `approved` if it is approved for an instance of the version, otherwise `rejected` if it is rejected for one.
+    /// `approved` if it is approved for an instance of the version, otherwise `rejected` if it is rejected for one,
+    /// otherwise `pending`.
     pub state: ApprovalState,
-    /// The effect, if it is approved.
+    /// The class, if it is approved.
     pub class: Option<Class>,
     /// The reason why it cannot be approved, such as `not_canonical`.
     pub problem: Option<String>,
@@ -182,8 +183,9 @@ pub async fn refresh(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &In
     observe(cx, ops, &instance, &listed.definitions).await
 }
 
-/// Approves exactly the definition with this digest, including for the other instances of the same catalogue version that
-/// list it, unless the tool has been rejected for them. From then on, agents with a grant can see and use it.
+/// Approves exactly the definition with this digest. The approval also applies to the other instances of the same
+/// catalogue version that list it, unless the tool has been rejected for them. From then on, agents with a grant can
+/// see and use it.
 ///
 /// # Errors
 /// `not_found` if it does not exist or the caller cannot access the organisation; `forbidden` for members below admin;
@@ -250,8 +252,8 @@ pub async fn approve_all(
 
 /// Rejects a definition, even if it was approved before. From then on, no agent can use it.
 ///
-/// The other approved definitions of the same instance, kind and name are rejected too: otherwise, the server could make the
-/// tool usable again by listing another one, even while the admin decides.
+/// The other approved definitions of the same instance, kind and name are rejected too: otherwise, the server could
+/// make the tool usable again by listing one of them, even while the admin decides.
 ///
 /// # Errors
 /// `not_found` if it does not exist or the caller cannot access the organisation; `forbidden` for members below admin;

@@ -124,7 +124,7 @@ pub async fn update(
         return Ok(new);
     }
     check(&new)?;
-    // A description can also be changed while another tool is shadowed.
+    // Checked only if the name changes, so that a description can be changed even while another tool is shadowed.
     if before.and_then(|before| before.name.as_ref()) != new.name.as_ref() {
         check_name_available(&slug, &new, &known, &overrides)?;
     }

@@ -17,8 +17,8 @@ use crate::checks::conflict_if_taken;
 
 /// The maximum page size.
 const MAX_PAGE: u32 = 200;
-/// The minimum time for which a replaced value is kept, in milliseconds. Longer than calls take that the former container still
-/// answers, and whose contents are masked.
+/// The minimum time for which a replaced value is kept, in milliseconds. Longer than any call that the former container
+/// still answers, so that the value can be masked in the contents of the call.
 const KEPT_MS: i64 = 10 * 60 * 1_000;
 
 /// A page of secrets, ordered by name.
@@ -153,7 +153,7 @@ pub async fn rotate(
     check_value(value.expose())?;
     let sealed = ops.keyring()?.seal(&location(id), value.expose().as_bytes(), &*cx.random);
     let mut tx = ops.store.begin().await?;
-    // Rotations of a secret replace different versions.
+    // Locked, so that concurrent rotations replace different versions.
     organization::lock(&mut tx, organization).await?;
     let current = instance_source::list_secrets(&mut tx, organization, &[id]).await?.pop().ok_or_else(not_found)?;
     keep(cx, ops, &mut tx, (organization, id), &current).await?;
@@ -165,7 +165,7 @@ pub async fn rotate(
     Ok(secret)
 }
 
-/// Keeps the value of a secret that is about to be replaced. A value that cannot be opened is of no use to anybody.
+/// Keeps the value of a secret that is about to be replaced. A value that cannot be decrypted is not kept.
 async fn keep(
     cx: &Ctx,
     ops: &Ops,
@@ -182,8 +182,8 @@ async fn keep(
     Ok(replaced_secret::insert(tx, organization, id, (current.version, &sealed), cx.now()).await?)
 }
 
-/// Deletes the replaced values of all organisations that no deployment uses any more, ten minutes after they were replaced. A
-/// failure for one organisation does not prevent the others.
+/// Deletes the replaced values of all organisations that no deployment uses, once ten minutes have passed since they
+/// were replaced. A failure for one organisation does not prevent the others.
 ///
 /// # Errors
 /// Any error of the store before the first deletion.
@@ -241,7 +241,7 @@ fn in_use(instances: &[&str], entries: &[String]) -> Error {
 /// Returns the value of the secret with this name. Returns `None` if there is no such secret.
 ///
 /// # Errors
-/// Returns an error if a database query fails, or the value cannot be decrypted.
+/// Any error of the store; `internal` if the value cannot be decrypted.
 pub(crate) async fn open_by_name(
     ops: &Ops,
     conn: &mut Conn,

@@ -62,7 +62,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &Ne
     }
     let skeleton = check_slug(&mut tx, &tool_set).await?;
     check_instances(&mut tx, &tool_set).await?;
-    // The insertion locks the number of changes, so tool sets are counted one after another.
+    // The insertion locks the change counter, so tool sets are counted one after another.
     store::insert(&mut tx, &tool_set, &skeleton).await.map_err(changed_meanwhile)?;
     if exceeds(store::count(&mut tx, organization).await?, MAX_TOOL_SETS) {
         let message = format!("An organisation can have at most {MAX_TOOL_SETS} tool sets. Delete one first.");
@@ -206,7 +206,7 @@ async fn record_operation(cx: &Ctx, tx: &mut Tx, tool_set: &ToolSet, action: &'s
     record(cx, tx, &tool_set.organization_id, Entry { action, target: tool_set.id.as_str(), detail }).await
 }
 
-/// Converts the errors of changes by others that were made after the checks.
+/// Converts the errors of concurrent changes that were made after the checks.
 fn changed_meanwhile(error: waypost_store::Error) -> Error {
     if error.is_unique_violation() {
         return Error::new(Code::Conflict, "Another tool set has just been given this slug. Choose another slug.");

@@ -1,5 +1,5 @@
 //! The off switches of toolboxes and instances: one for the installation (the setting `toolboxes`) and one per
-//! organisation. Every operation on them is authorized here, so that none forgets the switches.
+//! organisation. Every operation on them is authorized here, so that none can ignore the switches.
 
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
@@ -9,7 +9,7 @@ use waypost_store::{Conn, organization};
 
 use crate::Ops;
 
-/// Whether an installation has toolboxes.
+/// The switch of the toolboxes of an installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToolboxSwitch {
     /// Toolboxes are on.
@@ -21,8 +21,8 @@ pub enum ToolboxSwitch {
 }
 
 impl Ops {
-    /// Authorizes an operation on toolboxes or instances that only reads stored data, or that makes less run: these
-    /// are possible while toolboxes are off for the organisation.
+    /// Authorizes an operation on toolboxes or instances that only reads stored data, or that reduces what runs. Such
+    /// operations are possible while toolboxes are off for the organisation.
     ///
     /// # Errors
     /// Those of [`authorize`]; `forbidden` (`reason` is `toolboxes_off`) if toolboxes are off on this installation.

@@ -9,7 +9,8 @@ use waypost_toolbox_proto::instance::InstanceState;
 
 use crate::Ops;
 
-/// Sets the metrics `waypost_toolboxes` and `waypost_instances`. States that nothing has are 0. Called by a job.
+/// Sets the metrics `waypost_toolboxes` and `waypost_instances`. States that do not occur are set to 0. Called by a
+/// job.
 ///
 /// # Errors
 /// `forbidden` for everyone except the operator; any error of the store.
