@@ -162,7 +162,7 @@ pub(super) fn check_authorization(server: &RemoteServer, secrets: &[SecretUse]) 
 /// Checks that a remote server is not stopped, and has answered since its last change. Succeeds for a container.
 ///
 /// # Errors
-/// `conflict` (`reason` is `not_running`) if it has not.
+/// `conflict` (`reason` is `not_running`) if it is stopped, or has not answered.
 pub(crate) fn check_answered(instance: &Instance) -> Result<()> {
     let is_usable = matches!(instance.state, InstanceState::Running | InstanceState::Unhealthy);
     if instance.container().is_ok() || is_usable {
