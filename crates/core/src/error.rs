@@ -9,7 +9,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A stable error code that clients can match on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-
 pub enum Code {
     /// An argument is missing, of the wrong type or out of range; `details.field` names it.
     InvalidArguments,

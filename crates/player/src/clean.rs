@@ -48,7 +48,10 @@ pub(crate) fn clean_value(raw: Value) -> Value {
 /// Whether `character` is a bidirectional control (UAX #9) or the byte order mark. These can disguise one command as
 /// another.
 fn is_reordering(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(
+        character,
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+    )
 }
 
 #[cfg(test)]
@@ -59,7 +62,7 @@ mod tests {
     fn control_characters_are_removed_and_other_text_is_kept() {
         assert_eq!(clean_text("a\u{1b}[31mred\u{1b}[0m\u{7}\u{9b}2J\u{0}b"), "a[31mred[0m2Jb");
         assert_eq!(clean_text("one\r\ntwo\rthree\n\tfour"), "one\ntwo\nthree\n\tfour");
-        assert_eq!(clean_text("rm \u{202e}fr- x\u{2069}"), "rm fr- x");
+        assert_eq!(clean_text("rm \u{202e}fr-\u{61c} x\u{2069}"), "rm fr- x");
         assert_eq!(clean_text("👩‍💻 日本語 é"), "👩‍💻 日本語 é");
     }
 

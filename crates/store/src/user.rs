@@ -81,7 +81,7 @@ pub struct UserCredentials {
 /// Omits the hash.
 impl std::fmt::Debug for UserCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials")
+        f.debug_struct("UserCredentials")
             .field("user", &self.user)
             .field("has_password", &self.password_hash.is_some())
             .finish()
