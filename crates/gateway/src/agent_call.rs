@@ -38,15 +38,16 @@ pub(crate) struct AgentCall<'a> {
 pub(crate) struct Input {
     /// `inputResponses` as JSON text.
     pub(crate) responses: Option<String>,
-    /// `requestState` of the server as JSON text.
+    /// The server's `requestState` as JSON text.
     pub(crate) state: Option<String>,
 }
 
-/// The outcome of the checks of a call.
+/// The outcome of opening a call.
 pub(crate) enum Opened {
     /// The call is rejected.
     Rejected(JsonRpcError),
-    /// The server waits for a response that the agent has not sent. Contains the result as JSON text.
+    /// The server is waiting for a response that the agent has not sent. Contains the result for the agent as JSON
+    /// text.
     InputRequired(String),
     /// The server was called.
     Called(Box<OpenCall>),
@@ -55,15 +56,15 @@ pub(crate) enum Opened {
 /// A call that a server is processing.
 pub(crate) struct OpenCall {
     pub(crate) server: CalledServer,
-    /// The slug of the instance of the server.
+    /// The slug of the server's instance.
     pub(crate) slug: String,
     pub(crate) messages: Messages,
     pub(crate) responder: Option<Responder>,
-    /// The ID of the call in the messages of the server, as JSON text.
+    /// The ID of the call in the server's messages, as JSON text.
     pub(crate) call_id: String,
     /// The number of requests that the server has sent.
     pub(crate) count: usize,
-    /// `None` if the agent has answered the server, and the server has no free slot.
+    /// `None` if the call continues after a response of the agent, and the server has no free slot.
     pub(crate) attempt: Option<Attempt>,
     pub(crate) deadline: CallDeadline,
 }

@@ -1,7 +1,8 @@
-//! Requests that are sent to agents in the stream of a call and await their responses (revisions with a handshake).
+//! Requests to agents that are sent in the stream of a call and wait for responses (revisions with a handshake).
 //!
 //! Invariants:
-//! 1. The ID of a request is random and never used twice. A response is accepted once, and only in the session of its request.
+//! 1. The ID of a request is random and never reused. A response is accepted only once, and only in the session of its
+//!    request.
 //! 2. A request is pending until its response arrives or its [`AgentRequest`] is dropped. Both remove its entry.
 
 use std::collections::HashMap;
@@ -38,7 +39,7 @@ pub(crate) struct AgentRequest {
 }
 
 impl AgentRequests {
-    /// Registers a request in a session. Await the result for its response.
+    /// Registers a request in a session. Await the returned [`AgentRequest`] for the response.
     pub(crate) fn begin(&self, session: &Session, random: &dyn Random) -> AgentRequest {
         let id = format!("wp-{}", random_part(random));
         let (sender, receiver) = oneshot::channel();
@@ -64,7 +65,7 @@ impl AgentRequests {
 }
 
 impl AgentRequest {
-    /// Returns the ID as JSON text.
+    /// Returns the ID of the request as JSON text.
     pub(crate) fn raw_id(&self) -> String {
         format!("\"{}\"", self.id)
     }

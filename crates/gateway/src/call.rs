@@ -38,11 +38,11 @@ use crate::trace::set_trace_context;
 use crate::upstreams::CalledServer;
 use crate::{Gateway, input_state, reply};
 
-/// The pause before a message is sent once more.
+/// The delay before a message is retried.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 impl Gateway {
-    /// Relays a call to its server. `text` is the request.
+    /// Relays a call to its server, and returns the response for the agent. `text` is the body of the request.
     pub(crate) async fn call(
         self: &Arc<Self>,
         call: AgentCall<'_>,
@@ -80,7 +80,8 @@ impl Gateway {
         }
     }
 
-    /// Checks a call, and sends it to its server; with `input`, once more.
+    /// Checks a call, and sends it to its server. With `input`, a call that was sent before is sent again with the
+    /// agent's responses.
     pub(crate) async fn open(
         self: &Arc<Self>,
         call: AgentCall<'_>,
@@ -90,7 +91,7 @@ impl Gateway {
         let AgentCall { caller, request, headers, .. } = call;
         let mut access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         let unknown = || Ok(Opened::Rejected(reply::unknown(request)));
-        // Nobody can make this installation read a server that they were not granted.
+        // Checked first, so that an agent cannot make this installation contact a server that it was not granted.
         let Some(found) = self.find_allowed(&access, call, record) else { return unknown() };
         if found.server.instance.desired == DesiredRun::Stopped {
             let message = "The server is stopped. Ask an admin of the organisation to start it.";
@@ -99,7 +100,7 @@ impl Gateway {
         if let Ok(Some(InputState::Parked(key))) = self.input_state(call, &found.server.instance.id) {
             return Box::pin(self.continue_parked(call, &found, &key, deadline)).await;
         }
-        // A missing connection or personal secret says nothing about the server.
+        // A missing connection or personal secret is not a failure of the server.
         let connected = connect::check_connected(&self.ops, &found.server.instance, &caller.agent.id);
         let connected = with_timeout(connected).await;
         connected.map_err(|error| self.explain_connection(error, &access, &found.server.instance, &caller.agent))?;
@@ -129,7 +130,7 @@ impl Gateway {
         let state = match self.input_state(call, &instance.id) {
             Ok(Some(InputState::OfServer(state))) => Some(state),
             Ok(None) => None,
-            // A parked call of this instance has been continued.
+            // Parked calls of this instance are continued above.
             Ok(Some(InputState::Parked(_))) | Err(()) => return Ok(Opened::Rejected(unknown_state(request))),
         };
         let input = match input {
@@ -163,7 +164,8 @@ impl Gateway {
         })))
     }
 
-    /// Adds to the error for an agent that is not connected, or whose connection lacks a scope, what its user can do.
+    /// Adds advice for the user to an error that says that the agent is not connected, or that its connection lacks a
+    /// scope. Returns other errors unchanged.
     fn explain_connection(&self, mut error: Error, access: &AgentAccess, instance: &Instance, agent: &Agent) -> Error {
         let is_per_agent = instance.is_connected_per_agent();
         let can_connect = match error.reason() {
@@ -192,8 +194,8 @@ impl Gateway {
         error
     }
 
-    /// Sends a message to a server. If the server cannot be reached, or the connection breaks before the response, a message
-    /// that changes nothing is sent once more: the server may have processed it already.
+    /// Sends a message to a server. If the server cannot be reached, or the connection breaks before the response, the
+    /// message is retried once, but only if it changes nothing: the server may have processed it already.
     async fn exchange(&self, target: ExchangeTarget<'_>, message: Bytes, found: &Found<'_>) -> Result<Exchange> {
         let send = |message| Exchange::open(&self.ops, target, message, (self.options.call_timeout, MAX_MESSAGE_BYTES));
         match send(message.clone()).await {
@@ -205,8 +207,8 @@ impl Gateway {
         }
     }
 
-    /// Sends the response of the agent to the server that waits for it. The server is processing the call already, so the call
-    /// neither waits nor fails here, as if the agent had answered in a session.
+    /// Sends the agent's response to the server that is waiting for it. As with a response in a session, the server is
+    /// already processing the call, so the call neither waits for a slot nor fails without one.
     async fn continue_parked(
         &self,
         call: AgentCall<'_>,
@@ -253,10 +255,10 @@ impl Gateway {
         Ok(self.find_allowed(&access, call, record).is_some())
     }
 
-    /// Returns the state that the agent returns, if there is one.
+    /// Returns the state that the agent has sent back; `None` if there is none.
     ///
     /// # Errors
-    /// If it is not valid for this call.
+    /// If the state is not valid for this call.
     fn input_state(&self, call: AgentCall<'_>, instance: &InstanceId) -> std::result::Result<Option<InputState>, ()> {
         let state = call.request.params.request_state.filter(|state| *state != "null" && call.request.is_modern());
         if state.is_none() {
@@ -267,7 +269,8 @@ impl Gateway {
         input_state::open(keyring, &call.caller.agent.id, instance, request).map(Some).ok_or(())
     }
 
-    /// Returns the target of a call if the agent may use it with these arguments. Records the target.
+    /// Finds the target of a call, and records it. Returns `None` if the agent does not see the target, or may not use
+    /// it with these arguments.
     fn find_allowed<'a>(
         &self,
         access: &'a AgentAccess,
@@ -289,14 +292,14 @@ impl Gateway {
         };
         record.set_target(&found);
         record.capture_arguments(&found.server.instance, request);
-        // Arguments become a tree only if there are rules on them.
+        // The arguments are parsed only if there are rules about them.
         let has_rules = found.grants.iter().any(|grant| !grant.rules.is_empty());
         let arguments: Option<Value> =
             request.params.arguments.filter(|_| has_rules).and_then(|raw| serde_json::from_str(raw).ok());
         allows(found.grants, now, found.target(), arguments.as_ref()).then_some(found)
     }
 
-    /// Returns the container that a call uses. A request without a session is a session of its own.
+    /// Returns the container that a call uses. A request without a session counts as a session of its own.
     ///
     /// # Errors
     /// Those of [`containers::find_of_agent`].
@@ -313,8 +316,9 @@ impl Gateway {
     }
 }
 
-/// Returns the message for the server: with the name by which the server knows the target, a valid trace context, what servers may
-/// ask the agent for, and its input (`inputResponses` and `requestState`), but without other metadata of the agent.
+/// Returns the message for the server. It contains the name by which the server knows the target, a valid trace
+/// context, the agent's capabilities that servers may use, its log level and its input (`inputResponses` and
+/// `requestState`), but neither its protocol version nor its client info.
 fn rewritten(call: AgentCall<'_>, original: &str, (responses, state): (Option<&str>, Option<&str>)) -> Bytes {
     let request = call.request;
     let mut rewrite = Rewrite::new(request);
@@ -331,7 +335,8 @@ fn rewritten(call: AgentCall<'_>, original: &str, (responses, state): (Option<&s
     rewrite.finish().into()
 }
 
-/// Whether using a definition changes nothing: prompts, resources and completions, and the tools that an admin has classified so.
+/// Whether using a definition changes nothing. True for prompts, resources and completions, and for tools that an admin
+/// has classified as reading.
 fn changes_nothing(definition: &ToolDefinition) -> bool {
     definition.kind != DefinitionKind::Tool || definition.class == Some(Class::Read)
 }

@@ -7,14 +7,15 @@ use std::time::Duration;
 use waypost_core::call::CallOutcome;
 use waypost_core::id::InstanceId;
 
-/// The maximum number of pairs of instance and tool with series of their own. Each has up to 20 series.
+/// The maximum number of pairs of instance and tool that have their own time series. Each pair has up to 20 series.
 const MAX_SERIES: usize = 200;
-/// The labels of all further pairs.
+/// The label values of all further pairs.
 const OTHER: &str = "other";
-/// The labels of calls that were rejected before the gateway found an instance, so that agents cannot invent labels.
+/// The label values of calls that were rejected before the gateway found an instance, so that agents cannot invent
+/// labels.
 const UNKNOWN: &str = "unknown";
 
-/// The pairs of instance and tool that have series.
+/// The pairs of instance and tool that have their own series.
 #[derive(Debug, Default)]
 pub(crate) struct CallMetrics {
     series: Mutex<HashSet<(InstanceId, String)>>,

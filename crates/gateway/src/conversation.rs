@@ -1,4 +1,4 @@
-//! Relays requests of a server to the agent during a call.
+//! Relays a server's requests to the agent during a call.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -14,7 +14,7 @@ use crate::input_state::InputBinding;
 use crate::session::Session;
 use crate::{Gateway, GatewayAddress};
 
-/// The handling of the requests of a server.
+/// The way in which a server's requests reach the agent.
 pub(crate) enum Asking {
     /// They are returned to the agent (2026-07-28).
     ByResult(InputBinding),
@@ -24,7 +24,7 @@ pub(crate) enum Asking {
     Impossible,
 }
 
-/// What is necessary to ask the agent, and to repeat its call.
+/// The state that is needed to send requests to the agent, and to repeat its call.
 pub(crate) struct Conversation {
     caller: ResolvedAgent,
     address: GatewayAddress,
@@ -33,11 +33,11 @@ pub(crate) struct Conversation {
     pub(crate) session: Session,
     log_level: Option<LogLevel>,
     pub(crate) waiting: Vec<Question>,
-    /// The responses to `inputRequests`: members as JSON text.
+    /// The responses to `inputRequests`, each as a member of a JSON object.
     pub(crate) responses: Vec<String>,
-    /// `requestState` of the server as JSON text.
+    /// The server's `requestState` as JSON text.
     pub(crate) state: Option<String>,
-    /// The message of the server from which `state` was copied.
+    /// The server's message from which `state` was copied.
     pub(crate) origin: Option<Bytes>,
 }
 
@@ -48,14 +48,15 @@ pub(crate) struct Question {
 }
 
 pub(crate) enum Asker {
-    /// A server that waits for the response to its request with this ID.
+    /// A server that is waiting for the response to its request with this ID.
     Request { raw_id: String },
-    /// The `inputRequests` with this key and method.
+    /// The entry of `inputRequests` with this key and method.
     Input { key: String, method: String },
 }
 
 impl Asking {
-    /// Returns how the agent of a call can be asked. `text` is its request, and `instance` the instance of the server.
+    /// Determines how requests reach the agent of a call. `text` is the agent's request, and `instance` the server's
+    /// instance.
     pub(crate) fn new((call, text): (AgentCall<'_>, &Bytes), instance: &InstanceId) -> Self {
         match call.session {
             _ if call.request.is_modern() => Self::ByResult(InputBinding {
@@ -87,22 +88,22 @@ impl Conversation {
         }
     }
 
-    /// Returns the call, with the request that [`Self::request`] returns.
+    /// Returns the call. `request` must be the message that [`Self::request`] returns.
     pub(crate) fn call<'a>(&'a self, request: &'a Message<'a>) -> AgentCall<'a> {
         let Self { caller, address, headers, session, log_level, .. } = self;
         let capabilities = session.capabilities();
         AgentCall { caller, address, request, headers, session: Some(session), capabilities, log_level: *log_level }
     }
 
-    /// Reads the request of the agent.
+    /// Parses the agent's request.
     ///
     /// # Errors
-    /// None in practice: it has been read before.
+    /// `internal` if the request is not valid, which does not happen in practice: it was parsed before.
     pub(crate) fn request(&self) -> Result<Message<'_>> {
         Message::read(&self.text).map_err(|error| Error::internal(error.message))
     }
 
-    /// Begins to ask, and returns the ID of the request to the agent as JSON text.
+    /// Begins a request to the agent, and returns its ID as JSON text.
     pub(crate) fn ask(&mut self, gateway: &Gateway, asker: Asker) -> String {
         let request = gateway.agent_requests.begin(&self.session, &*gateway.cx.random);
         let raw_id = request.raw_id();

@@ -1,5 +1,5 @@
-//! The deadline of a call: the time for everything that its server must do. The time in which the agent is asked does
-//! not count, nor does that in which the call waits for others: a healthy server with many calls would seem to answer late.
+//! The deadline of a call, which limits the time that its server takes. Neither the time spent asking the agent nor the
+//! time spent waiting for other calls counts: otherwise, a healthy server with many calls would seem to answer late.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use waypost_core::{Code, Error, Result};
 
 use crate::record::TIMEOUT_REASON;
 
-/// The time at which a call ends.
+/// The time at which a call times out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallDeadline {
     at: Instant,
-    /// The time that the server has left. `None` unless the agent is asked.
+    /// The time that the server has left while the agent is being asked; `None` otherwise.
     left: Option<Duration>,
 }
 
 impl CallDeadline {
-    /// Begins a call that ends after this time.
+    /// Creates the deadline of a call that begins now.
     pub(crate) fn after(timeout: Duration) -> Self {
         Self { at: Instant::now() + timeout, left: None }
     }
 
-    /// Returns the time at which the call ends unless something happens before.
+    /// Returns the time at which the call times out.
     pub(crate) fn at(&self) -> Instant {
         self.at
     }
 
-    /// Whether the call should have ended.
+    /// Whether the deadline has passed.
     pub(crate) fn has_passed(&self) -> bool {
         Instant::now() >= self.at
     }
 
-    /// Gives the agent this time to answer.
+    /// Pauses the server's time, and gives the agent `time` to answer.
     pub(crate) fn pause(&mut self, time: Duration) {
         let now = Instant::now();
         let left = self.at.saturating_duration_since(now);
@@ -40,14 +40,15 @@ impl CallDeadline {
         self.at = now + time;
     }
 
-    /// Gives the server the time that it has left, if the agent was asked.
+    /// Resumes the server's remaining time, if the agent was asked.
     pub(crate) fn resume(&mut self) {
         if let Some(left) = self.left.take() {
             self.at = Instant::now() + left;
         }
     }
 
-    /// Returns the result of waiting for something else than the server or the agent. `wait` must have its own limit.
+    /// Waits for something other than the server or the agent. This time does not count, so `wait` must have its own
+    /// timeout.
     pub(crate) async fn exclude<T>(&mut self, wait: impl Future<Output = T>) -> T {
         let left = self.at.saturating_duration_since(Instant::now());
         let result = wait.await;
@@ -55,16 +56,16 @@ impl CallDeadline {
         result
     }
 
-    /// Returns the result of a part of the call.
+    /// Runs a part of the call, and returns its result.
     ///
     /// # Errors
-    /// Those of `work`, and [`late`] if it is not done in time.
+    /// Those of `work`, and [`late`] if the deadline passes first.
     pub(crate) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         timeout_at(self.at, work).await.unwrap_or_else(|_| Err(late()))
     }
 }
 
-/// The error of a server that has not answered in time.
+/// Returns the error for a server that has not answered in time.
 pub(crate) fn late() -> Error {
     Error::new(Code::ToolServerError, "The server did not answer in time.").with("reason", TIMEOUT_REASON)
 }
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_in_which_the_agent_is_asked_does_not_count() {
+    async fn time_spent_asking_the_agent_does_not_count() {
         let seconds = Duration::from_secs;
         let mut deadline = CallDeadline::after(seconds(30));
         deadline.resume();
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_in_which_a_call_waits_for_others_does_not_count() {
+    async fn time_spent_waiting_for_other_calls_does_not_count() {
         let seconds = Duration::from_secs;
         let mut deadline = CallDeadline::after(seconds(30));
         advance(seconds(10)).await;

@@ -1,11 +1,12 @@
-//! What servers show the users of agents (elicitation): a message, and perhaps a page to open.
+//! Elicitation: the messages that servers show to the users of agents, and the pages that they ask them to open.
 //!
 //! Invariants:
-//! 1. The message begins with the slug of the instance whose server asks, and has no invisible characters, which could hide it.
-//! 2. A page is shown only if its host is listed by the operator, over https, or over http on the user's device. The agent gets
-//!    the URL in the form that was checked, in which no parser finds another host.
-//! 3. This applies to every message in which clients look for them: `elicitation/create`, `inputRequests`, and the error of
-//!    2025-11-25 that lists pages.
+//! 1. The message begins with the slug of the instance whose server asks, and contains no invisible characters, which
+//!    could hide the slug.
+//! 2. A page is shown only if the operator lists its host, and only over https, or over http on the user's device. The
+//!    agent gets the URL in the form that was checked, from which every parser reads the same host.
+//! 3. This applies to every message in which clients look for elicitations: `elicitation/create`, `inputRequests`, and
+//!    the error of 2025-11-25 that lists pages.
 
 use std::str::FromStr;
 
@@ -24,7 +25,7 @@ use crate::reply::server_error;
 
 /// The maximum number of hosts.
 const MAX_HOSTS: usize = 100;
-/// The maximum number of characters of a host in a message: the maximum length of a name in DNS.
+/// The maximum number of characters of a host in an error message: the maximum length of a DNS name.
 const MAX_HOST: usize = 253;
 /// The reason of the error for a page that is not shown.
 const BLOCKED: &str = "elicitation_url_blocked";
@@ -34,7 +35,7 @@ const BLOCKED: &str = "elicitation_url_blocked";
 pub enum ElicitationHosts {
     /// Every host.
     Any,
-    /// These hosts, in the form in which URLs contain them.
+    /// These hosts, in the form in which parsed URLs contain them.
     Listed(Vec<String>),
 }
 
@@ -48,7 +49,7 @@ impl Default for ElicitationHosts {
 impl FromStr for ElicitationHosts {
     type Err = String;
 
-    /// Reads names and addresses that are separated by commas, or `*` for every host. The error is a sentence that says which one is
+    /// Parses a comma-separated list of host names and addresses, or `*` for every host. The error says which entry is
     /// invalid.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
@@ -72,7 +73,8 @@ impl FromStr for ElicitationHosts {
     }
 }
 
-/// Returns a host in the form in which URLs contain it. `None` if it is not a name of labels, or an address.
+/// Returns a host in the form in which parsed URLs contain it; `None` if it is neither a plain host name nor an
+/// address.
 fn parse_host(name: &str) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     match Host::parse(name).ok()? {
@@ -89,7 +91,8 @@ impl ElicitationHosts {
         }
     }
 
-    /// Returns what servers are told of the capabilities of an agent: without hosts, no page is ever shown.
+    /// Returns the capabilities of an agent that servers may use. Without listed hosts, they do not include URLs,
+    /// because no page is ever shown.
     pub(crate) fn limit(&self, capabilities: ClientCapabilities) -> ClientCapabilities {
         match self {
             Self::Listed(hosts) if hosts.is_empty() => capabilities.without_urls(),
@@ -97,10 +100,11 @@ impl ElicitationHosts {
         }
     }
 
-    /// Returns a URL in the form in which it is shown.
+    /// Checks a URL, and returns it in the form in which it is shown.
     ///
     /// # Errors
-    /// `tool_server_error` with the reason `elicitation_url_blocked`, and the host as `host` if it is not listed.
+    /// `tool_server_error` with the reason `elicitation_url_blocked`. If the host is not listed, the details contain it
+    /// as `host`.
     fn check(&self, url: &str) -> Result<String> {
         let blocked = |message: String| Error::new(Code::ToolServerError, message).with("reason", BLOCKED);
         let Some(url) = parse_url(url) else {
@@ -121,8 +125,9 @@ impl ElicitationHosts {
     }
 }
 
-/// Returns a URL that may be shown, apart from its host. `None` if it uses neither https nor http on the user's device, contains
-/// credentials, or contains characters that some parsers remove, and others read as the end of the host.
+/// Parses a URL that may be shown if its host is listed. Returns `None` if it uses neither https nor http on the user's
+/// device, contains credentials, or contains characters that some parsers remove and others read as the end of the
+/// host.
 fn parse_url(text: &str) -> Option<Url> {
     if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
         return None;
@@ -133,7 +138,7 @@ fn parse_url(text: &str) -> Option<Url> {
     (is_secure && !has_credentials).then_some(url)
 }
 
-/// The rules for what the server of one instance shows.
+/// The rules for what the server of one instance may show.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ElicitationPolicy<'a> {
     pub(crate) hosts: &'a ElicitationHosts,
@@ -143,11 +148,12 @@ pub(crate) struct ElicitationPolicy<'a> {
 }
 
 impl ElicitationPolicy<'_> {
-    /// Returns the parameters (JSON text) of a request of the server as the agent gets them; `None` if they remain as they are,
-    /// because the request shows nothing.
+    /// Returns the parameters (JSON text) that replace those of a request of the server; `None` if they are unchanged,
+    /// because the request is not an elicitation.
     ///
     /// # Errors
-    /// `tool_server_error` with the reason `input_required` if they are not valid, or `elicitation_url_blocked`.
+    /// `tool_server_error` with the reason `input_required` if the parameters are not valid, or
+    /// `elicitation_url_blocked` if the page must not be shown.
     pub(crate) fn apply(&self, method: &str, params: Option<&str>) -> Result<Option<String>> {
         if method != "elicitation/create" {
             return Ok(None);
@@ -156,7 +162,7 @@ impl ElicitationPolicy<'_> {
         self.shown(&elicitation).map(Some)
     }
 
-    /// Returns the parts of an error of the server that list pages, each with the text that replaces it.
+    /// Returns the elicitations in an error of the server that lists pages, each with the text that replaces it.
     ///
     /// # Errors
     /// Those of [`Self::apply`].
@@ -179,13 +185,13 @@ impl ElicitationPolicy<'_> {
     }
 }
 
-/// The error for a request to an agent that is not passed on.
+/// Returns the error for a request to an agent that is not valid, or that the agent does not support.
 pub(crate) fn invalid_input() -> Error {
     let text = "The server asks for something that the client does not support, or in a way that is not valid.";
     server_error(text, "input_required")
 }
 
-/// Returns the response to a request of a server that [`ElicitationPolicy::apply`] has rejected.
+/// Returns the response to a server's request that [`ElicitationPolicy::apply`] has rejected.
 pub(crate) fn refusal(error: &Error, request: &Message<'_>) -> JsonRpcError {
     JsonRpcError::new(INVALID_PARAMS, error.message.as_str(), request.id())
         .with_data(json!({ "reason": error.reason() }))

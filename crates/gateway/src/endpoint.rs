@@ -33,9 +33,9 @@ use crate::{Gateway, GatewayAddress, TokenCheck, headers, listen, lists, reply};
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
 
 impl Gateway {
-    /// Answers a request of an agent that was identified by its token, which `is_valid` checks again for streams. An address
-    /// that is not the agent's is answered with 404, whether it exists or not; every address with 403, while the gateway is
-    /// switched off for the organisation of the agent.
+    /// Answers a request of an agent that was identified by its token. For streams, `is_valid` checks the token again.
+    /// Returns 404 for an address that is not the agent's, whether it exists or not, and 403 for every address while
+    /// the gateway is switched off for the agent's organisation.
     pub async fn handle(
         self: &Arc<Self>,
         caller: &ResolvedAgent,
@@ -75,7 +75,7 @@ impl Gateway {
         // From here on, a call has a record.
         let record = self.recorder.begin(caller, &message);
         if let Err(error) = headers::check(&message, &parts.headers) {
-            // The headers or the body declare 2026-07-28.
+            // Only messages whose headers or body declare 2026-07-28 are rejected here.
             return reply::rejection(&error, true);
         }
         let Ok(session) = self.find_session(caller, address, (&message, &parts.headers)) else {
@@ -93,7 +93,7 @@ impl Gateway {
         match self.answer(call, &bytes, (record, is_valid)).await {
             Ok(response) => response,
             Err(error) if error.code == Code::NotFound => not_found(),
-            // Since the message arrived.
+            // It was switched off after the message arrived.
             Err(error) if is_switched_off(&error) => reply::forbidden(&error),
             Err(error) => {
                 if error.code == Code::Internal {
@@ -105,7 +105,7 @@ impl Gateway {
         }
     }
 
-    /// Answers GET and DELETE, which only the revisions with a handshake have.
+    /// Answers GET and DELETE requests, which exist only in the revisions with a handshake.
     async fn handle_stream(
         self: &Arc<Self>,
         caller: &ResolvedAgent,
@@ -251,7 +251,7 @@ impl Gateway {
         }
     }
 
-    /// Returns what the agent can use at an address; `None` if the address is not the agent's.
+    /// Returns the access of an agent; `None` if the address is not the agent's.
     async fn find_access(&self, caller: &ResolvedAgent, address: &GatewayAddress) -> Result<Option<AgentAccess>> {
         let access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         Ok(Some(access).filter(|access| address.tool_set(access).is_some()))
@@ -262,7 +262,8 @@ fn declares_capabilities(request: &Message<'_>) -> bool {
     request.params.meta.client_capabilities.is_some_and(|capabilities| capabilities.starts_with('{'))
 }
 
-/// Whether a client wants a stream, as every client that opens one declares ("Listening for Messages from the Server").
+/// Whether the client accepts events, as every client that opens a stream must ("Listening for Messages from the
+/// Server").
 fn accepts_events(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.any(|value| value.contains("text/event-stream"))
@@ -273,7 +274,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     MediaType::of(values) == Some(MediaType::Json)
 }
 
-/// 2026-07-28, "Versioning".
+/// Returns the response to a request with an unsupported protocol version (2026-07-28, "Versioning").
 fn unsupported_version(request: &Message<'_>, declared: &str) -> Response {
     let object = json!({
         "code": UNSUPPORTED_VERSION,
@@ -284,7 +285,7 @@ fn unsupported_version(request: &Message<'_>, declared: &str) -> Response {
     reply::message(StatusCode::BAD_REQUEST, text)
 }
 
-/// 2025-11-25, "Session Management": the client begins a new session.
+/// Returns 404, after which the client begins a new session (2025-11-25, "Session Management").
 fn unknown_session() -> Response {
     let text = "The session is unknown or has ended. Begin a new one with `initialize`.";
     let error = JsonRpcError::new(INVALID_REQUEST, text, None);

@@ -22,7 +22,7 @@ pub struct ForwardedHeaders(Vec<HeaderName>);
 impl FromStr for ForwardedHeaders {
     type Err = String;
 
-    /// Reads names that are separated by commas. The error is a sentence that says which name is invalid.
+    /// Parses a comma-separated list of header names. The error says which name is invalid.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut names = Vec::new();
         for text in text.split(',').map(str::trim).filter(|text| !text.is_empty()) {
@@ -77,7 +77,7 @@ impl ForwardedHeaders {
     }
 }
 
-/// Whether the header `Connection` names a header.
+/// Whether the `Connection` header names this header.
 fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
@@ -151,7 +151,7 @@ mod tests {
         let none: [&str; 0] = [];
         assert_eq!(select(&[("authorization", "Bearer x"), ("cookie", "a=b"), ("x-api-key", "k")]).unwrap(), none);
         assert_eq!(select(&[("X-A", "1"), ("x-b", ""), ("x-d", "2")]).unwrap(), ["x-a", "x-b"]);
-        // What the client declares as a header of its connection does not belong to the message.
+        // A header that `Connection` names does not belong to the message.
         assert_eq!(select(&[("connection", "close, X-A"), ("x-a", "1"), ("x-c", "1")]).unwrap(), ["x-c"]);
         let repeated = select(&[("x-a", "1"), ("x-a", "1")]).unwrap_err();
         assert_eq!((repeated.code, repeated.message.contains("repeated")), (INVALID_REQUEST, true));

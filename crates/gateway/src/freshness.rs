@@ -1,16 +1,19 @@
 //! Checks that a server still lists what was approved: before it is called, and soon after it has announced a change.
 //!
-//! Calls of a server wait for the same check: there is one at a time per server, not one per call. It is a task of its own, so
-//! that it does not end with the call that began it: others wait for it, and a server that hangs has to be remembered as failed. A
-//! server that announces changes all the time causes at most one check in [`ANNOUNCED_INTERVAL`].
+//! Concurrent calls of a server wait for the same check: one check runs at a time per server, not one per call. It runs
+//! in its own task, so that it does not end with the call that began it: other calls may wait for it, and a server that
+//! hangs has to be remembered as failed. A server that announces changes all the time causes at most one check per
+//! [`ANNOUNCED_INTERVAL`].
 //!
-//! If a check began after a call arrived, the call needs a definition that the server listed in this check, and that is approved
-//! in what was stored after it. Otherwise, a call could be relayed although this process has just read that the definition has
-//! changed: another process can have stored the change first, or can store an older list later.
+//! If a check began after a call arrived, the call is relayed only if the server listed its definition in this check,
+//! and the definition is approved according to what was stored after it. Otherwise, a call could be relayed although
+//! this process has just read that the definition has changed: another process may have stored the change first, or may
+//! store an older list later.
 //!
-//! If agents have containers with secrets of their own, what one of them lists says nothing about the others. Before a call, that
-//! of its agent is read, and the call needs a definition that this container lists. Only what the container lists that admins
-//! see (`instances::containers::find_for_lists`) changes the definitions of the instance; it is read in the background.
+//! If agents have containers with their own secrets, the list of one container says nothing about the others. Before a
+//! call, the list of the agent's container is read, and the call is relayed only if this list contains its definition.
+//! Only the list of the container that admins see (`instances::containers::find_for_lists`) changes the definitions of
+//! the instance; it is read in the background.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,15 +33,17 @@ use waypost_ops::tool_definitions::{fetch, observe};
 use crate::Gateway;
 use crate::upstreams::{CalledServer, ServerKey};
 
-/// The time for which the failure of a check applies to other calls: they do not wait for a dead server one after another.
+/// The time for which the failure of a check applies to other calls, so that they do not wait for a dead server one
+/// after another.
 const FAILURE_AGE: Duration = Duration::from_secs(1);
-/// The shortest time for which a server can let its list be valid (`ttlMs` of 2026-07-28). Otherwise, one that declares 0 would
-/// be read before every call, against the setting.
+/// The minimum time to live that a server can declare for its list (`ttlMs` of 2026-07-28). Otherwise, a server that
+/// declares 0 would be read before every call, contrary to the setting.
 const MIN_TTL: Duration = Duration::from_secs(5);
-/// The time between the beginnings of two checks that a server causes by announcing changes: as short as a changed definition
-/// may stay unnoticed, and long enough that such a server costs no more than one that is called all the time.
+/// The minimum interval between the starts of two checks that a server causes by announcing changes: short enough that
+/// a changed definition does not stay unnoticed for long, and long enough that such a server costs no more than one
+/// that is called all the time.
 const ANNOUNCED_INTERVAL: Duration = Duration::from_secs(5);
-/// The maximum number of servers whose last check is remembered. The check of another one is repeated.
+/// The maximum number of servers whose last check is remembered. Other servers are checked again.
 const SERVERS: usize = 10_000;
 
 /// The last check of each server.
@@ -62,18 +67,19 @@ struct Server {
 
 #[derive(Debug, Default)]
 struct LastCheck {
-    /// When the last check began, if it succeeded, and the time for which the server says that its list is valid.
+    /// When the last check began, if it succeeded, and the time to live that the server declared for its list.
     succeeded: Option<(Instant, Option<Duration>)>,
     failed: Option<(Instant, Error)>,
-    /// The digests of what was listed, if it succeeded.
+    /// The digests of the listed definitions, if the last check succeeded.
     digests: Option<Arc<HashSet<String>>>,
 }
 
 impl LastCheck {
-    /// Returns the result of this check for a call. `is_new` is whether it began after the call arrived, and `is_own` whether the
-    /// container of its agent was read.
+    /// Returns the result of this check for a call. `is_new` states whether the check began after the call arrived, and
+    /// `is_own` whether the container of the call's agent was read.
     ///
-    /// An older list of a server that all agents share decides nothing: what the server has added since then may be approved.
+    /// An older list of a server that all agents share rejects nothing: what the server has added since then may be
+    /// approved.
     fn result(&self, is_new: bool, is_own: bool) -> Checked {
         let digests = self.digests.clone().filter(|_| is_new || is_own);
         Checked { is_new: is_new && !is_own, digests }
@@ -85,23 +91,24 @@ impl LastCheck {
 pub(crate) struct Checked {
     /// Whether the stored definitions were compared with a new list after the call arrived, so that access must be read again.
     pub(crate) is_new: bool,
-    /// The digests of what the server that is called must list, unless the stored definitions decide alone.
+    /// The digests of the definitions that the called server lists; `None` if the stored definitions decide alone.
     digests: Option<Arc<HashSet<String>>>,
 }
 
 impl Checked {
-    /// Whether the server that is called lists a definition with this digest, as far as the stored definitions do not tell.
+    /// Whether the called server lists a definition with this digest. Always true if the stored definitions decide
+    /// alone.
     pub(crate) fn lists(&self, digest: &str) -> bool {
         self.digests.as_ref().is_none_or(|digests| digests.contains(digest))
     }
 }
 
-/// The checks that the server causes.
+/// The checks that a server causes by announcing changes.
 #[derive(Debug, Default)]
 struct Announced {
-    /// Whether a check follows, which has not begun.
+    /// Whether a check is scheduled that has not begun yet.
     is_scheduled: bool,
-    /// When the last one began.
+    /// When the last check began.
     begun: Option<Instant>,
 }
 
@@ -124,7 +131,7 @@ impl Server {
 }
 
 impl Announced {
-    /// Schedules a check. Returns the time until it; `None` if one is scheduled already.
+    /// Schedules a check. Returns the delay until it begins; `None` if one is scheduled already.
     fn schedule(&mut self) -> Option<Duration> {
         if std::mem::replace(&mut self.is_scheduled, true) {
             return None;
@@ -132,19 +139,19 @@ impl Announced {
         Some(self.begun.map_or(Duration::ZERO, |begun| ANNOUNCED_INTERVAL.saturating_sub(begun.elapsed())))
     }
 
-    /// Records that the scheduled check begins. What is announced from now on needs another one.
+    /// Records that the scheduled check begins. Changes that are announced from now on need another check.
     fn begin(&mut self) {
         *self = Self { is_scheduled: false, begun: Some(Instant::now()) };
     }
 }
 
-/// Returns the age up to which a list is valid: the earlier of the setting and of what the server declares.
+/// Returns the maximum age of a list: the setting or the time to live that the server declares, whichever is shorter.
 fn max_age(setting: Duration, ttl: Option<Duration>) -> Duration {
     ttl.map_or(setting, |ttl| setting.min(ttl.max(MIN_TTL)))
 }
 
 impl Gateway {
-    /// Reads what the server of an instance lists, unless it was read within the maximum age.
+    /// Reads the list of an instance's server, unless it was read within the maximum age.
     ///
     /// # Errors
     /// Those of [`fetch`].
@@ -157,8 +164,8 @@ impl Gateway {
         self.check_older(instance, (key, container), self.options.definition_max_age).await
     }
 
-    /// Checks the definitions of a server soon, because it has announced that a list has changed. The container of an agent is
-    /// read with the secrets of this agent, which it has already.
+    /// Schedules a check of a server's definitions, because it has announced that a list has changed. An agent's own
+    /// container is read with the secrets of this agent, which it has already.
     pub(crate) fn announce_change(self: &Arc<Self>, organization: &OrganizationId, key: &ServerKey) {
         let server = self.freshness.server(key);
         let Some(delay) = server.announced().schedule() else { return };
@@ -181,7 +188,7 @@ impl Gateway {
     async fn check_announced(self: &Arc<Self>, organization: &OrganizationId, key: &ServerKey) -> Result<()> {
         let Some(instance) = find_running(&self.ops, organization, key.instance()).await? else { return Ok(()) };
         let container = match key.agent() {
-            // The secrets of the agent may have been removed, or those of the instance changed, since it was announced.
+            // Since the announcement, the secrets of the agent may have been removed, or those of the instance changed.
             Some(agent) if ServerKey::new(&instance, agent) == *key => {
                 Some(containers::find_of_agent(&self.ops, &instance, agent).await?)
             }
@@ -201,7 +208,8 @@ impl Gateway {
         }
     }
 
-    /// Reads what a server lists, unless it was read within `setting`. `container` is that of an agent with its own secrets.
+    /// Reads the list of a server, unless it was read within `setting`. `container` is the container of an agent with
+    /// its own secrets.
     async fn check_older(
         self: &Arc<Self>,
         instance: &Instance,
@@ -224,7 +232,8 @@ impl Gateway {
         result.await.unwrap_or_else(|_| Err(Error::internal("a check of definitions ended without a result")))
     }
 
-    /// Begins a check that continues if nobody waits for its result, at most until the gateway stops.
+    /// Begins a check in the background. The check continues even if no call waits for its result any more, but then
+    /// ends when the gateway stops.
     fn begin_check(
         self: &Arc<Self>,
         instance: Instance,
@@ -248,7 +257,7 @@ impl Gateway {
         receiver
     }
 
-    /// Reads what a server lists, and stores what is new. Its time is limited.
+    /// Reads the list of a server, and stores what is new. Its duration is limited.
     async fn run_check(
         self: &Arc<Self>,
         instance: &Instance,
@@ -260,7 +269,7 @@ impl Gateway {
         let listing = match Box::pin(fetch(&self.ops, instance, container)).await {
             Ok(listing) => listing,
             Err(error) => {
-                // The next call checks again, also if the announced change was not read.
+                // The next call checks again, even if the announced change was not read.
                 *last = LastCheck { failed: Some((Instant::now(), error.without_cause())), ..LastCheck::default() };
                 return Err(error);
             }

@@ -17,7 +17,7 @@ pub(crate) fn check(request: &Message<'_>, headers: &HeaderMap) -> Result<(), Js
 /// Checks the headers that repeat arguments of a tool with this definition (`x-mcp-header`).
 ///
 /// # Errors
-/// `HEADER_MISMATCH`.
+/// `HEADER_MISMATCH` if a header does not match its argument.
 pub(crate) fn check_arguments(
     request: &Message<'_>,
     headers: &HeaderMap,

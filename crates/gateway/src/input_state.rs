@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. An agent never sees the state of a server, and a server never receives a state that it did not send.
-//! 2. A state is accepted from the agent to which it was given, for the same server, method, target and arguments, for
-//!    [`LIFETIME_MS`].
+//! 2. A state is accepted only from the agent to which it was given, only for the same server, method, target and
+//!    arguments, and only for [`LIFETIME_MS`].
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -34,10 +34,10 @@ struct Content {
     state: InputState,
 }
 
-/// What continues the request.
+/// The state from which a request continues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum InputState {
-    /// The state of a server of 2026-07-28: a string as JSON text.
+    /// The state of a server that uses revision 2026-07-28: a string as JSON text.
     #[serde(rename = "s")]
     OfServer(String),
     /// The key of a parked call ([`crate::parked`]).
@@ -55,10 +55,10 @@ pub(crate) struct InputBinding {
 }
 
 impl InputBinding {
-    /// Returns the state for the agent, as JSON text.
+    /// Seals a state for the agent, and returns it as JSON text.
     ///
     /// # Errors
-    /// `tool_server_error` if the state of the server is too large or no string.
+    /// `tool_server_error` if the state of the server is too large or not a string.
     pub(crate) fn seal(&self, keyring: &Keyring, cx: &Ctx, state: InputState) -> Result<String> {
         if let InputState::OfServer(state) = &state
             && (state.len() > MAX_STATE || !state.starts_with('"'))
@@ -78,8 +78,8 @@ impl InputBinding {
     }
 }
 
-/// Returns the state that a request returns. `None` if it was not given to this agent for this server and request, or has
-/// expired.
+/// Opens the sealed state of a request. Returns `None` if it was not given to this agent for this server and request,
+/// or has expired.
 pub(crate) fn open(
     keyring: &Keyring,
     agent: &AgentId,
@@ -94,7 +94,7 @@ pub(crate) fn open(
     is_valid.then_some(content.state)
 }
 
-/// States are bound to their agent.
+/// Returns the location that binds a state to its agent.
 fn location(agent: &AgentId) -> SealLocation<'_> {
     SealLocation { table: "gateway", column: "input_state", row: agent.as_str() }
 }

@@ -1,15 +1,17 @@
 //! The gateway: one MCP endpoint through which an agent uses the servers of its organisation.
 //!
-//! 1. An agent sees exactly what it was granted, what is approved, and what the server lists at present
-//!    ([`waypost_ops::tool_definitions`]). For everything else, the answer is the same: "Unknown tool".
-//! 2. Bytes are relayed: apart from names, request metadata, what is shown to users and the members that differ between the eras of
-//!    the protocol, a message reaches the other side as it was sent. A message that two parsers could read differently is not relayed.
-//! 3. Lists are answered from what is stored, and never wait for a server. A call waits for its own server only.
-//! 4. The token of the agent is never sent to a server. Its other headers are not either, except a valid trace context and, to
-//!    remote servers, the headers that the operator lists ([`ForwardedHeaders`]).
+//! 1. An agent sees exactly those definitions that it was granted, that are approved, and that the server lists at
+//!    present ([`waypost_ops::tool_definitions`]). For everything else, the answer is the same: "Unknown tool".
+//! 2. Messages are relayed byte for byte, except for names, request metadata, texts and URLs that are shown to users,
+//!    and the members that differ between the eras of the protocol. A message that two parsers could read differently
+//!    is not relayed.
+//! 3. Lists are answered from stored definitions, and never wait for a server. A call waits only for its own server.
+//! 4. The agent's token is never sent to a server. Nor are its other headers, except a valid trace context and the
+//!    headers that the operator lists ([`ForwardedHeaders`]).
 //! 5. Users see which server asks them for something, and only pages on hosts that the operator lists ([`ElicitationHosts`]).
-//! 6. Every call has exactly one record, however it ends, and waits neither for the database nor for room in a queue.
-//! 7. While an organisation has switched its gateway off, its agents are answered with 403 before their messages are read, and
+//! 6. Every call has exactly one record, however it ends. Recording waits neither for the database nor for space in a
+//!    queue.
+//! 7. While the gateway is switched off for an organisation, its agents get 403 before their messages are read, and
 //!    their streams end ([`waypost_ops::tool_access`]). Calls that were sent to a server may finish.
 
 mod agent_call;
@@ -80,15 +82,15 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The settings of the gateway.
 #[derive(Debug, Clone)]
 pub struct GatewayOptions {
-    /// The age of a server's list of definitions up to which it is not read again before a call. Zero reads it before every
-    /// call.
+    /// The maximum age of a server's list of definitions. An older list is read again before a call. If zero, the list
+    /// is read before every call.
     pub definition_max_age: Duration,
-    /// The time after which a call ends, including the start of a container, and without the time in which the agent is asked or
-    /// the call waits for other calls of the server.
+    /// The time after which a call times out. It includes the start of a container, but neither the time spent asking
+    /// the agent nor the time spent waiting for other calls of the server.
     pub call_timeout: Duration,
-    /// The time within which a change of grants, approvals and tool sets takes effect.
+    /// The time within which a change to grants, approvals and tool sets takes effect.
     pub access_max_age: Duration,
-    /// The number of calls of an agent per hour in this process; 0 for no limit.
+    /// The maximum number of calls of an agent per hour in this process; 0 for no limit.
     pub calls_per_hour: u32,
     /// The headers of agents that are forwarded to servers.
     pub forwarded_headers: ForwardedHeaders,
@@ -118,11 +120,11 @@ pub struct GatewayAddress {
     pub tool_set: Option<String>,
 }
 
-/// The gateway.
+/// The gateway, with its state in this process.
 #[derive(Debug)]
 pub struct Gateway {
     ops: Ops,
-    /// The context of what the gateway does itself, such as storing new definitions.
+    /// The context of the gateway's own operations, such as storing new definitions.
     cx: Ctx,
     options: GatewayOptions,
     /// The public origin of this installation, for links to the console.
@@ -141,7 +143,7 @@ pub struct Gateway {
     streams: Slots,
     upstreams: Upstreams,
     recorder: Arc<CallRecorder>,
-    /// Ends all streams.
+    /// Ends all streams when it is cancelled.
     stop: CancellationToken,
 }
 
@@ -161,7 +163,8 @@ impl GatewayAddress {
 }
 
 impl Gateway {
-    /// Creates a gateway. `cx` is the context of what it does itself, and `origin` the public origin of this installation.
+    /// Creates a gateway. `cx` is the context of its own operations, and `origin` the public origin of this
+    /// installation.
     #[must_use]
     pub fn new(hosting: &Hosting, cx: Ctx, origin: String, options: GatewayOptions) -> Self {
         let ops = hosting.ops().clone();
@@ -188,7 +191,7 @@ impl Gateway {
         }
     }
 
-    /// Ends all streams when `stop` is cancelled.
+    /// Sets the token that ends all streams when it is cancelled.
     #[must_use]
     pub fn with_stop(self, stop: CancellationToken) -> Self {
         Self { stop, ..self }

@@ -1,9 +1,10 @@
-//! Streams that tell agents when what they see, or a resource to which they are subscribed, has changed: GET of the revisions
-//! with a handshake ("Listening for Messages from the Server"), and `subscriptions/listen` of 2026-07-28 ("Subscriptions").
+//! Streams that notify agents of changes to what they see and to resources to which they are subscribed: GET in the
+//! revisions with a handshake ("Listening for Messages from the Server"), and `subscriptions/listen` in 2026-07-28
+//! ("Subscriptions").
 //!
-//! A stream compares digests of what the agent sees. What it compares comes from the cache of access, which asks the database
-//! once per organisation, not once per stream. The agent is checked again before it is told anything, and every
-//! [`CHECK_INTERVAL`].
+//! A stream compares digests of what the agent sees. They are computed from the access cache, which queries the
+//! database once per organisation, not once per stream. The agent's token is checked again before each notification,
+//! and every [`CHECK_INTERVAL`].
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -40,13 +41,13 @@ use crate::{Gateway, GatewayAddress, reply};
 pub(crate) const METHOD: &str = "subscriptions/listen";
 /// The interval at which a stream looks for changes.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The interval at which the agent's token and the expiry of its grants are checked, and a comment is sent so that nobody
-/// closes the idle connection.
+/// The interval at which the agent's token and the expiry of its grants are checked, and a comment is sent so that no
+/// proxy closes the idle connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The member of `_meta` with the ID of the request that opened the stream.
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
-/// Whether the token of an agent is still valid. An error means that the database cannot be asked.
+/// Checks whether the token of an agent is still valid. An error means that the database cannot be queried.
 pub type TokenCheck = Arc<dyn Fn() -> BoxFuture<'static, Result<bool>> + Send + Sync>;
 
 /// The lists whose changes are announced.
@@ -100,7 +101,7 @@ struct Listener {
     address: GatewayAddress,
     is_valid: TokenCheck,
     stop: CancellationToken,
-    /// What the agent could use when the stream last looked.
+    /// The agent's access when the stream last checked it.
     looked_at: AgentAccess,
     /// The ID of the request as the agent wrote it; `None` for GET.
     raw_id: Option<String>,
@@ -125,12 +126,12 @@ struct Resources {
     mailbox: Arc<Mailbox>,
     /// The subscriptions of the stream itself (2026-07-28).
     own: Vec<Subscription>,
-    /// Those of its session are used as long as the stream exists.
+    /// Keeps the subscriptions of the stream's session in use as long as the stream exists.
     _session: Option<SessionUse>,
 }
 
-/// What a request asks for.
-struct Wanted {
+/// The notifications that a request asks for.
+struct ListenParams {
     filter: Filter,
     /// The URIs of resources, without duplicates.
     uris: Vec<String>,
@@ -152,9 +153,9 @@ impl Gateway {
             Opening::Get(session) => (None, session),
             Opening::Listen(request) => (Some(request), None),
         };
-        let wanted = match request.map(|request| request.params.notifications.map(Wanted::parse)) {
-            None => Wanted { filter: Filter { tools: true, prompts: true, resources: true }, uris: Vec::new() },
-            Some(Some(Some(wanted))) => wanted,
+        let params = match request.map(|request| request.params.notifications.map(ListenParams::parse)) {
+            None => ListenParams { filter: Filter { tools: true, prompts: true, resources: true }, uris: Vec::new() },
+            Some(Some(Some(params))) => params,
             Some(_) => {
                 let text = format!(
                     "Invalid params: `notifications` is missing or malformed. It can name up to {MAX_SUBSCRIPTIONS} \
@@ -168,14 +169,14 @@ impl Gateway {
             Ok(slot) => slot,
             Err(limit) => return Ok(reply::too_many_streams(request, limit)),
         };
-        if let Some(request) = request.filter(|_| !wanted.uris.is_empty())
+        if let Some(request) = request.filter(|_| !params.uris.is_empty())
             && let Err(wait) = self.quota.check(&caller.agent.id)
         {
             return Ok(reply::quota_exceeded(request, wait));
         }
         let session = session.map(|session| self.session_subscriptions.enter(session));
         let mailbox = session.as_ref().map(|session| Arc::clone(session.mailbox())).unwrap_or_default();
-        let own = self.subscribe_all((caller, address), &wanted.uris, &mailbox).await?;
+        let own = self.subscribe_all((caller, address), &params.uris, &mailbox).await?;
         let access = self.access.find(&caller.organization_id, &caller.agent.id).await?;
         let tool_set = address.tool_set(&access).ok_or_else(|| Error::not_found("tool set"))?;
         let seen = Seen::new(View::new(&access, tool_set, self.cx.now()));
@@ -187,7 +188,7 @@ impl Gateway {
             is_valid,
             stop: self.stop.clone(),
             raw_id: request.and_then(|request| request.raw_id).map(str::to_owned),
-            filter: wanted.filter,
+            filter: params.filter,
             seen,
             looked_at: access,
             checked_at: Instant::now(),
@@ -238,7 +239,7 @@ impl Listener {
     fn notification(&self, method: &str, member: Option<(&str, Value)>) -> Bytes {
         let mut params = serde_json::Map::new();
         params.extend(member.map(|(name, value)| (name.to_owned(), value)));
-        // Other notations of the same ID are kept.
+        // As JSON, because the ID can be a string or a number.
         if let Some(id) = self.raw_id.as_ref().and_then(|id| serde_json::from_str::<Value>(id).ok()) {
             params.insert("_meta".to_owned(), json!({ SUBSCRIPTION_ID: id }));
         }
@@ -249,8 +250,8 @@ impl Listener {
         reply::event(message.to_string().as_bytes())
     }
 
-    /// Waits for the next bytes. Returns `None` if the stream has to end: the agent is no longer admitted, the address no
-    /// longer exists, the gateway is switched off for the organisation, or the program stops.
+    /// Waits for the next bytes. Returns `None` if the stream has to end: the agent's token is no longer valid, the
+    /// address is no longer the agent's, the gateway is switched off for the organisation, or the program stops.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             tokio::select! {
@@ -262,7 +263,7 @@ impl Listener {
                 Ok(Some(seen)) => seen,
                 Ok(None) => return None,
                 Err(error) if matches!(error.code, Code::NotFound | Code::Forbidden) => return None,
-                // Looks again at the next time.
+                // Tries again at the next interval.
                 Err(_) => continue,
             };
             if seen == self.seen && !is_due && self.resources.mailbox.is_empty() {
@@ -300,8 +301,8 @@ impl Listener {
         allowed.flat_map(notification).collect()
     }
 
-    /// Returns what the agent sees at present; `None` if the address is not the agent's. If nothing was loaded since the last
-    /// time, it is compared only if `is_due`, because a grant may have expired.
+    /// Returns digests of what the agent sees at present; `None` if the address is not the agent's. If nothing was
+    /// loaded since the last time, they are computed only if `is_due`, because a grant may have expired.
     async fn look(&mut self, is_due: bool) -> Result<Option<Seen>> {
         let access = self.access.find(&self.caller.organization_id, &self.caller.agent.id).await?;
         let is_same =
@@ -316,8 +317,8 @@ impl Listener {
     }
 }
 
-impl Wanted {
-    /// Reads the filter of a request.
+impl ListenParams {
+    /// Parses the `notifications` of a request. Returns `None` if they are malformed.
     fn parse(raw: &str) -> Option<Self> {
         let filter: Value = serde_json::from_str(raw).ok()?;
         let filter = filter.as_object()?;

@@ -1,4 +1,4 @@
-//! What the gateway says itself: lists, its description, and its instructions.
+//! Results that the gateway creates itself: lists, its description, and its instructions.
 
 use serde_json::{Map, Value, json};
 use waypost_core::tool_definition::DefinitionKind;
@@ -9,12 +9,13 @@ use waypost_ops::visibility::{Item, View};
 
 use crate::reply::{modern_members, server_info};
 
-/// The time in milliseconds for which clients may keep a list.
+/// The time in milliseconds for which clients may cache a list.
 const TTL_MS: u64 = 5_000;
 const INTRODUCTION: &str = "Tools of several servers, which your organisation has selected for you. The name of a tool begins \
                             with the name of its server. A call of a tool that is no longer available fails with \"Unknown tool\".";
 
-/// Returns the kind of definition that a list method lists, and the member of its result.
+/// Returns the kind of definition that a list method lists, and the member of its result that contains the list; `None`
+/// for other methods.
 pub(crate) fn kind_of(method: &str) -> Option<(DefinitionKind, &'static str)> {
     match method {
         "tools/list" => Some((DefinitionKind::Tool, "tools")),
@@ -70,7 +71,7 @@ fn append_item(text: &mut String, identifier: &str, item: &Item<'_>) {
     rewrite_definition(definition, &members, text);
 }
 
-/// Returns the result of `initialize`. `can_subscribe` is whether changes of single resources can be announced.
+/// Returns the result of `initialize`. `can_subscribe` states whether changes to single resources can be announced.
 pub(crate) fn initialize(view: View<'_>, request: &Message<'_>, can_subscribe: bool) -> Value {
     let requested = text_of(request.params.protocol_version).unwrap_or_default();
     json!({
@@ -92,7 +93,8 @@ pub(crate) fn discover(view: View<'_>, can_subscribe: bool) -> Value {
     })
 }
 
-/// Completions are relayed to the server of the prompt or template.
+/// Returns the capabilities of the gateway. They always include completions, which are relayed to the server of the
+/// prompt or template.
 fn capabilities(can_subscribe: bool) -> Value {
     let list = json!({ "listChanged": true });
     let mut resources = list.clone();
