@@ -5,7 +5,7 @@ use waypost_mcp_wire::strict::Message;
 
 use crate::agent_call::AgentCall;
 
-/// Which log messages are relayed.
+/// The minimum level of log messages that are relayed; `None` to relay no log messages.
 #[derive(Clone, Copy)]
 pub(crate) struct LogFilter(Option<LogLevel>);
 
@@ -16,7 +16,8 @@ impl LogFilter {
         Self(call.log_level.or((!call.request.is_modern()).then_some(LogLevel::Debug)))
     }
 
-    /// Whether a notification of a server is relayed: log messages by their level, and all others.
+    /// Whether a notification of a server is relayed. Log messages depend on their level; all other notifications are
+    /// relayed.
     pub(crate) fn accepts(self, notification: &Message<'_>) -> bool {
         let is_log = notification.method.as_deref() == Some("notifications/message");
         let level = LogLevel::parse(notification.params.level);

@@ -1,4 +1,5 @@
-//! The text of a message for an agent, in pieces: the long ones are those of the server's message, which are not copied.
+//! The text of a message for an agent, in pieces. The long pieces are parts of the server's message, which are not
+//! copied.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

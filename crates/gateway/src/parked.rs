@@ -1,5 +1,5 @@
-//! Calls that a server with a handshake has interrupted to ask an agent of 2026-07-28 for something. The agent gets
-//! `input_required`; meanwhile the call is parked here, until the agent sends it again with its response.
+//! Calls that a server with a handshake has interrupted to ask an agent that uses revision 2026-07-28 for input. The
+//! agent gets `input_required`, and the call is parked here until the agent sends it again with its response.
 //!
 //! Invariants:
 //! 1. A parked call is continued at most once, and only by the agent that made it: the key is in the sealed state of the request
@@ -21,7 +21,7 @@ use waypost_ops::instances::exchange::{INPUT_TIME, Responder};
 use crate::agent_call::Messages;
 use crate::slots::{LimitReached, Slot, Slots};
 
-/// The key of the only one of the `inputRequests`.
+/// The key of the only entry of `inputRequests`.
 const INPUT_KEY: &str = "input";
 
 /// The parked calls of this process. All clones share them.
@@ -37,7 +37,7 @@ type Calls = HashMap<String, Parked>;
 struct Parked {
     call: ParkedCall,
     _slot: Slot,
-    /// Removes the call when its time is over.
+    /// Removes the call after [`INPUT_TIME`].
     _expiry: AbortOnDropHandle<()>,
 }
 
@@ -53,11 +53,11 @@ impl Default for ParkedCalls {
     }
 }
 
-/// A call whose server waits for a response.
+/// A call whose server is waiting for a response.
 pub(crate) struct ParkedCall {
     pub(crate) messages: Messages,
     pub(crate) responder: Responder,
-    /// The ID of the call in the messages of the server, as JSON text.
+    /// The ID of the call in the server's messages, as JSON text.
     pub(crate) call_id: String,
     /// The number of requests that the server has sent.
     pub(crate) count: usize,
@@ -75,7 +75,8 @@ impl ParkedCall {
         format!("{{\"{INPUT_KEY}\":{{\"method\":{}{params}}}}}", quote(method))
     }
 
-    /// Returns the response for the server from `inputResponses` (JSON text); `None` if it is missing or ambiguous.
+    /// Creates the response for the server from `inputResponses` (JSON text). Returns `None` if it is missing or
+    /// ambiguous.
     pub(crate) fn response(&self, input_responses: Option<&str>) -> Option<Vec<u8>> {
         let responses: HashMap<String, &serde_json::value::RawValue> = serde_json::from_str(input_responses?).ok()?;
         let request = Message::read(&self.question).ok()?;
@@ -91,7 +92,7 @@ impl ParkedCalls {
     /// Parks a call of an agent of an organisation, and returns its key.
     ///
     /// # Errors
-    /// The limit that is reached, if too many are parked.
+    /// The limit that is reached, if too many calls are parked.
     pub(crate) fn park(
         &self,
         (organization, agent): (&OrganizationId, &AgentId),
@@ -110,7 +111,7 @@ impl ParkedCalls {
         Ok(key)
     }
 
-    /// Returns a parked call, which then is no longer parked. `None` if it has ended, or is parked in another process.
+    /// Removes and returns a parked call. Returns `None` if it has ended, or is parked in another process.
     pub(crate) fn take(&self, key: &str) -> Option<ParkedCall> {
         lock(&self.calls).remove(key).map(|parked| parked.call)
     }

@@ -20,7 +20,7 @@ use waypost_ops::visibility::Found;
 
 use crate::call_metrics::CallMetrics;
 
-/// The `reason` of an error of a server that did not answer in time.
+/// The `reason` of the error for a server that did not answer in time.
 pub(crate) const TIMEOUT_REASON: &str = "timeout";
 /// The `reason` of the error while the gateway is switched off for an organisation.
 const OFF_REASON: &str = "gateway_off";
@@ -51,7 +51,7 @@ impl CallRecorder {
         Self { log, metrics: CallMetrics::default(), clock, random }
     }
 
-    /// Begins the record of a call. Returns `None` if the message is not a request for the server of its target.
+    /// Begins the record of a call. Returns `None` if the message is not a request that is relayed to a server.
     pub(crate) fn begin(self: &Arc<Self>, caller: &ResolvedAgent, message: &Message<'_>) -> Option<CallRecord> {
         let method: CallMethod = message.method.as_deref()?.parse().ok()?;
         let target = text_of(message.target()).unwrap_or_default();
@@ -98,7 +98,7 @@ pub(crate) struct CallRecord {
     request_bytes: usize,
     response_bytes: usize,
     argument_shape: String,
-    /// What is recorded of the contents. `None` unless the instance records them.
+    /// The recorded contents. `None` unless the instance records contents.
     contents: Option<Box<CapturedContents>>,
 }
 
@@ -115,7 +115,7 @@ impl CallRecord {
         self.tool = shorten(&definition.name);
         self.label = match definition.kind {
             DefinitionKind::Tool => self.tool.clone(),
-            // Servers can have any number of resources.
+            // Not the name: servers can have any number of resources.
             _ => self.method.to_string(),
         };
     }
@@ -130,13 +130,13 @@ impl CallRecord {
             CallMethod::ToolsCall | CallMethod::PromptsGet => request.params.arguments,
             CallMethod::ResourcesRead | CallMethod::CompletionComplete => request.params.raw,
         };
-        // A call that is made again has the same arguments.
+        // A call that is repeated has the same arguments.
         self.contents.get_or_insert_with(|| {
             Box::new(CapturedContents { arguments: arguments.map(CapturedText::new), ..CapturedContents::default() })
         });
     }
 
-    /// Records that the server is called.
+    /// Records the time at which the server is called.
     pub(crate) fn begin_upstream(&mut self) {
         self.upstream = Some(Instant::now());
     }
@@ -152,7 +152,7 @@ impl CallRecord {
         self.outcome = match error.code {
             // The address, or the agent, no longer exists.
             Code::NotFound => CallOutcome::Denied,
-            // Since the call began.
+            // It was switched off after the call began.
             _ if is_switched_off(error) => CallOutcome::Denied,
             _ if is_timeout => CallOutcome::TimedOut,
             _ => CallOutcome::Failed,
@@ -163,12 +163,12 @@ impl CallRecord {
         }
     }
 
-    /// Records a result of the gateway.
+    /// Records that the gateway itself has returned a result.
     pub(crate) fn complete(&mut self) {
         self.outcome = CallOutcome::Ok;
     }
 
-    /// Records the server's response. Only the top-level members of a result are known.
+    /// Records the server's response. Only the top-level members of a result are inspected.
     pub(crate) fn respond(&mut self, response: &Message<'_>) {
         self.outcome = match &response.result {
             Some(result) if self.method == CallMethod::ToolsCall && result.is_error == Some("true") => {

@@ -1,18 +1,18 @@
-//! The messages of a call, from the server to the agent, and what a server asks the agent for in the meantime.
+//! The messages of a call from the server to the agent, and the requests of the server to the agent in the meantime.
 //!
-//! | Agent | Server | What the server asks for |
+//! | Agent | Server | The server's requests |
 //! |---|---|---|
-//! | 2026-07-28 | 2026-07-28 | is returned to the agent, with a sealed state ([`crate::input_state`]) |
-//! | with a session | 2026-07-28 | is sent to the agent as requests in the stream of the call; then the call is repeated with the responses |
-//! | with a session | with a handshake | is sent to the agent as requests in the stream of the call, and its responses to the server |
-//! | 2026-07-28 | with a handshake | is returned to the agent; the call is parked until the agent sends it again ([`crate::parked`]) |
-//! | any other | any | the server is told that the agent has no such capability |
+//! | 2026-07-28 | 2026-07-28 | are returned to the agent, with a sealed state ([`crate::input_state`]) |
+//! | with a session | 2026-07-28 | are sent to the agent in the stream of the call; then the call is repeated with the responses |
+//! | with a session | with a handshake | are sent to the agent in the stream of the call, and its responses to the server |
+//! | 2026-07-28 | with a handshake | are returned to the agent; the call is parked until the agent sends it again ([`crate::parked`]) |
+//! | any other | any | are rejected, because the agent has no such capability |
 //!
 //! Invariants:
 //! 1. A server asks only for what the agent has declared, and only the agent whose call it is processing.
-//! 2. Before the server gets an answer, it is checked that the agent may still make the call.
-//! 3. While an agent is asked, the call takes none of the server's slots.
-//! 4. The number of requests, of rounds, and the time in which the agent is asked are limited.
+//! 2. Before the server gets a response, the gateway checks that the agent may still make the call.
+//! 3. While the agent is being asked, the call occupies none of the server's slots.
+//! 4. The number of requests, the number of rounds and the time in which the agent must answer are limited.
 //! 5. The user sees which server asks, and only pages on hosts that the operator allows ([`crate::elicitation`]).
 //! 6. What a server sends holds memory ([`waypost_mcp_wire::memory`]) until the agent has received it, also in copies.
 
@@ -52,11 +52,12 @@ use crate::slots::Slot;
 use crate::upstreams::{Attempt, CalledServer};
 use crate::{Gateway, reply};
 
-/// The maximum number of requests to an agent that wait at a time in one call.
+/// The maximum number of requests to the agent that are pending at a time in one call.
 const MAX_WAITING: usize = 16;
-/// The maximum number of times that a server asks during one call.
+/// The maximum number of times that a server may ask during one call.
 const MAX_QUESTIONS: usize = 32;
-/// The interval of comments in the stream while an agent is asked, so that nobody closes the idle connection.
+/// The interval at which comments are sent in the stream while the agent is being asked, so that no proxy closes the
+/// idle connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Relays the messages of a call.
@@ -64,14 +65,14 @@ pub(crate) struct Relay {
     gateway: Arc<Gateway>,
     organization: OrganizationId,
     server: CalledServer,
-    /// The slug of the instance of the server.
+    /// The slug of the server's instance.
     slug: String,
     messages: Messages,
     responder: Option<Responder>,
-    /// The ID of the call in the messages of the server, as JSON text.
+    /// The ID of the call in the server's messages, as JSON text.
     call_id: String,
     asking: Asking,
-    /// What the server may ask the agent for.
+    /// The capabilities of the agent that the server may use.
     capabilities: ClientCapabilities,
     /// The number of requests that the server has sent.
     count: usize,
@@ -81,7 +82,7 @@ pub(crate) struct Relay {
     /// The ID of the request as the agent wrote it.
     raw_id: String,
     record: CallRecord,
-    /// `None` while the agent is asked, and afterwards if the server has no free slot.
+    /// `None` while the agent is being asked, and afterwards if the server has no free slot.
     attempt: Option<Attempt>,
     _slot: Slot,
 }
@@ -89,7 +90,7 @@ pub(crate) struct Relay {
 enum Next {
     /// Events of the stream.
     Events(Bytes),
-    /// The response, and its status if it is the first message.
+    /// The response, and its HTTP status, which applies if it is the first message.
     Response(MessageText, StatusCode),
 }
 
@@ -129,8 +130,8 @@ impl Relay {
         }
     }
 
-    /// Returns the response to the agent: JSON if the server's first message is the response, otherwise events. If the agent
-    /// cancels the call, they end without a response.
+    /// Returns the response to the agent: JSON if the server's first message is the response, otherwise a stream of
+    /// events. If the agent cancels the call, the stream ends without a response.
     pub(crate) async fn run(mut self, running: RunningCall) -> Result<Response> {
         let Some(first) = running.run(self.next()).await else { return Ok(reply::cancelled()) };
         let first = match first? {
@@ -154,12 +155,12 @@ impl Relay {
         Ok(reply::stream(Body::from_stream(events)))
     }
 
-    /// Returns what is sent to the agent next, and records its size, or the error.
+    /// Returns what is sent to the agent next. Records the size of a response, or the error.
     async fn next(&mut self) -> Result<Next> {
         let next = self.receive().await;
         match &next {
             Ok(Next::Response(text, _)) => self.record.add_response(text.len()),
-            // Counted without what events add.
+            // Recorded when the events are created, without the overhead of the event format.
             Ok(Next::Events(_)) => {}
             Err(error) => {
                 self.record.fail(error);
@@ -184,7 +185,7 @@ impl Relay {
                     }
                     match self.relay(message).await? {
                         Some(response @ Next::Response(..)) => Some(response),
-                        // A server cannot prolong a call by sending messages all the time.
+                        // A server cannot prolong a call by sending messages continuously.
                         _ if self.deadline.has_passed() => return Err(late()),
                         next => next,
                     }
@@ -248,7 +249,8 @@ impl Relay {
         }
     }
 
-    /// Whether a response is the one to the call. An error without ID is one about a request that the server could not read.
+    /// Whether a response belongs to the call. An error without an ID refers to a request that the server could not
+    /// read.
     fn is_own(&self, response: &Message<'_>) -> bool {
         match response.raw_id {
             None | Some("null") => response.kind == MessageKind::Error,
@@ -256,14 +258,14 @@ impl Relay {
         }
     }
 
-    /// Returns the rules for what the server shows.
+    /// Returns the rules for what the server may show.
     fn elicitations(&self) -> ElicitationPolicy<'_> {
         let hosts = &self.gateway.options.elicitation_hosts;
         ElicitationPolicy { hosts, instance: self.server.key.instance(), slug: &self.slug }
     }
 
     fn relay_notification(&mut self, notification: &Message<'_>, text: &Bytes) -> Option<Bytes> {
-        // Agents are told on their own streams, and only about what they see.
+        // Agents are notified on their own streams, and only about what they see.
         if self.gateway.receive_announcement(&self.organization, &self.server.key, notification) {
             return None;
         }
@@ -344,7 +346,8 @@ impl Relay {
         }
     }
 
-    /// Returns what a server of 2026-07-28 asks for, or sends it to the agent.
+    /// Returns the requests of a server that uses revision 2026-07-28 to the agent, or sends them in the stream of the
+    /// call.
     async fn require_input(
         &mut self,
         (message, text): (&Message<'_>, &Bytes),
@@ -405,13 +408,13 @@ impl Relay {
         }
     }
 
-    /// Lets others use the server while the agent is asked.
+    /// Frees the server's slot, and pauses the server's time, while the agent is being asked.
     fn pause(&mut self) {
         self.attempt = None;
         self.deadline.pause(INPUT_TIME);
     }
 
-    /// Gives the server the time that it has left, if it waits for nothing any more.
+    /// Resumes the server's remaining time if no request to the agent is pending.
     fn continue_server(&mut self) {
         if let Asking::InStream(conversation) = &self.asking
             && conversation.waiting.is_empty()
@@ -420,7 +423,7 @@ impl Relay {
         }
     }
 
-    /// Passes on a response of the agent.
+    /// Processes a response of the agent.
     async fn answer(&mut self, index: usize, answer: &[u8]) -> Result<Option<Next>> {
         let Asking::InStream(conversation) = &mut self.asking else { return Ok(None) };
         let question = conversation.waiting.swap_remove(index);
@@ -428,7 +431,8 @@ impl Relay {
         self.continue_server();
         let deadline = self.deadline;
         let next = deadline.limit(self.pass_on(question, answer)).await?;
-        // Not limited as a whole: waiting for other calls of the server does not count.
+        // The deadline does not apply to the repeated call as a whole: waiting for other calls of the server does not
+        // count.
         if is_last_input { self.repeat().await } else { Ok(next) }
     }
 
@@ -450,7 +454,8 @@ impl Relay {
                     responder.respond(&text).await?;
                 }
                 if conversation.waiting.is_empty() {
-                    // The server is completing the call, so it neither waits nor fails here.
+                    // The server is already processing the call, so the call neither waits for a slot nor fails without
+                    // one.
                     self.attempt = self.gateway.upstreams.try_enter(&self.server);
                 }
                 Ok(None)
@@ -458,7 +463,7 @@ impl Relay {
             Asker::Input { key, method } => {
                 let response = match &answer.result {
                     Some(result) => result.raw,
-                    // The user has answered nothing.
+                    // An error counts as no answer of the user.
                     None if method == "elicitation/create" => r#"{"action":"cancel"}"#,
                     None => {
                         let text = "The client answered a request of the server with an error.";
@@ -471,7 +476,7 @@ impl Relay {
         }
     }
 
-    /// Sends the call to a server of 2026-07-28 again, with the responses of the agent.
+    /// Sends the call again to a server that uses revision 2026-07-28, with the agent's responses.
     async fn repeat(&mut self) -> Result<Option<Next>> {
         let Asking::InStream(conversation) = &mut self.asking else { return Ok(None) };
         let responses = std::mem::take(&mut conversation.responses);

@@ -21,17 +21,17 @@ use crate::slots::{LimitReached, MAX_STREAMS};
 
 /// The JSON-RPC code of the error for a caller with too many calls, outside the reserved ranges.
 const LIMIT_REACHED: i64 = -31_429;
-/// The JSON-RPC code of the error for a caller who may not do something, outside the reserved ranges.
+/// The JSON-RPC code of the error for a caller without permission, outside the reserved ranges.
 const FORBIDDEN: i64 = -31_403;
 
-/// A response with a message.
+/// Returns a response with a message as JSON.
 pub(crate) fn message(status: StatusCode, text: impl Into<MessageText>) -> Response {
     let mut response = (status, Body::from(text.into())).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// A response to a request: the members of `result`, for 2026-07-28 with `resultType`.
+/// Returns the response to a request. `members` are those of its result; for 2026-07-28, [`modern_members`] are added.
 pub(crate) fn result(request: &Message<'_>, mut members: Value) -> Response {
     if let Some(members) = members.as_object_mut().filter(|_| request.is_modern()) {
         members.extend(modern_members());
@@ -39,7 +39,7 @@ pub(crate) fn result(request: &Message<'_>, mut members: Value) -> Response {
     raw_result(request, &members.to_string())
 }
 
-/// The members that every result of the gateway itself has in 2026-07-28.
+/// Returns the members that every result of the gateway itself has in 2026-07-28.
 pub(crate) fn modern_members() -> Map<String, Value> {
     let mut members = Map::new();
     members.insert("resultType".to_owned(), "complete".into());
@@ -47,19 +47,19 @@ pub(crate) fn modern_members() -> Map<String, Value> {
     members
 }
 
-/// A response with a result as JSON text.
+/// Returns the response to a request. `result` is JSON text.
 pub(crate) fn raw_result(request: &Message<'_>, result: &str) -> Response {
-    // Other notations of the same ID are kept.
+    // The ID is returned as the agent wrote it.
     let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.raw_id.unwrap_or("null"));
     message(StatusCode::OK, text)
 }
 
-/// The name and version of the gateway.
+/// Returns the name and version of the gateway.
 pub(crate) fn server_info() -> Value {
     json!({ "name": "waypost-gateway", "title": "Waypost gateway", "version": env!("CARGO_PKG_VERSION") })
 }
 
-/// The response to a message that is rejected before it reaches a server.
+/// Returns the response to a message that is rejected before it reaches a server.
 pub(crate) fn rejection(error: &JsonRpcError, is_modern: bool) -> Response {
     let status = match error.code {
         METHOD_NOT_FOUND if is_modern => StatusCode::NOT_FOUND,
@@ -71,15 +71,15 @@ pub(crate) fn rejection(error: &JsonRpcError, is_modern: bool) -> Response {
     message(status, error.to_json().to_string())
 }
 
-/// The response to a request that is rejected before it is read, because its agent may not use the gateway at present.
+/// Returns the response to a request whose agent may not use the gateway at present.
 pub(crate) fn forbidden(error: &Error) -> Response {
     let reason = error.reason().unwrap_or(error.code.as_str());
     let error = JsonRpcError::new(FORBIDDEN, error.message.as_str(), None).with_data(json!({ "reason": reason }));
     message(StatusCode::FORBIDDEN, error.to_json().to_string())
 }
 
-/// The error for a name that the agent may not know. The same for a tool that does not exist, is not granted, not approved
-/// or has changed since its approval.
+/// Returns the error for a name that is unknown to the agent. It is the same for a tool that does not exist, is not
+/// granted, is not approved or has changed since its approval.
 pub(crate) fn unknown(request: &Message<'_>) -> JsonRpcError {
     let what = match request.method.as_deref() {
         Some("prompts/get") => "Unknown prompt",
@@ -95,14 +95,14 @@ pub(crate) fn unknown(request: &Message<'_>) -> JsonRpcError {
     }
 }
 
-/// The error for an agent with too many calls.
+/// Returns the error for an agent with too many calls at a time.
 pub(crate) fn too_many(request: &Message<'_>) -> JsonRpcError {
     let text = format!("Too many calls: an agent can have {} at a time. Wait for one to end.", crate::slots::MAX_CALLS);
     JsonRpcError::new(LIMIT_REACHED, text, request.id())
 }
 
-/// The response to an agent whose quota of calls is used up, with the time until the next call is allowed in whole seconds
-/// (`Retry-After`, RFC 9110, section 10.2.3).
+/// Returns the response to an agent whose quota of calls is used up, with the time in whole seconds until the next call
+/// is allowed (`Retry-After`, RFC 9110, section 10.2.3).
 pub(crate) fn quota_exceeded(request: &Message<'_>, wait: Duration) -> Response {
     let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
     let text = format!("The quota of calls of this agent is used up. Try again in {seconds} seconds.");
@@ -113,7 +113,7 @@ pub(crate) fn quota_exceeded(request: &Message<'_>, wait: Duration) -> Response 
     response
 }
 
-/// The response to an agent that cannot have another stream.
+/// Returns the response to an agent that cannot have another stream.
 pub(crate) fn too_many_streams(request: Option<&Message<'_>>, limit: LimitReached) -> Response {
     let text = match limit {
         LimitReached::Agent => {
@@ -126,8 +126,8 @@ pub(crate) fn too_many_streams(request: Option<&Message<'_>>, limit: LimitReache
     rejection(&JsonRpcError::new(LIMIT_REACHED, text, request.and_then(Message::id)), true)
 }
 
-/// The message about a call that did not succeed. `raw_id` is the ID of its request. The message says what to do; details of this
-/// installation are not shown.
+/// Returns the error message for a call that failed. `raw_id` is the ID of its request. The message says what to do,
+/// and contains no details of internal errors.
 pub(crate) fn failure(raw_id: &str, error: &Error) -> String {
     let reason = error.reason().unwrap_or(error.code.as_str());
     let text = match error.code {
@@ -138,29 +138,30 @@ pub(crate) fn failure(raw_id: &str, error: &Error) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{raw_id},"error":{object}}}"#)
 }
 
-/// The error for a server that does not answer as it should.
+/// Returns the error for a server whose answer is missing or not acceptable.
 pub(crate) fn server_error(message: &str, reason: &str) -> Error {
     Error::new(Code::ToolServerError, message).with("reason", reason).with("rpc_code", INVALID_REQUEST)
 }
 
-/// The response to a call that its agent has cancelled: a stream without events. The agent must get no response, and JSON would
-/// have to be one (2025-11-25, "Cancellation" and "Sending Messages to the Server").
+/// Returns the response to a call that its agent has cancelled: a stream without events. The agent must get no JSON-RPC
+/// response, but a JSON body would have to contain one (2025-11-25, "Cancellation" and "Sending Messages to the
+/// Server").
 pub(crate) fn cancelled() -> Response {
     stream(Body::empty())
 }
 
-/// The last event of a call, with the response.
+/// Returns the last event of a call, which contains the response.
 pub(crate) fn response_event(text: MessageText) -> Bytes {
     let event = event_of(text.pieces().map(Bytes::as_ref), text.len());
     keep(event, text)
 }
 
-/// An event of a stream (HTML standard, "Server-sent events").
+/// Returns an event of a stream (HTML standard, "Server-sent events").
 pub(crate) fn event(text: &[u8]) -> Bytes {
     event_of(std::iter::once(text), text.len())
 }
 
-/// An event with a text of this size in bytes, in one line.
+/// Returns an event that contains the pieces in one line. `size` is their total size in bytes.
 fn event_of<'p>(pieces: impl Iterator<Item = &'p [u8]>, size: usize) -> Bytes {
     const START: &[u8] = b"event: message\ndata: ";
     const END: &[u8] = b"\n\n";
@@ -172,7 +173,7 @@ fn event_of<'p>(pieces: impl Iterator<Item = &'p [u8]>, size: usize) -> Bytes {
     event.into()
 }
 
-/// The response that consists of events.
+/// Returns a response that is a stream of events.
 pub(crate) fn stream(body: Body) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();

@@ -14,20 +14,20 @@ use crate::elicitation::ElicitationPolicy;
 use crate::message_text::MessageText;
 use crate::reply::server_error;
 
-/// The code for an unknown resource in revisions before 2026-07-28, which must not use it.
+/// The error code for an unknown resource in revisions before 2026-07-28. It must not be used in 2026-07-28.
 const RESOURCE_NOT_FOUND: i64 = -32_002;
 
-/// What an error of an earlier revision tells about an unknown resource.
+/// The `data` of an earlier revision's error for an unknown resource.
 #[derive(Deserialize)]
 struct UnknownResource {
     uri: String,
 }
 
-/// Returns the response for the agent and its era. `raw_id` is the ID of the request as the agent wrote it.
+/// Converts a response of a server to the era of its agent. `raw_id` is the ID of the request as the agent wrote it.
 ///
 /// # Errors
-/// `tool_server_error` if it is not a complete result, an error with pages that `policy` rejects, or one with pages for an agent
-/// of 2026-07-28, which does not have this error.
+/// `tool_server_error` if the response is an incomplete result, an error with pages that `policy` rejects, or an error
+/// with pages for an agent that uses revision 2026-07-28, which does not have this error.
 pub(crate) fn convert(
     received: &OwnedMessage,
     (raw_id, is_modern): (&str, bool),
@@ -39,7 +39,8 @@ pub(crate) fn convert(
         return Err(server_error("The server answers in a way that this gateway does not relay.", "result_type"));
     }
     let is_of_other_era = response.result.is_some() && is_modern != result_type.is_some();
-    // A remote server knows the call by another ID, and so does the agent that has sent it again.
+    // A remote server knows the call by a different ID, and an agent that has sent a parked call again has used a new
+    // ID.
     let has_other_id = response.raw_id != Some(raw_id);
     let shown = policy.apply_to_error(response.error.as_ref())?;
     match &response.error {
@@ -81,7 +82,7 @@ fn unknown_resource(error: &ErrorMembers<'_>, raw_id: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{raw_id},"error":{object}}}"#).into()
 }
 
-/// Returns the status of a response of a server (2026-07-28, "Missing required client capability").
+/// Returns the HTTP status for a response of a server (2026-07-28, "Missing required client capability").
 pub(crate) fn status(response: &Message<'_>, is_modern: bool) -> StatusCode {
     match &response.error {
         Some(error) if is_modern && error.code == MISSING_CAPABILITY => StatusCode::BAD_REQUEST,

@@ -5,7 +5,8 @@
 //!    request.
 //! 2. A call is listed as long as its [`RunningCall`] exists. The number of listed calls is bounded by their slots
 //!    ([`crate::slots::MAX_CALLS`]).
-//! 3. If an agent uses one ID for several calls at a time, all of them are cancelled. A call that ends removes only itself.
+//! 3. If an agent uses the same ID for several calls at a time, all of them are cancelled. A call that ends removes
+//!    only itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,17 +29,17 @@ struct Call {
     cancelled: CancellationToken,
 }
 
-/// A call, which runs until this is dropped.
+/// A call that is listed until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct RunningCall {
     call: Arc<Call>,
-    /// Where the call is listed, and the key of its session. `None` for a call without a session.
+    /// The list that contains the call, and the key of its session. `None` for a call without a session.
     listed: Option<(RunningCalls, String)>,
 }
 
 impl RunningCalls {
-    /// Begins a call. `raw_id` is the ID of its request as JSON text. Without a session, it cannot be cancelled: nothing else
-    /// tells to which client an ID belongs.
+    /// Begins a call. `raw_id` is the ID of its request as JSON text. Without a session, the call cannot be cancelled:
+    /// nothing else identifies the client to which an ID belongs.
     pub(crate) fn begin(&self, session: Option<&Session>, raw_id: &str) -> RunningCall {
         let call = Arc::new(Call { raw_id: raw_id.to_owned(), cancelled: CancellationToken::new() });
         let listed = session.map(|session| {
@@ -61,7 +62,8 @@ impl RunningCalls {
 }
 
 impl RunningCall {
-    /// Returns the result of a part of the call. Returns `None` and drops the work if the agent cancels the call.
+    /// Runs a part of the call, and returns its result. Drops the work and returns `None` if the agent cancels the
+    /// call.
     pub(crate) async fn run<F: Future>(&self, work: F) -> Option<F::Output> {
         self.call.cancelled.run_until_cancelled(work).await
     }
@@ -123,10 +125,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_ends_leaves_another_one_with_the_same_id() {
+    async fn a_call_that_ends_does_not_remove_others_with_the_same_id() {
         let own = session();
         let running = RunningCalls::default();
-        // Those that began first and last end.
+        // The calls that began first and last end.
         let mut calls: Vec<_> = (0..4).map(|_| running.begin(Some(&own), "1")).collect();
         drop((calls.remove(0), calls.pop()));
         running.cancel(&own, "1");

@@ -3,10 +3,10 @@
 //! Invariants:
 //! 1. This process has at most one stream of each server, and at most [`MAX_STREAMS`] in total, of which one organisation has at
 //!    most half ([`crate::slots`]). A server without a stream is checked before it is called, like every other.
-//! 2. A stream is open only while its server is used: until [`IDLE_TIME`] after the last call, or while an agent is subscribed to
-//!    one of its resources. It uses the connection that calls use, for as long. It starts no container, and does not keep one
-//!    from being stopped.
-//! 3. A server that sends too much, or whose stream breaks, is connected again after a pause that increases.
+//! 2. A stream is open only while its server is used: until [`IDLE_TIME`] after the last call, or while an agent is
+//!    subscribed to one of its resources. It uses the same connection as calls do, which lasts as long. It neither
+//!    starts a container nor prevents one from being stopped.
+//! 3. If a server sends too much, or its stream breaks, the stream is opened again after an increasing pause.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -28,9 +28,10 @@ use crate::upstreams::ServerKey;
 
 /// The maximum number of streams of this process. Each is a connection and little memory.
 const MAX_STREAMS: usize = 400;
-/// The time after the last call after which a stream is closed, and after which the connection of calls is dropped as well.
+/// The time after the last call until a stream is closed. The connection that calls use is dropped after the same time.
 const IDLE_TIME: Duration = Duration::from_secs(300);
-/// The interval at which it is checked whether a stream is still needed, and still that of the connection that calls use.
+/// The interval at which the gateway checks whether a stream is still needed, and still uses the same connection as
+/// calls do.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// The first and the longest pause before a stream is opened again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -38,9 +39,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const MAX_MESSAGES: usize = 10_000;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 const FLOOD_TIME: Duration = Duration::from_secs(600);
-/// The reason of the error of a server without such a stream.
+/// The reason of the error for a server without such a stream.
 const NOT_SUPPORTED: &str = "not_supported";
-/// The reason of the error of a server that is stopped, perhaps only until its next call.
+/// The reason of the error for a server that is stopped, perhaps only until its next call.
 const NOT_RUNNING: &str = "not_running";
 
 /// The streams of this process.
@@ -50,13 +51,14 @@ pub(crate) struct ServerStreams(Mutex<HashMap<InstanceId, Arc<Entry>>>);
 #[derive(Debug)]
 struct Entry {
     organization: OrganizationId,
-    /// When the server was used last.
+    /// When the server was last used.
     used_at: Mutex<Instant>,
     /// Notified when the topics of the server have changed.
     wake: Arc<Notify>,
     /// Notified when the server is used again.
     used: Notify,
-    /// Whether the server declares that it announces changes of single resources; `None` before its stream was open.
+    /// Whether the server declares that it announces changes to single resources; `None` until its stream has been
+    /// opened.
     can_subscribe: Mutex<Option<bool>>,
 }
 
@@ -76,7 +78,8 @@ impl Entry {
 }
 
 impl ServerStreams {
-    /// Returns the entry of a server that is used now, and whether it is new. `None` if there are too many.
+    /// Records that a server is used now. Returns its entry, and whether the entry is new; `None` if there are too many
+    /// entries.
     fn touch(&self, organization: &OrganizationId, instance: &InstanceId) -> Option<(Arc<Entry>, bool)> {
         let mut entries = self.entries();
         if let Some(entry) = entries.get(instance) {
@@ -93,12 +96,13 @@ impl ServerStreams {
         Some((entry, true))
     }
 
-    /// Whether a server declares that it announces changes of single resources; `None` if it has had no stream lately.
+    /// Whether a server declares that it announces changes to single resources; `None` if it has had no stream lately.
     pub(crate) fn can_subscribe(&self, instance: &InstanceId) -> Option<bool> {
         self.entries().get(instance).and_then(|entry| *entry.can_subscribe())
     }
 
-    /// Removes the entry of a server if it has not been used for long, and returns whether it has.
+    /// Removes the entry of a server that has not been used for [`IDLE_TIME`] and has no topics. Returns whether this
+    /// applies.
     fn remove_unused(&self, instance: &InstanceId, has_topics: impl Fn() -> bool) -> bool {
         let mut entries = self.entries();
         let is_used = entries.get(instance).is_some_and(|entry| entry.used_at().elapsed() < IDLE_TIME);
@@ -115,8 +119,9 @@ impl ServerStreams {
 }
 
 impl Gateway {
-    /// Keeps the stream of a server open, and opens it in the background if there is none. Returns what tells it that the
-    /// topics have changed; `None` if the server can have no stream, or there are too many.
+    /// Keeps the stream of a server open, and opens it in the background if there is none. Returns the [`Notify`] that
+    /// tells the stream that the topics have changed; `None` if the server cannot have a stream, or there are too many
+    /// streams.
     pub(crate) fn keep_stream(self: &Arc<Self>, instance: &Instance) -> Option<Arc<Notify>> {
         if !can_have_stream(instance) {
             return None;
@@ -136,7 +141,7 @@ impl Gateway {
         Some(wake)
     }
 
-    /// Processes what a server announces, on any connection. Returns whether the message is such an announcement.
+    /// Processes an announcement of a server, on any connection. Returns whether the message is an announcement.
     pub(crate) fn receive_announcement(
         self: &Arc<Self>,
         organization: &OrganizationId,
@@ -169,7 +174,7 @@ struct StreamTask {
     entry: Arc<Entry>,
 }
 
-/// Why a stream is no longer followed.
+/// The reason why a stream is no longer followed.
 enum End {
     /// It has to be opened again.
     Outdated,
@@ -178,7 +183,7 @@ enum End {
     Failed(Error),
 }
 
-/// Counts what a server sends.
+/// Counts the messages and bytes that a server sends.
 struct Flood {
     since: Instant,
     messages: usize,
@@ -243,7 +248,7 @@ impl StreamTask {
         let gateway = self.gateway.upgrade().ok_or_else(no_stream)?;
         let instance = find_running(&gateway.ops, &self.organization, &self.instance).await?.ok_or_else(not_running)?;
         if !can_have_stream(&instance) {
-            // Each agent has its own connection now, and what one account is told reaches no other agent.
+            // Each agent has its own connection now. What a server tells one account must not reach other agents.
             gateway.subscriptions.forget(&self.instance, &no_shared_stream(&instance));
         }
         let uris = gateway.subscriptions.uris(&self.instance);
@@ -251,7 +256,8 @@ impl StreamTask {
         if let Err(error) = &opened
             && error.reason() == Some(NOT_SUPPORTED)
         {
-            // Each agent has its own container now. What it announces in a call must not reach those who are subscribed.
+            // Each agent has its own container now. What a container announces during a call must not reach other
+            // subscribers.
             gateway.subscriptions.forget(&self.instance, error);
         }
         let stream = opened?.ok_or_else(no_stream)?;
@@ -260,7 +266,7 @@ impl StreamTask {
         Ok((instance, stream))
     }
 
-    /// Passes on what the server announces until the stream has to be opened again.
+    /// Processes the server's announcements until the stream fails, is outdated or is no longer needed.
     async fn follow(&self, instance: Instance, mut stream: ServerStream) -> End {
         let mut flood = Flood::new();
         let mut check_at = Instant::now() + CHECK_INTERVAL;
@@ -284,12 +290,12 @@ impl StreamTask {
         }
     }
 
-    /// Returns the server, which all agents share: one with personal secrets has no stream.
+    /// Returns the key of the server, which all agents share: a server with personal secrets has no stream.
     fn key(&self) -> ServerKey {
         ServerKey::shared(self.instance.clone())
     }
 
-    /// Checks what the server lists, because it may have announced a change while there was no stream.
+    /// Schedules a check of the server's definitions, because it may have announced a change while there was no stream.
     fn check_definitions(&self) {
         if let Some(gateway) = self.gateway.upgrade() {
             gateway.announce_change(&self.organization, &self.key());
@@ -333,8 +339,8 @@ impl StreamTask {
         }
     }
 
-    /// Waits before the stream is opened again. Meanwhile, nobody can subscribe. Returns whether a server that is stopped was
-    /// needed: it may have been started, so the wait ends after the shortest pause.
+    /// Waits before the stream is opened again. Meanwhile, subscriptions are refused. Returns whether a stopped server
+    /// was used during the wait: it may have been started, so the wait then ends after the shortest pause.
     async fn wait(&self, pause: Duration, error: &Error) -> bool {
         let refuse = || {
             if let Some(gateway) = self.gateway.upgrade() {

@@ -1,12 +1,13 @@
 //! Sessions of agents that use the revisions with a handshake (2025-11-25, "Session Management").
 //!
-//! The session ID is sealed and contains everything that the gateway needs, so it is valid in every process, even after a
-//! restart. Only what an agent changes afterwards is kept in memory: the level of log messages, and that the session has ended.
+//! The session ID is sealed and contains everything that the gateway needs, so it is valid in every process, even after
+//! a restart. Only later changes are kept in memory: the level of log messages, and the end of the session.
 //!
 //! Invariants:
 //! 1. A session belongs to one agent and one address. For others, it is unknown (404).
-//! 2. A session proves nothing about who sends a request: the token does, and is checked first.
-//! 3. What is kept in memory is bounded. What is forgotten gets its default: all log messages, and a session that has not ended.
+//! 2. A session does not authenticate a request: the token does, and is checked first.
+//! 3. The memory for changes is bounded. A session whose changes were evicted has the defaults: it gets all log
+//!    messages, and has not ended.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -33,7 +34,7 @@ const REMEMBERED: usize = 10_000;
 /// A session of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
-    /// The address at which it began.
+    /// The address at which the session began.
     #[serde(rename = "o")]
     organization: Option<String>,
     #[serde(rename = "s")]
@@ -43,13 +44,13 @@ pub(crate) struct Session {
     /// 80 random bits, which identify the session.
     #[serde(rename = "r")]
     pub(crate) key: String,
-    /// What the agent declared that servers may ask it for.
+    /// The capabilities that the agent declared, see [`ClientCapabilities::bits`].
     #[serde(rename = "c")]
     capabilities: u8,
 }
 
 impl Session {
-    /// Begins a session with the response to `initialize`.
+    /// Creates a session, which begins with the response to `initialize`.
     pub(crate) fn new(address: &GatewayAddress, request: &Message<'_>, cx: &Ctx) -> Self {
         Self {
             organization: address.organization.clone(),
@@ -60,12 +61,12 @@ impl Session {
         }
     }
 
-    /// Returns what servers may ask the agent for.
+    /// Returns the capabilities that the agent declared.
     pub(crate) fn capabilities(&self) -> ClientCapabilities {
         ClientCapabilities::from_bits(self.capabilities)
     }
 
-    /// Returns the session ID.
+    /// Seals the session, and returns the session ID.
     ///
     /// # Errors
     /// `internal` if the session cannot be sealed.
@@ -75,7 +76,7 @@ impl Session {
         HeaderValue::try_from(sealed).map_err(Error::internal)
     }
 
-    /// Reads a session ID. Returns `None` if it is not one of this agent and address, or has expired.
+    /// Opens a session ID. Returns `None` if it does not belong to this agent and address, or has expired.
     fn open(
         keyring: &Keyring,
         agent: &AgentId,
@@ -88,13 +89,13 @@ impl Session {
         let text = keyring.open(&location(agent), id).ok()?;
         let session: Self = serde_json::from_slice(&text).ok()?;
         let is_here = session.organization == address.organization && session.tool_set == address.tool_set;
-        // One minute of difference between the clocks of replicas is allowed.
+        // The clocks of replicas may differ by one minute.
         let is_valid = (-60_000..LIFETIME_MS).contains(&now.since(session.issued_at));
         (is_here && is_valid).then_some(session)
     }
 }
 
-/// Session IDs are bound to their agent.
+/// Returns the location that binds a session ID to its agent.
 fn location(agent: &AgentId) -> SealLocation<'_> {
     SealLocation { table: "gateway", column: "session", row: agent.as_str() }
 }
@@ -132,17 +133,17 @@ impl Sessions {
         (!has_ended).then_some(Some(session))
     }
 
-    /// Ends a session. Another process does not know this, which is harmless: the session proves nothing.
+    /// Ends a session. Other processes are not informed, which is harmless: a session does not authenticate requests.
     pub(crate) fn end(&self, session: &Session) {
         self.change(session, |changes| changes.has_ended = true);
     }
 
-    /// Sets the lowest level of the log messages that the agent wants.
+    /// Sets the minimum level of the log messages that the agent wants.
     pub(crate) fn set_log_level(&self, session: &Session, level: LogLevel) {
         self.change(session, |changes| changes.log_level = Some(level));
     }
 
-    /// Returns the level that the agent has set.
+    /// Returns the level that the agent has set; `None` if it has set none.
     pub(crate) fn log_level(&self, session: &Session) -> Option<LogLevel> {
         self.changes().get(&session.key)?.log_level
     }

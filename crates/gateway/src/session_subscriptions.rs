@@ -1,5 +1,5 @@
-//! Subscriptions of agents that use the revisions with a handshake: they are made in a session with `resources/subscribe`, and
-//! the GET streams of the session deliver what has changed ("Resources", "Subscriptions").
+//! Subscriptions of agents that use the revisions with a handshake. They are created in a session with
+//! `resources/subscribe`, and the GET streams of the session deliver the changes ("Resources", "Subscriptions").
 //!
 //! Invariants:
 //! 1. A subscription belongs to one session of this process. It ends with `resources/unsubscribe`, with the session, and
@@ -25,11 +25,11 @@ pub(crate) struct SessionSubscriptions(Arc<Mutex<HashMap<String, Entry>>>);
 #[derive(Debug)]
 struct Entry {
     mailbox: Arc<Mailbox>,
-    /// By public URI.
+    /// The subscriptions by public URI.
     subscriptions: HashMap<String, Subscription>,
     /// The number of streams and requests that use the entry.
     users: usize,
-    /// When the last one ended.
+    /// When the last of them ended.
     unused_since: Instant,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct SessionUse {
 }
 
 impl SessionSubscriptions {
-    /// Begins to use the subscriptions of a session.
+    /// Begins to use the subscriptions of a session. They are in use until the result is dropped.
     pub(crate) fn enter(&self, session: &Session) -> SessionUse {
         let mut entries = self.entries();
         let entry = entries.entry(session.key.clone()).or_insert_with(|| Entry {
@@ -70,7 +70,7 @@ impl SessionSubscriptions {
         self.entries().remove(&session.key);
     }
 
-    /// Ends the subscriptions of sessions that have had no stream for long.
+    /// Ends the subscriptions of sessions that have had no stream for [`UNUSED_TIME`].
     pub(crate) fn expire(&self) {
         self.entries().retain(|_, entry| entry.users > 0 || entry.unused_since.elapsed() < UNUSED_TIME);
     }

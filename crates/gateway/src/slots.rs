@@ -1,10 +1,10 @@
-//! Limits of what an agent and an organisation can do at a time in this process.
+//! Limits on the calls, streams and subscriptions that agents and organisations can have at a time in this process.
 //!
 //! Invariants:
-//! 1. An organisation has a first slot as long as any is free. It gets another one only if at least as many as it then has stay
-//!    free for the others, see [`has_share`]. So one organisation uses at most half of the slots, and none can take the last one
-//!    from another that has none.
-//! 2. Slots are never taken away: an organisation with more than its share gets no further ones until enough are free.
+//! 1. An organisation gets its first slot as long as any is free. It gets another one only if at least as many slots as
+//!    it then has remain free for others, see [`has_share`]. So one organisation uses at most half of the slots, and
+//!    none can take the last slot from an organisation that has none.
+//! 2. Slots are never taken away: an organisation with more than its share gets no further slots until enough are free.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -37,13 +37,13 @@ pub(crate) fn has_share(own: usize, used: usize, total: usize) -> bool {
 /// The limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LimitReached {
-    /// That of the agent.
+    /// The limit of the agent.
     Agent,
     /// The organisation's share.
     Organization,
 }
 
-/// Counts the calls or streams of each agent and of each organisation.
+/// Counts the calls, streams or subscriptions of each agent and of each organisation.
 #[derive(Debug, Clone)]
 pub(crate) struct Slots(Arc<Shared>);
 
@@ -61,7 +61,7 @@ struct Counts {
     organizations: HashMap<OrganizationId, usize>,
 }
 
-/// A call or stream, counted until it is dropped.
+/// A call, stream or subscription, counted until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Slots,
@@ -94,7 +94,7 @@ impl Slots {
         Self(Arc::new(Shared { per_agent, total, counts: Mutex::default() }))
     }
 
-    /// Counts a call or stream of an agent of an organisation.
+    /// Acquires a slot for a call, stream or subscription of an agent.
     ///
     /// # Errors
     /// The limit that is reached.
@@ -128,7 +128,7 @@ impl Drop for Slot {
     }
 }
 
-/// Removes a count at 0, so that the map does not grow beyond the number of slots.
+/// Decrements a count, and removes it at 0, so that the map does not grow beyond the number of slots.
 fn decrement<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
     match counts.get_mut(key) {
         Some(count) if *count > 1 => *count -= 1,

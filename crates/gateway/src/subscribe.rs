@@ -1,5 +1,5 @@
-//! How agents subscribe to single resources: `resources/subscribe` and `resources/unsubscribe` of the revisions with a handshake,
-//! and `subscriptions/listen` of 2026-07-28 ([`crate::listen`]).
+//! Subscribes agents to single resources: `resources/subscribe` and `resources/unsubscribe` in the revisions with a
+//! handshake, and `subscriptions/listen` in 2026-07-28 ([`crate::listen`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,14 +24,15 @@ use crate::{Gateway, GatewayAddress, reply};
 
 /// The maximum length of a URI in bytes.
 pub(crate) const MAX_URI: usize = 2_048;
-/// The time in which a server must accept a subscription, including the connection to it.
+/// The time within which a server must accept a subscription, including the time to connect.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Gateway {
     /// Answers `resources/subscribe` and `resources/unsubscribe`.
     ///
     /// # Errors
-    /// Why the server does not announce changes of the resource; `unavailable` as for the access of the agent.
+    /// An error that says why the server does not announce changes to the resource; `rate_limited` if there are too
+    /// many subscriptions; `unavailable` if the agent's access cannot be read.
     pub(crate) async fn change_subscription(self: &Arc<Self>, call: AgentCall<'_>) -> Result<Response> {
         let AgentCall { caller, address, request, session, .. } = call;
         let reject = |text: &str| Ok(reply::rejection(&JsonRpcError::new(INVALID_PARAMS, text, request.id()), false));
@@ -46,7 +47,7 @@ impl Gateway {
             return Ok(reply::result(request, json!({})));
         }
         let used = self.session_subscriptions.enter(session);
-        // Not a call: clients repeat their subscriptions whenever their stream is open again.
+        // Not counted as a call: clients repeat their subscriptions whenever they open their stream again.
         if used.has(&uri) {
             return Ok(reply::result(request, json!({})));
         }
@@ -65,11 +66,11 @@ impl Gateway {
         Ok(reply::result(request, json!({})))
     }
 
-    /// Subscribes a stream of 2026-07-28 to those of these resources that the agent may read, and whose changes their servers
-    /// announce.
+    /// Subscribes a stream of 2026-07-28 to those of the resources that the agent may read and whose changes their
+    /// servers announce.
     ///
     /// # Errors
-    /// `rate_limited` if there are too many subscriptions; `unavailable` as for the access of the agent.
+    /// `rate_limited` if there are too many subscriptions; `unavailable` if the agent's access cannot be read.
     pub(crate) async fn subscribe_all(
         self: &Arc<Self>,
         agent: (&ResolvedAgent, &GatewayAddress),
@@ -81,7 +82,7 @@ impl Gateway {
             match self.begin_subscription(agent, uri, mailbox).await {
                 Ok(subscription) => begun.extend(subscription),
                 Err(error) if matches!(error.code, Code::RateLimited | Code::Unavailable) => return Err(error),
-                // Not confirmed to the agent, like one that the server refuses.
+                // Not acknowledged to the agent, like a subscription that the server refuses.
                 Err(_) => {}
             }
         }
@@ -94,7 +95,8 @@ impl Gateway {
             .collect())
     }
 
-    /// Subscribes a mailbox to a resource, whose server has yet to confirm it. Returns `None` if the agent may not read it.
+    /// Subscribes a mailbox to a resource. The server has yet to confirm the subscription. Returns `None` if the agent
+    /// may not read the resource.
     async fn begin_subscription(
         self: &Arc<Self>,
         (caller, address): (&ResolvedAgent, &GatewayAddress),
@@ -112,7 +114,7 @@ impl Gateway {
         self.subscriptions.subscribe(agent, &resource, mailbox, &wake).map(Some)
     }
 
-    /// Returns what tells the stream of a server that it has another subscription.
+    /// Returns the [`Notify`] that tells the stream of a server that it has another subscription.
     fn wake_for(self: &Arc<Self>, instance: &Instance) -> Result<Arc<Notify>> {
         if instance.desired == DesiredRun::Stopped {
             let message = "The server is stopped. Ask an admin of the organisation to start it.";
@@ -127,9 +129,9 @@ impl Gateway {
         })
     }
 
-    /// Whether a server of a resource that an agent sees announces changes of single resources. A server to which there is no
-    /// connection counts as one that does not, and is connected in the background. So does a container until its stream is open;
-    /// the stream is kept open, because nothing else tells.
+    /// Whether any server with a resource that an agent sees announces changes to single resources. A server without a
+    /// connection counts as one that does not, and is connected in the background. So does a container until its stream
+    /// is open; the stream is kept open, because only the stream shows this.
     pub(crate) fn can_subscribe(self: &Arc<Self>, view: View<'_>) -> bool {
         let kinds = [DefinitionKind::Resource, DefinitionKind::ResourceTemplate];
         let items: Vec<_> = kinds.into_iter().flat_map(|kind| view.items(kind)).collect();
@@ -142,7 +144,7 @@ impl Gateway {
                 self.server_streams.can_subscribe(&instance.id).unwrap_or(false)
             })
         });
-        // All of them are looked at.
+        // Not `any`, which would skip the remaining servers after a match.
         found.fold(false, |one, other| one | other)
     }
 }

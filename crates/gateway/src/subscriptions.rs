@@ -4,10 +4,11 @@
 //! subscribed to its topics. A subscriber is a mailbox, which a stream of an agent empties ([`crate::listen`]).
 //!
 //! Invariants:
-//! 1. A mailbox contains each resource at most once, however often a server announces that it has changed, and only those to
-//!    which it is subscribed.
+//! 1. A mailbox contains each resource at most once, however often a server announces that it has changed, and only
+//!    resources to which it is subscribed.
 //! 2. A subscription lasts until it is dropped. A topic without subscribers does not exist.
-//! 3. The number of subscriptions of an agent, of an organisation and in total, and of the topics of a server is limited.
+//! 3. The number of subscriptions per agent, per organisation and in total, and the number of topics per server are
+//!    limited.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +32,7 @@ impl Mailbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Removes and returns everything.
+    /// Removes and returns all resources.
     pub(crate) fn take(&self) -> HashSet<(InstanceId, String)> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -63,7 +64,7 @@ struct Topic {
     subscribers: HashMap<u64, Subscriber>,
 }
 
-/// The error is shared by everyone who waits for it.
+/// The decision about a topic. The error is shared by all subscriptions that wait for it.
 type Outcome = std::result::Result<(), Arc<Error>>;
 
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl Default for Subscriptions {
 }
 
 impl Subscriptions {
-    /// Subscribes a mailbox of an agent of an organisation to a resource. `wake` tells the stream of the server.
+    /// Subscribes a mailbox of an agent of an organisation to a resource. `wake` notifies the stream of the server.
     ///
     /// # Errors
     /// `rate_limited` (`reason` is `too_many_subscriptions`) if a limit is reached.
@@ -167,7 +168,8 @@ impl Subscriptions {
         self.servers().contains_key(instance)
     }
 
-    /// Decides about topics of a server for which nothing has been decided yet. `refusal` returns the error for a URI.
+    /// Decides about those topics of a server that are still undecided. `refusal` returns the error for a URI; `None`
+    /// to accept it.
     pub(crate) fn decide(
         &self,
         instance: &InstanceId,
@@ -222,15 +224,15 @@ impl Subscriptions {
 }
 
 impl Subscription {
-    /// The public URI of the resource.
+    /// Returns the public URI of the resource.
     pub(crate) fn public(&self) -> &str {
         &self.public
     }
 
-    /// Waits until the server announces changes of the resource.
+    /// Waits until the server has accepted the subscription.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The error with which the subscription was refused.
     pub(crate) async fn confirm(&mut self) -> Result<()> {
         let closed = || Error::internal("the topic of a subscription was removed");
         let outcome = self.outcome.wait_for(Option::is_some).await.map_err(|_| closed())?;
@@ -330,13 +332,13 @@ mod tests {
         good.confirm().await.unwrap();
         assert_eq!(bad.confirm().await.unwrap_err().message, "No.");
         assert_eq!(subscriptions.uris(&id("ins_1")), ["a".to_owned()].into());
-        // What was decided stays.
+        // A decision is final.
         subscriptions.decide(&id("ins_1"), &uris, |_| Some(Error::new(Code::Conflict, "Later.")));
         good.confirm().await.unwrap();
     }
 
     #[tokio::test]
-    async fn those_who_wait_for_a_server_that_loses_its_stream_are_refused() {
+    async fn subscriptions_that_wait_for_a_server_that_loses_its_stream_are_refused() {
         let fixture = Fixture::new();
         let mut waiting = fixture.subscribe("agt_1", "ins_1", "a").unwrap();
         let mut other = fixture.subscribe("agt_1", "ins_2", "a").unwrap();

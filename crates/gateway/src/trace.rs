@@ -5,8 +5,8 @@ use waypost_mcp_wire::rewrite::{Rewrite, quote};
 use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::trace_context::{TRACEPARENT, TRACESTATE, is_traceparent, is_tracestate};
 
-/// Sets the trace context of the message for the server: that of `_meta`, otherwise that of the headers. What is not valid
-/// is removed, and with an invalid `traceparent` also `tracestate` (section 3.3.1.2).
+/// Sets the trace context of the message for the server: that of `_meta`, or that of the headers if `_meta` has none.
+/// Invalid values are removed; if `traceparent` is invalid, so is `tracestate` (section 3.3.1.2).
 pub(crate) fn set_trace_context(rewrite: &mut Rewrite<'_, '_>, request: &Message<'_>, headers: &HeaderMap) {
     let meta = &request.params.meta;
     if meta.traceparent.is_none() && meta.tracestate.is_none() {
@@ -27,8 +27,8 @@ pub(crate) fn set_trace_context(rewrite: &mut Rewrite<'_, '_>, request: &Message
     }
 }
 
-/// Returns the value of a header. Several `tracestate` headers are one list (section 3.3.1); several `traceparent` headers
-/// become an invalid value.
+/// Returns the value of a header. Several `tracestate` headers are joined into one list (section 3.3.1); several
+/// `traceparent` headers become an invalid value.
 fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     let values: Option<Vec<&str>> = headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
     values.filter(|values| !values.is_empty()).map(|values| values.join(","))

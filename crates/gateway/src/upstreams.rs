@@ -2,9 +2,10 @@
 //! so that its callers get an error at once and it can recover.
 //!
 //! Invariants:
-//! 1. At most [`MAX_RUNNING`] calls of a server are running in this process, and at most [`MAX_WAITING`] wait; further ones are
-//!    rejected at once. A container of one agent is limited by the calls of this agent ([`crate::slots`]) instead. Only calls that
-//!    continue because their agent has answered can exceed this number: the server is processing them already.
+//! 1. At most [`MAX_RUNNING`] calls of a server are running in this process, and at most [`MAX_WAITING`] wait; further
+//!    ones are rejected at once. A container of one agent is limited by the number of this agent's calls
+//!    ([`crate::slots`]) instead. Only calls that continue because their agent has answered can exceed [`MAX_RUNNING`]:
+//!    the server is already processing them.
 //! 2. After [`MAX_FAILURES`] failures in a row, no call reaches the server for [`OPEN_TIME`]. Then one call at a time is tried:
 //!    its success closes the circuit, its failure opens it again.
 //! 3. A call that is cancelled changes nothing.
@@ -34,11 +35,12 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 const MAX_FAILURES: u32 = 5;
 /// The time for which the circuit stays open.
 const OPEN_TIME: Duration = Duration::from_secs(60);
-/// The maximum number of servers, and of circuits, that are remembered. One that is called again starts with a closed circuit.
+/// The maximum number of servers, and of circuits, that are remembered. A server that was evicted starts with a closed
+/// circuit when it is called again.
 const SERVERS: usize = 10_000;
 
-/// A server whose definitions are checked: an instance, or, if agents have their own secrets, the container of one agent, which
-/// can list something else.
+/// A server whose definitions are checked: an instance, or, if agents have their own secrets, the container of one
+/// agent, which can list different definitions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ServerKey(InstanceId, Option<AgentId>);
 
@@ -59,19 +61,20 @@ impl ServerKey {
         &self.0
     }
 
-    /// Returns the agent to whom the server belongs; `None` if it does not belong to one agent.
+    /// Returns the agent to which the server belongs; `None` if it does not belong to a single agent.
     pub(crate) fn agent(&self) -> Option<&AgentId> {
         self.1.as_ref()
     }
 }
 
-/// An instance, and the agent if each has its own circuit.
+/// An instance, and the agent if each agent has its own circuit.
 type CircuitKey = (InstanceId, Option<AgentId>);
 
 /// A server that is called, and the limits that apply to it.
 #[derive(Debug, Clone)]
 pub(crate) struct CalledServer {
-    /// The server whose definitions are checked. All agents can have the same, although each has its own container.
+    /// The server whose definitions are checked. It can be the same for all agents, although each has its own
+    /// container.
     pub(crate) key: ServerKey,
     circuit: CircuitKey,
     /// Whether the calls of other agents reach other containers.
@@ -138,7 +141,7 @@ impl Upstreams {
     /// wait, or this one has waited too long.
     pub(crate) async fn enter(&self, server: &CalledServer) -> Result<Attempt> {
         let circuit = get_or_insert(&self.circuits, &server.circuit);
-        // Before it waits, so that an open circuit is reported at once; and again afterwards.
+        // Checked before waiting, so that an open circuit is reported at once, and again afterwards.
         lock(&circuit).check()?;
         let permit = match server.has_own_container {
             true => None,
@@ -148,8 +151,8 @@ impl Upstreams {
         Ok(Attempt { circuit, is_trial, has_succeeded: None, _permit: permit })
     }
 
-    /// Takes a place for a call that the server is processing already. Returns `None` if there is none at once, or the server
-    /// has failed repeatedly; the call continues without one.
+    /// Takes a slot for a call that the server is already processing, without waiting. Returns `None` if no slot is
+    /// free, or the server has failed repeatedly; the call then continues without one.
     pub(crate) fn try_enter(&self, server: &CalledServer) -> Option<Attempt> {
         let circuit = get_or_insert(&self.circuits, &server.circuit);
         let permit = match server.has_own_container {
@@ -164,7 +167,7 @@ impl Upstreams {
     }
 }
 
-/// Returns the value of a key, which is created if it is not remembered.
+/// Returns the value of a key. Creates the value if there is none.
 fn get_or_insert<K: Clone + Eq + Hash, V: Default>(all: &Mutex<LruCache<K, Arc<V>>>, key: &K) -> Arc<V> {
     let mut all = lock(all);
     if let Some(found) = all.get(key) {
@@ -198,7 +201,7 @@ struct Waiting<'a>(&'a AtomicUsize);
 impl<'a> Waiting<'a> {
     fn new(waiting: &'a AtomicUsize) -> Option<Self> {
         let counted = Self(waiting);
-        // If there are too many, dropping it corrects the number.
+        // If there are too many, dropping `counted` corrects the number.
         (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(counted)
     }
 }
@@ -230,7 +233,7 @@ impl Circuit {
     }
 }
 
-/// The error of a call that cannot wait, or has waited too long.
+/// Returns the error for a call that cannot wait, or has waited too long.
 fn busy() -> Error {
     let message = "Too many calls of this server are waiting. Try again later.";
     Error::new(Code::RateLimited, message).with("reason", "server_busy")
@@ -247,13 +250,15 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Records that the server has answered, if only with an error. Without a record, the call counts as cancelled.
+    /// Records that the server has answered, even if only with an error. Without a recorded outcome, the call counts as
+    /// cancelled.
     pub(crate) fn record_success(&mut self) {
         self.has_succeeded = Some(true);
     }
 
-    /// Records that a call has failed, if this says something about the server. A toolbox without a link reports this at
-    /// once, and its servers can be called as soon as it is back; wrong credentials have to be corrected.
+    /// Records that a call has failed, if the error shows a failure of the server. An offline toolbox does not count,
+    /// because this is reported at once, and its servers can be called as soon as it is back; nor do wrong credentials,
+    /// which have to be corrected.
     pub(crate) fn record_failure(&mut self, error: &Error) {
         const OF_SERVER: [&str; 5] = ["timeout", "unreachable", "server_error", "no_mcp", "not_available"];
         let reason = error.reason().unwrap_or_default();
@@ -275,7 +280,7 @@ impl Drop for Attempt {
             Some(true) => *circuit = Circuit { is_trying: circuit.is_trying, ..Circuit::default() },
             Some(false) => {
                 circuit.failures += 1;
-                // Calls that began before the circuit was opened do not prolong it.
+                // Calls that began before the circuit was opened do not keep it open longer.
                 if self.is_trial || (circuit.failures >= MAX_FAILURES && circuit.opened_at.is_none()) {
                     circuit.opened_at = Some(Instant::now());
                 }
@@ -295,7 +300,7 @@ mod tests {
         CalledServer::for_definitions(&ServerKey(InstanceId::from_store("ins_1".to_owned()), None))
     }
 
-    /// Returns the same server as an agent calls it that has its own connection, and perhaps its own container.
+    /// Returns the same server, called by an agent that has its own connection and, optionally, its own container.
     fn of_agent(agent: &str, has_own_container: bool) -> CalledServer {
         let server = server();
         let circuit = (server.key.0.clone(), Some(AgentId::from_store(agent.to_owned())));
@@ -392,7 +397,7 @@ mod tests {
         drop(running.pop());
         let first = waiting.remove(0).await;
         assert!(first.is_ok(), "in the order in which they arrived");
-        // One that gives up makes room for another.
+        // A call that gives up makes room for another.
         drop(waiting.pop());
         let mut last = Box::pin(upstreams.enter(&id));
         assert!(futures::poll!(&mut last).is_pending());
