@@ -336,7 +336,7 @@ fn rewritten(call: AgentCall<'_>, original: &str, (responses, state): (Option<&s
 }
 
 /// Whether using a definition changes nothing. True for prompts, resources and completions, and for tools that an admin
-/// has classified as reading.
+/// has classified as read-only.
 fn changes_nothing(definition: &ToolDefinition) -> bool {
     definition.kind != DefinitionKind::Tool || definition.class == Some(Class::Read)
 }

@@ -145,7 +145,8 @@ impl Announced {
     }
 }
 
-/// Returns the maximum age of a list: the setting or the time to live that the server declares, whichever is shorter.
+/// Returns the maximum age of a list: the setting or the time to live that the server declares (at least [`MIN_TTL`]),
+/// whichever is shorter.
 fn max_age(setting: Duration, ttl: Option<Duration>) -> Duration {
     ttl.map_or(setting, |ttl| setting.min(ttl.max(MIN_TTL)))
 }

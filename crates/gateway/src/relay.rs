@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 2026-07-28 | 2026-07-28 | are returned to the agent, with a sealed state ([`crate::input_state`]) |
 //! | with a session | 2026-07-28 | are sent to the agent in the stream of the call; then the call is repeated with the responses |
-//! | with a session | with a handshake | are sent to the agent in the stream of the call, and its responses to the server |
+//! | with a session | with a handshake | are sent to the agent in the stream of the call; its responses are sent to the server |
 //! | 2026-07-28 | with a handshake | are returned to the agent; the call is parked until the agent sends it again ([`crate::parked`]) |
 //! | any other | any | are rejected, because the agent has no such capability |
 //!
@@ -463,7 +463,7 @@ impl Relay {
             Asker::Input { key, method } => {
                 let response = match &answer.result {
                     Some(result) => result.raw,
-                    // An error counts as no answer of the user.
+                    // An error counts as a cancellation by the user.
                     None if method == "elicitation/create" => r#"{"action":"cancel"}"#,
                     None => {
                         let text = "The client answered a request of the server with an error.";

@@ -1,8 +1,9 @@
 //! The streams on which servers announce changes outside of calls: remote servers, and containers that all agents share.
 //!
 //! Invariants:
-//! 1. This process has at most one stream of each server, and at most [`MAX_STREAMS`] in total, of which one organisation has at
-//!    most half ([`crate::slots`]). A server without a stream is checked before it is called, like every other.
+//! 1. This process has at most one stream of each server, and at most [`MAX_STREAMS`] in total, at most half of them
+//!    for one organisation ([`crate::slots`]). A server without a stream is checked before it is called, like every
+//!    other.
 //! 2. A stream is open only while its server is used: until [`IDLE_TIME`] after the last call, or while an agent is
 //!    subscribed to one of its resources. It uses the same connection as calls do, which lasts as long. It neither
 //!    starts a container nor prevents one from being stopped.

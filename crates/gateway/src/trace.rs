@@ -6,7 +6,7 @@ use waypost_mcp_wire::strict::{Message, text_of};
 use waypost_mcp_wire::trace_context::{TRACEPARENT, TRACESTATE, is_traceparent, is_tracestate};
 
 /// Sets the trace context of the message for the server: that of `_meta`, or that of the headers if `_meta` has none.
-/// Invalid values are removed; if `traceparent` is invalid, so is `tracestate` (section 3.3.1.2).
+/// Invalid values are removed; if `traceparent` is invalid, `tracestate` is removed as well (section 3.3.1.2).
 pub(crate) fn set_trace_context(rewrite: &mut Rewrite<'_, '_>, request: &Message<'_>, headers: &HeaderMap) {
     let meta = &request.params.meta;
     if meta.traceparent.is_none() && meta.tracestate.is_none() {
