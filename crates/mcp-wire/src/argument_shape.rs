@@ -6,13 +6,14 @@ use crate::scan::{Scanner, unquote};
 
 /// The maximum number of members of a shape.
 pub const MAX_MEMBERS: usize = 32;
-/// The maximum number of characters of a name. Longer names are cut.
+/// The maximum number of characters of a name. Longer names are truncated.
 pub const MAX_NAME: usize = 64;
 /// The maximum total size of the names in bytes.
 pub const MAX_BYTES: usize = 2_048;
 
-/// Returns the shape of arguments as a JSON object, such as `{"query":"string"}`. Contains the first [`MAX_MEMBERS`]
-/// members that fit into [`MAX_BYTES`]. Empty if there are no arguments, or they are not an object.
+/// Returns the shape of arguments as a JSON object, such as `{"query":"string"}`. The object contains the first
+/// [`MAX_MEMBERS`] members whose names fit into [`MAX_BYTES`] in total. It is empty if there are no arguments, or if
+/// they are not an object.
 #[must_use]
 pub fn argument_shape(arguments: Option<&str>) -> String {
     let mut shape = Map::new();
@@ -31,7 +32,7 @@ pub fn argument_shape(arguments: Option<&str>) -> String {
     Value::Object(shape).to_string()
 }
 
-/// Returns the type of a JSON value.
+/// Returns the type of a JSON value, which is determined by its first byte.
 fn type_of(value: &str) -> &'static str {
     match value.as_bytes().first() {
         Some(b'"') => "string",
@@ -103,7 +104,7 @@ mod tests {
     }
 
     proptest! {
-        /// Without limits, the shape is what a parser of trees finds.
+        /// Within the limits, the shape agrees with that of a parsed tree.
         #[test]
         fn a_shape_agrees_with_a_tree(
             members in prop::collection::btree_map("\\PC{0,20}", value(), 0..MAX_MEMBERS),
@@ -120,7 +121,7 @@ mod tests {
             prop_assert_eq!(shape(&text), Value::Object(expected));
         }
 
-        /// Whatever the arguments are, only types and names are contained, and the size is bounded.
+        /// Whatever the arguments are, the shape contains only names and types, and its size is bounded.
         #[test]
         fn a_shape_contains_no_values(
             members in prop::collection::vec((".{0,200}", value()), 0..100),

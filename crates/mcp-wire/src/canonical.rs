@@ -1,4 +1,4 @@
-//! Canonical JSON (RFC 8785) and digests of it.
+//! Canonical JSON (RFC 8785) and its digests.
 
 use std::fmt;
 
@@ -20,7 +20,8 @@ pub enum CanonicalError {
     Serialize(#[from] serde_json::Error),
 }
 
-/// The SHA-256 of a value's canonical JSON: equal for equal values, regardless of the order of their members.
+/// The SHA-256 digest of a value's canonical JSON. It is equal for equal values, regardless of the order of their
+/// members.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Digest([u8; 32]);
 

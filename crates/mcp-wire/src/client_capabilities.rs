@@ -1,11 +1,11 @@
-//! The capabilities of a client that let a server ask it for something during a request.
+//! The capabilities of a client that allow a server to ask it for something during a request.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 /// What a server may ask a client for: roots, sampling (with or without tools) and elicitation (by form or URL). Other
-/// capabilities of clients do not concern servers.
+/// capabilities of clients are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ClientCapabilities(u8);
 
@@ -18,7 +18,7 @@ const URL: u8 = 1 << 4;
 const ALL: u8 = ROOTS | SAMPLING | SAMPLING_TOOLS | FORM | URL;
 
 impl ClientCapabilities {
-    /// Reads the JSON text of `capabilities`. What is missing, or not an object, is not declared.
+    /// Parses the JSON text of `capabilities`. A member that is missing or not an object counts as not declared.
     #[must_use]
     pub fn parse(capabilities: Option<&str>) -> Self {
         let declared: Map<String, Value> =
@@ -59,7 +59,7 @@ impl ClientCapabilities {
         Self(bits & ALL)
     }
 
-    /// Returns a number that [`Self::from_bits`] accepts.
+    /// Returns the capabilities as a number that [`Self::from_bits`] accepts.
     #[must_use]
     pub fn bits(self) -> u8 {
         self.0
@@ -77,19 +77,19 @@ impl ClientCapabilities {
         Self(self.0 & !URL)
     }
 
-    /// Returns what is in both.
+    /// Returns the capabilities that both contain.
     #[must_use]
     pub fn common(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether a server may ask for nothing.
+    /// Whether a server may not ask for anything.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Returns the JSON text of `capabilities` with exactly these.
+    /// Returns the JSON text of `capabilities` that declares exactly these capabilities.
     #[must_use]
     pub fn to_json(self) -> String {
         let mut all = json!({});
@@ -101,7 +101,7 @@ impl ClientCapabilities {
         }
         match (self.has(FORM), self.has(URL)) {
             (false, false) => {}
-            // Also understood by servers that know no modes.
+            // Also understood by servers that do not know modes.
             (true, false) => all["elicitation"] = json!({}),
             (false, true) => all["elicitation"] = json!({ "url": {} }),
             (true, true) => all["elicitation"] = json!({ "form": {}, "url": {} }),
@@ -196,7 +196,7 @@ mod tests {
     proptest! {
         #[test]
         fn bits_and_text_have_the_same_content(bits in 0..=ALL) {
-            // Tools are a part of sampling.
+            // Tools require sampling.
             prop_assume!(bits & SAMPLING_TOOLS == 0 || bits & SAMPLING != 0);
             let capabilities = ClientCapabilities::from_bits(bits);
             prop_assert_eq!(ClientCapabilities::parse(Some(&capabilities.to_json())), capabilities);

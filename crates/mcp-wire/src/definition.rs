@@ -17,7 +17,7 @@ pub const MAX_DEFINITION_BYTES: usize = 256 * 1024;
 const MAX_NAME: usize = 256;
 /// The maximum length of a URI or URI template, in characters.
 const MAX_URI: usize = 2_048;
-/// The name of instructions, which have none of their own.
+/// The name of instructions, which have no name of their own.
 const INSTRUCTIONS: &str = "instructions";
 
 const MEMBERS: Names<4> = Names::new(
@@ -50,7 +50,7 @@ const ANNOTATIONS: Names<0> = Names::new(
 );
 const META: Names<0> = Names { read: [], other: &["ui"], prefix: Some("io.modelcontextprotocol/") };
 
-/// Returns the member that names a definition of this kind.
+/// Returns the member that contains the name of a definition of this kind.
 fn name_member(kind: DefinitionKind) -> &'static str {
     match kind {
         DefinitionKind::Tool | DefinitionKind::Prompt | DefinitionKind::Instructions => "name",
@@ -66,16 +66,16 @@ pub struct Definition<'a> {
     pub kind: DefinitionKind,
     /// The name of a tool or prompt, the URI of a resource or template, or `instructions`.
     pub name: String,
-    /// The SHA-256 of the canonical JSON of the definition with all its members.
+    /// The SHA-256 digest of the canonical JSON of the definition with all its members.
     pub digest: Digest,
     /// The definition as received.
     pub raw: &'a str,
 }
 
-/// The problem because of which a definition cannot be approved.
+/// The reason why a definition cannot be approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DefinitionProblem {
-    /// Parsers read the definition differently, so no digest identifies what they read.
+    /// Parsers could read the definition differently, so no digest identifies what they read.
     NotCanonical(Ambiguity),
     /// It is not an object (or, for instructions, a string), has no name, or its name is empty, longer than 256
     /// characters (2,048 for a URI) or contains control characters.
@@ -117,10 +117,10 @@ pub struct RejectedDefinition {
 }
 
 impl<'a> Definition<'a> {
-    /// Reads the JSON text of a definition, which may be surrounded by white space.
+    /// Parses the JSON text of a definition, which may be surrounded by white space. Schemas are not validated.
     ///
     /// # Errors
-    /// A [`RejectedDefinition`]. Schemas are not validated here.
+    /// A [`RejectedDefinition`] if the definition cannot be approved.
     pub fn read(kind: DefinitionKind, text: &'a str) -> Result<Self, RejectedDefinition> {
         let raw = text.trim_matches([' ', '\t', '\n', '\r']);
         let rejected = |problem| {
@@ -142,7 +142,7 @@ impl<'a> Definition<'a> {
         };
         let name = name.filter(|name| is_valid_name(kind, name));
         let name = name.ok_or_else(|| rejected(DefinitionProblem::InvalidName))?;
-        // The value contains no inexact integer, and a value can always be serialised.
+        // Does not fail: the value contains no inexact integer, and a value can always be serialised.
         let digest =
             Digest::of(&value).map_err(|_| rejected(DefinitionProblem::NotCanonical(Ambiguity::InexactNumber)))?;
         Ok(Self { kind, name, digest, raw })
@@ -163,7 +163,7 @@ pub enum ListError {
 /// Splits the JSON text of a list of definitions, such as `tools` of a result, into the texts of its items.
 ///
 /// # Errors
-/// A [`ListError`].
+/// A [`ListError`] if the text is not an array or has too many items.
 pub fn split_list(text: &str) -> Result<Vec<&str>, ListError> {
     split_array(text, MAX_DEFINITIONS).map_err(|_| ListError::NotAnArray)?.ok_or(ListError::TooLong)
 }
@@ -190,7 +190,7 @@ fn read_value(kind: DefinitionKind, raw: &str) -> Result<Value, Flaw> {
     Ok(value)
 }
 
-/// Parses an object at the second level, and rejects variants of the names.
+/// Parses an object at the second level, and rejects variants of its names.
 fn protocol_object(scanner: &mut Scanner<'_>, names: &Names<0>) -> Result<Value, Flaw> {
     let mut members = Map::new();
     scanner.members(1, names, |scanner, key| {
@@ -201,7 +201,7 @@ fn protocol_object(scanner: &mut Scanner<'_>, names: &Names<0>) -> Result<Value,
 }
 
 /// Parses a value. Unlike `serde_json` without `float_roundtrip`, it rounds numbers as IEEE 754 requires, so that their
-/// canonical form is that of other implementations.
+/// canonical form matches that of other implementations.
 fn tree(scanner: &mut Scanner<'_>, level: usize) -> Result<Value, Flaw> {
     match scanner.peek() {
         Some(b'{') => {
@@ -232,7 +232,7 @@ fn tree(scanner: &mut Scanner<'_>, level: usize) -> Result<Value, Flaw> {
     }
 }
 
-/// Returns the name of a definition that is rejected, if it has exactly one member with this name, and no variant of it.
+/// Returns the name of a rejected definition, if it has exactly one member for the name, and no variant of this member.
 fn find_name(kind: DefinitionKind, raw: &str) -> Option<String> {
     if kind == DefinitionKind::Instructions {
         return Some(INSTRUCTIONS.to_owned());

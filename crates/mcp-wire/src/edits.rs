@@ -1,4 +1,4 @@
-//! Edits of JSON text that leave everything else as it is, byte for byte.
+//! Edits of JSON text that leave everything else unchanged, byte for byte.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 /// Unchanged parts of at least this size in bytes are shared with the original text instead of copied.
 const MIN_SHARED: usize = 16 * 1024;
 
-/// Replaces line breaks by spaces. In JSON, they occur only between tokens.
+/// Replaces line breaks with spaces. In JSON, they occur only between tokens.
 pub fn make_single_line(text: &mut [u8]) {
     // Every byte is written, so that the compiler can turn this into vector instructions.
     for byte in text {
@@ -15,7 +15,7 @@ pub fn make_single_line(text: &mut [u8]) {
     }
 }
 
-/// Edits of a text. Their places are parts of the text itself; they must not overlap.
+/// Edits of a text. Each is located by a slice of the text itself. Edits must not overlap.
 pub(crate) struct Edits<'a> {
     text: &'a str,
     edits: Vec<Edit>,
@@ -27,7 +27,7 @@ struct Edit {
 }
 
 enum Change {
-    /// Puts this text in the place of the range.
+    /// Replaces the range with this text.
     Replace(String),
     /// Adds members at the empty range after the opening brace of an object.
     Insert(String),
@@ -48,7 +48,7 @@ impl<'a> Edits<'a> {
         Self { text, edits: Vec::new() }
     }
 
-    /// Returns the range of a part of the text.
+    /// Returns the range of a part of the text. `part` must be a slice of it.
     fn range(&self, part: &str) -> Range<usize> {
         let start = part.as_ptr().addr() - self.text.as_ptr().addr();
         start..start + part.len()
@@ -73,20 +73,20 @@ impl<'a> Edits<'a> {
         }
     }
 
-    /// Removes a member of an object, of which `key` (with its quotation marks) and `value` are parts.
+    /// Removes a member of an object. `key` (with its quotation marks) and `value` must be slices of the text.
     pub(crate) fn remove_member(&mut self, key: &str, value: &str) {
         let range = self.range(key).start..self.range(value).end;
         self.edits.push(Edit { range, change: Change::Remove });
     }
 
-    /// Returns the text with all edits, in one line.
+    /// Returns the text with all edits applied, in one line.
     pub(crate) fn apply(self) -> Vec<u8> {
         let text = self.text;
         self.apply_to(text)
     }
 
-    /// Returns the text with all edits in pieces, of which long ones are shared with `owner` if it contains the text. Line breaks
-    /// remain.
+    /// Returns the text with all edits applied, in pieces. Long unchanged pieces are shared with `owner` if it contains
+    /// the text. Line breaks remain.
     pub(crate) fn apply_shared(mut self, owner: &Bytes) -> Vec<Bytes> {
         let is_owner = owner.as_ptr() == self.text.as_ptr() && owner.len() == self.text.len();
         let (mut pieces, mut copied) = (Vec::new(), BytesMut::new());
@@ -102,7 +102,7 @@ impl<'a> Edits<'a> {
         pieces
     }
 
-    /// Appends the text with all edits to `output`. Line breaks remain.
+    /// Appends the text with all edits applied to `output`. Line breaks remain.
     pub(crate) fn append_to(mut self, output: &mut String) {
         let range = 0..self.text.len();
         self.prepare(range.clone());
@@ -112,7 +112,7 @@ impl<'a> Edits<'a> {
         });
     }
 
-    /// Returns a part of the text with the edits in it, in one line.
+    /// Returns a part of the text with the edits in this part applied, in one line.
     pub(crate) fn apply_to(mut self, part: &str) -> Vec<u8> {
         let range = self.range(part);
         self.prepare(range.clone());
@@ -126,14 +126,14 @@ impl<'a> Edits<'a> {
         result
     }
 
-    /// Puts the edits in a part of the text in order, and drops all others.
+    /// Sorts the edits in a part of the text, and drops all others.
     fn prepare(&mut self, Range { start, end }: Range<usize>) {
         self.edits.retain(|edit| (start..=end).contains(&edit.range.start) && edit.range.end <= end);
         self.edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
         self.resolve_removals();
     }
 
-    /// Passes the pieces of a part with the edits in it to `visit`, in order.
+    /// Passes the pieces of an edited part to `visit`, in order.
     fn for_each_piece(&self, Range { start, end }: Range<usize>, mut visit: impl FnMut(Piece<'_>)) {
         let mut position = start;
         for (index, Edit { range, change }) in self.edits.iter().enumerate() {
@@ -147,7 +147,7 @@ impl<'a> Edits<'a> {
         visit(Piece::Kept(&self.text[position..end]));
     }
 
-    /// Joins removals of adjacent members, and extends each by the comma that belongs to it.
+    /// Joins removals of adjacent members, and extends each to the comma that belongs to it.
     fn resolve_removals(&mut self) {
         let mut index = 0;
         while index < self.edits.len() {
@@ -166,14 +166,15 @@ impl<'a> Edits<'a> {
             let before = self.text[..start].trim_end_matches(is_space);
             self.edits[index].range = match before.strip_suffix(',') {
                 Some(before) => before.len()..end,
-                // The first members of the object.
+                // These are the first members of the object.
                 None => start..self.after(end, b',').unwrap_or(end),
             };
             index += 1;
         }
     }
 
-    /// Whether the object with an insertion at `at` has no other members, with the edits from index `next` on.
+    /// Whether the object with an insertion at `at` has no other members once the edits from index `next` on are
+    /// applied.
     fn is_empty_after(&self, at: usize, next: usize) -> bool {
         let mut at = self.skip_space(at);
         if let Some(Edit { range, change: Change::Remove }) = self.edits.get(next)
@@ -188,7 +189,7 @@ impl<'a> Edits<'a> {
         self.text.len() - self.text[at..].trim_start_matches(is_space).len()
     }
 
-    /// Returns the position after `byte`, if it follows `at`, possibly after white space.
+    /// Returns the position after `byte`, if it follows `at`, optionally after white space.
     fn after(&self, at: usize, byte: u8) -> Option<usize> {
         let at = self.skip_space(at);
         (self.text.as_bytes().get(at) == Some(&byte)).then_some(at + 1)
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn removed_members_take_their_comma_along() {
+    fn members_are_removed_with_their_comma() {
         for (object, removed, expected) in [
             (r#"{"a":1}"#, "a", "{}"),
             (r#"{ "a" : 1 }"#, "a", "{  }"),
@@ -242,7 +243,7 @@ mod tests {
         assert_eq!(edit("{ }", "", &["n"]), r#"{"n":0 }"#);
     }
 
-    /// Removes members with names of one letter from an object, and inserts others.
+    /// Removes members with one-letter names from an object, and inserts others.
     fn edit(object: &str, removed: &str, inserted: &[&str]) -> String {
         let mut edits = Edits::new(object);
         for name in removed.chars() {

@@ -1,5 +1,5 @@
-//! What a server shows the user of a client: the parameters of `elicitation/create`, also in `inputRequests` (2026-07-28), and
-//! in the error that asks the user to open pages first (2025-11-25).
+//! Elicitations, which a server shows to the user of a client: the parameters of `elicitation/create`, also in
+//! `inputRequests` (2026-07-28) and in the error that asks the user to open pages first (2025-11-25).
 
 use std::borrow::Cow;
 
@@ -23,8 +23,8 @@ pub struct Elicitation<'a> {
 }
 
 impl<'a> Elicitation<'a> {
-    /// Reads the JSON text of the parameters. Returns `None` if they are not valid, or if clients could read them differently:
-    /// if a member is repeated at any depth, or the name of one is a case variant.
+    /// Parses the JSON text of the parameters. Returns `None` if they are not valid, or if clients could read them
+    /// differently: if a member is repeated at any depth, or if a name is a case variant.
     #[must_use]
     pub fn parse(params: &'a str) -> Option<Self> {
         let mut scanner = Scanner::new(params);
@@ -47,8 +47,9 @@ impl<'a> Elicitation<'a> {
         is_valid.then_some(Self { raw, message, url })
     }
 
-    /// Reads `data` of the error [`URL_ELICITATION_REQUIRED`](crate::URL_ELICITATION_REQUIRED). Returns `None` if it does not
-    /// consist of at most [`MAX_INPUT_REQUESTS`] valid elicitations with a page, or if clients could read it differently.
+    /// Parses `data` of the error [`URL_ELICITATION_REQUIRED`](crate::URL_ELICITATION_REQUIRED). Returns `None` if it
+    /// does not consist of at most [`MAX_INPUT_REQUESTS`] valid elicitations with a page, or if clients could read it
+    /// differently.
     #[must_use]
     pub fn parse_required(data: &'a str) -> Option<Vec<Self>> {
         let mut scanner = Scanner::new(data);

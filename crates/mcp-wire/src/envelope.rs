@@ -14,7 +14,7 @@ pub const MAX_BATCH: usize = 50;
 /// message can be parsed completely.
 pub const MAX_DEPTH: usize = 127;
 
-/// A message: the members that every message has are parsed, the others are kept as the text that was received.
+/// A message. The members that every message has are parsed; the others are kept as the text that was received.
 #[derive(Debug, Clone)]
 pub struct Envelope<'a> {
     /// The complete text of the message.
@@ -71,7 +71,7 @@ impl<'a> Envelope<'a> {
         }
         let not_a_message = || JsonRpcError::new(INVALID_REQUEST, "Invalid Request: not a JSON-RPC message.", None);
         let members: Members<'a> = match serde_json::from_slice(bytes) {
-            // An array with the values of the members can also be deserialized.
+            // `serde_json` also deserializes an array with the values of the members.
             Ok(_) if !bytes.trim_ascii_start().starts_with(b"{") => return Err(not_a_message()),
             Ok(members) => members,
             // Valid JSON of another shape is an invalid request, not a parse error.
@@ -156,8 +156,8 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Whether arrays and objects are nested deeper than [`MAX_DEPTH`]. Needed because raw values are skipped without
-/// recursion, and therefore without a limit.
+/// Whether arrays and objects are nested deeper than [`MAX_DEPTH`]. This check is needed because raw values are skipped
+/// without recursion, and therefore without a limit.
 fn is_too_deep(bytes: &[u8]) -> bool {
     let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
     for byte in bytes {

@@ -5,11 +5,11 @@ use crate::methods;
 use crate::revision::{META_PROTOCOL_VERSION, MODERN};
 
 /// Checks that the revision in the header of a request matches its body. `header` is the value of
-/// [`VERSION_HEADER`](crate::revision::VERSION_HEADER), `is_modern` is whether `_meta` declares a revision.
+/// [`VERSION_HEADER`](crate::revision::VERSION_HEADER). `is_modern` states whether `_meta` declares a revision.
 ///
 /// # Errors
 /// `METHOD_NOT_FOUND` for a modern `initialize`; `INVALID_PARAMS` if only the header declares the modern revision. The
-/// ID is not set.
+/// error has no ID.
 pub fn check_header(header: Option<&str>, method: &str, is_modern: bool) -> Result<(), JsonRpcError> {
     if is_modern && method == "initialize" {
         return Err(JsonRpcError::new(METHOD_NOT_FOUND, methods::not_found(method, true), None));

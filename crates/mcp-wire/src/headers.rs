@@ -85,7 +85,7 @@ fn mismatch(name: &str, problem: &str) -> JsonRpcError {
 struct Headers<I>(I);
 
 impl<'h, I: Iterator<Item = (&'h str, &'h [u8])> + Clone> Headers<I> {
-    /// Returns the decoded value of a header; `None` if it is missing.
+    /// Returns the decoded value of a header; `None` if it is missing. Fails if the header is repeated or malformed.
     fn get(&self, name: &str) -> Result<Option<Cow<'h, str>>, JsonRpcError> {
         let mut values = self.0.clone().filter(|(other, _)| *other == name).map(|(_, value)| value);
         match (values.next(), values.next()) {
@@ -97,7 +97,7 @@ impl<'h, I: Iterator<Item = (&'h str, &'h [u8])> + Clone> Headers<I> {
 }
 
 /// Decodes the value of a header as [`header_value`](crate::revision::header_value) encodes it. Surrounding white space
-/// is ignored. A value that has only the beginning or the end of an encoded one is literal. Returns `None` if it is
+/// is ignored. A value with only the prefix or only the suffix of an encoded value is literal. Returns `None` if it is
 /// malformed.
 #[must_use]
 pub fn decode_header_value(value: &[u8]) -> Option<Cow<'_, str>> {

@@ -15,12 +15,12 @@ pub struct InputRequest<'a> {
     pub key: String,
     /// The method, such as `elicitation/create`.
     pub method: String,
-    /// The parameters as received.
+    /// The parameters as received. `None` if they are missing or null.
     pub params: Option<&'a str>,
 }
 
 impl<'a> InputRequest<'a> {
-    /// Reads the JSON text of `inputRequests`. Returns `None` if it is not an object of at most [`MAX_INPUT_REQUESTS`]
+    /// Parses the JSON text of `inputRequests`. Returns `None` if it is not an object of at most [`MAX_INPUT_REQUESTS`]
     /// requests, or if parsers could read it differently.
     #[must_use]
     pub fn parse_all(text: &'a str) -> Option<Vec<Self>> {
@@ -40,7 +40,7 @@ impl<'a> InputRequest<'a> {
     }
 }
 
-/// Checks that no member is repeated at any depth.
+/// Checks that the text is a JSON value that repeats no member at any depth.
 fn check(text: &str) -> Result<(), Flaw> {
     let mut scanner = Scanner::new(text);
     scanner.value(LEVEL, Numbers::Any)?;

@@ -1,6 +1,6 @@
-//! MCP messages as sent on the wire, without I/O. Shared by the servers and clients of this project.
+//! MCP messages as they are sent on the wire, without I/O. The servers and clients of this project share this crate.
 //!
-//! An [`Envelope`] reads the members of a JSON-RPC message that are needed to route it, and keeps everything else as
+//! An [`Envelope`] parses the members of a JSON-RPC message that are needed to route it, and keeps everything else as
 //! the raw text that was received.
 
 pub mod argument_shape;

@@ -1,8 +1,8 @@
-//! The levels of log messages (2025-11-25, "Logging": those of RFC 5424).
+//! The levels of log messages (2025-11-25, "Logging"), which are those of RFC 5424.
 
 use crate::strict::text_of;
 
-/// The level of a log message, from the least to the most important.
+/// The level of a log message, from the least to the most severe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     /// `debug`.
@@ -35,7 +35,7 @@ impl LogLevel {
         Self::Emergency,
     ];
 
-    /// Reads the JSON text of a level. Returns `None` if it is missing or unknown.
+    /// Parses the JSON text of a level. Returns `None` if it is missing or unknown.
     #[must_use]
     pub fn parse(raw: Option<&str>) -> Option<Self> {
         let text = text_of(raw)?;

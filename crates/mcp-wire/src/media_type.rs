@@ -1,8 +1,8 @@
-//! The type of a body with messages, as its `Content-Type` header declares it (RFC 9110, section 8.3).
+//! The media type of a body with messages, as its `Content-Type` header declares it (RFC 9110, section 8.3).
 
 const SPACE: [char; 2] = [' ', '\t'];
 
-/// The type of a body with messages.
+/// The media type of a body with messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MediaType {
     /// A message, or a batch: `application/json`.
@@ -12,9 +12,9 @@ pub enum MediaType {
 }
 
 impl MediaType {
-    /// Reads the values of the `Content-Type` headers of a body. Returns `None` if it has another type, or if programs could
-    /// read it differently: if there is not exactly one header, if the header is malformed, or if it declares another charset
-    /// than UTF-8.
+    /// Parses the values of the `Content-Type` headers of a body. Returns `None` if the body has another type, or if
+    /// programs could read it differently: if there is not exactly one header, if the header is malformed, or if it
+    /// declares a charset other than UTF-8.
     #[must_use]
     pub fn of<'v>(values: impl IntoIterator<Item = &'v [u8]>) -> Option<Self> {
         let mut values = values.into_iter();
@@ -27,7 +27,7 @@ impl MediaType {
     }
 }
 
-/// Whether parameters are well-formed (RFC 9110, section 5.6.6), and no `charset` is anything but UTF-8.
+/// Whether parameters are well-formed (RFC 9110, section 5.6.6), and every `charset` is UTF-8.
 fn are_valid(mut rest: &str) -> bool {
     loop {
         rest = rest.trim_start_matches(SPACE);
@@ -45,8 +45,8 @@ fn are_valid(mut rest: &str) -> bool {
     }
 }
 
-/// Returns the name and the value of the first parameter, and what follows it. `None` if it is malformed, or has a quoted value
-/// with an escape, which not every program resolves.
+/// Returns the name and the value of the first parameter, and the rest of the text. Returns `None` if the parameter is
+/// malformed, or if its quoted value contains an escape, which not every program resolves.
 fn split_parameter(text: &str) -> Option<(&str, &str, &str)> {
     let (name, rest) = split_token(text)?;
     let rest = rest.strip_prefix('=')?;
@@ -57,7 +57,8 @@ fn split_parameter(text: &str) -> Option<(&str, &str, &str)> {
     split_token(rest).map(|(value, after)| (name, value, after))
 }
 
-/// Splits a token from what follows it (RFC 9110, section 5.6.2).
+/// Splits a token from the rest of the text (RFC 9110, section 5.6.2). Returns `None` if the text does not begin with a
+/// token.
 fn split_token(text: &str) -> Option<(&str, &str)> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     let length = text.find(|c: char| !is_part(c)).unwrap_or(text.len());

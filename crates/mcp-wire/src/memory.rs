@@ -1,10 +1,11 @@
-//! The memory for large messages of servers in one process, which organisations share.
+//! The memory for large messages of servers in one process, which all organisations share.
 //!
 //! Invariants:
-//! 1. A message of more than [`UNCOUNTED_BYTES`] is counted while it is being read, and until its last copy is dropped. Smaller
-//!    ones are not counted, so they always arrive.
-//! 2. An owner that has nothing gets memory as long as any is free. It gets more only if at least as much as it then has stays
-//!    free for the others. So one owner uses at most half of the memory, the next one half of the rest.
+//! 1. A message of more than [`UNCOUNTED_BYTES`] is counted while it is being read, and until its last copy is dropped.
+//!    Smaller messages are not counted, so they are never rejected.
+//! 2. An owner without memory gets some as long as enough is free. It gets more only if at least as much memory as it
+//!    then has remains free for others. So, apart from its first message, one owner uses at most half of the memory,
+//!    and the next one half of the rest.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use bytes::Bytes;
 
 /// The maximum size in bytes of a message that is not counted.
 pub const UNCOUNTED_BYTES: usize = 64 * 1024;
-/// The number of bytes of a unit.
+/// The number of bytes in a unit.
 const UNIT: usize = 1024;
 
 /// The memory of a process. All clones share it.
@@ -22,7 +23,7 @@ pub struct MessageMemory(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// In units, like all counts.
+    /// The total memory in units, like all counts.
     total: usize,
     counts: Mutex<Counts>,
 }
@@ -33,7 +34,7 @@ struct Counts {
     owners: HashMap<Arc<str>, usize>,
 }
 
-/// There is not enough memory for a message.
+/// The error if there is not enough memory for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many large messages are in memory")]
 pub struct OutOfMemory;
@@ -45,7 +46,7 @@ impl MessageMemory {
         Self(Arc::new(Shared { total: bytes / UNIT, counts: Mutex::default() }))
     }
 
-    /// Returns the share of an owner, such as the ID of an organisation.
+    /// Returns the share of an owner, which is identified by a text such as the ID of an organisation.
     #[must_use]
     pub fn share(&self, owner: &str) -> MemoryShare {
         MemoryShare(Some((self.clone(), owner.into())))
@@ -55,7 +56,7 @@ impl MessageMemory {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the owner has got these units.
+    /// Reserves units for an owner. Returns `false` if there is not enough memory.
     fn take(&self, owner: &Arc<str>, units: usize) -> bool {
         let mut counts = self.counts();
         let own = counts.owners.get(owner).copied().unwrap_or_default();
@@ -74,7 +75,7 @@ impl MessageMemory {
         counts.used = counts.used.saturating_sub(units);
         match counts.owners.get_mut(owner) {
             Some(own) if *own > units => *own -= units,
-            // Removed at 0, so that there are never more owners than units.
+            // Owners without units are removed, so that there are never more owners than units.
             _ => {
                 counts.owners.remove(owner);
             }
@@ -82,19 +83,19 @@ impl MessageMemory {
     }
 }
 
-/// The share of an owner. The default is not limited.
+/// The share of an owner. The default share is not limited.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryShare(Option<(MessageMemory, Arc<str>)>);
 
 impl MemoryShare {
-    /// Returns a reservation of no memory.
+    /// Creates an empty reservation.
     #[must_use]
     pub fn reserve(&self) -> Reservation {
         Reservation { share: self.clone(), units: 0 }
     }
 }
 
-/// Memory that is counted until this is dropped.
+/// Memory that is counted until this value is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     share: MemoryShare,
@@ -102,10 +103,10 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Changes the reservation to that of a message of this size.
+    /// Changes the reservation to the memory for a message of this size.
     ///
     /// # Errors
-    /// If there is not enough memory; the reservation stays as it is.
+    /// If there is not enough memory. The reservation then remains unchanged.
     pub fn set(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         let Some((memory, owner)) = &self.share.0 else { return Ok(()) };
         let units = if bytes > UNCOUNTED_BYTES { bytes.div_ceil(UNIT) } else { 0 };
@@ -119,7 +120,8 @@ impl Reservation {
         Ok(())
     }
 
-    /// Returns a message that holds this reservation until its last copy is dropped. Nothing is reserved here afterwards.
+    /// Returns a message that holds this reservation until its last clone is dropped. Afterwards, this reservation is
+    /// empty.
     ///
     /// # Errors
     /// If there is not enough memory for the message.
@@ -139,14 +141,14 @@ impl Drop for Reservation {
     }
 }
 
-/// Returns text that keeps the reservation of the message from which it was copied, which is `original` or a part of it. The
-/// memory of both is counted once, so it can be twice as much.
+/// Returns text that keeps the reservation of the message from which it was copied; `original` is this message or a
+/// part of it. Their memory is counted only once, so up to twice as much can be in use.
 #[must_use]
 pub fn keep(copy: Bytes, original: impl Send + 'static) -> Bytes {
     if copy.len() > UNCOUNTED_BYTES { owned_with(copy, original) } else { copy }
 }
 
-/// Returns text with which `other` is dropped.
+/// Returns text that owns `other`, which is dropped together with its last clone.
 fn owned_with<T: Send + 'static>(text: Bytes, other: T) -> Bytes {
     struct Owner<T> {
         text: Bytes,

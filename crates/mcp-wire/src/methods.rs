@@ -2,7 +2,7 @@
 
 use crate::revision::{LEGACY, MODERN};
 
-/// The maximum number of characters of a method name that is echoed.
+/// The maximum number of characters of a method name that are echoed.
 const MAX_NAME: usize = 64;
 
 /// The revisions that define a method.
@@ -22,7 +22,7 @@ enum DefinedIn {
     ByServers,
 }
 
-/// All requests of the protocol.
+/// The methods of all requests of the protocol.
 const METHODS: &[(&str, DefinedIn)] = &[
     ("initialize", DefinedIn::Handshake),
     ("ping", DefinedIn::Handshake),
@@ -59,7 +59,7 @@ pub fn may_be_missing(method: &str, is_modern: bool) -> bool {
     }
 }
 
-/// Returns the message of a `-32601` error, which names the method and the revisions that define it. `is_modern` is
+/// Returns the message of a `-32601` error, which names the method and the revisions that define it. `is_modern` states
 /// whether the request uses 2026-07-28.
 #[must_use]
 pub fn not_found(method: &str, is_modern: bool) -> String {

@@ -1,4 +1,4 @@
-//! The forms in which a secret is found.
+//! The forms of a secret that are searched for.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use super::MIN_SECRET;
 
-/// The minimum size of a text in a secret that is a JSON document.
+/// The minimum size in bytes of a string that counts as a secret in a JSON document.
 const MIN_LEAF: usize = 8;
 
 /// A form of a secret.
 pub(super) struct Needle {
     finder: Finder<'static>,
-    /// Whether it contains quotation marks.
+    /// Whether this form contains quotation marks.
     pub(super) has_quote: bool,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Needle {
 pub(super) fn all<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Vec<Needle> {
     let mut texts = BTreeSet::new();
     for secret in secrets {
-        // A file often ends with a line break that a program does not repeat.
+        // A file often ends with a line break that a program does not output.
         for part in [secret, secret.trim()].into_iter().chain(secret.lines().map(str::trim)) {
             insert(part, &mut texts);
         }
@@ -75,8 +75,9 @@ impl Needle {
         Self { finder: Finder::new(text).into_owned(), has_quote: text.contains('"') }
     }
 
-    /// Appends the start and the end of every occurrence, including those that overlap. If the text is cut, appends also the
-    /// longest beginning of the needle with which it ends. Takes linear time, so that no text and no secret is slow.
+    /// Appends the start and the end of every occurrence to `found`, including overlapping occurrences. If the text is
+    /// cut, also appends the longest prefix of the needle with which the text ends. Takes linear time for every text
+    /// and every secret.
     pub(super) fn find_all(&self, text: &[u8], is_cut: bool, found: &mut Vec<(usize, usize)>) {
         let needle = self.finder.needle();
         let from = match self.finder.find(text) {
@@ -84,7 +85,7 @@ impl Needle {
             None if is_cut => text.len().saturating_sub(needle.len() - 1),
             None => return,
         };
-        // Knuth, Morris and Pratt.
+        // The Knuth–Morris–Pratt algorithm.
         let borders = borders(needle);
         let mut matched = 0;
         for (index, byte) in text.iter().enumerate().skip(from) {
@@ -98,14 +99,14 @@ impl Needle {
                 found.push((index + 1 - matched, index + 1));
             }
         }
-        // In the middle of a character, there is no beginning: the text consists of whole characters.
+        // A prefix that ends within a character does not count: the text consists of whole characters.
         if is_cut && matched > 0 && std::str::from_utf8(&needle[..matched]).is_ok() {
             found.push((text.len() - matched, text.len()));
         }
     }
 }
 
-/// Returns for each beginning of the needle the length of the longest shorter text with which it begins and ends.
+/// Returns, for each prefix of the needle, the length of its longest proper prefix that is also its suffix.
 fn borders(needle: &[u8]) -> Vec<usize> {
     let (mut borders, mut length) = (vec![0; needle.len()], 0);
     for index in 1..needle.len() {

@@ -8,7 +8,7 @@ fn excerpt(secrets: &[&str], text: &str) -> String {
 }
 
 #[test]
-fn secrets_are_masked_wherever_they_are() {
+fn secrets_are_masked_wherever_they_occur() {
     let text = json!({ "a": "x hunter2 y", "hunter2": [{ "b": "hunter2hunter2" }], "n": 12_345_678 }).to_string();
     let expected = r#"{"a":"x [secret] y","[secret]":[{"b":"[secret]"}],"n":[secret]}"#;
     let found: Value = serde_json::from_str(&excerpt(&["hunter2"], &text)).unwrap();
@@ -16,7 +16,7 @@ fn secrets_are_masked_wherever_they_are() {
     let found = excerpt(&["hunter2", "12345678"], &text);
     assert_eq!(found.len(), expected.len(), "{found}");
     assert!(!found.contains("hunter2") && !found.contains("12345678"), "{found}");
-    // Escaped in an unusual way, in JSON in a string, percent-encoded, and as Base64.
+    // Escaped in an unusual way, in JSON that is nested in a string, percent-encoded, and Base64-encoded.
     for text in [
         r#"{"a":"\u0068unter\u0032"}"#.to_owned(),
         json!({ "text": json!({ "a": "hunter2" }).to_string() }).to_string(),
@@ -31,12 +31,12 @@ fn secrets_are_masked_wherever_they_are() {
             assert!(!found.contains(part), "{text}: {found}");
         }
     }
-    // Every line of a key, and the texts in a document.
+    // Every line of a key, and the strings in a document.
     let key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQ==\n";
     assert_eq!(excerpt(&[key], r#"{"a":"kqhkiG9w0BAQ=="}"#), r#"{"a":"[secret]"}"#);
     let document = json!({ "type": "account", "private_key": "abcdefgh" }).to_string();
     assert_eq!(excerpt(&[&document], r#"{"a":"abcdefgh"}"#), r#"{"a":"[secret]"}"#);
-    // Overlapping secrets, and one that overlaps itself.
+    // Overlapping secrets, and a secret that overlaps itself.
     assert_eq!(excerpt(&["abcdef", "efghij"], r#"["xabcdefghijx"]"#), r#"["x[secret]x"]"#);
     assert_eq!(excerpt(&["abcdabcd"], r#"["abcdabcdabcd"]"#), r#"["[secret]"]"#);
     assert_eq!(excerpt(&["abc"], r#"["abc"]"#), r#"["abc"]"#, "too short");
@@ -89,7 +89,7 @@ fn an_excerpt_is_bounded_and_says_so() {
     assert!(mask.excerpt("[1,2", true).is_truncated);
 }
 
-/// The end of a text can be the beginning of one secret, and a part of an escape in another.
+/// The end of a text can be the beginning of one secret and a part of an escape in another.
 #[test]
 fn the_beginnings_of_several_secrets_are_left_out() {
     let mask = SecretMask::new(["kkkk\\kk", "\\\"mmm"]);
@@ -100,12 +100,13 @@ fn the_beginnings_of_several_secrets_are_left_out() {
     }
 }
 
-/// A secret of characters that no other part of the texts contains, so that every part of it that is left can be found.
+/// Returns secrets of characters that no other part of the texts contains, so that every part that is left can be
+/// found.
 fn secret() -> impl Strategy<Value = String> {
     "[k-q\"\\\\/é\n {:,]{4,24}".prop_filter("short secrets are not masked", |text| text.trim().len() >= MIN_SECRET)
 }
 
-/// The parts of at least four characters that begin or end a secret.
+/// Returns the prefixes and suffixes of a secret that contain at least four letters.
 fn ends(secret: &str) -> Vec<String> {
     let chars: Vec<char> = secret.chars().collect();
     let parts = (4..=chars.len()).flat_map(|n| [&chars[..n], &chars[chars.len() - n..]]);
@@ -114,7 +115,7 @@ fn ends(secret: &str) -> Vec<String> {
 }
 
 proptest! {
-    /// Wherever a text ends, and however often it was written into strings, nothing of a secret is left.
+    /// Wherever a text ends, and however deeply it is nested in strings, nothing of a secret is left.
     #[test]
     fn nothing_of_a_secret_is_left(
         secrets in prop::collection::vec(secret(), 1..4),
@@ -166,7 +167,7 @@ proptest! {
     }
 }
 
-/// Removes the escapes of all levels.
+/// Resolves the escapes of all levels.
 fn unwrap_all(text: &str) -> String {
     let mut text = text.to_owned();
     for _ in 0..4 {

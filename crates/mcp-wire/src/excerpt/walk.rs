@@ -1,10 +1,10 @@
-//! A tolerant pass over JSON text that may be cut, or not be JSON at all.
+//! A tolerant pass over JSON text that may be cut or not be JSON at all.
 
 use std::borrow::Cow;
 
 use super::{MASK, MAX_EXCERPT, Masked, SecretMask};
 
-/// Parts of names of members whose values are credentials: lower case, letters and digits only.
+/// Parts of the names of members whose values are credentials, in lower case and with only letters and digits.
 const CREDENTIALS: &[&str] = &[
     "password",
     "passwd",
@@ -21,11 +21,11 @@ const CREDENTIALS: &[&str] = &[
     "jwt",
     "bearer",
 ];
-/// Whole names of the same kind, which are too short to be looked for in other names.
+/// Complete names of the same kind, which are too short to be searched for within other names.
 const SHORT_CREDENTIALS: &[&str] = &["pwd", "auth", "pin", "otp", "sid"];
-/// The names under which MCP has Base64 (`data` of images and audio, `blob` of resources).
+/// The names of members that contain Base64 in MCP (`data` of images and audio, `blob` of resources).
 const BLOBS: &[&str] = &["data", "blob"];
-/// The minimum size of a value of these names that is replaced.
+/// The minimum size of a value with one of these names that is replaced.
 const MIN_BLOB: usize = 32;
 /// The minimum size of Base64 under other names that is replaced.
 const MIN_BASE64: usize = 512;
@@ -36,7 +36,8 @@ pub(super) fn is_credential(name: &str) -> bool {
     SHORT_CREDENTIALS.contains(&name.as_str()) || CREDENTIALS.iter().any(|part| name.contains(part))
 }
 
-/// Masks the strings of a text, in which everything else stays as it is. Ends early when there is enough for an excerpt.
+/// Masks the strings of a text, and leaves everything else unchanged. Stops early once there is enough output for an
+/// excerpt.
 pub(super) fn walk(mask: &SecretMask, text: &str, is_cut: bool, level: usize) -> Masked<'static> {
     let mut walk =
         Walk { mask, text, at: 0, is_cut, level, output: String::new(), name: String::new(), is_pair: false };
@@ -56,7 +57,8 @@ struct Walk<'a> {
     output: String,
     /// The name of the member whose value follows.
     name: String,
-    /// Whether the object has named a credential, such as `{"name": "Authorization", "value": …}`, so that its `value` is one.
+    /// Whether the object names a credential, such as `{"name": "Authorization", "value": …}`, so that its `value` is a
+    /// credential.
     is_pair: bool,
 }
 
@@ -69,7 +71,7 @@ struct Token<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Reads one string, or what precedes the next one.
+    /// Reads one string, or the text before the next one.
     fn step(&mut self) {
         if self.text.as_bytes()[self.at] != b'"' {
             let rest = &self.text[self.at..];
@@ -146,7 +148,7 @@ impl<'a> Walk<'a> {
         self.at += separator.len();
     }
 
-    /// Replaces a value, except for `null`, `true` and `false`.
+    /// Skips a value, and appends [`MASK`] instead, unless the value is `null`, `true` or `false`.
     fn skip_value(&mut self) {
         let (start, mut depth) = (self.at, 0_usize);
         while let Some(byte) = self.text.as_bytes().get(self.at) {
@@ -181,7 +183,7 @@ fn is_base64(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'='))
 }
 
-/// Resolves the escapes of a string. What is not valid stays as it is; an escape that is cut is left out.
+/// Resolves the escapes of a string. Invalid escapes stay as they are; an escape that is cut is left out.
 fn unescape(raw: &str) -> Cow<'_, str> {
     if !raw.contains('\\') {
         return raw.into();
@@ -250,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_are_resolved_like_in_a_parser() {
+    fn escapes_are_resolved_as_by_a_parser() {
         let escaped = "\"a\\n\\t\\\"\\\\\\/\\u0041\\u00e9\\ud83d\\ude00 \\b\\f\\r\"";
         let value: String = serde_json::from_str(escaped).unwrap();
         assert_eq!(unescape(&escaped[1..escaped.len() - 1]), value);
