@@ -3,9 +3,10 @@
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest as _, Sha256};
 
-/// The maximum length of a public name in characters: hosts add their own prefix and reject 65 characters.
+/// The maximum length of a public name in characters. Host applications add their own prefix, and reject names of more
+/// than 64 characters.
 pub const MAX_PUBLIC_NAME: usize = 48;
-/// The number of characters of the hash in a name that is changed.
+/// The number of characters of the hash in a changed name.
 const HASH: usize = 6;
 /// The separator between the slug of the instance and the original name.
 const SEPARATOR: &str = "__";
@@ -13,9 +14,10 @@ const SEPARATOR: &str = "__";
 const SCHEME: &str = "wp+";
 
 /// Returns the public name of a tool or prompt: `SLUG__NAME`, if it has at most [`MAX_PUBLIC_NAME`] characters and all
-/// are from `[A-Za-z0-9_-]`. Otherwise, other characters become `_`, and the name is cut and gets `_` and six characters
-/// of the hash of slug and name, so that different names stay different: only a name that is chosen for this can collide.
-/// Names of different instances never collide, because slugs have at most 24 characters and contain no `_`.
+/// are from `[A-Za-z0-9_-]`. Otherwise, other characters become `_`, the name is truncated, and `_` and six characters
+/// of the hash of slug and name are appended, so that different names remain different: only a deliberately chosen name
+/// can collide. Names of different instances never collide, because slugs have at most 24 characters and contain no
+/// `_`.
 #[must_use]
 pub fn public_name(slug: &str, name: &str) -> String {
     let full = format!("{slug}{SEPARATOR}{name}");
@@ -28,8 +30,8 @@ pub fn public_name(slug: &str, name: &str) -> String {
     cut.chain(['_']).chain(hash.chars().take(HASH)).collect()
 }
 
-/// Whether `public` is the [`public_name`] of a tool or prompt. Names that are not changed are compared in place, because a server
-/// can have hundreds of tools.
+/// Whether `public` is the [`public_name`] of a tool or prompt. Unchanged names are compared without allocation,
+/// because a server can have hundreds of tools.
 #[must_use]
 pub fn is_public_name(public: &str, slug: &str, name: &str) -> bool {
     match is_unchanged(slug, name) {
@@ -38,7 +40,7 @@ pub fn is_public_name(public: &str, slug: &str, name: &str) -> bool {
     }
 }
 
-/// Whether the public name consists of slug and name as they are.
+/// Whether the public name consists of the unchanged slug and name.
 fn is_unchanged(slug: &str, name: &str) -> bool {
     slug.len() + SEPARATOR.len() + name.len() <= MAX_PUBLIC_NAME && slug.chars().chain(name.chars()).all(is_allowed)
 }
@@ -53,7 +55,7 @@ pub fn public_uri(slug: &str, uri: &str) -> String {
     format!("{SCHEME}{slug}:{uri}")
 }
 
-/// Returns the slug and the original URI of a public URI; `None` if it is not one.
+/// Returns the slug and the original URI of a public URI; `None` if `uri` is not a public URI.
 #[must_use]
 pub fn split_public_uri(uri: &str) -> Option<(&str, &str)> {
     uri.strip_prefix(SCHEME)?.split_once(':').filter(|(slug, _)| !slug.is_empty())

@@ -1,4 +1,4 @@
-//! The headers that repeat arguments of tools (2026-07-28, "Custom Headers from Tool Parameters").
+//! Headers that repeat arguments of tools (2026-07-28, "Custom Headers from Tool Parameters").
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,23 +22,23 @@ pub struct ParamHeader {
 }
 
 impl ParamHeader {
-    /// Reads the annotations in the input schema of a tool's definition. Invalid ones are ignored: those of other types
-    /// than string, integer and boolean, those that are not reachable through `properties` only, and names that are not
-    /// a token or are used twice.
+    /// Reads the annotations in the input schema of a tool's definition. Invalid annotations are ignored: those of
+    /// types other than string, integer and boolean, those that are not reachable through `properties` alone, and those
+    /// with a name that is not a token or is used twice.
     #[must_use]
     pub fn of_tool(definition: &str) -> Vec<Self> {
         Self::read(definition).0
     }
 
-    /// Whether no annotation is one that [`Self::of_tool`] ignores. Clients must reject other tools (2026-07-28, "Custom Headers
-    /// from Tool Parameters").
+    /// Whether all annotations of a tool's definition are valid, so that [`Self::of_tool`] ignores none. Clients must
+    /// reject other tools (2026-07-28, "Custom Headers from Tool Parameters").
     #[must_use]
     pub fn are_valid(definition: &str) -> bool {
         let (headers, annotations) = Self::read(definition);
         headers.len() == annotations
     }
 
-    /// Returns the valid annotations, and the number of all.
+    /// Returns the valid annotations, and the number of all annotations.
     fn read(definition: &str) -> (Vec<Self>, usize) {
         #[derive(Deserialize)]
         struct Tool {
@@ -57,8 +57,8 @@ impl ParamHeader {
         (headers.iter().filter(|header| is_unique(header)).cloned().collect(), count)
     }
 
-    /// Returns the text of the argument, which [`header_value`] encodes as the value of
-    /// the header. `None` if the argument is missing, null or of another type: then the header is absent.
+    /// Returns the text of the argument, which [`header_value`] encodes as the value of the header. Returns `None` if
+    /// the argument is missing, null or of another type; the header is then absent.
     #[must_use]
     pub fn text(&self, arguments: &Value) -> Option<String> {
         match self.value(arguments)? {
@@ -79,7 +79,7 @@ impl ParamHeader {
         headers.iter().filter_map(value).collect()
     }
 
-    /// Returns the argument.
+    /// Returns the argument; `None` if it is missing.
     pub(crate) fn value<'v>(&self, arguments: &'v Value) -> Option<&'v Value> {
         self.path.iter().try_fold(arguments, |value, name| value.get(name))
     }
@@ -88,13 +88,13 @@ impl ParamHeader {
 /// The annotations of a schema.
 #[derive(Default)]
 struct Annotations {
-    /// Those with a valid type and name.
+    /// The annotations with a valid type and name.
     headers: Vec<ParamHeader>,
-    /// The number of all.
+    /// The number of all annotations.
     count: usize,
 }
 
-/// Collects the annotations that are reachable through `properties` only.
+/// Collects the annotations that are reachable through `properties` alone.
 fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Annotations) {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
     for (name, schema) in properties {
@@ -113,10 +113,10 @@ fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Annotations) {
     }
 }
 
-/// Returns the number of annotations of a schema and all schemas in it, also of those that are not reachable through `properties`
-/// only. Members whose values are no schemas are not read.
+/// Returns the number of annotations in a schema and all schemas in it, including those that are not reachable through
+/// `properties` alone. Members whose values are not schemas are skipped.
 fn count(schema: &Value) -> usize {
-    /// Members that contain schemas by names, which can be any text.
+    /// Members that map arbitrary names to schemas.
     const BY_NAME: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
     const VALUES: [&str; 4] = ["const", "default", "enum", "examples"];
     match schema {
@@ -133,7 +133,7 @@ fn count(schema: &Value) -> usize {
     }
 }
 
-/// Whether a text can be part of a header's name (RFC 9110, section 5.6.2).
+/// Whether a text is a token, and can thus be part of a header's name (RFC 9110, section 5.6.2).
 fn is_token(text: &str) -> bool {
     let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_token_byte)
@@ -188,7 +188,7 @@ mod tests {
         }
         assert!(!are_valid(json!({ "a": region, "b": { "type": "string", "x-mcp-header": "region" } })), "used twice");
         assert!(!are_valid(json!({ "a": region, "b": { "properties": { "c": region } } })), "used twice");
-        // Those that are not reachable through `properties` only.
+        // Annotations that are not reachable through `properties` alone.
         for unreachable in [
             json!({ "type": "array", "items": region }),
             json!({ "oneOf": [region, { "type": "null" }] }),

@@ -13,8 +13,8 @@ pub struct RoutingParams<'a> {
     pub is_modern: bool,
     /// `protocolVersion` of `initialize`.
     pub requested_version: Option<String>,
-    /// The name and version in `clientInfo` of `initialize`, or in `clientInfo` of `_meta`. The version is empty if
-    /// missing.
+    /// The name and version in `clientInfo` of `initialize`, or in `clientInfo` of `_meta`. The version is empty if it
+    /// is missing.
     pub client: Option<(String, String)>,
     /// `name` or `uri`: the tool, prompt or resource.
     pub name: Option<String>,
@@ -56,7 +56,7 @@ struct Client<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the parameters that are needed to route the request.
+    /// Parses the parameters that are needed to route the request.
     ///
     /// # Errors
     /// `INVALID_PARAMS` if `params` is not an object, or repeats a member that is read here.

@@ -1,6 +1,7 @@
-//! Text within a JSON string that needs no further reading.
+//! Finds the plain text at the start of a JSON string, which needs no further parsing.
 
-/// Returns the number of bytes before the first quotation mark, backslash or control character.
+/// Returns the number of bytes before the first quotation mark, backslash or control character, or of all bytes if
+/// there is none.
 pub(crate) fn plain_length(bytes: &[u8]) -> usize {
     const BLOCK: usize = 64;
     let length = plain_words(&bytes[..bytes.len().min(BLOCK)]);
@@ -16,12 +17,12 @@ pub(crate) fn plain_length(bytes: &[u8]) -> usize {
     length + plain_words(&bytes[length..])
 }
 
-/// Like [`plain_length`], eight bytes at a time.
+/// Like [`plain_length`], but reads eight bytes at a time.
 fn plain_words(bytes: &[u8]) -> usize {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let mut length = 0;
-    // A bit of `hits` above the first one that is set may be wrong, because of carries.
+    // Bits of `hits` above the lowest set bit may be wrong, because of borrows.
     while let Some(word) = bytes[length..].first_chunk::<8>() {
         let word = u64::from_le_bytes(*word);
         let zero = |word: u64| word.wrapping_sub(LOW) & !word;
@@ -45,7 +46,7 @@ mod tests {
 
     use super::*;
 
-    /// Plain bytes, among them those next to others.
+    /// Plain bytes, including the neighbours of bytes that are not plain.
     const PLAIN: [u8; 7] = [b' ', b'!', b'#', b'[', b']', 0x7f, 0xff];
 
     proptest! {

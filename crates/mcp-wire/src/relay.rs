@@ -1,7 +1,7 @@
 //! Rewriting of messages that are relayed between two connections.
 //!
-//! Each connection has its own request IDs and progress tokens. Only these are replaced, in the text that was received:
-//! everything else, such as unknown members, the order of members and the notation of numbers, stays as it is.
+//! Each connection has its own request IDs and progress tokens. Only these are replaced in the text that was received.
+//! Everything else, such as unknown members, the order of members and the notation of numbers, remains unchanged.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -87,8 +87,8 @@ struct Meta<'a> {
     log_level: Option<&'a RawValue>,
 }
 
-/// Replaces the ID of a request, and its progress token if it has one, by `id`. Members of `meta` that the request does
-/// not declare itself are added. Without `meta`, the members of `_meta` that only 2026-07-28 has are removed.
+/// Replaces the ID of a request, and its progress token if it has one, with `id`. Members of `meta` that the request
+/// does not declare itself are added. Without `meta`, the members of `_meta` that exist only in 2026-07-28 are removed.
 ///
 /// # Errors
 /// `INVALID_PARAMS` if `params` or `_meta` is not an object, or repeats a member that is read here.
@@ -144,7 +144,7 @@ pub fn notification_target(notification: &Envelope<'_>) -> Option<NotificationTa
 }
 
 /// Restores the original progress token or subscription ID in a notification. Returns `None` if the request has no
-/// progress token, so that the notification cannot belong to it.
+/// progress token, so that a progress notification cannot belong to it.
 #[must_use]
 pub fn restore_notification(
     notification: &Envelope<'_>,
@@ -227,7 +227,7 @@ fn complete_meta(edits: &mut Edits<'_>, raw: &RawValue, own: &Meta<'_>, meta: &R
     }
 }
 
-/// Removes the members that only requests of 2026-07-28 have.
+/// Removes the members that exist only in requests of 2026-07-28.
 fn remove_meta(edits: &mut Edits<'_>, request: &Envelope<'_>, own: &Meta<'_>) {
     let members = [own.protocol_version, own.client_info, own.client_capabilities, own.log_level];
     for raw in members.into_iter().flatten() {
@@ -236,7 +236,7 @@ fn remove_meta(edits: &mut Edits<'_>, request: &Envelope<'_>, own: &Meta<'_>) {
 }
 
 impl RequestMeta {
-    /// Returns the members that `own` lacks, separated by commas.
+    /// Returns the members that `own` lacks, as comma-separated JSON text.
     fn members(&self, own: &Meta<'_>) -> String {
         let members = [
             (META_PROTOCOL_VERSION, &self.protocol_version, own.protocol_version),
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn only_id_and_progress_token_are_replaced() {
+    fn only_the_id_and_the_progress_token_are_replaced() {
         let text = "{ \"id\" : \"a\\u0062\",\n\"x\":1.0, \"method\":\"m\",\"params\":{\"_meta\":{\"progressToken\": 7 ,\"y\":1e2},\"a\":{\"id\":\"ab\"}},\"jsonrpc\":\"2.0\"}";
         let (relayed, original) = relay(text, None);
         assert_eq!(relayed, text.replace("\"a\\u0062\"", "42").replace(": 7 ,", ": 42 ,").replace('\n', " "));

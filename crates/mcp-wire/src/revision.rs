@@ -1,7 +1,7 @@
 //! The revisions of the protocol, and the names of headers and `_meta` members that declare them.
 //!
-//! The revisions before 2026-07-28 begin with a handshake (`initialize`) and are called legacy; 2026-07-28, called
-//! modern, has none: every request declares its revision.
+//! The revisions before 2026-07-28 begin with a handshake (`initialize`) and are called legacy. 2026-07-28, called
+//! modern, has no handshake: every request declares its revision.
 
 /// The revisions with a handshake, oldest first.
 pub const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -30,8 +30,8 @@ pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabi
 /// The `_meta` member with the level of log messages that the client accepts during the request.
 pub const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 
-/// Returns the revision for a handshake that requests `requested`: the same if it is a known revision with a handshake,
-/// otherwise the newest of these ("Lifecycle").
+/// Returns the revision for a handshake that requests `requested`: `requested` itself if it is a known revision with a
+/// handshake, otherwise the newest one ("Lifecycle").
 #[must_use]
 pub fn negotiate(requested: &str) -> &'static str {
     LEGACY.iter().copied().find(|known| *known == requested).unwrap_or(NEWEST_LEGACY)

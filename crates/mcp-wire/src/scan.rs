@@ -1,26 +1,26 @@
-//! A scanner of JSON text that reports what parsers disagree about, without building a tree.
+//! A scanner for JSON text that reports anything about which parsers disagree, without building a tree.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use crate::plain_text::plain_length;
 
-/// The maximum number of levels of arrays and objects in a message, without its `result` and `error`, and in a
-/// definition (contract, section 8).
+/// The maximum number of levels of arrays and objects in a message, except in `result` and in `data` of `error`, and in
+/// a definition (contract, section 8).
 pub const MAX_LEVELS: usize = 64;
 /// The maximum number of levels in text that is only skipped: the same as [`crate::MAX_DEPTH`].
 const MAX_SKIPPED_LEVELS: usize = crate::MAX_DEPTH;
 /// The largest integer that every JSON parser reads exactly (RFC 7493, section 2.2).
 const MAX_INTEGER: u64 = (1 << 53) - 1;
-/// The maximum number of characters of a member's name that is echoed.
+/// The maximum number of characters of a member's name that are echoed.
 const MAX_NAME: usize = 64;
 
 /// A property of JSON text about which parsers disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ambiguity {
-    /// A member is repeated, possibly with other escapes. Contains its name.
+    /// A member is repeated, possibly with different escapes. Contains its name.
     RepeatedMember(String),
-    /// The name of a member differs from one of the protocol only in case, or in what follows a null character.
+    /// The name of a member differs from a name of the protocol only in case, or in the text after a null character.
     /// Contains the name as received.
     CaseVariant(String),
     /// More than [`MAX_LEVELS`] levels of nesting.
@@ -70,11 +70,11 @@ impl From<Ambiguity> for Flaw {
 
 /// The names of the members of an object of the protocol.
 pub(crate) struct Names<const N: usize> {
-    /// The members whose values are returned.
+    /// The names of the members whose values are returned.
     pub(crate) read: [&'static str; N],
-    /// Further names, of which variants are rejected as well.
+    /// Further names whose variants are rejected as well.
     pub(crate) other: &'static [&'static str],
-    /// A prefix of names, of which variants are rejected.
+    /// A prefix of names whose variants are rejected.
     pub(crate) prefix: Option<&'static str>,
 }
 
@@ -83,7 +83,8 @@ impl<const N: usize> Names<N> {
         Self { read, other, prefix: None }
     }
 
-    /// Returns the index of the name among those that are read.
+    /// Returns the index of a name among those that are read; `None` if it is not one of them. Fails if it is a variant
+    /// of a known name.
     pub(crate) fn find(&self, key: &str) -> Result<Option<usize>, Ambiguity> {
         if let Some(index) = self.read.iter().position(|name| *name == key) {
             return Ok(Some(index));
@@ -97,8 +98,8 @@ impl<const N: usize> Names<N> {
     }
 }
 
-/// Whether `key` is read as `name` by a parser that ignores case, as Go's does with Unicode's simple folding, or that
-/// ends strings at a null character.
+/// Whether `key` is read as `name` by a parser that ignores case (as Go's does, with Unicode's simple case folding), or
+/// that ends strings at a null character.
 fn is_variant(key: &str, name: &str) -> bool {
     if key.len() == name.len() && key.eq_ignore_ascii_case(name) {
         return true;
@@ -112,8 +113,8 @@ fn has_variant_prefix(key: &str, prefix: &str) -> bool {
     folded(prefix).all(|c| key.next() == Some(c))
 }
 
-/// Returns the characters up to a null character, folded. Only the long s and the Kelvin sign fold to ASCII letters
-/// (Unicode, CaseFolding.txt).
+/// Returns the case-folded characters before the first null character. Only the long s and the Kelvin sign fold to
+/// ASCII letters (Unicode, CaseFolding.txt).
 fn folded(text: &str) -> impl Iterator<Item = char> {
     text.chars().take_while(|c| *c != '\0').map(|c| match c {
         '\u{17f}' => 's',
@@ -122,12 +123,12 @@ fn folded(text: &str) -> impl Iterator<Item = char> {
     })
 }
 
-/// Which numbers are accepted.
+/// The numbers that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Numbers {
-    /// All of JSON's.
+    /// All JSON numbers.
     Any,
-    /// Those that every parser reads alike.
+    /// Numbers that every parser reads alike.
     Exact,
 }
 
@@ -135,7 +136,7 @@ pub(crate) enum Numbers {
 pub(crate) struct Scanner<'a> {
     text: &'a str,
     at: usize,
-    /// The names of the members of all objects that are open.
+    /// The names of the members of all open objects.
     keys: Vec<Cow<'a, str>>,
 }
 
@@ -154,12 +155,12 @@ impl<'a> Scanner<'a> {
         bytes.get(self.at).copied()
     }
 
-    /// Returns an error at the current position.
+    /// Returns a syntax error at the current position.
     pub(crate) fn syntax(&self) -> Flaw {
         Flaw::Syntax(self.at)
     }
 
-    /// Consumes `byte` if it is the next one.
+    /// Consumes `byte` if it is the next byte after white space. Returns whether it was.
     pub(crate) fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
@@ -170,7 +171,7 @@ impl<'a> Scanner<'a> {
         if self.take(byte) { Ok(()) } else { Err(self.syntax()) }
     }
 
-    /// Checks that nothing follows.
+    /// Checks that nothing but white space follows.
     pub(crate) fn end(&mut self) -> Result<(), Flaw> {
         if self.peek().is_none() { Ok(()) } else { Err(self.syntax()) }
     }
@@ -185,7 +186,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads an object that does not repeat a member, and its values with `value`.
+    /// Reads an object that does not repeat a member. `value` reads its values.
     pub(crate) fn object(
         &mut self,
         level: usize,
@@ -216,7 +217,8 @@ impl<'a> Scanner<'a> {
         Ok(&self.text[start..self.at])
     }
 
-    /// Reads an object of the protocol, and its values with `value`. Returns the text of the members that are read.
+    /// Reads an object of the protocol. `value` reads its values. Returns the text of the object, and the values of the
+    /// members in [`Names::read`].
     pub(crate) fn members<const N: usize>(
         &mut self,
         level: usize,
@@ -235,7 +237,7 @@ impl<'a> Scanner<'a> {
         Ok((text, values))
     }
 
-    /// Reads an array, and its items with `item`.
+    /// Reads an array. `item` reads its items.
     pub(crate) fn array(
         &mut self,
         level: usize,
@@ -256,8 +258,8 @@ impl<'a> Scanner<'a> {
         Ok(&self.text[start..self.at])
     }
 
-    /// Reads an object, and passes the name (with its quotation marks) and value of each member to `member`. Checks only
-    /// that it is JSON.
+    /// Reads an object, and passes the name (with its quotation marks) and value of each member to `member`. Checks
+    /// only that the object is JSON.
     pub(crate) fn raw_members(&mut self, level: usize, mut member: impl FnMut(&'a str, &'a str)) -> Result<(), Flaw> {
         self.expect(b'{')?;
         if self.take(b'}') {
@@ -273,7 +275,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads a value and checks only that it is JSON with at most [`MAX_SKIPPED_LEVELS`] levels.
+    /// Reads a value, and checks only that it is JSON with at most [`MAX_SKIPPED_LEVELS`] levels.
     pub(crate) fn skip(&mut self, level: usize) -> Result<&'a str, Flaw> {
         self.peek();
         let start = self.at;
@@ -322,7 +324,8 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Reads the name of a member and the colon, and returns the name as received. It can contain a lone surrogate.
+    /// Reads the name of a member and the colon, and returns the name as received. The name can contain a lone
+    /// surrogate.
     fn raw_name(&mut self) -> Result<&'a str, Flaw> {
         let name = if self.peek() == Some(b'"') { self.string(false)? } else { return Err(self.syntax()) };
         self.expect(b':')?;
@@ -337,7 +340,7 @@ impl<'a> Scanner<'a> {
         unquote(raw).ok_or_else(|| self.syntax())
     }
 
-    /// Reads a string and returns it with its quotation marks. `is_strict` rejects lone surrogates.
+    /// Reads a string, and returns it with its quotation marks. Rejects lone surrogates if `is_strict`.
     fn string(&mut self, is_strict: bool) -> Result<&'a str, Flaw> {
         let start = self.at;
         self.at += 1;
@@ -373,7 +376,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Returns the code unit of a `\u` escape at the current position.
+    /// Returns the code unit of the `\u` escape at the current position; `None` if there is none.
     fn hex(&self) -> Option<u32> {
         let digits = self.text.as_bytes().get(self.at..self.at + 6)?.strip_prefix(b"\\u")?;
         digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
@@ -405,11 +408,11 @@ fn check_level(level: usize, limit: usize) -> Result<(), Flaw> {
     if level > limit { Err(Ambiguity::TooDeep.into()) } else { Ok(()) }
 }
 
-/// The arrays and objects that are open, at most 128.
+/// The open arrays and objects, of which there are at most 128.
 #[derive(Default)]
 struct Nesting {
     levels: usize,
-    /// One bit per level: 1 for an object. The innermost is the last.
+    /// One bit per level, which is 1 for an object. The lowest bit is the innermost level.
     kinds: u128,
 }
 
@@ -429,8 +432,8 @@ impl Nesting {
     }
 }
 
-/// Returns the text of a string, without allocation if it contains no escapes. `None` if `raw` is not a string or
-/// contains a lone surrogate.
+/// Returns the text of a string, without allocation if it contains no escapes. Returns `None` if `raw` is not a string
+/// or contains a lone surrogate.
 pub(crate) fn unquote(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }

@@ -1,4 +1,4 @@
-//! Sessions of the revisions before 2026-07-28, without server-side state: the session ID is signed and contains
+//! Sessions of the revisions before 2026-07-28, without server-side state: the session ID is signed, and contains
 //! everything that the server needs.
 //!
 //! The format is `BASE64URL(payload) . BASE64URL(HMAC-SHA256)`, both without padding: visible ASCII, as "Session
@@ -14,7 +14,7 @@ use waypost_core::{Random, Timestamp};
 /// The lifetime of a session: 30 days, in milliseconds.
 pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 const PURPOSE: &str = "mcp session";
-/// The maximum length of a session ID. Longer ones are rejected unread.
+/// The maximum length of a session ID. Longer IDs are rejected without being read.
 const MAX_LENGTH: usize = 1_024;
 /// The maximum length of a client's name and of its version, in characters.
 const MAX_CLIENT: usize = 64;
@@ -36,10 +36,10 @@ pub struct Session {
     /// The negotiated revision.
     #[serde(rename = "v")]
     pub protocol_version: String,
-    /// The end user that the session is bound to, if `initialize` had a token: see [`principal`].
+    /// The digest of the end user to which the session is bound, if `initialize` had a token (see [`principal`]).
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// The client's name and version, for the records of its calls.
+    /// The client's name and version, for the records of its calls. `None` if they are unknown.
     #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
     pub client: Option<(String, String)>,
 }
@@ -49,7 +49,7 @@ pub struct Session {
 pub struct OpenedSession<'k> {
     /// The session.
     pub session: Session,
-    /// The key that signed it. Values derived with this key survive a rotation of the key.
+    /// The key that signed it. Values that are derived from this key survive a key rotation.
     pub key: &'k SecretKey,
 }
 
@@ -71,7 +71,7 @@ impl Session {
         Self { server_id, issued_at: now, random, protocol_version, principal: None, client }
     }
 
-    /// Binds the session to one end user.
+    /// Binds the session to an end user, if there is one.
     #[must_use]
     pub fn bound_to(self, end_user: Option<&EndUserId>) -> Self {
         Self { principal: end_user.map(principal), ..self }
@@ -93,8 +93,8 @@ impl Session {
         format!("{}.{}", BASE64URL_NOPAD.encode(&payload), BASE64URL_NOPAD.encode(&signature))
     }
 
-    /// Reads a session ID. Returns `None` if its signature is invalid, it belongs to another server, was issued more
-    /// than a minute in the future or is older than 30 days.
+    /// Opens a session ID. Returns `None` if its signature is invalid, if it belongs to another server, if it was
+    /// issued more than a minute in the future, or if it is older than 30 days.
     #[must_use]
     pub fn open<'k>(id: &str, keys: &'k SecretKeys, server_id: &ServerId, now: Timestamp) -> Option<OpenedSession<'k>> {
         if id.len() > MAX_LENGTH {

@@ -11,17 +11,18 @@ pub struct Event {
     pub name: Option<String>,
     /// The data.
     pub data: String,
-    /// Whether the event was not valid UTF-8, so that parts of it were replaced by U+FFFD.
+    /// Whether the event was not valid UTF-8, so that parts of it were replaced with U+FFFD.
     pub is_lossy: bool,
 }
 
-/// Reads events from chunks of a stream. The caller limits the size of an event with [`EventParser::buffered`], or the
-/// size of the stream.
+/// Parses events from the chunks of a stream. The caller must limit the size of an event with
+/// [`EventParser::buffered`], or the size of the stream.
 #[derive(Debug)]
 pub struct EventParser {
     /// The incomplete last line.
     line: Vec<u8>,
-    /// Whether the previous byte was a carriage return, so that a line feed belongs to it.
+    /// Whether the previous chunk ended with a carriage return, so that a line feed at the start of the next one
+    /// belongs to it.
     after_cr: bool,
     is_first_line: bool,
     /// The type of the incomplete event.
@@ -80,13 +81,14 @@ impl EventParser {
         self.last_id.as_deref()
     }
 
-    /// Returns the time in milliseconds that the client waits before it resumes the stream, if the server sets it.
+    /// Returns the time in milliseconds for which the client must wait before it resumes the stream, if the server has
+    /// set it.
     #[must_use]
     pub fn retry(&self) -> Option<u64> {
         self.retry
     }
 
-    /// Processes a complete line. Returns the event that an empty line completes.
+    /// Processes a complete line. Returns an event if an empty line completes one.
     fn end_line(&mut self) -> Option<Event> {
         let mut text = String::from_utf8(mem::take(&mut self.line)).unwrap_or_else(|error| {
             self.is_lossy = true;
@@ -107,7 +109,7 @@ impl EventParser {
                     data.push_str(value);
                 }
                 None => {
-                    // The value is the end of the line, whose memory is kept.
+                    // The value is the end of the line, so the memory of the line is reused.
                     let start = text.len() - value.len();
                     text.drain(..start);
                     self.data = Some(text);
@@ -166,7 +168,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunks_and_line_ends_do_not_matter(
+        fn events_do_not_depend_on_chunks_and_line_ends(
             texts in prop::collection::vec("[^\r\n]{0,20}", 0..6),
             ends in prop::collection::vec(0_usize..3, 12),
             size in 1_usize..7,
@@ -175,7 +177,7 @@ mod tests {
             let mut end = ends.iter().cycle().map(|end| ["\n", "\r\n", "\r"][*end]);
             for text in &texts {
                 let first = end.next().unwrap();
-                // A carriage return followed by a line feed would be one line end.
+                // A carriage return followed by a line feed would be a single line end.
                 let second = if first == "\r" { "\r" } else { end.next().unwrap() };
                 stream.push_str(&format!("data: {text}{first}{second}"));
             }

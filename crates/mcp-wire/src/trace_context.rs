@@ -16,7 +16,7 @@ const MAX_MEMBERS: usize = 32;
 /// The maximum length of the key or value of a member.
 const MAX_PART: usize = 256;
 
-/// Whether `text` is a valid `traceparent` (section 3.2). Later versions can have further fields.
+/// Whether `text` is a valid `traceparent` (section 3.2). Later versions can have additional fields.
 #[must_use]
 pub fn is_traceparent(text: &str) -> bool {
     let bytes = text.as_bytes();

@@ -1,7 +1,7 @@
 //! Rewriting of messages and definitions that are relayed under other names, or between the eras of the protocol.
 //!
-//! Only the edited members change. Everything else stays as it was received, byte for byte, except that line breaks
-//! between tokens become spaces, if not stated otherwise. Values are JSON text.
+//! Only the edited members change. Everything else remains as it was received, byte for byte, except that line breaks
+//! between tokens become spaces, unless stated otherwise. Values are JSON text.
 
 #[cfg(test)]
 mod tests;
@@ -82,7 +82,8 @@ impl Member {
         }
     }
 
-    /// Whether messages of this kind can have the member, and its value.
+    /// Returns the value of the member in a message, if it is present. The outer `Option` is `None` if messages of this
+    /// kind cannot have the member.
     fn find<'a>(self, message: &Message<'a>) -> Option<Option<&'a str>> {
         let params = &message.params;
         let value = match (self, &message.result) {
@@ -113,7 +114,7 @@ impl Member {
     }
 }
 
-/// Edits of one message. A member must not be edited twice, and none within a member that is edited itself.
+/// Edits of one message. A member must not be edited twice, nor may a member be edited within another edited member.
 pub struct Rewrite<'m, 'a> {
     message: &'m Message<'a>,
     edits: Edits<'a>,
@@ -138,8 +139,8 @@ impl<'m, 'a> Rewrite<'m, 'a> {
         }
     }
 
-    /// Replaces the name or URI of the tool, prompt, resource or template ([`Message::target`]) by a string. Does nothing
-    /// if the message has none.
+    /// Replaces the name or URI of the tool, prompt, resource or template ([`Message::target`]) with a string. Does
+    /// nothing if the message has no target.
     pub fn set_target(&mut self, target: &str) {
         if let Some(raw) = self.message.target() {
             self.edits.replace(raw, &quote(target));
@@ -157,12 +158,13 @@ impl<'m, 'a> Rewrite<'m, 'a> {
         }
     }
 
-    /// Replaces a value that is a part of the text of the message, such as the parameters of one of its `inputRequests`.
+    /// Replaces a value, which must be a slice of the message's text, such as the parameters of one of its
+    /// `inputRequests`.
     pub fn replace(&mut self, value: &str, new: &str) {
         self.edits.replace(value, new);
     }
 
-    /// Replaces, adds or (with `None`) removes a member of `_meta` of the parameters or result.
+    /// Replaces, adds or (with `None`) removes a member of `_meta` in the parameters or the result.
     pub fn set_meta(&mut self, name: &str, value: Option<&str>) {
         let own = self.meta().raw.and_then(|meta| find_member(meta, name));
         match (own, value) {
@@ -173,7 +175,7 @@ impl<'m, 'a> Rewrite<'m, 'a> {
         }
     }
 
-    /// Removes the members of `_meta` that only requests of 2026-07-28 have.
+    /// Removes the members of `_meta` that exist only in requests of 2026-07-28.
     pub fn request_to_legacy(&mut self) {
         for name in [META_PROTOCOL_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES, META_LOG_LEVEL] {
             self.set_meta(name, None);
@@ -200,16 +202,16 @@ impl<'m, 'a> Rewrite<'m, 'a> {
         }
     }
 
-    /// Removes the members that only results of 2026-07-28 have: `resultType`, `ttlMs` and `cacheScope`. The result must
-    /// be complete: one that requires input cannot be converted like this.
+    /// Removes the members that exist only in results of 2026-07-28: `resultType`, `ttlMs` and `cacheScope`. The result
+    /// must be complete: a result that requires input cannot be converted in this way.
     pub fn result_to_legacy(&mut self) {
         for member in [Member::ResultType, Member::TtlMs, Member::CacheScope] {
             self.set(member, None);
         }
     }
 
-    /// Adds the members that every complete result of 2026-07-28 has and this one lacks: `resultType`, and for results
-    /// that can be cached `ttlMs` and `cacheScope`.
+    /// Adds the members that every complete result of 2026-07-28 has and this one lacks: `resultType` and, with
+    /// `caching`, `ttlMs` and `cacheScope`.
     pub fn result_to_modern(&mut self, caching: Option<Caching>) {
         let Some(result) = &self.message.result else { return };
         let (has_type, has_ttl) = (result.result_type.is_some(), result.ttl_ms.is_some());
@@ -226,15 +228,16 @@ impl<'m, 'a> Rewrite<'m, 'a> {
         }
     }
 
-    /// Returns the message in one line.
+    /// Returns the rewritten message in one line.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.add_params();
         self.edits.apply()
     }
 
-    /// Returns the message in pieces. Long parts that have not changed are shared with `owner` instead of copied, if it is what
-    /// the message was read from ([`OwnedMessage::text`](crate::strict::OwnedMessage::text)). Line breaks remain.
+    /// Returns the rewritten message in pieces. Long unchanged parts are shared with `owner` instead of copied, if
+    /// `owner` is the text from which the message was read ([`OwnedMessage::text`](crate::strict::OwnedMessage::text)).
+    /// Line breaks remain.
     #[must_use]
     pub fn finish_shared(mut self, owner: &Bytes) -> Vec<Bytes> {
         self.add_params();
@@ -248,7 +251,7 @@ impl<'m, 'a> Rewrite<'m, 'a> {
         }
     }
 
-    /// Returns only the parameters of a request or notification, in one line; `None` if there are none.
+    /// Returns only the rewritten parameters of a request or notification, in one line; `None` if there are none.
     #[must_use]
     pub fn finish_params(mut self) -> Option<String> {
         let params = match self.add_members() {
@@ -287,8 +290,8 @@ impl<'m, 'a> Rewrite<'m, 'a> {
     }
 }
 
-/// Appends a definition to `output`, and replaces, adds or (with `None`) removes members of it, such as its `name`. Each is a
-/// name and JSON text. Line breaks remain.
+/// Appends a definition to `output`. `members`, such as `name`, are replaced, added or (with `None`) removed; each
+/// consists of a name and JSON text. Line breaks remain.
 pub fn rewrite_definition(definition: &str, members: &[(&str, Option<&str>)], output: &mut String) {
     let mut edits = Edits::new(definition);
     for (name, value) in members {
@@ -312,7 +315,7 @@ fn member_text(name: &str, value: &str) -> String {
     format!("{}:{value}", quote(name))
 }
 
-/// Returns the name, with its quotation marks, and the value of a member.
+/// Returns the name (with its quotation marks) and the value of a member; `None` if the object has no such member.
 fn find_member<'a>(object: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
     let mut found = None;
     let members = Scanner::new(object).raw_members(0, |key, value| {

@@ -44,7 +44,7 @@ fn the_target_of_each_method_is_replaced() {
 }
 
 #[test]
-fn the_parameters_can_be_taken_out() {
+fn the_parameters_can_be_extracted() {
     for (params, expected) in [
         (r#"{"name": "a",\n"x":1.0}"#, r#"{"_meta":{"a":1},"name": "n", "x":1.0}"#),
         (r#"{ "name":"a","_meta":{"a":7} }"#, r#"{ "name":"n","_meta":{"a":1} }"#),
@@ -151,7 +151,7 @@ fn definitions_are_renamed() {
 const MEMBERS: [Member; 4] = [Member::RequestState, Member::ResultType, Member::TtlMs, Member::NextCursor];
 
 proptest! {
-    /// An edit of one member has the effect of the same edit of a tree, and leaves all other text as it is.
+    /// An edit of one member has the same effect as in a tree, and leaves all other text unchanged.
     #[test]
     fn an_edit_changes_only_its_own_member(
         values in prop::collection::btree_map("[a-zA-Z\"é]{1,9}", any::<f64>(), 0..5), own in prop::option::of("[a-z\"]{0,5}"),

@@ -1,4 +1,4 @@
-//! The headers that declare what a body is.
+//! The headers that declare the media type of a body.
 
 /// The `Content-Type` headers of a body with a valid message.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ const CONTENT_TYPES: &[ContentTypeRow] = &[
     ("charset without its end", &["TYPE; charset=\"utf-8"], false),
 ];
 
-/// Returns the headers of a body, which declare this media type or are rejected.
+/// Returns cases of `Content-Type` headers that are accepted as this media type, or are rejected.
 #[must_use]
 pub fn content_types(media_type: &str) -> Vec<ContentTypeCase> {
     let case = |(name, values, is_accepted): &ContentTypeRow| ContentTypeCase {

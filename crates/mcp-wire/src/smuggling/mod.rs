@@ -1,5 +1,5 @@
-//! Malformed and ambiguous messages, each with the error that it must cause, for tests of everything that relays messages
-//! (contract, section 8). None of them may reach the other side, in either direction.
+//! Malformed and ambiguous messages, each with the error that it must cause, for tests of all code that relays messages
+//! (contract, section 8). None of them may be relayed, in either direction.
 
 mod content_types;
 mod responses;
@@ -12,9 +12,9 @@ pub use responses::responses;
 /// A message that must be rejected.
 #[derive(Debug, Clone)]
 pub struct RejectedMessage {
-    /// The property because of which it is rejected.
+    /// The reason why it is rejected.
     pub name: &'static str,
-    /// The bytes of the body, of the event or of the line.
+    /// The bytes of the body, event or line.
     pub body: Vec<u8>,
     /// The JSON-RPC error code.
     pub code: i64,
@@ -29,7 +29,7 @@ const TOOL: &str = "TOOL";
 /// A placeholder for the value of an ID.
 const ID: &str = ":\"ID\"";
 
-/// The first column is the name, the second the message, the third whether the error has the ID.
+/// The name, the message, and whether the error has the ID of the message.
 type Row = (&'static str, &'static str, bool);
 
 /// Calls of a tool with ambiguous envelopes.
@@ -264,7 +264,7 @@ const NOT_JSON: &[(&str, &[u8])] = &[
     ("form feed between tokens", b"{\"jsonrpc\":\"2.0\",\x0c\"id\":7,\"method\":\"ping\"}"),
 ];
 
-/// Returns messages of a client, with the ID `id` (JSON text). Most are calls of `tool`.
+/// Returns messages of a client with the ID `id` (JSON text). Most are calls of `tool`.
 #[must_use]
 pub fn requests(id: &str, tool: &str) -> Vec<RejectedMessage> {
     let mut messages: Vec<_> = ENVELOPES.iter().chain(PARAMS).map(|row| message(row, id, tool)).collect();
@@ -276,7 +276,7 @@ pub fn requests(id: &str, tool: &str) -> Vec<RejectedMessage> {
     let rejected = |name, body, code, has_id| RejectedMessage { name, body, code, has_id };
     let text = |text: &str| text.replace(ID, &format!(":{id}")).replace(TOOL, tool).into_bytes();
     messages.extend([
-        // The envelope, the parameters and 63 more levels.
+        // The envelope, the parameters, and 63 more levels.
         rejected("65 levels of arrays", call("[".repeat(63) + &"]".repeat(63)), INVALID, true),
         rejected("65 levels of objects", call("{\"a\":".repeat(63) + "1" + &"}".repeat(63)), INVALID, true),
         rejected("100,000 levels", call("[".repeat(100_000) + &"]".repeat(100_000)), INVALID, false),
@@ -327,8 +327,8 @@ pub fn headers_tool(tool: &str) -> String {
     format!(r#"{{"name":"{tool}","inputSchema":{{"type":"object","properties":{properties}}}}}"#)
 }
 
-/// The name, what happens to the value of each header (`None`: removed; `+`: repeated with this value), and whether the
-/// call is rejected.
+/// The name, the changes to the headers (`None`: removed; `+`: repeated with this value; otherwise replaced), and
+/// whether the call is rejected.
 type HeaderRow = (&'static str, &'static [(&'static str, Option<&'static str>)], bool);
 
 const HEADERS: &[HeaderRow] = &[
@@ -355,8 +355,8 @@ const HEADERS: &[HeaderRow] = &[
     ("header for a missing argument", &[("mcp-param-count", Some("1"))], true),
 ];
 
-/// Returns calls of `tool` (see [`headers_tool`]) with the ID `id` (JSON text), the argument `region` `eu`, and these
-/// headers.
+/// Returns calls of `tool` (see [`headers_tool`]) with the ID `id` (JSON text), the value `eu` of the argument
+/// `region`, and various headers.
 #[must_use]
 pub fn headers(id: &str, tool: &str) -> Vec<HeaderCase> {
     let meta =

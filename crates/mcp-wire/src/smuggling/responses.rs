@@ -1,4 +1,4 @@
-//! Messages of a server.
+//! Malformed and ambiguous messages of a server.
 
 use super::{INVALID, RejectedMessage, Row, message, not_json};
 

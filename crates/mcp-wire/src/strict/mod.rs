@@ -1,11 +1,12 @@
-//! Strict reading of messages (contract, section 8): one pass without a tree, which rejects whatever two parsers could
-//! read differently.
+//! Strict parsing of messages (contract, section 8): a single pass without a tree, which rejects everything that two
+//! parsers could read differently.
 //!
-//! In the envelope and in `params`, including `_meta`: repeated members at any depth, including with other escapes; case
-//! variants of the protocol's names; lone surrogates; more than [`MAX_LEVELS`](crate::MAX_LEVELS) levels. In arguments
-//! also numbers that parsers round differently: an integer beyond ±(2^53−1), or a number beyond the range of doubles,
-//! such as `1e400`. `1.0`, `1e20` and `1e-400` are accepted, because every parser that uses doubles reads them alike.
-//! `result` is read only at its top level, and otherwise only checked to be JSON.
+//! In the envelope and in `params`, including `_meta`, it rejects repeated members at any depth, even with different
+//! escapes; case variants of the protocol's names; lone surrogates; and more than [`MAX_LEVELS`](crate::MAX_LEVELS)
+//! levels. In arguments, it also rejects numbers that parsers round differently: integers beyond ±(2^53−1), and numbers
+//! beyond the range of doubles, such as `1e400`. `1.0`, `1e20` and `1e-400` are accepted, because every parser that
+//! uses doubles reads them alike. In `result`, only the top level and `_meta` are checked in this way, and in `error`
+//! only the top level; everything else in them must only be JSON.
 
 mod owned;
 mod params;
@@ -61,9 +62,9 @@ impl<'a> Message<'a> {
     /// Reads one message.
     ///
     /// # Errors
-    /// A [`JsonRpcError`] with the request's ID, if it can be read unambiguously: `PARSE_ERROR` if the text is not JSON;
-    /// `INVALID_PARAMS` if `params` or `_meta` is not an object; `INVALID_REQUEST` if it is not a message, or breaks a
-    /// rule of this module.
+    /// A [`JsonRpcError`] with the request's ID, if it can be read unambiguously: `PARSE_ERROR` if the text is not
+    /// JSON; `INVALID_PARAMS` if `params` or `_meta` is not an object; `INVALID_REQUEST` if it is not a message, or
+    /// violates a rule of this module.
     pub fn read(bytes: &'a [u8]) -> Result<Self, JsonRpcError> {
         let text = std::str::from_utf8(bytes).map_err(|error| parse_error(error.valid_up_to()))?;
         read(text).map_err(|flaw| rejection(text, flaw))
@@ -75,8 +76,8 @@ impl<'a> Message<'a> {
         self.raw_id.and_then(RequestId::from_text)
     }
 
-    /// Returns the JSON text of the name or URI of the tool, prompt, resource or template that the message is about. `None`
-    /// if its method has none, or if the member is missing.
+    /// Returns the JSON text of the name or URI of the tool, prompt, resource or template to which the message refers;
+    /// `None` if its method has no target, or if the member is missing.
     #[must_use]
     pub fn target(&self) -> Option<&'a str> {
         let Params { name, uri, reference, .. } = &self.params;
@@ -115,7 +116,7 @@ impl<'a> Messages<'a> {
     ///
     /// # Errors
     /// The errors of [`Message::read`]; `INVALID_REQUEST` if a batch is empty, has more than [`MAX_BATCH`] messages,
-    /// contains `initialize` (2025-03-26, "Lifecycle"), or uses an ID for two messages.
+    /// contains `initialize` (2025-03-26, "Lifecycle"), or uses the same ID for two messages.
     pub fn read(bytes: &'a [u8]) -> Result<Self, JsonRpcError> {
         if bytes.trim_ascii_start().first() != Some(&b'[') {
             return Message::read(bytes).map(Box::new).map(Self::Single);
@@ -230,14 +231,14 @@ fn rejection(text: &str, flaw: Flaw) -> JsonRpcError {
     }
 }
 
-/// Returns the ID of an object, if it has exactly one and no variant of it.
+/// Returns the ID of an object, if it has exactly one `id` and no variant of it.
 fn find_id(text: &str) -> Result<Option<RequestId>, Flaw> {
     const ID: Names<1> = Names::new(["id"], &[]);
     let mut scanner = Scanner::new(text);
     let (mut id, mut count) = (None, 0);
     if scanner.peek() == Some(b'{') {
         scanner.raw_members(0, |name, value| {
-            // A name with a lone surrogate is not an ID.
+            // A name with a lone surrogate is not `id`.
             let found = unquote(name).map_or(Ok(None), |name| ID.find(&name));
             if !matches!(found, Ok(None)) {
                 count += 1;
@@ -249,7 +250,8 @@ fn find_id(text: &str) -> Result<Option<RequestId>, Flaw> {
     Ok(id.filter(|_| count == 1))
 }
 
-/// Reads an object of the protocol whose values are not needed. Other types are read as they are.
+/// Reads an object of the protocol whose values are not needed, and rejects variants of its names. Values of other
+/// types are read without this check.
 fn check_names<'a, const N: usize>(
     scanner: &mut Scanner<'a>,
     level: usize,

@@ -1,4 +1,4 @@
-//! Messages with their text.
+//! Messages that own their text.
 
 use bytes::Bytes;
 use self_cell::self_cell;
@@ -15,7 +15,7 @@ self_cell!(
     }
 );
 
-/// A message together with its text. It is read once, however often it is passed on.
+/// A message that owns its text. It is parsed only once, however often it is passed on.
 pub struct OwnedMessage(Cell);
 
 impl std::fmt::Debug for OwnedMessage {

@@ -6,7 +6,7 @@ use super::check_names;
 use crate::error::INVALID_PARAMS;
 use crate::scan::{Flaw, Names, Numbers, Scanner, unquote};
 
-/// Names of all requests and notifications, in both directions, whose values are not read here.
+/// The names of parameters of all requests and notifications, in both directions, whose values are not read here.
 const OTHER: &[&str] = &[
     "argument",
     "context",
@@ -248,7 +248,7 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Returns the value of a string; `None` if it is missing or another type.
+/// Returns the value of a JSON string; `None` if it is missing or not a string.
 #[must_use]
 pub fn text_of(raw: Option<&str>) -> Option<Cow<'_, str>> {
     unquote(raw?)

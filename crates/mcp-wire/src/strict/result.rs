@@ -47,7 +47,7 @@ const RESULT: Names<16> = Names::new(
 );
 const ERROR: Names<3> = Names::new(["code", "message", "data"], &[]);
 
-/// The members of a `result`. Each value is JSON text as received, of any type, and not read further.
+/// The members of a `result`. Each value is JSON text as received, of any type, and is not parsed further.
 #[derive(Debug, Clone, Default)]
 pub struct ResultMembers<'a> {
     /// The object.
@@ -100,7 +100,7 @@ pub struct ErrorMembers<'a> {
 }
 
 impl<'a> ResultMembers<'a> {
-    /// Reads the JSON text of a `result`. Returns `None` if it is not an object, or parsers could read it differently.
+    /// Parses the JSON text of a `result`. Returns `None` if it is not an object, or parsers could read it differently.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let mut scanner = Scanner::new(text);

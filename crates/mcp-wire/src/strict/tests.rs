@@ -224,7 +224,7 @@ proptest! {
     }
 
     #[test]
-    fn a_repeated_member_is_found_at_any_place(
+    fn a_repeated_member_is_found_at_any_position(
         names in prop::collection::btree_set("[a-zA-Z]{1,8}", 1..40), at: prop::sample::Index, to: prop::sample::Index,
         depth in 0_usize..20,
     ) {
@@ -239,7 +239,7 @@ proptest! {
         prop_assert_eq!((error.code, error.id), (INVALID_REQUEST, Some(7.into())));
     }
 
-    /// Whatever is accepted is also accepted, and read in the same way, by a complete parser.
+    /// Every accepted message is also accepted, and read in the same way, by a complete parser.
     #[test]
     fn mutated_messages_are_rejected_or_read_as_by_a_parser(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
         let mut text = br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"\u00e9","_meta":{"a":[1,-2.5e3]},"arguments":{"a":"b\\\"","c":[true,false,null]}}}"#.to_vec();
