@@ -1,4 +1,4 @@
-//! A client with typed parameters and results, for programs that use few tools.
+//! A client that returns the result of each request, for programs that use few tools.
 
 use http::HeaderMap;
 use serde_json::value::RawValue;
@@ -59,7 +59,7 @@ impl Client {
     /// Sends a request and returns the `result` of its response as received.
     ///
     /// # Errors
-    /// Any [`Error`]. A tool that fails is not an error here.
+    /// Any [`Error`]. A tool result with `isError` is not an error here.
     pub async fn request(&self, method: &str, params: Map<String, Value>) -> Result<Box<RawValue>, Error> {
         let params = Value::from(params).to_string();
         let call = CallRequest { method, params: Some(&params), ..CallRequest::default() };

@@ -15,12 +15,12 @@ use crate::transport::exchange::{Exchange, HttpExchange, Source};
 use crate::transport::message::{CallRequest, Counters, Outgoing, message_text};
 use crate::transport::sse::SseTransport;
 
-/// A connection to a server, whose messages are relayed as they are. Cheap to clone.
+/// A connection to a server, whose messages are relayed unchanged. Cheap to clone.
 ///
-/// Every message of the server is read strictly ([`Message::read`]): one that is rejected ends its request with an error,
-/// and is never passed on. Responses to no request, second responses and requests that are not accepted are counted
-/// ([`Counters`]). No ID of a request is used twice. If a server with a handshake has ended the session (404), a new one
-/// is started once for a request that was not processed.
+/// Every message of the server is parsed strictly ([`Message::read`]): a rejected message ends its request with an
+/// error, and is never passed on. Responses that match no pending request, and requests that are not accepted, are
+/// counted ([`Counters`]). Request IDs are never reused. If a server with a handshake has ended the session (404), it
+/// has not processed the request, so a new session is started and the request is sent once more.
 #[derive(Clone)]
 pub struct Connection(Arc<Inner>);
 
@@ -62,7 +62,7 @@ impl Connection {
         match initialize(&core).await {
             Ok(negotiated) => Ok(Self::new(core, negotiated)),
             Err(error) if protocol == Protocol::Any && may_be_sse(&error) => {
-                // If the server does not speak HTTP+SSE either, the first error says more.
+                // If the server does not speak HTTP+SSE either, the first error is more useful.
                 Self::open_sse(options, core.next_id()).await.map_err(|_| error)
             }
             Err(error) => Err(error),
@@ -90,14 +90,14 @@ impl Connection {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Returns what the server declared, of the newest session.
+    /// Returns the declarations of the server in the newest session.
     #[must_use]
     pub fn server(&self) -> Server {
         self.negotiated().server.clone()
     }
 
-    /// Returns how often the session was replaced. What belonged to an earlier one, such as its stream and its subscriptions,
-    /// has ended.
+    /// Returns the number of times that the session was replaced. Everything that belonged to an earlier session, such
+    /// as its stream and its subscriptions, has ended.
     #[must_use]
     pub fn renewals(&self) -> u64 {
         self.0.renewals.load(Ordering::Relaxed)
@@ -109,7 +109,7 @@ impl Connection {
         self.negotiated().wire.is_modern()
     }
 
-    /// Returns the numbers of messages of the server that were not passed on.
+    /// Returns the counters of the server's messages that were not passed on.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.0.core.counters
@@ -140,7 +140,7 @@ impl Connection {
     /// Sends a notification with these parameters (JSON text).
     ///
     /// # Errors
-    /// Any [`Error`]. [`Error::InvalidRequest`] if the parameters are not valid or ambiguous.
+    /// Any [`Error`]. [`Error::InvalidRequest`] if the parameters are invalid or ambiguous.
     pub async fn notify(&self, method: &str, params: Option<&str>) -> Result<(), Error> {
         let text = message_text(None, method, params);
         let is_valid = Message::read(text.as_bytes()).is_ok_and(|message| message.kind == MessageKind::Notification);
@@ -170,9 +170,9 @@ impl Connection {
         self.0.core.send(&negotiated.wire, response.to_vec()).await
     }
 
-    /// Makes sure that a server with a handshake sends log messages of this level and above (2025-11-25, "Logging"). All
-    /// callers get the messages of the lowest level that one of them asked for. Does nothing for a server without log
-    /// messages, or of 2026-07-28, in which each request declares its level.
+    /// Ensures that a server with a handshake sends log messages of this level and above (2025-11-25, "Logging"). All
+    /// callers get the messages from the lowest level that any of them has requested. Does nothing if the server does
+    /// not support logging, or if it uses 2026-07-28, in which each request declares its level.
     ///
     /// # Errors
     /// Any [`Error`] except [`Error::Rpc`]: a server that refuses is not asked again.
@@ -199,8 +199,8 @@ impl Connection {
     }
 
     /// Opens the stream of messages that answer no request: `subscriptions/listen` with `filter` (the JSON text of its
-    /// `notifications`) for 2026-07-28, otherwise the GET stream, or what remains of the stream of HTTP+SSE. `None` if the
-    /// server has no such stream.
+    /// `notifications`) for 2026-07-28, otherwise the GET stream or, with HTTP+SSE, the messages on its stream that
+    /// belong to no request. Returns `None` if the server has no such stream.
     ///
     /// # Errors
     /// Any [`Error`].
@@ -231,7 +231,7 @@ impl Connection {
         }
     }
 
-    /// Ends the session, if there is one. Exchanges that are open fail or end.
+    /// Ends the session, if there is one. Open exchanges fail or end.
     ///
     /// # Errors
     /// [`Error::Transport`] if the server cannot be reached. The server may refuse to end a session, which is not an

@@ -127,7 +127,7 @@ fn is_rejected_but_supported(response: &OwnedMessage) -> bool {
     data.is_some_and(|data| data.supported.iter().any(|version| version == MODERN))
 }
 
-/// Sends a request of the handshake, and returns its response. Also returns the session that the response sets.
+/// Sends a request of the handshake, and returns its response. Also returns the session ID that the response sets.
 async fn ask(
     core: &Arc<Core>,
     call: &CallRequest<'_>,
@@ -138,7 +138,7 @@ async fn ask(
     Ok((any_response_of(&mut exchange).await?, session))
 }
 
-/// Sends a request. Returns the exchange, and the session that the response sets.
+/// Sends a request. Returns the exchange, and the session ID that the response sets.
 pub(crate) async fn start(
     core: &Arc<Core>,
     outgoing: Outgoing,

@@ -1,8 +1,8 @@
 //! An MCP client for third-party servers, over Streamable HTTP and HTTP+SSE.
 //!
-//! [`Connection`] relays messages as the text that was received, in both eras of the protocol: it prefers 2026-07-28 and
-//! falls back to the `initialize` handshake of older revisions. [`Client`] uses it for typed requests. The caller chooses
-//! the [`Route`](waypost_outbound::Route), and with it the addresses that may be reached.
+//! [`Connection`] relays messages as the text that was received, in both eras of the protocol: it prefers 2026-07-28
+//! and falls back to the `initialize` handshake of older revisions. [`Client`] uses it for single requests. The caller
+//! chooses the [`Route`](waypost_outbound::Route), and with it the addresses that may be reached.
 
 mod client;
 mod connection;

@@ -34,7 +34,7 @@ pub enum Protocol {
     Sse,
 }
 
-/// Which redirects of messages are followed.
+/// The redirects of messages that are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Redirects {
     /// None.
@@ -57,7 +57,7 @@ pub struct Limits {
     pub idle: Duration,
     /// The maximum time until the response is complete.
     pub timeout: Duration,
-    /// The maximum time of the first request, which a server of older revisions may not answer at all.
+    /// The maximum duration of the first request, which a server of an older revision may never answer.
     pub discover_timeout: Duration,
 }
 
@@ -100,7 +100,7 @@ pub struct ConnectionOptions {
     pub accepts_requests: bool,
     /// The revisions and transports that are tried.
     pub protocol: Protocol,
-    /// Which redirects are followed.
+    /// The redirects that are followed.
     pub redirects: Redirects,
     /// The limits of each request.
     pub limits: Limits,
@@ -108,7 +108,7 @@ pub struct ConnectionOptions {
     pub memory: MemoryShare,
 }
 
-/// URL and headers can contain secrets.
+/// Omits the URL and the headers, which can contain secrets.
 impl fmt::Debug for ConnectionOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionOptions").field("identity", &self.identity).finish_non_exhaustive()

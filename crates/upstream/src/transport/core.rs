@@ -22,8 +22,8 @@ use crate::options::{ConnectionOptions, Identity, Limits};
 /// The timeout of messages that no caller waits for.
 const DETACHED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The code with which servers written after the examples of the TypeScript SDK reject a message with an unknown session:
-/// status 400 and no ID, although "Session Management" requires 404.
+/// The error code with which servers that follow the examples of the TypeScript SDK reject a message with an unknown
+/// session. They return the status 400 and an error without an ID, although "Session Management" requires 404.
 const SDK_ERROR: i64 = -32_000;
 
 /// The state that the requests of one connection share.
@@ -84,7 +84,7 @@ impl Core {
         }
     }
 
-    /// Sends the answer to a request of the server, which may wait for it, within a short time.
+    /// Sends the answer to a request of the server, which may be waiting for it. The timeout is short.
     pub(crate) async fn answer(&self, wire: &Wire, body: Vec<u8>) -> Result<(), Error> {
         tokio::time::timeout(DETACHED_TIMEOUT, self.send(wire, body)).await.map_err(|_| Error::Timeout)?
     }
@@ -98,7 +98,7 @@ impl Core {
         }
     }
 
-    /// Reads the response to a notification or response.
+    /// Reads the HTTP response to a notification or to a JSON-RPC response.
     async fn check_status(&self, wire: &Wire, mut response: StreamResponse) -> Result<(), Error> {
         if response.status.is_success() {
             // The body has no meaning.

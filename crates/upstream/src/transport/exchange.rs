@@ -19,9 +19,9 @@ use super::message::{Outgoing, STREAM_LIFETIME, cancelled};
 use super::sse::{SseExchange, SseListener};
 use crate::error::Error;
 
-/// The limits of the time after which a stream that the server ended is resumed.
+/// The minimum and the maximum delay before a stream that the server ended is resumed.
 const RESUME_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// The number of times that the stream of one request is resumed.
+/// The maximum number of times that the stream of one request is resumed.
 const MAX_RESUMPTIONS: usize = 100;
 
 /// The messages that answer one request. Dropping it before the response cancels the request.
@@ -34,7 +34,7 @@ pub(crate) enum Source {
 }
 
 impl Exchange {
-    /// Returns the ID of the request, which its response has; `None` for a stream that answers no request.
+    /// Returns the ID of the request and its response; `None` for a stream that answers no request.
     #[must_use]
     pub fn id(&self) -> Option<u64> {
         match &self.0 {
@@ -44,11 +44,12 @@ impl Exchange {
         }
     }
 
-    /// Returns the next message: notifications, requests of a server with a handshake if the connection accepts them, and
-    /// finally the response. `None` after the response or an error, or at the end of a stream without response.
+    /// Returns the next message: notifications, requests of a server with a handshake if the connection accepts them,
+    /// and finally the response. Returns `None` after the response or an error, or at the end of a stream without a
+    /// response.
     ///
     /// # Errors
-    /// Any [`Error`]. The request has failed then; it is cancelled when the exchange is dropped.
+    /// Any [`Error`]. The request has then failed, and is cancelled when the exchange is dropped.
     pub async fn next(&mut self) -> Result<Option<OwnedMessage>, Error> {
         match &mut self.0 {
             Source::Http(exchange) => exchange.next().await,
@@ -64,10 +65,10 @@ pub(crate) struct HttpExchange {
     wire: Wire,
     id: Option<u64>,
     token: Option<Box<str>>,
-    /// Whether the server is told if the request is dropped. Closing the stream tells a modern server.
+    /// Whether the server is notified if the request is dropped. For a modern server, closing the stream is sufficient.
     is_cancellable: bool,
     deadline: Instant,
-    /// Whether the number of messages is not limited.
+    /// Whether the number of messages is unlimited.
     is_stream: bool,
     received: Received,
     events: Option<Events>,
@@ -77,7 +78,7 @@ pub(crate) struct HttpExchange {
 struct Events {
     response: StreamResponse,
     parser: EventParser,
-    /// That of the incomplete event.
+    /// The memory of the incomplete event.
     memory: Reservation,
     /// The ID of the last event of this or an earlier response.
     last_id: Option<String>,
@@ -99,7 +100,7 @@ impl Drop for HttpExchange {
 }
 
 impl HttpExchange {
-    /// Sends a request and waits for the headers of the response. Also returns the session that it sets.
+    /// Sends a request and waits for the headers of the response. Also returns the session ID that the response sets.
     pub(crate) async fn open(
         core: &Arc<Core>,
         outgoing: Outgoing,
@@ -122,7 +123,7 @@ impl HttpExchange {
         headers.extend(wire.headers());
         let sent = core.http.post(None, headers, text, limits).await;
         let mut response = sent.inspect_err(|error| {
-            // Otherwise, the server cannot be reached.
+            // After any other error, the server cannot be reached.
             exchange.is_cancellable &= matches!(error, Error::Transport(OutboundError::Timeout { .. }));
         })?;
         let session = response.headers.get(SESSION_HEADER).cloned();
@@ -144,8 +145,8 @@ impl HttpExchange {
         Ok((exchange, session))
     }
 
-    /// Opens the stream of messages that belong to no request (legacy, "Listening for Messages from the Server"). `None` if
-    /// the server has none.
+    /// Opens the stream of messages that belong to no request (legacy, "Listening for Messages from the Server").
+    /// Returns `None` if the server has no such stream.
     pub(crate) async fn listen(core: &Arc<Core>, wire: &Wire) -> Result<Option<Self>, Error> {
         let limits = StreamLimits { max_bytes: usize::MAX, idle: STREAM_LIFETIME, timeout: STREAM_LIFETIME };
         let opened = core.http.request_events(wire.headers(), None, limits);
@@ -183,7 +184,7 @@ impl HttpExchange {
                 return Ok(None);
             }
             if let Err(error) = self.read_events().await {
-                // A modern server is told by closing the stream.
+                // Closing the stream cancels the request on a modern server.
                 self.events = None;
                 self.received.ready.clear();
                 return Err(error);
@@ -231,8 +232,8 @@ impl HttpExchange {
         Ok(())
     }
 
-    /// Continues a stream that the server ended before the response (2025-11-25, "Resumability and Redelivery"). Fails with
-    /// `ended` if it cannot be continued.
+    /// Resumes a stream that the server ended before the response (2025-11-25, "Resumability and Redelivery"). Fails
+    /// with `ended` if it cannot be resumed.
     async fn resume(&mut self, ended: Error) -> Result<(), Error> {
         let Some(mut events) = self.events.take() else { return Ok(()) };
         events.last_id = events.parser.last_id().map(str::to_owned).or(events.last_id);

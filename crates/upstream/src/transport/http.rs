@@ -48,7 +48,7 @@ impl Wire {
         matches!(self, Self::Legacy { session: Some(_), .. })
     }
 
-    /// Whether messages can be combined to batches.
+    /// Whether messages can be combined into batches.
     pub(crate) fn has_batches(&self) -> bool {
         matches!(self, Self::Legacy { revision: BATCH, .. })
     }
@@ -98,7 +98,7 @@ impl Http {
         Ok(self.route.open(request, limits).await?)
     }
 
-    /// Opens a stream of events, which continues after the event `last_id`.
+    /// Opens a stream of events. With `last_id`, the stream continues after this event.
     pub(crate) async fn get_events(
         &self,
         headers: HeaderMap,
@@ -137,7 +137,7 @@ impl Http {
 
     fn request(&self, method: Method, headers: HeaderMap, body: Vec<u8>) -> OutboundRequest {
         let mut all = self.headers.clone();
-        // Replaces those with the same name.
+        // Replaces headers with the same name.
         headers.into_iter().filter_map(|(name, value)| Some((name?, value))).for_each(|(name, value)| {
             all.insert(name, value);
         });
@@ -145,8 +145,8 @@ impl Http {
     }
 }
 
-/// Returns the target of a redirect to the same host that keeps the method: any other would turn the call into a GET, or
-/// send the message to another host or without encryption.
+/// Returns the target of a redirect to the same host that keeps the method. Returns `None` for any other redirect,
+/// which would turn the call into a GET, or send the message to another host or without encryption.
 fn redirect_target(url: &Url, response: &StreamResponse) -> Option<Url> {
     if !matches!(response.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
         return None;
@@ -179,13 +179,13 @@ impl Content {
     }
 }
 
-/// Returns the values of all headers, separated by commas.
+/// Returns the values of all `Content-Type` headers, separated by commas.
 fn content_type(response: &StreamResponse) -> Option<String> {
     let values = response.headers.get_all(CONTENT_TYPE).iter().filter_map(|value| value.to_str().ok());
     Some(values.collect::<Vec<_>>().join(", ")).filter(|values| !values.is_empty())
 }
 
-/// Reads a body of at most `max_bytes`, which are few.
+/// Reads a small body of at most `max_bytes`, which is not counted as message memory.
 pub(crate) async fn read(response: &mut StreamResponse, max_bytes: usize) -> Result<Bytes, Error> {
     read_message(response, max_bytes, MemoryShare::default().reserve()).await
 }
@@ -219,14 +219,15 @@ pub(crate) async fn read_message(
     Ok(memory.hold(body.freeze())?)
 }
 
-/// Returns the error of a response with a status that is not 2xx.
+/// Returns the error for a response with a status that is not 2xx.
 pub(crate) fn status_error(status: StatusCode, headers: &HeaderMap) -> Error {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let retry_after = text(RETRY_AFTER).and_then(|value| value.parse().ok());
     Error::Status { status, retry_after, challenge: challenge(headers) }
 }
 
-/// Returns the challenges of all headers, separated by commas (RFC 9110, section 5.3), without those beyond the maximum.
+/// Returns the challenges of all `WWW-Authenticate` headers, separated by commas (RFC 9110, section 5.3). Challenges
+/// that would exceed [`MAX_CHALLENGE_BYTES`] are left out.
 fn challenge(headers: &HeaderMap) -> Option<String> {
     let mut challenges = String::new();
     for value in headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()) {

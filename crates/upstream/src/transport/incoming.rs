@@ -1,4 +1,4 @@
-//! Messages of a server on the stream of one request, and what becomes of them.
+//! Processes the messages of a server on the stream of one request.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use super::http::Wire;
 use super::message::{Counters, answer};
 use crate::error::Error;
 
-/// The messages that belong to one request, or to none if there is no ID.
+/// Receives the messages that belong to one request, or to no request if there is no ID.
 pub(crate) struct Inbox<'c> {
     pub(crate) id: Option<u64>,
     pub(crate) token: Option<&'c str>,
@@ -22,7 +22,7 @@ pub(crate) struct Inbox<'c> {
     pub(crate) counters: &'c Counters,
 }
 
-/// The outcome of a message.
+/// The messages that were received, and the answers to them.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     /// The messages that are passed on.
@@ -66,7 +66,7 @@ impl Inbox<'_> {
         Ok(())
     }
 
-    /// Processes a message. Returns whether it is passed on as it is.
+    /// Processes a message. Returns whether it is passed on unchanged.
     fn receive_one(&self, owned: &OwnedMessage, received: &mut Received) -> bool {
         let message = owned.message();
         match message.kind {
@@ -101,8 +101,8 @@ impl Inbox<'_> {
         false
     }
 
-    /// Processes a notification. Returns whether it is passed on as it is: a progress notification gets the token of the
-    /// caller.
+    /// Processes a notification. Returns whether it is passed on unchanged. A progress notification is passed on with
+    /// the token of the caller instead.
     fn receive_notification(&self, owned: &OwnedMessage, received: &mut Received) -> bool {
         let message = owned.message();
         let is_progress = message.method.as_deref() == Some("notifications/progress");
@@ -116,8 +116,8 @@ impl Inbox<'_> {
         false
     }
 
-    /// Whether a response is the one to the request. An error without ID is one about a request that the server could not
-    /// read; other notations of the ID are not what was sent.
+    /// Whether a response belongs to the request. An error without an ID refers to a request that the server could not
+    /// read. An ID in another notation is not the ID that was sent.
     fn is_own(&self, response: &Message<'_>) -> bool {
         let Some(id) = self.id else { return false };
         match response.raw_id {
@@ -143,7 +143,7 @@ fn read(text: Bytes, wire: &Wire) -> Result<Vec<OwnedMessage>, Error> {
     let Messages::Batch(batch) = Messages::read(&text).map_err(|error| rejected(&error))? else {
         return Ok(Vec::new());
     };
-    // Not copies, which would hold no memory.
+    // Slices, because copies would not hold the reserved memory.
     let part = |message: &Message<'_>| OwnedMessage::read(text.slice_ref(message.text.as_bytes()));
     batch.iter().map(part).collect::<Result<_, _>>().map_err(|error| rejected(&error))
 }
@@ -152,7 +152,7 @@ pub(crate) fn rejected(error: &JsonRpcError) -> Error {
     Error::InvalidResponse(format!("the server sent a message that is rejected: {}", error.message).into())
 }
 
-/// Returns a progress notification with another token. `None` if its text is not valid with it.
+/// Returns a progress notification with another token. Returns `None` if the notification is not valid with this token.
 pub(crate) fn with_token(notification: &OwnedMessage, token: &str) -> Option<OwnedMessage> {
     let mut rewrite = Rewrite::new(notification.message());
     rewrite.set(Member::ProgressToken, Some(token));

@@ -25,28 +25,28 @@ pub struct CallRequest<'a> {
     /// The method.
     pub method: &'a str,
     /// The parameters as JSON text. A progress token is replaced by the ID of the request, and restored in progress
-    /// notifications. For a server of 2026-07-28, missing members of `_meta` are added; for an older one, those that only
-    /// 2026-07-28 has are removed.
+    /// notifications. For a server of 2026-07-28, missing members of `_meta` are added; for an older one, members that
+    /// exist only in 2026-07-28 are removed.
     pub params: Option<&'a str>,
     /// Further headers, such as those that repeat arguments.
     pub headers: HeaderMap,
-    /// Headers of somebody else on whose behalf the request is sent. They replace neither a header of the connection
+    /// Headers of the client on whose behalf the request is sent. They replace neither a header of the connection
     /// ([`ConnectionOptions::headers`](crate::ConnectionOptions)), nor one of the request or the protocol.
     pub forwarded: HeaderMap,
-    /// The timeout, if it is not that of the connection. `subscriptions/listen` has none.
+    /// The timeout; `None` for that of the connection. `subscriptions/listen` has no timeout.
     pub timeout: Option<Duration>,
 }
 
 /// Counts the messages of a server that were not passed on.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Responses to no waiting request: late, repeated, or with an unknown ID.
+    /// Responses that match no pending request: late, repeated, or with an unknown ID.
     pub unmatched_responses: AtomicU64,
     /// Requests that were answered here or dropped, except `ping`.
     pub rejected_requests: AtomicU64,
     /// Notifications that belong to no request, or whose receiver is too slow.
     pub dropped_notifications: AtomicU64,
-    /// Messages that are not valid or ambiguous.
+    /// Messages that are invalid or ambiguous.
     pub invalid_messages: AtomicU64,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Outgoing {
     pub(crate) headers: HeaderMap,
     /// The progress token of the caller, as JSON text.
     pub(crate) token: Option<Box<str>>,
-    /// Whether a server with a handshake is told if the request is cancelled.
+    /// Whether a server with a handshake is notified if the request is cancelled.
     pub(crate) is_cancellable: bool,
     /// Whether the response is a stream without limits on its total size and duration.
     pub(crate) is_stream: bool,
@@ -72,7 +72,7 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Creates a request. It is read strictly, so that no ambiguous request is sent.
+    /// Creates a request. It is parsed strictly, so that no ambiguous request is sent.
     pub(crate) fn new(id: u64, call: &CallRequest<'_>, wire: &Wire, meta: &RequestMeta) -> Result<Self, Error> {
         let text = message_text(Some(id), call.method, call.params);
         let invalid = Error::InvalidRequest("the parameters are not valid or ambiguous");
@@ -103,7 +103,7 @@ impl Outgoing {
         Ok(Self { id, text: rewrite.finish(), headers, token, is_cancellable, is_stream, timeout: call.timeout })
     }
 
-    /// Adds headers, except those that the connection or the request has.
+    /// Adds forwarded headers, except those of the protocol and those that the connection or the request has.
     pub(crate) fn forward(&mut self, forwarded: &HeaderMap, of_connection: &HeaderMap) {
         for (name, value) in forwarded {
             let is_of_protocol = name.as_str().starts_with("mcp-");
@@ -136,7 +136,7 @@ pub(crate) fn request_meta(identity: &crate::options::Identity, capabilities: &s
     }
 }
 
-/// Returns a request, or without ID a notification.
+/// Returns a request, or a notification if there is no ID.
 pub(crate) fn message_text(id: Option<u64>, method: &str, params: Option<&str>) -> String {
     let id = id.map_or(String::new(), |id| format!("\"id\":{id},"));
     let params = params.map_or(String::new(), |params| format!(",\"params\":{params}"));

@@ -21,8 +21,8 @@ use super::incoming::{rejected, with_token};
 use super::message::{Counters, Outgoing, STREAM_LIFETIME, answer, cancelled};
 use crate::error::Error;
 
-/// The number of notifications of one request, or of the listener, that wait for their receiver. Further ones are dropped:
-/// waiting would delay all other requests.
+/// The maximum number of notifications of one request, or of the listener, that wait for their receiver. Further
+/// notifications are dropped, because waiting would delay all other requests.
 const MAX_NOTIFICATIONS: usize = 16;
 /// The maximum size of a notification in bytes, because several wait in memory.
 const MAX_NOTIFICATION_BYTES: usize = 1024 * 1024;
@@ -84,7 +84,7 @@ impl Shared {
         }
     }
 
-    /// Passes a message on. Returns the answer to a request that is not passed on.
+    /// Passes a message to its receiver. Returns the answer to a request that is not passed on.
     fn receive(&self, received: OwnedMessage, core: &Core) -> Option<Vec<u8>> {
         let mut state = self.state();
         let message = received.message();
@@ -157,7 +157,8 @@ impl Shared {
     }
 }
 
-/// Passes a message to the listener. Returns it if there is none, or it is too slow.
+/// Passes a message to the listener. Returns the message if there is no listener, if the listener is too slow, or if
+/// the message is too large.
 fn deliver(listener: Option<&mpsc::Sender<OwnedMessage>>, message: OwnedMessage) -> Result<(), OwnedMessage> {
     match listener.filter(|_| message.text().len() <= MAX_NOTIFICATION_BYTES) {
         Some(listener) => listener.try_send(message).map_err(TrySendError::into_inner),
@@ -165,13 +166,13 @@ fn deliver(listener: Option<&mpsc::Sender<OwnedMessage>>, message: OwnedMessage)
     }
 }
 
-/// Parses an ID as it was sent.
+/// Parses an ID. Returns `None` if it is not in the notation in which it was sent.
 fn own_id(raw: &str) -> Option<u64> {
     raw.bytes().all(|byte| byte.is_ascii_digit()).then(|| raw.parse().ok())?
 }
 
 impl SseTransport {
-    /// Opens a new stream, which the handshake must follow.
+    /// Opens a new stream, after which the caller must perform the handshake.
     pub(crate) async fn connect(&self, core: &Arc<Core>) -> Result<(), Error> {
         let limits = StreamLimits { max_bytes: usize::MAX, idle: STREAM_LIFETIME, timeout: STREAM_LIFETIME };
         let open = async {
@@ -236,7 +237,7 @@ impl SseTransport {
         let sent = self.post(core, headers, text, limits).await;
         match sent {
             Ok(mut response) if response.status.is_success() => {
-                // The response to the request comes on the stream.
+                // The response to the request arrives on the stream.
                 let _ = read(&mut response, MAX_ERROR_BYTES).await;
                 Ok(exchange)
             }
@@ -260,7 +261,7 @@ impl SseTransport {
         core.http.post(Some(&stream.endpoint), headers, body, limits).await
     }
 
-    /// Returns the error of a response to a message, and closes the stream if the server does not know it.
+    /// Returns the error for an unsuccessful response to a message. Closes the stream if the server no longer knows it.
     pub(crate) fn error(&self, response: &StreamResponse) -> Error {
         if response.status == StatusCode::NOT_FOUND {
             self.close();
@@ -269,7 +270,7 @@ impl SseTransport {
         status_error(response.status, &response.headers)
     }
 
-    /// Returns the messages that answer no request. An earlier listener ends.
+    /// Creates a listener for the messages that answer no request. An earlier listener ends.
     pub(crate) fn listen(&self) -> Result<SseListener, Error> {
         let (sender, receiver) = mpsc::channel(MAX_NOTIFICATIONS);
         let stream = self.stream()?;
@@ -301,7 +302,7 @@ struct Reader {
     shared: Arc<Shared>,
     response: StreamResponse,
     parser: EventParser,
-    /// That of the incomplete event.
+    /// The memory of the incomplete event.
     memory: Reservation,
 }
 
@@ -313,7 +314,7 @@ impl Drop for Reader {
 
 impl Reader {
     async fn run(mut self) {
-        // Which request an incomplete message answers is not known.
+        // Fails all requests, because it is unknown which request an incomplete message answers.
         if let Err(error) = self.read().await {
             self.shared.fail(error);
         }
