@@ -19,8 +19,8 @@ pub enum BodyError {
     TooLarge,
 }
 
-/// A body that is read chunk by chunk. The sender can only be ahead by the window of the stream. Dropping a body that
-/// has not been read completely cancels the stream.
+/// A body that is read chunk by chunk. The sender can be ahead of the reader by at most the flow-control window of the
+/// stream. Dropping a body that has not been read completely cancels the stream.
 pub struct Body(Source);
 
 /// The source of the chunks.
@@ -53,7 +53,7 @@ impl Body {
     /// Returns the next chunk; `None` at the end. Cancel-safe.
     ///
     /// # Errors
-    /// [`BodyError::Interrupted`].
+    /// Returns [`BodyError::Interrupted`] if the sender cancelled the stream, or the connection was lost.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
         self.next().await.transpose()
     }
@@ -61,7 +61,7 @@ impl Body {
     /// Reads the complete body.
     ///
     /// # Errors
-    /// [`BodyError::TooLarge`] if it has more than `limit` bytes, or [`BodyError::Interrupted`].
+    /// Returns [`BodyError::TooLarge`] if the body has more than `limit` bytes, or [`BodyError::Interrupted`].
     pub async fn read_to_end(mut self, limit: usize) -> Result<Bytes, BodyError> {
         let mut complete = BytesMut::new();
         while let Some(chunk) = self.chunk().await? {
@@ -92,10 +92,10 @@ impl Stream for Body {
     }
 }
 
-/// Sends `bytes`, as fast as the receiver reads.
+/// Sends `bytes` as fast as the receiver reads them.
 ///
 /// # Errors
-/// [`BodyError::Interrupted`] if the receiver cancelled the stream, or the connection was lost.
+/// Returns [`BodyError::Interrupted`] if the receiver cancelled the stream, or the connection was lost.
 pub async fn send(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), BodyError> {
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());

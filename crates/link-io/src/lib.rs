@@ -1,7 +1,7 @@
-//! The link to toolboxes, as far as both ends share it.
+//! The parts of the link to toolboxes that both ends share.
 //!
 //! A [`Socket`] is a WebSocket that first carries the handshake in text frames ([`Socket::send`], [`Socket::receive`]),
-//! and then the bytes of HTTP/2 in binary frames. [`http2`] has the settings of HTTP/2, [`Body`] reads bodies, and
+//! and then the bytes of HTTP/2 in binary frames. [`http2`] contains the HTTP/2 settings, [`Body`] reads bodies, and
 //! [`lines`] transfers JSON messages, one per line.
 
 mod body;

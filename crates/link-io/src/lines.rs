@@ -17,7 +17,7 @@ pub enum LineError {
     /// The message exceeds [`MAX_LINE_BYTES`].
     #[error("a message is too long")]
     TooLong,
-    /// The peer sent a line that is not a message. The content is not part of the error, because it may be secret.
+    /// The peer sent a line that is not a message. The error does not include the content, because it may be secret.
     #[error("the peer sent an invalid message")]
     Invalid,
 }
@@ -41,7 +41,7 @@ impl LineReader {
     /// Receives the next message; `None` at the end of the stream. Cancel-safe.
     ///
     /// # Errors
-    /// Any [`LineError`]. The stream cannot be used any more.
+    /// Returns any [`LineError`], after which the stream can no longer be used.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LineError> {
         loop {
             if let Some(position) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
@@ -74,18 +74,18 @@ impl LineWriter {
         Self(stream)
     }
 
-    /// Sends a message. Must not be cancelled: part of the message may have been sent.
+    /// Sends a message. The future must not be dropped before it completes: part of the message may have been sent.
     ///
     /// # Errors
-    /// [`LineError::TooLong`], after which the stream can still be used, or [`LineError::Interrupted`].
+    /// Returns [`LineError::TooLong`], after which the stream can still be used, or [`LineError::Interrupted`].
     pub async fn send<T: Serialize + Sync>(&mut self, message: &T) -> Result<(), LineError> {
         self.send_line(encode(message)?).await
     }
 
-    /// Sends a message that is already encoded by [`encode`]. Must not be cancelled.
+    /// Sends a message that has been encoded by [`encode`]. The future must not be dropped before it completes.
     ///
     /// # Errors
-    /// [`LineError::Interrupted`].
+    /// Returns [`LineError::Interrupted`] if the receiver cancelled the stream, or the connection was lost.
     pub async fn send_line(&mut self, line: Bytes) -> Result<(), LineError> {
         send(&mut self.0, line).await.map_err(|_| LineError::Interrupted)
     }
@@ -94,7 +94,7 @@ impl LineWriter {
 /// Encodes a message as a line.
 ///
 /// # Errors
-/// [`LineError::TooLong`], or [`LineError::Invalid`] if `message` is not valid JSON.
+/// Returns [`LineError::TooLong`], or [`LineError::Invalid`] if `message` cannot be serialised as JSON.
 pub fn encode<T: Serialize>(message: &T) -> Result<Bytes, LineError> {
     let mut line = serde_json::to_vec(message).map_err(|_| LineError::Invalid)?;
     if line.len() > MAX_LINE_BYTES {

@@ -1,4 +1,4 @@
-//! A WebSocket as a stream of bytes.
+//! A WebSocket as a byte stream.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -26,7 +26,7 @@ const PING: Duration = Duration::from_secs(PING_SECONDS);
 /// The connection is closed if nothing is received for this time.
 const IDLE: Duration = Duration::from_secs(3 * PING_SECONDS);
 
-/// Returns the limits of the WebSocket, for both ends.
+/// Returns the WebSocket configuration of both ends, which limits the sizes of messages and buffers.
 #[must_use]
 pub fn config() -> WebSocketConfig {
     WebSocketConfig::default()
@@ -50,7 +50,7 @@ pub enum SocketError {
     /// The peer closed the connection.
     #[error("the peer closed the connection")]
     Closed,
-    /// The peer sent something that is not a message of the handshake. The content is not part of the error.
+    /// The peer sent something other than a handshake message. The error does not include the content.
     #[error("the peer sent an invalid message")]
     Invalid,
     /// The connection failed.
@@ -58,10 +58,10 @@ pub enum SocketError {
     Connection(#[from] io::Error),
 }
 
-/// A WebSocket that carries the handshake, and then a stream of bytes. Used by one task.
+/// A WebSocket that carries the handshake, and then a stream of bytes. It must be used by one task only.
 ///
-/// While it is read or written, it sends a ping every 20 seconds, and fails with [`ErrorKind::TimedOut`] if nothing was
-/// received for 60 seconds. This detects connections that are broken without having been closed.
+/// While it is read or written, it sends a ping every 20 seconds, and fails with [`ErrorKind::TimedOut`] if nothing has
+/// been received for 60 seconds. This detects connections that broke without being closed.
 pub struct Socket<S> {
     inner: WebSocketStream<S>,
     unread: Bytes,
@@ -87,19 +87,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Self { inner, unread: Bytes::new(), last_received: now, ping, is_ping_unsent: false, idle }
     }
 
-    /// Sends a message of the handshake.
+    /// Sends a handshake message.
     ///
     /// # Errors
-    /// The connection failed.
+    /// Returns an error if the connection fails.
     pub async fn send<T: Serialize + Sync>(&mut self, message: &T) -> Result<(), SocketError> {
         let text = serde_json::to_string(message).map_err(|_| SocketError::Invalid)?;
         Ok(self.inner.send(Message::text(text)).await.map_err(into_io)?)
     }
 
-    /// Receives a message of the handshake. The caller limits the time.
+    /// Receives a handshake message. The caller must apply a timeout.
     ///
     /// # Errors
-    /// The connection failed or was closed, or the message is too long or not a `T`.
+    /// Returns an error if the connection fails or is closed, or the message is too long or not a `T`.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, SocketError> {
         loop {
             match self.inner.next().await {
@@ -115,16 +115,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Closes the connection. The caller limits the time.
+    /// Closes the connection. The caller must apply a timeout.
     pub async fn close(mut self) {
         // The connection may already be closed.
         let _ = self.inner.close(None).await;
     }
 
-    /// Sends pings, and checks that the peer is still there.
+    /// Sends pings that are due, and fails if nothing has been received for [`IDLE`].
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.ping.poll_tick(cx).is_ready() {
-            // If data is waiting to be sent, a ping would be as well.
+            // If data is still waiting to be sent, a ping would wait behind it.
             if let Poll::Ready(result) = Pin::new(&mut self.inner).poll_ready(cx) {
                 result.map_err(into_io)?;
                 Pin::new(&mut self.inner).start_send(Message::Ping(Bytes::new())).map_err(into_io)?;
@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         self.poll_send(cx, || Bytes::copy_from_slice(&bytes[..bytes.len().min(MAX_SENT)]))
     }
 
-    /// Combines the header and the payload of a frame of HTTP/2, which are separate slices, in one frame.
+    /// Combines the header and the payload of an HTTP/2 frame, which are separate slices, in one WebSocket frame.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rejects_invalid_messages_of_the_handshake() {
+    async fn rejects_invalid_handshake_messages() {
         for message in [
             Message::text("x".repeat(MAX_HANDSHAKE_BYTES + 1)),
             Message::text("x".repeat(MAX_RECEIVED + 1)),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rejects_text_among_the_bytes() {
+    async fn rejects_text_after_the_handshake() {
         let (mut client, mut server) = pair(1_000).await;
         client.inner.send(Message::text("text")).await.unwrap();
         assert_eq!(server.read_u8().await.unwrap_err().kind(), ErrorKind::InvalidData);
