@@ -23,7 +23,7 @@ pub enum AcceptError {
     /// Too many handshakes are in progress.
     #[error("too many handshakes are in progress")]
     Busy,
-    /// The handshake was not complete in time.
+    /// The handshake was not completed in time.
     #[error("the handshake was not complete in time")]
     Timeout,
     /// The connection failed, or the daemon sent something that is not a handshake.
@@ -48,11 +48,11 @@ impl AcceptError {
 }
 
 impl Links {
-    /// Runs a link on a connection that has been upgraded to a WebSocket: the handshake, and then the link until it
-    /// ends. Returns the toolbox whose link has ended.
+    /// Performs the handshake on a connection that has been upgraded to a WebSocket, and then runs the link until it
+    /// ends. Returns the ID of the toolbox.
     ///
     /// # Errors
-    /// Any [`AcceptError`] if no link was opened. It is logged and counted here.
+    /// Returns an [`AcceptError`], which has been logged and counted, if no link was opened.
     pub async fn accept<S>(
         &self,
         stream: S,
@@ -80,9 +80,9 @@ impl Links {
             end = use_link => end,
             result = connection => result.err().map_or_else(|| "the daemon closed it".to_owned(), |error| error.to_string()),
         };
-        // Requests that are in progress must not wait for a connection that is gone.
+        // Requests in progress must not wait for a connection that has ended.
         registration.link.closed.cancel();
-        // If this fails, the lease ends by itself.
+        // If this fails, the lease expires by itself.
         if registration.remove()
             && let Err(error) = directory.release(&toolbox).await
         {

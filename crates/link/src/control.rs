@@ -15,9 +15,11 @@ use crate::Directory;
 use crate::links::Link;
 use crate::request::absolute;
 
-/// Answers that wait until they are sent. If the daemon does not read, its messages are no longer read either.
+/// The maximum number of messages that wait to be sent. If the daemon stops reading them, its own messages are no
+/// longer read either.
 const ANSWERS: usize = 64;
-/// The first and the longest pause before a message is passed on again, or the desired state is read again.
+/// The first and the longest pause before a message is stored again, or the desired state is read again, after a
+/// failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// Runs the control stream until it ends. Returns the reason for the log.
@@ -101,7 +103,7 @@ async fn send_rotate_key(link: &Link, answers: &mpsc::Sender<ControlMessage>) ->
     }
 }
 
-/// Passes the messages of the daemon on, one at a time.
+/// Stores the messages of the daemon, one at a time.
 async fn receive(
     mut reader: LineReader,
     answers: &mpsc::Sender<ControlMessage>,
@@ -122,8 +124,8 @@ async fn receive(
     }
 }
 
-/// Passes a message on until it is stored. An event must not be skipped: the acknowledgement of a later one would
-/// delete it on the daemon.
+/// Stores a message, and returns the answer. Failures are retried for all messages except heartbeats. An event must not
+/// be skipped: the acknowledgement of a later one would delete it on the daemon.
 async fn store(message: DaemonMessage, toolbox: &ToolboxId, directory: &dyn Directory) -> Option<ControlMessage> {
     let mut pause = RETRY.0;
     loop {

@@ -13,7 +13,7 @@ use waypost_core::id::ToolboxId;
 use crate::error::LinkError;
 use crate::forward::Forward;
 
-/// The maximum number of handshakes at a time. Each takes at most
+/// The maximum number of concurrent handshakes. Each takes at most
 /// [`HANDSHAKE_SECONDS`](waypost_toolbox_proto::handshake::HANDSHAKE_SECONDS).
 const MAX_HANDSHAKES: usize = 256;
 
@@ -64,7 +64,7 @@ impl Default for Links {
 }
 
 impl Links {
-    /// Creates a registry without links.
+    /// Creates an empty registry.
     #[must_use]
     pub fn new() -> Self {
         let inner = Inner {
@@ -125,10 +125,10 @@ impl Links {
         self.inner.stopped.clone()
     }
 
-    /// Tells the daemon to replace its key. It reconnects with the new one.
+    /// Tells the daemon to replace its key. The daemon reconnects with the new key.
     ///
     /// # Errors
-    /// [`LinkError::Offline`] if this process has no link to `toolbox`.
+    /// Returns [`LinkError::Offline`] if this process has no link to `toolbox`.
     pub fn rotate_key(&self, toolbox: &ToolboxId) -> Result<(), LinkError> {
         self.find(toolbox).ok_or(LinkError::Offline)?.rotate_key.notify_one();
         Ok(())
@@ -174,7 +174,7 @@ impl Links {
 }
 
 impl Registration<'_> {
-    /// Removes the link. Returns whether this process has no other link to the toolbox now.
+    /// Removes the link. Returns whether this process now has no link to the toolbox.
     pub(crate) fn remove(&self) -> bool {
         let mut open = self.links.open();
         if open.get(&self.toolbox).is_some_and(|current| Arc::ptr_eq(current, &self.link)) {

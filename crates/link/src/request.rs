@@ -11,14 +11,14 @@ use crate::links::{Link, Links};
 
 impl Links {
     /// Sends a request to the daemon of `toolbox`, through the link of this process or, if it has none, of another
-    /// replica, and returns its response as soon as the headers are complete. Only the path and query of the URI are used.
-    /// Dropping the future, or the body of the response, cancels the call on the daemon. There is no time limit: the daemon
-    /// ends a call after the time in
-    /// [`TIMEOUT_HEADER`](waypost_toolbox_proto::http::TIMEOUT_HEADER), and the caller drops the future.
+    /// replica, and returns its response as soon as the headers are complete. Only the path and query of the URI are
+    /// used. Dropping the future, or the body of the response, cancels the call on the daemon. There is no timeout
+    /// here: the daemon ends a call after the time in [`TIMEOUT_HEADER`](waypost_toolbox_proto::http::TIMEOUT_HEADER),
+    /// and the caller can drop the future earlier.
     ///
     /// # Errors
-    /// [`LinkError::Offline`] at once if there is no link, or [`LinkError::Interrupted`]. An error of the daemon is a
-    /// response with a status of 400 or more.
+    /// Returns [`LinkError::Offline`] at once if there is no link, or [`LinkError::Interrupted`] if the link is lost.
+    /// An error from the daemon is a response with a status of 400 or higher.
     pub async fn request(&self, toolbox: &ToolboxId, request: Request<Bytes>) -> Result<Response<Body>, LinkError> {
         match (self.find(toolbox), self.forward()) {
             (None, Some(forward)) => count("replica", forward.forward(toolbox, request)).await,
@@ -29,7 +29,7 @@ impl Links {
     /// Like [`Links::request`], but only through a link of this process.
     ///
     /// # Errors
-    /// Those of [`Links::request`].
+    /// Returns the errors of [`Links::request`].
     pub async fn request_here(
         &self,
         toolbox: &ToolboxId,
@@ -45,7 +45,8 @@ impl Links {
     }
 }
 
-/// Counts a request with its outcome. `via` is where it was sent: through a link of this process, or to a replica.
+/// Counts a request and its outcome. `via` says whether it was sent through a link of this process or to another
+/// replica.
 async fn count(
     via: &'static str,
     response: impl Future<Output = Result<Response<Body>, LinkError>>,
@@ -88,7 +89,8 @@ async fn send(link: &Link, request: Request<Bytes>) -> Result<Response<Body>, Li
     }
 }
 
-/// HTTP/2 requires a scheme and an authority (RFC 9113, section 8.3.1).
+/// Returns the path and query of `uri` with the scheme and the authority that HTTP/2 requires (RFC 9113, section
+/// 8.3.1).
 pub(crate) fn absolute(uri: &Uri) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTP);

@@ -1,4 +1,4 @@
-//! Verification of signatures.
+//! Verification of the signatures of daemons.
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::signature::{ED25519, UnparsedPublicKey};
@@ -14,8 +14,8 @@ pub fn is_public_key(text: &str) -> bool {
 /// daemons reach this installation, such as `https://waypost.example.com`.
 ///
 /// # Errors
-/// [`Rejection::Unauthorized`] if the signature is not valid for this challenge, another origin was signed, or the next
-/// public key does not have the form of a key.
+/// Returns [`Rejection::Unauthorized`] if the signature is not valid for this challenge, another origin was signed, or
+/// the next public key does not have the form of a key.
 pub fn verify(challenge: &Challenge, hello: &Hello, public_key: &str, origins: &[&str]) -> Result<(), Rejection> {
     let next = hello.next_public_key.as_deref();
     let is_known_origin = origins.contains(&hello.origin.as_str());

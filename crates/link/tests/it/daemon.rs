@@ -19,7 +19,7 @@ use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage};
 
 use crate::ORIGIN;
 
-/// A daemon that is written by hand.
+/// A minimal daemon, which tests control step by step.
 pub struct Daemon {
     pub reader: LineReader,
     pub writer: LineWriter,
@@ -28,7 +28,7 @@ pub struct Daemon {
     task: JoinHandle<()>,
 }
 
-/// A request of the control plane.
+/// A request from the control plane.
 pub struct Call {
     pub request: Request<RecvStream>,
     pub respond: SendResponse<Bytes>,
@@ -92,7 +92,7 @@ impl Daemon {
                     () = is_frozen.cancelled() => std::future::pending().await,
                 };
                 let Some(Ok((request, respond))) = accepted else { return };
-                // A test that ends the daemon does not receive the rest.
+                // A test that has dropped the daemon does not receive the remaining requests.
                 let _ = sender.send(Call { request, respond }).await;
             }
         });

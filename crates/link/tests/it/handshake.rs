@@ -1,4 +1,4 @@
-//! Which daemons are accepted.
+//! The handshake, and which daemons are accepted.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ async fn the_number_of_handshakes_is_limited() {
     let control = Control::new();
     let mut streams: Vec<_> = (0..256).map(|_| control.connect()).collect();
     for (stream, _) in streams.iter_mut() {
-        // The challenge arrives when the handshake has begun.
+        // The challenge arrives once the handshake has begun.
         tokio::io::AsyncReadExt::read_u8(stream).await.unwrap();
     }
     let (_stream, accepted) = control.connect();

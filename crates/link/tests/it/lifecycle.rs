@@ -1,4 +1,4 @@
-//! When links open and close.
+//! Opening and closing links.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Tests of the control plane's end of the link, with a daemon that is written by hand.
+//! Tests of the control plane's end of the link, with a minimal daemon.
 
 mod daemon;
 mod directory;
@@ -42,7 +42,7 @@ impl Control {
         let (links, directory) = (self.links.clone(), self.directory.clone());
         let (sender, receiver) = tokio::sync::oneshot::channel();
         waypost_jobs::spawn("test link", async move {
-            // The receiver may not wait for the result.
+            // The receiver may have been dropped.
             let _ = sender.send(links.accept(server, &SystemRandom, directory).await);
         });
         (client, daemon::spawn(async move { receiver.await.ok() }))
@@ -55,7 +55,7 @@ impl Control {
     }
 }
 
-/// Returns why a link was not opened.
+/// Returns the error because of which a link was not opened.
 async fn rejection(accepted: Accepted) -> String {
     accepted.await.unwrap().unwrap().unwrap_err().to_string()
 }

@@ -53,7 +53,8 @@ async fn messages_are_stored_and_answered_in_order() {
     assert_eq!(control.directory.wait_for(4).await, messages);
 }
 
-/// The link does not know which instances a toolbox has: the directory ignores what concerns others.
+/// The link does not know which instances a toolbox has: the directory ignores messages about instances of other
+/// toolboxes.
 #[tokio::test]
 async fn messages_about_other_instances_are_passed_on() {
     let control = Control::new();
@@ -99,7 +100,7 @@ async fn a_daemon_that_does_not_read_its_answers_is_no_longer_read() {
             daemon.send(&event(sequence)).await;
         }
     };
-    // The time passes only when nothing else can happen.
+    // The paused clock advances only when all tasks are idle.
     let flood = tokio::time::timeout(Duration::from_secs(1), flood).await;
     assert!(flood.is_err());
     let stored = control.directory.state().received.len();

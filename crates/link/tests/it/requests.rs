@@ -81,7 +81,7 @@ async fn a_request_without_a_link_is_forwarded() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_daemon_is_a_response() {
+async fn an_error_from_the_daemon_is_a_response() {
     let control = Control::new();
     let mut daemon = open(&control).await;
     let response = request(&control, Request::new(Bytes::new()));
