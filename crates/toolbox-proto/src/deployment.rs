@@ -1,4 +1,4 @@
-//! The course and the outcome of a deployment.
+//! The steps and the errors of a deployment.
 
 use serde::{Deserialize, Serialize};
 

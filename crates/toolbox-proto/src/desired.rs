@@ -21,9 +21,9 @@ pub struct DesiredState {
 pub struct DesiredInstance {
     /// The ID (`ins_…`).
     pub id: String,
-    /// The slug, for names that people read.
+    /// The slug, for human-readable names.
     pub slug: String,
-    /// A number that increases with every change of the specification. Each generation is a deployment of its own.
+    /// A number that increases with every change of the specification. Each generation has its own deployment.
     pub generation: u64,
     /// The deployment (`dep_…`) of this generation.
     pub deployment_id: String,
@@ -86,7 +86,7 @@ pub struct InstanceSpec {
     /// The age at which a container is replaced, in seconds.
     #[serde(default)]
     pub max_lifetime_seconds: Option<u64>,
-    /// Members of later versions of the protocol.
+    /// Members that later versions of the protocol define.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }

@@ -1,9 +1,9 @@
-//! Headers of agents that servers in containers receive with a call, as the value of
+//! Headers from agents that are forwarded to servers in containers with a call, encoded as the value of
 //! [`FORWARDED_HEADERS_HEADER`](crate::http::FORWARDED_HEADERS_HEADER).
 //!
-//! The value is a JSON object with a member for each header. A value of a header is a string in which each character is one
-//! byte (ISO 8859-1), because it need not be UTF-8. With the largest headers, the value has less than 14 KiB, so that it fits into
-//! the 16 KiB of headers that a link accepts.
+//! The value is a JSON object with a member for each header. The value of a header is a string in which each character
+//! represents one byte (ISO 8859-1), because it need not be UTF-8. With the largest headers, the text is smaller than
+//! 14 KiB, so that it fits into the 16 KiB of headers that a link accepts.
 //!
 //! Both ends check names and sizes: no header that belongs to HTTP, to MCP or to the connection is forwarded.
 
@@ -13,15 +13,15 @@ use serde_json::{Map, Value};
 
 /// The maximum number of headers.
 pub const MAX_HEADERS: usize = 20;
-/// The maximum length of the name of a header in bytes.
+/// The maximum length of a header name in bytes.
 pub const MAX_NAME: usize = 64;
-/// The maximum size of the value of a header in bytes.
+/// The maximum size of a header value in bytes.
 pub const MAX_VALUE: usize = 4 * 1024;
-/// The maximum size of the values of all headers of a call in bytes. Many servers reject more than 8 KiB of headers.
+/// The maximum total size of the header values of a call in bytes. Many servers reject more than 8 KiB of headers.
 pub const MAX_TOTAL: usize = 6 * 1024;
 
-/// Names of headers that are never forwarded: credentials, and headers of the connection (RFC 9110, sections 7.6.1 and 10.1.1), of
-/// MCP and of W3C Trace Context, which travels in `_meta`.
+/// Names of headers that are never forwarded: those of credentials, of the connection (RFC 9110, sections 7.6.1 and
+/// 10.1.1), of MCP, and of W3C Trace Context, which is sent in `_meta`.
 const RESERVED: [&str; 20] = [
     "authorization",
     "connection",
@@ -44,7 +44,7 @@ const RESERVED: [&str; 20] = [
     "user-agent",
     "via",
 ];
-/// The beginnings of names of headers that are never forwarded.
+/// Prefixes of the names of headers that are never forwarded.
 const RESERVED_PREFIXES: [&str; 6] = ["accept", "content-", "mcp-", "proxy-", "waypost-", "x-forwarded-"];
 
 /// Whether the header with this name, in upper or lower case, is never forwarded.
@@ -54,7 +54,7 @@ pub fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name.as_str()) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Returns the text for headers, each with another name.
+/// Encodes headers, which must have distinct names.
 #[must_use]
 pub fn encode<'h>(headers: impl IntoIterator<Item = (&'h str, &'h [u8])>) -> String {
     let member = |(name, value): (&str, &[u8])| {
@@ -64,8 +64,8 @@ pub fn encode<'h>(headers: impl IntoIterator<Item = (&'h str, &'h [u8])>) -> Str
     Value::Object(headers.into_iter().map(member).collect::<Map<_, _>>()).to_string()
 }
 
-/// Reads the text of [`encode`] without the headers that are never forwarded. Returns `None` if it is malformed, or exceeds a
-/// limit.
+/// Decodes the text that [`encode`] returns, and leaves out the headers that are never forwarded. Returns `None` if it
+/// is malformed, or exceeds a limit.
 #[must_use]
 pub fn decode(text: &[u8]) -> Option<BTreeMap<String, Vec<u8>>> {
     let texts: BTreeMap<String, String> = serde_json::from_slice(text).ok()?;
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_are_those_of_number_names_and_values() {
+    fn the_number_the_names_and_the_values_of_headers_are_limited() {
         assert!(encoded(&[0; MAX_HEADERS], 3).1);
         assert!(!encoded(&[0; MAX_HEADERS + 1], 3).1);
         assert!(encoded(&[0], MAX_NAME).1);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_headers_are_left_out_and_other_texts_are_not_read() {
+    fn reserved_headers_are_left_out_and_malformed_texts_are_rejected() {
         let text =
             r#"{"Authorization":"a","cookie":"a","MCP-Session-Id":"a","content-length":"1","TE":"a","x-tenant":"b"}"#;
         assert_eq!(decode(text.as_bytes()), Some(BTreeMap::from([("x-tenant".to_owned(), b"b".to_vec())])));
@@ -131,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_bytes_are_read_as_they_were_written(
+        fn values_of_any_bytes_survive_a_round_trip(
             headers in prop::collection::btree_map("x-[a-z]{1,8}", prop::collection::vec(any::<u8>(), 0..100), 0..10),
         ) {
             let text = encode(headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())));

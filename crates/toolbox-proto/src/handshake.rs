@@ -7,9 +7,9 @@
 //! 2. the daemon answers with [`Hello`], which contains its signature of [`signed_text`];
 //! 3. the control plane answers with [`Welcome`]: the version of the protocol, or the reason for a rejection.
 //!
-//! After an accepting [`Welcome`], both sides exchange binary frames only: the bytes of HTTP/2. The nonce makes every
-//! signature valid for one connection, so a recorded handshake cannot be replayed, and no clock is involved. The origin
-//! in the signed text prevents another control plane from forwarding the challenge.
+//! After an accepting [`Welcome`], both sides exchange binary frames only: the bytes of HTTP/2. The nonce makes a
+//! signature valid for one connection only, so a recorded handshake cannot be replayed, even if the clocks of the two
+//! sides differ. The origin in the signed text prevents another control plane from forwarding the challenge.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +29,8 @@ pub const PING_SECONDS: u64 = 20;
 
 /// The newest version of the protocol that this build speaks.
 pub const NEWEST: u32 = 1;
-/// The oldest version of the protocol that this build speaks: the one before [`NEWEST`], so that the control plane and the
-/// daemons can be upgraded one after the other. There is none before 1.
+/// The oldest version of the protocol that this build speaks: the one before [`NEWEST`], so that the control plane and
+/// the daemons can be upgraded one after the other. There is no version before 1.
 pub const OLDEST: u32 = 1;
 
 /// The versions of the protocol that a side speaks.
@@ -134,7 +134,7 @@ pub enum Welcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rejection {
-    /// The toolbox is unknown or revoked, or the signature is invalid. Which of them is not revealed. Retrying is
+    /// The toolbox is unknown or revoked, or the signature is invalid. The response does not reveal which. Retrying is
     /// pointless.
     Unauthorized,
     /// There is no common version of the protocol.
@@ -160,7 +160,7 @@ mod tests {
     }
 
     proptest! {
-        /// The negotiated version is the newest that both speak; there is an error only if there is none.
+        /// The negotiated version is the newest one that both sides speak. Negotiation fails only if there is none.
         #[test]
         fn the_newest_common_version_is_used(control in versions(), daemon in versions()) {
             let common = (control.oldest..=control.newest).filter(|v| (daemon.oldest..=daemon.newest).contains(v)).max();

@@ -1,28 +1,28 @@
-//! The requests of the control plane to the daemon, on HTTP/2 inside the WebSocket. `ID` is the ID of an instance.
+//! Requests from the control plane to the daemon, over HTTP/2 inside the WebSocket. `ID` is the ID of an instance.
 //!
 //! | Request | Body | Response |
 //! |---|---|---|
 //! | `POST /v1/control` | [`ControlMessage`](crate::message::ControlMessage), one per line, open | [`DaemonMessage`](crate::message::DaemonMessage), one per line, open |
 //! | `POST /v1/instances/ID/mcp` | one JSON-RPC message, at most [`MAX_MESSAGE_BYTES`] | 200: JSON-RPC messages, one per line, the last one is the response; 202 without a body for a notification |
-//! | `POST /v1/instances/ID/responses` | the JSON-RPC response to a request of the server, at most [`MAX_MESSAGE_BYTES`] | 202 without a body; 404 if the request no longer waits |
+//! | `POST /v1/instances/ID/responses` | the JSON-RPC response to a request from the server, at most [`MAX_MESSAGE_BYTES`] | 202 without a body; 404 if the request is no longer waiting |
 //! | `POST /v1/instances/ID/notifications` | [`NotificationsRequest`] | [`NotificationsOpened`], then JSON-RPC notifications, one per line, open |
 //! | `GET /v1/instances/ID/logs?tail=N&follow=true` | | [`LogLine`], one per line |
 //! | `GET /v1/instances/ID/stats` | | [`StatsSample`], one per line, oldest first |
 //!
-//! A call with [`CAPABILITIES_HEADER`] can be answered with requests of the server among its messages. The daemon gives each
-//! of them an ID that is random. It accepts one response to it, while the call is running; if the call ends first, the server
-//! gets an error. A daemon that does not know the header rejects all requests of the server itself, and so do all daemons
-//! without it.
+//! The response to a call with [`CAPABILITIES_HEADER`] can contain requests from the server. The daemon gives each of
+//! them a random ID, and accepts one response to it while the call is running; if the call ends first, the server gets
+//! an error. Without the header, the daemon itself rejects all requests from the server, and so does a daemon that does
+//! not know the header.
 //!
-//! A call with [`FORWARDED_HEADERS_HEADER`] brings headers of its agent. The daemon sends them to a server with an HTTP transport, with
-//! the message of this call and with no other, and replaces none of its own headers with them. They mean nothing to a server on
-//! standard input and output, and to a daemon that does not know the header.
+//! A call with [`FORWARDED_HEADERS_HEADER`] carries headers from its agent. The daemon sends them to a server with an
+//! HTTP transport, only with the message of this call, and never replaces its own headers with them. They are ignored
+//! for a server on standard input and output, and by a daemon that does not know the header.
 //!
-//! A stream of notifications says that a list, or one of the named resources, has changed, and nothing else. It exists only
-//! for instances with sharing `shared`, starts no container (409 if none is running), does not count as a use of the
-//! container, and ends with the session with the server. The daemon subscribes to the resources at the server, once for all
-//! streams. It answers 404 if the server announces nothing, or sharing is not `shared`. So does a daemon that does not know
-//! the request, so it needs no other version of the protocol.
+//! A notification stream reports only that a list, or one of the named resources, has changed. It exists only for
+//! instances with sharing `shared`, starts no container (409 if none is running), does not count as a use of the
+//! container, and ends with the session with the server. The daemon subscribes to the resources on the server, once for
+//! all streams. It answers 404 if the server announces no changes, or sharing is not `shared`. So does a daemon that
+//! does not know the request, so the request needs no new version of the protocol.
 //!
 //! Cancelling a request (`RST_STREAM`) cancels the call. An error is a status with [`CallError`] as its body: 404 for an
 //! unknown instance, 409 if the instance is stopped or its deployment failed, 413, 429 if too many calls are waiting, 502 if
@@ -40,15 +40,17 @@ pub const CONTAINER_KEY_HEADER: &str = "waypost-container-key";
 /// The header with a number that increases with every change of the personal secrets of the calling agent. A container that
 /// was started with an earlier one is replaced before it is called. Absent if the instance has no personal secrets.
 pub const SECRETS_VERSION_HEADER: &str = "waypost-secrets-version";
-/// The header with the time in milliseconds after which a call fails. It does not include the time in which the caller is asked.
+/// The header with the time in milliseconds after which a call fails. The time in which the server waits for answers
+/// from the caller does not count.
 pub const TIMEOUT_HEADER: &str = "waypost-timeout-ms";
-/// The header with what the server may ask the caller for during a call: the JSON text of `capabilities` of a client. Absent if
-/// the caller answers no requests.
+/// The header with the requests that the server may send to the caller during a call: the `capabilities` of an MCP
+/// client as JSON. Absent if the caller answers no requests.
 pub const CAPABILITIES_HEADER: &str = "waypost-client-capabilities";
 /// The header with the lowest level of the log messages that the caller wants. Absent if it has not asked for any.
 pub const LOG_LEVEL_HEADER: &str = "waypost-log-level";
-/// The header with the headers of the calling agent that its server receives, as [`forwarded_headers`](crate::forwarded_headers)
-/// describes. Absent if there are none. What the daemon cannot read counts as absent.
+/// The header with the headers of the calling agent that its server receives, as
+/// [`forwarded_headers`](crate::forwarded_headers) describes. Absent if there are none. A value that the daemon cannot
+/// decode is ignored.
 pub const FORWARDED_HEADERS_HEADER: &str = "waypost-forwarded-headers";
 /// The headers of a call that the daemon reads. Replicas forward them.
 pub const CALL_HEADERS: [&str; 6] = [
@@ -64,7 +66,7 @@ pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The maximum number of resources of a [`NotificationsRequest`].
 pub const MAX_NOTIFIED_RESOURCES: usize = 1_000;
-/// The maximum length of the URI of each of them in bytes.
+/// The maximum length of the URI of each of these resources in bytes.
 pub const MAX_RESOURCE_URI_BYTES: usize = 2_048;
 
 /// The prefix of the key of a container that belongs to one agent.
@@ -76,7 +78,8 @@ pub fn agent_key(agent_id: &str) -> String {
     format!("{AGENT_PREFIX}{agent_id}")
 }
 
-/// Returns the agent of a container, if `key` has the form of [`agent_key`]. The ID may not exist.
+/// Returns the agent ID in the key of a container; `None` if `key` does not have the form of [`agent_key`]. The agent
+/// may not exist.
 #[must_use]
 pub fn agent_of_key(key: &str) -> Option<&str> {
     key.strip_prefix(AGENT_PREFIX).filter(|id| !id.is_empty() && !id.contains(':'))
@@ -112,7 +115,7 @@ pub fn stats_path(instance_id: &str) -> String {
     format!("/v1/instances/{instance_id}/stats")
 }
 
-/// What a stream of notifications announces, apart from changed lists.
+/// The resources whose changes a notification stream announces, in addition to changed lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotificationsRequest {
     /// The URIs of resources whose changes are announced: at most [`MAX_NOTIFIED_RESOURCES`], each of at most
@@ -130,7 +133,7 @@ impl NotificationsRequest {
     }
 }
 
-/// The first line of a stream of notifications.
+/// The first line of a notification stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotificationsOpened {
     /// Whether the server declares that it announces changes of single resources.
@@ -139,12 +142,12 @@ pub struct NotificationsOpened {
     /// The requested resources whose changes the server announces.
     #[serde(default)]
     pub accepted: BTreeSet<String>,
-    /// Those that the server has rejected, with its message.
+    /// The requested resources that the server rejected, with its message for each.
     #[serde(default)]
     pub rejected: BTreeMap<String, String>,
 }
 
-/// Why a request failed.
+/// The body of the response to a failed request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallError {
     /// The message for the caller.

@@ -1,9 +1,9 @@
 //! The protocol between the control plane and the toolbox daemon: types without I/O.
 //!
-//! The daemon opens one WebSocket to the control plane ([`handshake`]). After the handshake, the WebSocket carries HTTP/2
-//! with reversed roles: the control plane is the client and sends requests to the daemon ([`http`]). One of these
-//! requests stays open and carries messages in both directions ([`message`]): the desired state, heartbeats, events and
-//! secrets. All other requests are calls of tools, logs and statistics, each a stream of its own.
+//! The daemon opens one WebSocket to the control plane ([`handshake`]). After the handshake, the WebSocket carries
+//! HTTP/2 with reversed roles: the control plane is the client and sends requests to the daemon ([`http`]). One of
+//! these requests stays open and carries messages in both directions ([`message`]): the desired state, heartbeats,
+//! events and secrets. All other requests are for tool calls, logs and statistics, each on a separate stream.
 //!
 //! The protocol has no request that runs a command in a container or on the machine.
 

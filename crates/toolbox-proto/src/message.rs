@@ -17,7 +17,7 @@ pub const MISSED_HEARTBEATS: u64 = 3;
 /// The maximum number of events that wait for an acknowledgement.
 pub const MAX_UNACKNOWLEDGED: usize = 1_000;
 
-/// A message of the control plane.
+/// A message from the control plane.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ControlMessage {
@@ -95,7 +95,7 @@ impl std::fmt::Debug for ControlMessage {
     }
 }
 
-/// A message of the daemon.
+/// A message from the daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum DaemonMessage {
