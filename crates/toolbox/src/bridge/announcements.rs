@@ -1,10 +1,10 @@
-//! What a server announces outside of calls: that a list or a resource has changed.
+//! Announcements of a server outside of calls: a list or a resource has changed.
 //!
 //! Invariants:
-//! 1. A stream receives only that a list has changed, or one of the resources that it has asked for. Whatever else the server
-//!    says is dropped: it could be data of one of the callers.
-//! 2. What waits for a stream is limited by what it has asked for: each list and each resource waits at most once, however often
-//!    it is announced, and all of them are delivered in turns.
+//! 1. A stream receives only the announcements that a list, or a resource that it has requested, has changed. All other
+//!    content from the server is dropped: it could contain data of one of the callers.
+//! 2. The announcements that wait for a stream are limited by its requested resources: each list and each resource
+//!    waits at most once, however often it is announced, and all of them are delivered in turn.
 //! 3. All streams of a session end when the session does, because the server then forgets its subscriptions.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -29,14 +29,14 @@ const UPDATED: &str = "notifications/resources/updated";
 /// A change that is announced.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Announcement {
-    /// A list has changed; the method of the notification.
+    /// A list has changed. Contains the method of the notification.
     List(&'static str),
     /// The resource with this URI has changed.
     Resource(String),
 }
 
 impl Announcement {
-    /// Reads a notification. Returns `None` if it is no announcement.
+    /// Reads a notification. Returns `None` if it is not an announcement.
     fn read(notification: &Envelope<'_>) -> Option<Self> {
         #[derive(Deserialize)]
         struct Params {
@@ -80,7 +80,7 @@ impl Inbox {
         Arc::new(Self { resources, waiting: Mutex::default(), changed: Notify::new() })
     }
 
-    /// Adds what a notification announces, if the stream has asked for it. Returns whether it has.
+    /// Adds the announcement in a notification if the stream has requested it. Returns whether it has.
     pub(super) fn receive(&self, notification: &Envelope<'_>) -> bool {
         Announcement::read(notification).is_some_and(|announcement| self.add(&announcement))
     }
@@ -104,7 +104,7 @@ impl Inbox {
         }
     }
 
-    /// Ends the stream after what is waiting.
+    /// Ends the stream after the waiting announcements.
     pub(super) fn close(&self) {
         self.waiting().is_closed = true;
         self.changed.notify_one();
@@ -150,7 +150,7 @@ struct State {
     subscribed: HashMap<String, usize>,
     /// Increases with each session.
     epoch: u64,
-    /// Whether a task reads what the server announces, for transports on which it has a stream of its own.
+    /// Whether a task reads the announcements of the server, for transports with a separate stream for them.
     is_listening: bool,
 }
 
@@ -163,7 +163,7 @@ impl Announcements {
     pub(super) fn open(self: &Arc<Self>, resources: BTreeSet<String>) -> OpenInbox {
         let inbox = Inbox::new(resources);
         let mut state = self.state();
-        // It may replace a stream that has not delivered them yet.
+        // The new stream may replace one that has not delivered its announcements yet.
         for earlier in state.inboxes.values() {
             earlier.copy_to(&inbox);
         }
@@ -175,7 +175,8 @@ impl Announcements {
         OpenInbox { announcements: Arc::clone(self), inbox, id, epoch, subscribed: BTreeSet::new() }
     }
 
-    /// Passes a notification to the streams that have asked for it. Returns whether it is an announcement, and one has.
+    /// Passes a notification to the streams that have requested it. Returns whether it is an announcement that any of
+    /// them has requested.
     pub(super) fn receive(&self, notification: &Envelope<'_>) -> bool {
         let Some(announcement) = Announcement::read(notification) else { return false };
         let state = self.state();
@@ -193,12 +194,12 @@ impl Announcements {
         self.closed.notify_one();
     }
 
-    /// Whether a task reads what the server announces.
+    /// Whether a task reads the announcements of the server.
     pub(super) fn is_listening(&self) -> bool {
         self.state().is_listening
     }
 
-    /// Returns what a task needs that reads what the server announces from now on.
+    /// Returns the handle for a task that reads the announcements of the server from now on.
     pub(super) fn listen(self: &Arc<Self>) -> Listening {
         let mut state = self.state();
         state.is_listening = true;
@@ -207,7 +208,7 @@ impl Announcements {
         Listening { announcements: Arc::clone(self), epoch, is_over: AtomicBool::new(false) }
     }
 
-    /// Returns the resources that no stream needs any more, which are forgotten.
+    /// Removes the subscriptions that no stream needs any more, and returns their resources.
     pub(super) fn take_unused(&self) -> Vec<String> {
         let mut state = self.state();
         let unused: Vec<_> =
@@ -230,7 +231,7 @@ pub(super) struct OpenInbox {
     pub(super) inbox: Arc<Inbox>,
     id: u64,
     epoch: u64,
-    /// The resources for which this stream counts.
+    /// The resources for which this stream is counted.
     subscribed: BTreeSet<String>,
 }
 
@@ -248,7 +249,7 @@ impl OpenInbox {
         is_subscribed
     }
 
-    /// Records that the session is subscribed to a resource now. Does nothing if the session has ended meanwhile.
+    /// Records that the session is now subscribed to a resource. Does nothing if the session has ended in the meantime.
     pub(super) fn add(&mut self, uri: &str) {
         let mut state = self.announcements.state();
         if state.epoch == self.epoch {
@@ -263,7 +264,7 @@ impl OpenInbox {
         state.inboxes.remove(&self.id);
         let mut has_unused = false;
         for uri in std::mem::take(&mut self.subscribed) {
-            // The counts of a later session are not those of this stream.
+            // The counts of a later session do not include this stream.
             if state.epoch == self.epoch
                 && let Some(count) = state.subscribed.get_mut(&uri)
             {
@@ -283,8 +284,8 @@ impl Drop for OpenInbox {
     }
 }
 
-/// What a task needs that reads what a server announces. Dropping it ends all streams of the session, unless the task has
-/// ended because there are none.
+/// The handle of a task that reads the announcements of a server. Dropping it ends all streams of the session, unless
+/// the task has ended because there are none.
 #[derive(Debug)]
 pub(super) struct Listening {
     announcements: Arc<Announcements>,
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_waits_once_and_only_what_was_asked_for() {
+    async fn each_requested_change_waits_once_during_a_flood() {
         let announcements = Announcements::new();
         let stream = announcements.open(BTreeSet::from(["a".to_owned(), "b".to_owned()]));
         let other = announcements.open(BTreeSet::new());

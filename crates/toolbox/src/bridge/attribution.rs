@@ -1,11 +1,12 @@
-//! To which call a request of a server belongs, on a connection that calls share (stdio and SSE).
+//! Attribution of requests from a server to calls, on a connection that calls share (stdio and SSE).
 //!
-//! No revision of the protocol has a member that says this. In particular, `progressToken` in a request of the server is a
-//! number that the server has chosen for itself, and can be equal to the ID of any call.
+//! No revision of the protocol has a member that identifies the call. In particular, `progressToken` in a request from
+//! the server is a number that the server has chosen itself, and can be equal to the ID of any call.
 //!
-//! Invariant: no caller gets a request that a call of another caller has caused. A request can only be caused by a call that
-//! the server may be processing. It is attributed if exactly one call is running, and all calls that were abandoned without
-//! a response are of the same caller: a server may ignore that a call is cancelled, and ask for something later.
+//! Invariant: no caller gets a request that was caused by a call of another caller. A request can only be caused by a
+//! call that the server may be processing. It is attributed if exactly one call is running, and all calls that were
+//! abandoned without a response are of the same caller: a server may ignore the cancellation of a call, and send a
+//! request later.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,20 +14,20 @@ use std::sync::Arc;
 /// The maximum number of abandoned calls that are remembered individually.
 const MAX_CALLS: usize = 1_024;
 
-/// Calls that nobody waits for any more, although the server may still be processing them.
+/// Calls that no caller waits for any more, although the server may still be processing them.
 #[derive(Debug, Default)]
 pub(super) struct AbandonedCalls {
     /// Whether different callers use the server.
     is_shared: bool,
     /// The callers of the calls by ID.
     callers: HashMap<u64, Option<Arc<str>>>,
-    /// Whether there can be others, of any caller.
+    /// Whether there may be further abandoned calls, of any caller.
     has_unknown: bool,
 }
 
 impl AbandonedCalls {
-    /// Creates the list for a connection. If it continues a session of another process of the daemon, that process may have
-    /// abandoned calls.
+    /// Creates the list for a connection. If the connection continues a session of an earlier process of the daemon,
+    /// that process may have abandoned calls.
     pub(super) fn new(is_shared: bool, is_continued: bool) -> Self {
         Self { is_shared, callers: HashMap::new(), has_unknown: is_continued }
     }
@@ -46,7 +47,7 @@ impl AbandonedCalls {
         self.callers.remove(&id);
     }
 
-    /// Whether all of them are calls of this caller.
+    /// Whether all abandoned calls are calls of this caller.
     pub(super) fn are_all_of(&self, caller: Option<&str>) -> bool {
         let is_same = |other: &Option<Arc<str>>| other.is_some() && other.as_deref() == caller;
         !self.is_shared || (!self.has_unknown && self.callers.values().all(is_same))
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_calls_count_for_ever_but_only_on_a_shared_server() {
+    fn unknown_calls_count_forever_but_only_on_a_shared_server() {
         assert!(!AbandonedCalls::new(true, true).are_all_of(Some("a")));
         let mut own = AbandonedCalls::new(false, true);
         own.add(1, Some("b".into()));

@@ -1,11 +1,12 @@
 //! Requests that servers with a handshake send to the callers of their calls.
 //!
 //! Invariants:
-//! 1. Only the caller of the call that caused a request gets it (a stream of Streamable HTTP belongs to one call; for other
-//!    transports see [`super::attribution`]), and only if the caller has declared that it can be asked for this.
-//! 2. A request waits under an ID that is random and never used twice. It accepts one response, for its own instance.
-//! 3. A request waits as long as its call is running. If the call ends first, however it does, the server gets an error.
-//! 4. The number of requests of a call, and the time in which its caller is asked, are limited.
+//! 1. Only the caller of the call that caused a request gets it (a stream of Streamable HTTP belongs to one call; for
+//!    other transports see [`super::attribution`]), and only if the caller has declared the capability.
+//! 2. A request waits under a random ID that is never used twice. It accepts one response, for its own instance.
+//! 3. A request waits as long as its call is running. If the call ends first, for whatever reason, the server gets an
+//!    error.
+//! 4. The number of requests of a call, and the time for which it waits for its caller, are limited.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,30 +26,30 @@ use super::session::Link;
 use super::wire::{Wire, as_line};
 use crate::supervisor::servers::{CallFailure, CallOptions, CallSlot};
 
-/// The maximum number of requests of one call that wait at a time.
+/// The maximum number of requests of one call that wait at the same time.
 const MAX_WAITING: usize = 16;
 /// The maximum number of requests of one call.
 const MAX_REQUESTS: usize = 32;
-/// The time in which a caller is asked. That of the gateway is shorter, and its error says more.
+/// The time within which a caller must respond. The timeout of the gateway is shorter, and its error is more specific.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(330);
-/// The time that the server has at least to continue after the last response. The gateway ends a call earlier if it has taken
-/// long.
+/// The minimum time that the server has to continue after the last response. The gateway ends a call earlier if it has
+/// taken too long.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time in which a server must accept a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns the error for a request of a server that is not passed on, without a line feed.
+/// Returns the error, without a line feed, for a request from a server that is not passed on.
 pub(super) fn rejection(request: &Envelope<'_>, code: i64, message: &str) -> Vec<u8> {
     JsonRpcError::new(code, message, request.id.clone()).to_json().to_string().into_bytes()
 }
 
-/// Whether a call can cause requests to its caller. Lists and messages about the connection concern no caller.
+/// Whether a call can cause requests to its caller. Lists, and messages about the connection, cannot.
 pub(super) fn can_ask(method: &str) -> bool {
     let is_list = method.ends_with("/list");
     !is_list && !matches!(method, "initialize" | "ping" | "logging/setLevel" | "server/discover")
 }
 
-/// The requests of servers that wait for responses. All clones share them.
+/// The requests from servers that wait for responses. All clones share them.
 #[derive(Clone, Default)]
 pub(super) struct WaitingRequests(Arc<Mutex<HashMap<String, Waiting>>>);
 
@@ -62,7 +63,8 @@ struct Waiting {
 }
 
 impl WaitingRequests {
-    /// Sends the response of a caller to the server that waits for it.
+    /// Sends the response of a caller to the server that waits for it. Fails with 400 if the message is not a response,
+    /// and with 404 if the request is no longer waiting.
     pub(super) async fn respond(&self, instance_id: &str, response: &[u8]) -> Result<(), CallFailure> {
         let envelope = Envelope::parse(response).ok().filter(|response| response.method.is_none());
         let envelope = envelope.ok_or_else(|| CallFailure::new(400, "The message is not a JSON-RPC response."))?;
@@ -116,9 +118,9 @@ impl Waiting {
     }
 }
 
-/// The deadline of a call, which moves while its caller is asked.
+/// The deadline of a call, which is extended while its caller is asked.
 struct Timer {
-    /// The deadline if nobody is asked.
+    /// The deadline if the caller is not asked.
     original: Instant,
     /// The time that the server has to continue.
     continuation: Duration,
@@ -127,7 +129,7 @@ struct Timer {
 }
 
 impl Timer {
-    /// Counts a request that begins to wait. Returns `false` if too many wait.
+    /// Counts a request that begins to wait. Returns `false` if too many are waiting.
     fn begin_request(&self) -> bool {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if *waiting >= MAX_WAITING {
@@ -138,7 +140,7 @@ impl Timer {
         true
     }
 
-    /// Counts a request that no longer waits. After the last one, the server gets time to continue.
+    /// Records that a request is no longer waiting. After the last one, the server gets time to continue.
     fn end_request(&self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         *waiting = waiting.saturating_sub(1);
@@ -152,7 +154,7 @@ impl Timer {
     }
 }
 
-/// Waits until a call has timed out: at `deadline`, or at the moving one of its caller.
+/// Waits until a call has timed out: at `deadline`, or at the moving deadline if its caller can be asked.
 pub(super) async fn expired(deadline: Instant, moving: Option<watch::Receiver<Instant>>) {
     let Some(mut moving) = moving else { return tokio::time::sleep_until(deadline).await };
     loop {
@@ -165,7 +167,7 @@ pub(super) async fn expired(deadline: Instant, moving: Option<watch::Receiver<In
     }
 }
 
-/// The caller of a call, whom the server can ask until this is dropped.
+/// The caller of a call. The server can ask it until this is dropped.
 pub(super) struct Caller {
     key: Option<Arc<str>>,
     capabilities: ClientCapabilities,
@@ -215,8 +217,8 @@ impl Caller {
         self.capabilities.allow(request.method.as_deref().unwrap_or_default(), params)
     }
 
-    /// Passes a request of the server on with `deliver`, which returns whether it could. Otherwise returns the error for the
-    /// server.
+    /// Passes a request from the server on with `deliver`, which returns whether it succeeded. Returns the error for
+    /// the server if the request is not passed on.
     pub(super) fn ask(&self, request: &Envelope<'_>, deliver: impl FnOnce(Vec<u8>) -> bool) -> Option<Vec<u8>> {
         if !self.allows(request) {
             return Some(rejection(request, METHOD_NOT_FOUND, "Method not found."));
@@ -238,7 +240,7 @@ impl Caller {
             wire: self.wire.clone(),
             timer: self.timer.clone(),
         };
-        // It waits before it can be answered.
+        // The request must be registered before it can be answered.
         self.requests.lock().insert(id.clone(), waiting);
         let mut rewrite = Rewrite::new(&message);
         rewrite.set_id(&format!("\"{id}\""));
@@ -278,7 +280,7 @@ impl Drop for Caller {
     }
 }
 
-/// Returns an ID that nobody can guess; `None` if the system has no randomness.
+/// Returns an unguessable ID; `None` if the random number generator of the system fails.
 fn random_id() -> Option<String> {
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).ok()?;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::engine::NetworkNamespace;
 
-/// The timeout of a connection. Both ends are on the same machine.
+/// The timeout of a connection attempt. Both ends are on the same machine.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection.
@@ -35,7 +35,7 @@ impl Connector for NamespaceConnector {
         Box::pin(async move {
             let address = |ip: IpAddr| SocketAddr::new(ip, port);
             let stream = match namespace.tcp_connect(address(Ipv4Addr::LOCALHOST.into()), TIMEOUT).await {
-                // Some servers listen on `localhost`, which can be the IPv6 address only.
+                // Some servers listen on `localhost`, which may resolve to the IPv6 address only.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     let second = namespace.tcp_connect(address(Ipv6Addr::LOCALHOST.into()), TIMEOUT).await;
                     second.map_err(|_| error)?

@@ -1,4 +1,4 @@
-//! The handshake with a server: which revision it supports.
+//! The handshake with a server, which determines the revision of the protocol.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use super::interface::Failure;
 use super::session::Link;
 use super::wire::{Negotiated, Request, Wire, as_line, client_info, request_meta};
 
-/// The time after which `initialize` is sent although `server/discover` is not answered: some servers do not answer
-/// unknown methods, others are still starting.
+/// The time after which `initialize` is sent even if `server/discover` has not been answered: some servers do not
+/// answer unknown methods, others are still starting.
 const DISCOVER_PATIENCE: Duration = Duration::from_secs(3);
-/// The timeout of each request of the handshake. The caller limits the time of all of them.
+/// The timeout of each request of the handshake. The caller limits the total time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 /// The maximum size of the result in bytes.
 const MAX_RESULT_BYTES: usize = 1024 * 1024;
@@ -30,7 +30,7 @@ enum Answer {
     Error(ErrorObject),
 }
 
-/// Which request comes first.
+/// The request that is sent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum First {
     /// `server/discover`; then `initialize` if the server is a legacy one.
@@ -58,7 +58,8 @@ pub(super) async fn negotiate(link: &Link, first: First) -> Result<Negotiated, F
                 Ok(_) => return initialize(link).await,
                 Err(_) => {}
             }
-            // Whichever succeeds first. A server that answers in order and supports both answers `server/discover` first.
+            // Uses whichever succeeds first. A server that answers in order and supports both answers `server/discover`
+            // first.
             tokio::select! {
                 biased;
                 Ok(Some(negotiated)) = &mut discovery => Ok(negotiated),
@@ -72,7 +73,7 @@ pub(super) async fn negotiate(link: &Link, first: First) -> Result<Negotiated, F
     }
 }
 
-/// Returns `None` if the server does not support the modern revision.
+/// Sends `server/discover`. Returns `None` if the server does not support the modern revision.
 async fn discover(link: &Link) -> Result<Option<Negotiated>, Failure> {
     #[derive(Deserialize)]
     struct Discovered {
@@ -119,8 +120,8 @@ async fn initialize(link: &Link) -> Result<Negotiated, Failure> {
     }
 }
 
-/// Sends a request of the handshake. It is not cancelled if it is dropped: `initialize` must not be, and a server that
-/// does not know `server/discover` need not hear of it again.
+/// Sends a request of the handshake. Dropping the future does not cancel the request: `initialize` must not be
+/// cancelled, and there is no need to cancel `server/discover` on a server that does not know it.
 async fn ask(link: &Link, method: &str, params: Value, wire: &Wire) -> Result<Answer, Failure> {
     let id = link.file.next_id().await?;
     let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string();

@@ -27,9 +27,9 @@ const MAX_IDLE: usize = 8;
 const MAX_IDLE_TIME: Duration = Duration::from_secs(3);
 /// The maximum size of the headers of a response in bytes.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// The timeout of messages that no caller waits for.
+/// The timeout of messages whose outcome no caller waits for.
 const DETACHED_TIMEOUT: Duration = Duration::from_secs(5);
-/// The number of messages that no caller waits for, at one time. Further ones are dropped.
+/// The maximum number of concurrent messages whose outcome no caller waits for. Further ones are dropped.
 const MAX_DETACHED: usize = 16;
 
 /// Sends requests to one port, and reuses connections.
@@ -86,14 +86,14 @@ impl HttpClient {
         let handshake = http1::Builder::new().max_buf_size(MAX_HEADER_BYTES).handshake(TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.map_err(|error| failure(&error))?;
         tasks::spawn("http-connection", async move {
-            // An error also reaches the request.
+            // The request also fails with the error.
             let _ = connection.await;
         });
         let response = sender.send_request(request).await.map_err(|error| failure(&error))?;
         Ok(self.exchange(sender, response))
     }
 
-    /// Sends a message that no caller waits for, in the background.
+    /// Sends a message in the background, without waiting for the outcome.
     pub(super) fn send_detached(self: &Arc<Self>, request: Request<Full<Bytes>>) {
         let Ok(permit) = self.detached.clone().try_acquire_owned() else { return };
         let client = self.clone();
@@ -172,10 +172,11 @@ impl Exchange {
         });
     }
 
-    /// Whether the body is a stream of events. Any other body is a message, whatever its type: servers also send messages with
-    /// another type, or with none.
+    /// Whether the body is an event stream. Any other body is a message, regardless of its content type: some servers
+    /// send messages with a wrong content type, or without one.
     ///
-    /// Fails if the response has several types, or a stream has a malformed type or another charset than UTF-8.
+    /// Fails if the response has several content types, or an event stream has a malformed content type or a charset
+    /// other than UTF-8.
     pub(super) fn is_event_stream(&self) -> Result<bool, Failure> {
         is_event_stream(&self.headers)
     }
@@ -200,7 +201,7 @@ fn is_event_stream(headers: &HeaderMap) -> Result<bool, Failure> {
 pub(super) struct Post<'a> {
     pub(super) path: &'a str,
     pub(super) wire: &'a Wire,
-    /// The method and name of a request; `None` for other messages.
+    /// The method and the name of a request; `None` for other messages.
     pub(super) target: Option<(&'a str, Option<&'a str>)>,
     pub(super) text: Bytes,
 }
@@ -222,7 +223,8 @@ impl Post<'_> {
         Ok(request)
     }
 
-    /// Like [`Self::into_request`], with further headers. None of them replaces one of Streamable HTTP, or an earlier one.
+    /// Like [`Self::into_request`], with additional headers. They never replace headers of Streamable HTTP, or earlier
+    /// ones.
     pub(super) fn into_request_with(
         self,
         headers: Vec<(HeaderName, HeaderValue)>,
@@ -235,7 +237,7 @@ impl Post<'_> {
     }
 }
 
-/// Returns a GET request for a stream of events, which continues after the event `last_id`.
+/// Returns a GET request for an event stream, which continues after the event `last_id` if there is one.
 pub(super) fn get_events(path: &str, wire: &Wire, last_id: Option<&str>) -> Result<Request<Full<Bytes>>, Failure> {
     let mut request = request(Method::GET, path, wire, Full::default())?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
@@ -277,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_unambiguous_type_is_a_stream_of_events() {
+    fn only_one_unambiguous_type_is_an_event_stream() {
         let is_event_stream = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {

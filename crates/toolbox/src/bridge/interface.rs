@@ -5,7 +5,7 @@ use crate::supervisor::servers::CallFailure;
 /// The cause of a failure inside the bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Too many calls, or too much data, wait.
+    /// Too many calls, or too much data, are waiting.
     Busy,
     /// The message is too large.
     TooLarge,

@@ -1,22 +1,22 @@
-//! Lines of a stream, limited in size.
+//! Splitting a stream into lines of limited size.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The size of buffers that are kept, and by which larger ones grow.
+/// The size of the buffer that is kept, and the step by which larger ones grow.
 const STEP: usize = 64 * 1024;
 
-/// The memory for messages that wait to be processed: a part for each connection, so that a server cannot occupy the
-/// memory of the others, and a limit for all connections of the daemon.
+/// The memory for messages that wait to be processed. It is limited for each connection, so that a server cannot occupy
+/// the memory of the others, and for all connections of the daemon together.
 #[derive(Clone)]
 pub(super) struct Budget {
     own: Arc<Semaphore>,
     shared: Arc<Semaphore>,
 }
 
-/// A part of the memory, which is released when it is dropped.
+/// Reserved memory, which is released when this is dropped.
 pub(super) type Memory = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Budget {
@@ -30,14 +30,14 @@ impl Budget {
         Self { own: Arc::new(Semaphore::new(bytes / 1024)), shared: self.shared.clone() }
     }
 
-    /// Takes a part of the memory, in units of 1 KiB. Returns `None` if there is not enough.
+    /// Reserves memory in units of 1 KiB. Returns `None` if there is not enough.
     pub(super) fn take(&self, bytes: usize) -> Option<Memory> {
         let units = u32::try_from(bytes.div_ceil(1024).max(1)).ok()?;
         let take = |semaphore: &Arc<Semaphore>| semaphore.clone().try_acquire_many_owned(units).ok();
         Some((take(&self.own)?, take(&self.shared)?))
     }
 
-    /// Returns a message that occupies memory until its last copy is dropped; `None` if there is not enough.
+    /// Returns the message, which occupies memory until its last copy is dropped; `None` if there is not enough.
     pub(super) fn hold(&self, message: Vec<u8>) -> Option<Bytes> {
         struct Held(Vec<u8>, #[expect(dead_code, reason = "held until it is dropped")] Memory);
         impl AsRef<[u8]> for Held {
@@ -55,7 +55,7 @@ pub(super) struct LineReader {
     budget: Budget,
     max: usize,
     line: Vec<u8>,
-    /// The memory beyond [`STEP`].
+    /// The memory reserved beyond [`STEP`].
     permits: Vec<Memory>,
     is_discarding: bool,
 }
@@ -74,8 +74,8 @@ impl LineReader {
         Self { budget, max, line: Vec::new(), permits: Vec::new(), is_discarding: false }
     }
 
-    /// Adds a chunk, and passes each line that it completes to `receive`. Returns the number of bytes that are discarded because
-    /// their line is too long.
+    /// Adds a chunk, and passes each line that it completes to `receive`. Returns the number of bytes that were
+    /// discarded because their line is too long.
     pub(super) fn push(&mut self, mut chunk: &[u8], mut receive: impl FnMut(Line<'_>)) -> usize {
         let mut discarded = 0;
         while let Some(end) = memchr::memchr(b'\n', chunk) {
@@ -184,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunks_do_not_matter(lines in prop::collection::vec("[a-z]{0,12}", 0..8), size in 1_usize..20) {
+        fn chunk_boundaries_do_not_matter(lines in prop::collection::vec("[a-z]{0,12}", 0..8), size in 1_usize..20) {
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
             let mut reader = LineReader::new(8, Budget::new(1024));
             let read: Vec<_> = text.as_bytes().chunks(size).flat_map(|chunk| read(&mut reader, chunk)).collect();

@@ -1,19 +1,21 @@
 //! Sessions with the MCP servers in containers.
 //!
-//! A [`Session`] relays JSON-RPC messages as they are, except for IDs ([`Session::call`]). Rules:
+//! A [`Session`] relays JSON-RPC messages unchanged, except for IDs ([`Session::call`]). Rules:
 //!
 //! 1. Every call ends with exactly one outcome: its response or a failure. Responses are matched by ID; late, repeated
 //!    and unknown ones are counted and dropped.
 //! 2. No request ID is used twice on a container, even if the daemon is killed, and `initialize` is not repeated on a
-//!    running container: both are stored on disk before they matter.
-//! 3. A call receives messages of its own only: progress notifications have its token, and `subscriptions/listen` its
-//!    ID. That a list has changed is told to all of them, without anything that the server adds. A log message of a stdio
-//!    or SSE server does not say to which call it belongs, and is written to the log.
-//!    Outside of calls, streams of notifications ([`notifications`]) tell that a list or a resource has changed.
-//!    A request of a server is passed on to the caller of the call that has caused it, and to nobody if this is unknown.
+//!    running container: used IDs and sessions are stored on disk in advance.
+//! 3. A call receives only its own messages: progress notifications carry its token, and notifications of
+//!    `subscriptions/listen` its ID. All calls are notified that a list has changed, without the parameters of the
+//!    server. A log message of a stdio or SSE server does not say to which call it belongs, and is written to the log.
+//!    Outside of calls, notification streams ([`notifications`]) report that a list or a resource has changed. A
+//!    request from a server is passed on only to the caller of the call that caused it, and to no caller if this is
+//!    unknown.
 //! 4. Calls, messages, lines and the memory for all of them are limited. A server that writes too much is read more
-//!    slowly; one that does not read makes only its own callers wait.
-//! 5. Every request of a server is answered: by its caller ([`caller`]), or by the daemon with an error; `ping` with a result.
+//!    slowly. A server that does not read makes only its own callers wait.
+//! 5. Every request from a server is answered by its caller ([`caller`]) or by the daemon, with a result for `ping` and
+//!    an error for all others.
 
 mod announcements;
 mod attribution;
@@ -67,15 +69,15 @@ use crate::supervisor::servers::{CallFailure, ConnectContext, ConnectError, Targ
 
 /// The memory for messages of all servers.
 const MESSAGE_MEMORY: usize = 256 * 1024 * 1024;
-/// The memory for messages of one connection: a few of the largest.
+/// The memory for messages of one connection: enough for a few of the largest.
 const CONNECTION_MEMORY: usize = 64 * 1024 * 1024;
-/// The limits of the delay between attempts to reach a server that is starting.
+/// The first and the longest delay between attempts to reach a server that is starting.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The time after which a server that writes only text that is not JSON-RPC counts as one that does not speak MCP.
 const NOISE_PATIENCE: Duration = Duration::from_secs(20);
 /// The timeout of the first request on a session that is continued.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(5);
-/// The file that exists if servers of the instance must be sent `initialize` first.
+/// The name of the file that exists if `initialize` must be sent first to servers of the instance.
 const INITIALIZE_FIRST: &str = "initialize-first";
 
 /// Connects to the servers of this machine.
@@ -84,7 +86,7 @@ pub struct Bridge {
     clock: WallClock,
     connector: Arc<dyn Connector>,
     budget: Budget,
-    /// The requests of all servers to callers.
+    /// The requests from all servers to callers.
     requests: WaitingRequests,
 }
 
@@ -102,10 +104,10 @@ impl Bridge {
     }
 
     /// Connects to a server: continues the saved session of the container, or completes the handshake and saves the
-    /// session. Waits until the server accepts connections and answers; the caller limits the time.
+    /// session. Waits until the server accepts connections and answers. The caller must apply a timeout.
     ///
     /// # Errors
-    /// A [`ConnectError`]. Its text contains no secrets.
+    /// Returns a [`ConnectError`], whose text contains no secrets.
     pub async fn connect(&self, target: Target, context: ConnectContext) -> Result<Arc<Session>, ConnectError> {
         let masks = context.masks.clone();
         self.open(target, context).await.map_err(|error| match error {
@@ -115,11 +117,11 @@ impl Bridge {
         })
     }
 
-    /// Sends the response of a caller to the server of an instance that waits for it: the ID of the response is that of the
-    /// request in the messages of the call.
+    /// Sends the response of a caller to the server of an instance that waits for it. The ID of the response must be
+    /// the ID of the request in the messages of the call.
     ///
     /// # Errors
-    /// A [`CallFailure`]: 404 if the request no longer waits.
+    /// Returns a [`CallFailure`], with status 404 if the request is no longer waiting.
     pub async fn respond(&self, instance_id: &str, response: &[u8]) -> Result<(), CallFailure> {
         self.requests.respond(instance_id, response).await
     }
@@ -127,7 +129,7 @@ impl Bridge {
     /// Removes the saved session of a container that no longer exists.
     ///
     /// # Errors
-    /// Any error of the file system.
+    /// Returns any error of the file system.
     pub fn forget(folder: &Path, container_id: &str) -> std::io::Result<()> {
         match std::fs::remove_file(session_path(folder, container_id)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
@@ -146,7 +148,7 @@ impl Bridge {
         let declared = declared_capabilities(&transport, context.is_shared);
         let link = Arc::new(Link { transport, file, budget, instance_id, declared, requests, announcements });
         let negotiated = match (&link.transport, saved) {
-            // The stream was the session.
+            // The session of an SSE server ends with its stream.
             (Transport::Sse(_), _) | (_, None) => self.handshake(&link, &context, &counters).await?,
             (_, Some(saved)) => {
                 let session = Session::new(link, saved.clone(), counters, context);
@@ -217,11 +219,12 @@ impl Bridge {
     }
 }
 
-/// Returns what a server is told that it may ask callers for. One session serves callers with different capabilities, so it is
-/// told all of them; a request that its caller has not declared is rejected.
+/// Returns the client capabilities that are declared to a server. One session serves callers with different
+/// capabilities, so all of them are declared; a request that its caller has not declared is rejected.
 ///
-/// Servers ask for roots after the handshake, in no call, and keep them for the whole session. On a connection that different
-/// callers share, they could be those of a caller who happens to be calling then, and would be used for all others.
+/// Servers ask for roots after the handshake, outside of calls, and keep them for the whole session. On a connection
+/// that different callers share, they could get the roots of a caller that happens to be calling at that time, and
+/// would use them for all others.
 fn declared_capabilities(transport: &Transport, is_shared: bool) -> ClientCapabilities {
     let all = ClientCapabilities::all();
     let has_stream_per_call = matches!(transport, Transport::Streamable(_));
@@ -265,8 +268,8 @@ async fn resume(session: Session, saved: Negotiated) -> Result<Arc<Session>, Con
     if let Err(failure) = session.announce_again(saved).await {
         return Err(failure.into());
     }
-    // A daemon that was killed while it wrote a large message has left a part of it: the server cannot read the next
-    // line, so that must not be a call. Whether the server answers is checked by the next probes.
+    // A daemon that was killed while it wrote a large message has left an incomplete line: the server cannot read what
+    // is written next, so this must not be a call. Later probes check whether the server answers.
     if session.is_stdio() && tokio::time::timeout(RESUME_TIMEOUT, session.probe()).await.is_err() {
         session.log(LogStream::Toolbox, "the server does not answer after the daemon was restarted");
     }

@@ -24,7 +24,7 @@ use super::interface::Failure;
 use super::lines::Budget;
 use crate::supervisor::servers::LogSink;
 
-/// The number of notifications of one call that wait for its caller. Further ones are dropped.
+/// The maximum number of notifications of one call that wait for its caller. Further ones are dropped.
 const MAX_NOTIFICATIONS: usize = 64;
 
 /// The error for a server request that cannot be attributed to one call.
@@ -35,7 +35,7 @@ const AMBIGUOUS: &str = "Invalid Request: several calls are running, so the requ
 pub struct Counters {
     /// Responses that match no call: late, repeated, or with an unknown ID.
     pub unmatched_responses: AtomicU64,
-    /// Notifications that belong to no call, or to one whose caller is too slow.
+    /// Notifications that belong to no call, or to a call whose caller is too slow.
     pub dropped_notifications: AtomicU64,
     /// Lines that are not JSON-RPC messages.
     pub noise_lines: AtomicU64,
@@ -75,12 +75,12 @@ struct Pending {
     response: oneshot::Sender<Result<Bytes, Failure>>,
 }
 
-/// The result of processing a message of the server.
+/// The result of processing a message from the server.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
-    /// Whether all of it was passed to calls.
+    /// Whether all parts of the message were passed to calls.
     pub(super) is_delivered: bool,
-    /// The answers to requests of the server.
+    /// The daemon's own answers to requests from the server.
     pub(super) answers: Vec<Vec<u8>>,
 }
 
@@ -159,7 +159,7 @@ impl Mux {
         self.closed.is_cancelled()
     }
 
-    /// Processes a message of the server. Returns `None` if it is not JSON-RPC.
+    /// Processes a message from the server. Returns `None` if it is not JSON-RPC.
     pub(super) fn receive(&self, message: &[u8]) -> Option<Incoming> {
         if !matches!(message.trim_ascii_start().first(), Some(b'{' | b'[')) {
             return None;
@@ -201,7 +201,7 @@ impl Mux {
         true
     }
 
-    /// Passes a request of the server to the caller whose call caused it, or returns the answer to the server.
+    /// Passes a request from the server to the caller whose call caused it, or returns the answer to the server.
     fn receive_request(&self, request: &Envelope<'_>) -> Option<Vec<u8>> {
         let calls = self.calls();
         let waiting = calls.iter().flat_map(|calls| calls.waiting.values()).filter(|call| call.is_sent);
@@ -234,7 +234,7 @@ impl Mux {
 
     fn deliver_notification(&self, envelope: &Envelope<'_>) -> bool {
         if envelope.method.as_deref() == Some("notifications/message") {
-            // It does not say which call it belongs to. Passing it on could show a caller another caller's data.
+            // The message does not say which call it belongs to. Passing it on could reveal another caller's data.
             let text = envelope.params.map_or("", |params| params.get());
             let end = text.floor_char_boundary(crate::logs::MAX_TEXT_BYTES);
             self.log.line(LogStream::Stdout, &text[..end]);
@@ -258,8 +258,8 @@ impl Mux {
         is_delivered
     }
 
-    /// Notifies all calls that a list has changed, because the control plane then checks what the server lists. Parameters
-    /// are dropped: they could contain a caller's data. Returns whether a call was notified.
+    /// Notifies all calls that a list has changed, so that the control plane lists it again. Parameters are dropped:
+    /// they could contain a caller's data. Returns whether a call was notified.
     fn deliver_change(&self, method: &str) -> bool {
         let text = json!({ "jsonrpc": "2.0", "method": method }).to_string().into_bytes();
         let Some(message) = self.budget.hold(text) else { return false };
@@ -312,12 +312,12 @@ pub(super) type Cancel = Arc<dyn Fn(u64) + Send + Sync>;
 pub(super) struct NewCall {
     pub(super) id: u64,
     pub(super) original: Original,
-    /// The caller that the server can ask; `None` if it cannot ask.
+    /// The caller that the server can ask; `None` if it cannot ask any.
     pub(super) caller: Option<Caller>,
     pub(super) deadline: Instant,
     /// Held until the call ends.
     pub(super) slot: Option<OwnedSemaphorePermit>,
-    /// `None` if the server is not told.
+    /// Tells the server that the call is cancelled; `None` if the server is not told.
     pub(super) cancel: Option<Cancel>,
 }
 
@@ -370,7 +370,7 @@ impl Stream for MuxCall {
             return Poll::Ready(None);
         }
         self.poll_outcome(context);
-        // Notifications that arrived before the response come first.
+        // Notifications that arrived before the response are returned first.
         if self.outcome.is_none() {
             return self.notifications.poll_recv(context).map(|notification| notification.map(Ok));
         }

@@ -1,12 +1,13 @@
-//! Streams of notifications: what a server announces outside of calls, for all agents that use its container.
+//! Notification streams: the announcements of a server outside of calls, for all agents that use its container.
 //!
 //! | Server | Source |
 //! |---|---|
 //! | stdio, HTTP+SSE | messages that belong to no call |
-//! | Streamable HTTP with a handshake | GET ("Listening for Messages from the Server"), once per session |
-//! | 2026-07-28 | `subscriptions/listen`, once per stream |
+//! | Streamable HTTP with a handshake | a GET request ("Listening for Messages from the Server"), one per session |
+//! | 2026-07-28 | `subscriptions/listen`, one request per stream |
 //!
-//! A session with a handshake is subscribed to a resource once for all streams, until the last one that needs it is closed.
+//! A session with a handshake subscribes to a resource once for all streams, until the last stream that needs it is
+//! closed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -34,27 +35,28 @@ use crate::logs::Bucket;
 use crate::supervisor::servers::{CallFailure, Notifications};
 use crate::tasks;
 
-/// The time in which a server must open its stream.
+/// The time within which a server must open its stream.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time in which a server must answer to all new subscriptions of a stream.
+/// The time within which a server must answer all new subscriptions of a stream.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(8);
 /// The time after which `subscriptions/listen` is sent again.
 const LISTEN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// The shortest time between two deliveries. Several changes of a resource within it are one notification.
+/// The shortest time between two deliveries. Several changes of a resource within this time result in one notification.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The maximum size of a message of the server that belongs to no call, in bytes.
+/// The maximum size in bytes of a message from the server that belongs to no call.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
-/// The bytes per second, in the long term, that a server may announce. One that announces more is read more slowly.
+/// The long-term rate in bytes per second at which a server may send announcements. A server that sends more is read
+/// more slowly.
 const BYTES_PER_SECOND: u32 = 256 * 1024;
 /// The cost of a message in addition to its bytes.
 const MESSAGE_COST: usize = 64;
 
 impl Session {
-    /// Opens a stream of what the server announces: changed lists, and changes of these resources. Returns `None` if the server
-    /// announces nothing. The stream does not keep the session, and ends when the session does.
+    /// Opens a stream of the server's announcements: changed lists, and changes of these resources. Returns `None` if
+    /// the server makes no announcements. The stream does not keep the session open, and ends when the session does.
     ///
     /// # Errors
-    /// A [`CallFailure`]: 429 if there are too many streams; otherwise, the server does not answer.
+    /// Returns a [`CallFailure`]: 429 if there are too many streams, or another status if the server does not answer.
     pub async fn notifications(
         self: Arc<Self>,
         resources: BTreeSet<String>,
@@ -74,7 +76,7 @@ impl Session {
         let mut is_renewed = false;
         loop {
             let negotiated = self.negotiated();
-            // Before the task begins to listen, which ends if there is no stream.
+            // The stream is opened before the task that listens, because the task ends if there is no stream.
             let mut open = self.link.announcements.open(resources.clone());
             match self.start_listening(&negotiated.wire()).await {
                 Ok(true) => {
@@ -94,7 +96,7 @@ impl Session {
         }
     }
 
-    /// Makes sure that what the server announces is received. Returns `false` if it announces nothing.
+    /// Ensures that the announcements of the server are received. Returns `false` if the server makes none.
     async fn start_listening(&self, wire: &Wire) -> Result<bool, Failure> {
         match &self.link.transport {
             Transport::Stdio(stdio) if stdio.mux().is_closed() => Err(Failure::Closed("the server exited".to_owned())),
@@ -139,7 +141,7 @@ impl Session {
         }
     }
 
-    /// Opens a stream of 2026-07-28 ("Subscriptions").
+    /// Opens a stream as revision 2026-07-28 specifies ("Subscriptions").
     async fn listen(&self, resources: BTreeSet<String>) -> Result<Option<Notifications>, Failure> {
         let slot = self.streams.clone().try_acquire_owned().map_err(|_| Failure::Busy)?;
         let mut filter = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
@@ -163,7 +165,7 @@ impl Session {
             accepted: accepted.intersection(&resources).cloned().collect(),
             ..NotificationsOpened::default()
         };
-        // The server may announce something that was requested although it did not acknowledge it.
+        // The server may announce a requested change even if it did not acknowledge the request.
         let open = self.link.announcements.open(resources);
         let (inbox, stop) = (Arc::clone(&open.inbox), CancellationToken::new());
         tasks::spawn("notifications", follow(messages, Arc::clone(&inbox), stop.clone()));
@@ -188,7 +190,7 @@ impl Drop for StreamGuard {
     }
 }
 
-/// Returns the stream of what arrives in an inbox. `guard` is held until the stream is dropped.
+/// Returns the stream of announcements that arrive in an inbox. `guard` is held until the stream is dropped.
 fn deliver(opened: NotificationsOpened, inbox: Arc<Inbox>, guard: impl Send + 'static) -> Notifications {
     struct Delivery<G> {
         inbox: Arc<Inbox>,
@@ -211,8 +213,8 @@ fn deliver(opened: NotificationsOpened, inbox: Arc<Inbox>, guard: impl Send + 's
     Notifications { opened, messages: messages.boxed() }
 }
 
-/// Reads the first message of a stream of 2026-07-28, and returns the resources whose changes the server announces. `None` if it
-/// announces nothing.
+/// Reads the acknowledgement of a stream of revision 2026-07-28, and returns the resources whose changes the server
+/// announces; `None` if the server makes no announcements.
 async fn read_acknowledgement(messages: &mut RawMessages) -> Result<Option<BTreeSet<String>>, Failure> {
     #[derive(Deserialize)]
     struct Params {
@@ -238,8 +240,8 @@ async fn read_acknowledgement(messages: &mut RawMessages) -> Result<Option<BTree
     Ok(None)
 }
 
-/// Passes the messages of a stream of 2026-07-28 on until it ends. What waits is limited by the inbox, and not by how fast the
-/// control plane reads.
+/// Passes on the messages of a stream of revision 2026-07-28 until it ends. The number of waiting messages is limited
+/// by the inbox, not by how fast the control plane reads.
 async fn follow(mut messages: RawMessages, inbox: Arc<Inbox>, stop: CancellationToken) {
     let mut bucket = Bucket::new(BYTES_PER_SECOND);
     let read = async {
@@ -254,7 +256,7 @@ async fn follow(mut messages: RawMessages, inbox: Arc<Inbox>, stop: Cancellation
     inbox.close();
 }
 
-/// Waits until a server may send more.
+/// Waits until the server may send more.
 async fn throttle(bucket: &mut Bucket, cost: usize) {
     bucket.take(cost);
     if let Some(delay) = bucket.delay(Instant::now()) {
@@ -263,8 +265,8 @@ async fn throttle(bucket: &mut Bucket, cost: usize) {
 }
 
 impl Streamable {
-    /// Opens the stream on which the server sends what belongs to no call, and reads it in the background while there are
-    /// streams of notifications. Returns `false` if the server has none.
+    /// Opens the stream on which the server sends messages that belong to no call, and reads it in the background while
+    /// there are notification streams. Returns `false` if the server has no such stream.
     async fn listen(&self, wire: &Wire) -> Result<bool, Failure> {
         let request = get_events(&self.path, wire, None)?;
         let opened = tokio::time::timeout(LISTEN_TIMEOUT, self.client.send(request)).await;
@@ -288,7 +290,7 @@ impl Streamable {
     }
 }
 
-/// Reads the stream of a server on which it sends what belongs to no call.
+/// Reads the stream on which a server sends messages that belong to no call.
 struct Listener {
     listening: Listening,
     client: Arc<HttpClient>,
@@ -334,7 +336,7 @@ impl Listener {
 
     fn receive_one(&self, envelope: &Envelope<'_>) {
         match (&envelope.method, &envelope.id) {
-            // It belongs to no call, so nobody can be asked.
+            // The request belongs to no call, so there is no caller to ask.
             (Some(_), Some(_)) => {
                 let Some(text) = answer(envelope) else { return };
                 let post = Post { path: &self.path, wire: &self.wire, target: None, text: text.into() };

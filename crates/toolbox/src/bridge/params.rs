@@ -27,7 +27,7 @@ impl ParamHeaders {
         Self(headers.collect())
     }
 
-    /// Returns the headers of a call. An argument that is missing or null has none.
+    /// Returns the headers of a call. An argument that is missing or null has no header.
     pub(super) fn of_call(&self, call: &Envelope<'_>) -> Vec<(HeaderName, HeaderValue)> {
         if self.0.is_empty() {
             return Vec::new();

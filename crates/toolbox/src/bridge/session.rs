@@ -34,11 +34,11 @@ use super::wire::{Negotiated, Request, Wire, as_line, request_meta};
 use crate::logs::mask_text;
 use crate::supervisor::servers::{CallFailure, CallOptions, ConnectContext, Messages};
 
-/// The number of calls that wait for one container.
+/// The maximum number of calls that wait for one container.
 pub const MAX_CALLS: usize = 256;
-/// The number of daemon requests, such as probes, that wait for one container.
+/// The maximum number of the daemon's own requests, such as probes, that wait for one container.
 const MAX_OWN_CALLS: usize = 8;
-/// The maximum time of a call.
+/// The maximum timeout of a call.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The timeout of a probe.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ impl Transport {
         }
     }
 
-    /// Sends a message, without a line feed, that nobody waits for. Does not block: it can be lost.
+    /// Sends a message, without a line feed, whose outcome nobody waits for. Does not block: the message can be lost.
     pub(super) fn send_detached(&self, text: Vec<u8>, wire: &Wire) {
         match self {
             Self::Stdio(stdio) => stdio.send_detached(text),
@@ -103,7 +103,7 @@ pub(super) struct Link {
     pub(super) instance_id: Arc<str>,
     /// The client capabilities declared to the server in the handshake.
     pub(super) declared: ClientCapabilities,
-    /// The requests of all servers to callers.
+    /// The requests from all servers to callers.
     pub(super) requests: WaitingRequests,
     /// The server's announcements outside of calls.
     pub(super) announcements: Arc<Announcements>,
@@ -117,13 +117,13 @@ pub struct Session {
     renewing: tokio::sync::Mutex<()>,
     calls: Arc<Semaphore>,
     own_calls: Arc<Semaphore>,
-    /// The streams of notifications.
+    /// Limits the number of notification streams.
     pub(super) streams: Arc<Semaphore>,
     counters: Arc<Counters>,
     context: ConnectContext,
     /// The headers of tools, and when they were read.
     params: Mutex<Option<(Instant, Arc<ParamHeaders>)>>,
-    /// The lowest log level requested from the server, and its session.
+    /// The lowest log level requested from the server, and the session in which it was requested.
     log_level: tokio::sync::Mutex<Option<(Arc<Negotiated>, LogLevel)>>,
 }
 
@@ -152,12 +152,13 @@ impl Session {
     /// is none for a notification. Dropping the stream cancels the call. Requests among the messages are from the server to
     /// the caller; [`Bridge::respond`](super::Bridge::respond) accepts the responses until the stream ends.
     ///
-    /// Only the ID, the progress token and, for a modern server, missing members of `_meta` are changed. `initialize` is
-    /// answered from the handshake of this session, because it must not be repeated; `notifications/initialized` and
-    /// `notifications/cancelled`, whose request ID means nothing to the server, are not sent.
+    /// Only the ID, the progress token and, for a modern server, missing members of `_meta` are changed. `initialize`
+    /// is answered from the handshake of this session, because it must not be repeated; `notifications/initialized` and
+    /// `notifications/cancelled`, whose request ID is unknown to the server, are not sent.
     ///
     /// # Errors
-    /// A [`CallFailure`], also as the last item of the stream. An invalid message is answered with a JSON-RPC error.
+    /// Returns a [`CallFailure`], or yields it as the last item of the stream. An invalid message is answered with a
+    /// JSON-RPC error.
     pub async fn call(&self, message: Bytes, options: impl Into<CallOptions>) -> Result<Messages, CallFailure> {
         let options = options.into();
         let slot = self.calls.clone().try_acquire_owned().map_err(|_| Failure::Busy)?;
@@ -171,7 +172,7 @@ impl Session {
     /// Checks that the server answers, with `ping` (legacy) or `server/discover` (modern), and returns the duration.
     ///
     /// # Errors
-    /// A sentence that says why it does not, without secrets.
+    /// Returns a sentence, without secrets, that says why the server does not answer.
     pub async fn probe(&self) -> Result<Duration, String> {
         let started = Instant::now();
         let method = if self.wire().is_modern() { "server/discover" } else { "ping" };
@@ -182,7 +183,7 @@ impl Session {
     /// Lists the tools, and returns their number.
     ///
     /// # Errors
-    /// A sentence that says why they cannot be listed, without secrets.
+    /// Returns a sentence, without secrets, that says why the tools cannot be listed.
     pub async fn list_tools(&self) -> Result<usize, String> {
         self.tools().await.map(|tools| tools.len())
     }
@@ -190,7 +191,7 @@ impl Session {
     /// Lists the tools, and returns their definitions as received.
     ///
     /// # Errors
-    /// A sentence that says why they cannot be listed, without secrets.
+    /// Returns a sentence, without secrets, that says why the tools cannot be listed.
     pub async fn tools(&self) -> Result<Vec<Box<RawValue>>, String> {
         #[derive(Deserialize)]
         struct Page {
@@ -291,7 +292,7 @@ impl Session {
         deadline: Instant,
         (slot, options): (OwnedSemaphorePermit, Option<&CallOptions>),
     ) -> Result<RawMessages, Failure> {
-        // A modern server (2026-07-28) asks in its results.
+        // A modern server (2026-07-28) sends its requests to the caller in results.
         let can_ask = |wire: &Wire| !wire.is_modern() && envelope.method.as_deref().is_some_and(can_ask);
         let mut slot = Some(slot);
         let mut is_renewed = false;
@@ -343,7 +344,7 @@ impl Session {
         let known = || self.params.lock().unwrap_or_else(PoisonError::into_inner).clone();
         async move {
             if known().is_none_or(|(read_at, _)| read_at.elapsed() > PARAMS_AGE) {
-                // If this fails, the call shows whether the server needs the headers.
+                // If this fails, the outcome of the call shows whether the server needs the headers.
                 let _ = self.tools().await;
             }
             known().map_or_else(Vec::new, |(_, headers)| headers.of_call(envelope))
@@ -377,7 +378,7 @@ impl Session {
             return Ok(());
         }
         self.context.log.line(LogStream::Toolbox, "the server ended the session; starting a new one");
-        // Its subscriptions have ended with it.
+        // The subscriptions have ended with the session.
         self.link.announcements.reset();
         if let Transport::Sse(sse) = &self.link.transport {
             sse.connect().await?;
@@ -460,7 +461,7 @@ impl Session {
         }
     }
 
-    /// Masks secrets in a text that can contain text of the server, and shortens it.
+    /// Masks secrets in a text that can contain text from the server, and shortens it.
     fn describe(&self, text: &str) -> String {
         describe(&self.context.masks, text)
     }
@@ -480,8 +481,8 @@ impl Drop for Session {
     }
 }
 
-/// Saves a new session, and notifies a legacy server that the handshake is complete. It is saved first, so that a daemon
-/// that is killed in between repeats only the notification, not `initialize`.
+/// Saves a new session, and notifies a legacy server that the handshake is complete. The session is saved first, so
+/// that a daemon that is killed in between repeats only the notification, not `initialize`.
 pub(super) async fn announce(link: &Link, mut negotiated: Negotiated) -> Result<Negotiated, Failure> {
     link.file.save(&negotiated).await?;
     if !negotiated.is_announced {

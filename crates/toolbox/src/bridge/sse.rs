@@ -1,5 +1,5 @@
-//! Servers with the HTTP+SSE transport of 2024-11-05: one stream for all messages of the server, and POST requests for
-//! those of the client.
+//! Servers with the HTTP+SSE transport of revision 2024-11-05: one stream for all messages from the server, and POST
+//! requests for those from the client.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,7 +61,7 @@ impl Sse {
             let chunk = exchange.chunk().await.ok_or_else(ended)??;
             let mut events = parser.push(&chunk).into_iter();
             if let Some(event) = events.find(|event| event.name.as_deref() == Some("endpoint")) {
-                // 2024-11-05, "HTTP with SSE": messages follow only after the client has sent one.
+                // 2024-11-05, "HTTP with SSE": the server sends messages only after the client has sent one.
                 break event.data;
             }
             if parser.buffered() > MAX_BODY_BYTES {
@@ -133,7 +133,7 @@ impl Sse {
         tokio::time::timeout_at(deadline, send).await.map_err(|_| Failure::Timeout)?
     }
 
-    /// Sends a message that nobody waits for.
+    /// Sends a message whose outcome nobody waits for.
     pub(super) fn send_detached(&self, text: Vec<u8>, wire: &Wire) {
         let Ok(stream) = self.stream() else { return };
         let post = Post { path: &stream.endpoint, wire, target: None, text: text.into() };
@@ -166,7 +166,7 @@ impl Sse {
 /// Returns the path and query of the `endpoint` event, which must be on the same server.
 fn endpoint_path(path: &str, endpoint: &str) -> Result<String, Failure> {
     let invalid = || Failure::NotMcp("the `endpoint` event is not a URL of the server".to_owned());
-    // The names under which a server knows its own host do not matter: only this port is ever connected to.
+    // The host name in the URL does not matter: connections are made to this port only.
     let base = url::Url::parse("http://localhost/").and_then(|base| base.join(path)).map_err(|_| invalid())?;
     let url = base.join(endpoint.trim()).map_err(|_| invalid())?;
     if url.scheme() != "http" {

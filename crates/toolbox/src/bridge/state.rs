@@ -1,4 +1,4 @@
-//! The stored state of the session with a container, so that a restart of the daemon continues it.
+//! The stored state of the session with a container, with which a restarted daemon continues the session.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use crate::files;
 
 /// The number of request IDs that are reserved on disk at once.
 const BLOCK: u64 = 65_536;
-/// The first ID is chosen from this many numbers. It keeps IDs within 32 bits for a billion requests, because some servers
-/// accept no larger ones.
+/// The first ID is chosen from this many numbers. This keeps IDs within 32 bits for a billion requests, because some
+/// servers do not accept larger ones.
 const FIRST_IDS: i64 = 1 << 30;
 /// The maximum size of the stored file in bytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -31,7 +31,7 @@ struct Saved {
 /// The file of one container, and the source of its request IDs.
 ///
 /// IDs are never reused on a container: a block of IDs is reserved on disk before the first of them is used, and a
-/// restarted daemon continues after the block. If the file was lost, IDs start at a number derived from the time.
+/// restarted daemon continues after the block. If there is no file, IDs start at a number derived from the time.
 pub(super) struct SessionFile {
     path: PathBuf,
     saved: Mutex<Saved>,
@@ -40,7 +40,8 @@ pub(super) struct SessionFile {
 }
 
 impl SessionFile {
-    /// Opens the file, and returns what was negotiated if it is known. A file that cannot be read counts as missing.
+    /// Opens the file, and returns the negotiated session if it was saved. A file that cannot be read is treated as
+    /// missing.
     pub(super) async fn open(path: PathBuf, now: i64) -> Result<(Self, Option<Negotiated>), Failure> {
         let file = path.clone();
         let saved = blocking(move || Ok(read(&file))).await?;
@@ -53,7 +54,7 @@ impl SessionFile {
         Ok((session, negotiated))
     }
 
-    /// Returns an ID that was never used on this container.
+    /// Returns an ID that has never been used on this container.
     pub(super) async fn next_id(&self) -> Result<u64, Failure> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         if id >= self.reserved.load(Ordering::Acquire) {
@@ -62,7 +63,7 @@ impl SessionFile {
         Ok(id)
     }
 
-    /// Stores what was negotiated.
+    /// Stores the negotiated session.
     pub(super) async fn save(&self, negotiated: &Negotiated) -> Result<(), Failure> {
         let mut saved = self.saved.lock().await;
         let new = Saved { negotiated: Some(negotiated.clone()), ..saved.clone() };
@@ -98,7 +99,7 @@ fn read(path: &Path) -> Option<Saved> {
     saved.inspect_err(|error| tracing::warn!(%error, "failed to read a saved session")).ok()
 }
 
-/// Runs an operation of the file system.
+/// Runs a blocking file system operation.
 pub(super) async fn blocking<T: Send + 'static>(
     operation: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Failure> {

@@ -20,26 +20,26 @@ use crate::engine::{Attached, Output, OutputChunk};
 use crate::logs::Bucket;
 use crate::tasks;
 
-/// The number of messages that wait until the server reads them. Further callers wait.
+/// The maximum number of messages that wait until the server reads them. Further callers wait.
 const OUTGOING: usize = 32;
-/// The number of cancellations and answers that wait until the server reads them. Further ones are dropped.
+/// The maximum number of cancellations and answers that wait until the server reads them. Further ones are dropped.
 const CONTROL: usize = 256;
-/// The maximum length of a line of standard error. The log cuts it further.
+/// The maximum length of a line of standard error. The log truncates it further.
 const MAX_STDERR_LINE: usize = 64 * 1024;
-/// The bytes per second, in the long term, that the server may write apart from messages of calls. A server that writes
-/// more is read more slowly. Ten times as many can be written at once.
+/// The long-term rate in bytes per second at which the server may write anything other than messages of calls. A server
+/// that writes more is read more slowly. Ten times this number can be written at once.
 const IDLE_BYTES_PER_SECOND: u32 = 1024 * 1024;
 /// The cost of a line in addition to its bytes.
 const LINE_COST: usize = 64;
 
-/// Why a connection ends if its session is dropped.
+/// The reason for the end of a connection whose session is dropped.
 const UNUSED: &str = "the connection is no longer used";
 
 /// A message that waits to be written.
 enum Outgoing {
     /// A request, which is written only if its call is still waiting.
     Request(u64, Bytes),
-    /// Any other message, and the receiver of the result.
+    /// Any other message. The sender reports that it has been written.
     Message(Bytes, oneshot::Sender<()>),
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Stdio {
     outgoing: mpsc::Sender<Outgoing>,
     cancel: Cancel,
     control: mpsc::Sender<Bytes>,
-    /// Ends the owner, even while the server does not read.
+    /// Ends the owner task, even while the server does not read.
     _stop: DropGuard,
 }
 
@@ -60,7 +60,7 @@ impl Stdio {
         let (control, control_receiver) = mpsc::channel(CONTROL);
         let cancels = control.clone();
         let cancel: Cancel = Arc::new(move |id| {
-            // If the queue is full, the server does not read, and so cannot cancel anything either.
+            // If the queue is full, the server is not reading, so it could not act on the cancellation anyway.
             let _ = cancels.try_send(as_line(cancelled(id)).into());
         });
         let stop = CancellationToken::new();
@@ -78,7 +78,7 @@ impl Stdio {
         Ok(call)
     }
 
-    /// Sends a notification, which is a line, and waits until it is written.
+    /// Sends a notification, which must be a line, and waits until it is written.
     pub(super) async fn notify(&self, text: Bytes, deadline: Instant) -> Result<(), Failure> {
         let (written, receiver) = oneshot::channel();
         self.enqueue(Outgoing::Message(text, written), deadline).await?;
@@ -86,7 +86,8 @@ impl Stdio {
         result.map_err(|_| closed())
     }
 
-    /// Sends a message, without a line feed, that nobody waits for. If the server does not read, it is dropped.
+    /// Sends a message, without a line feed, whose outcome nobody waits for. If the server does not read, the message
+    /// is dropped.
     pub(super) fn send_detached(&self, text: Vec<u8>) {
         let _ = self.control.try_send(as_line(text).into());
     }
@@ -105,7 +106,7 @@ fn closed() -> Failure {
     Failure::Closed("the server exited".to_owned())
 }
 
-/// Reads and writes until either fails.
+/// Owns standard input and output: reads and writes until either fails.
 struct Owner {
     mux: Arc<Mux>,
     answers: mpsc::Sender<Bytes>,
@@ -115,7 +116,7 @@ struct Owner {
 impl Owner {
     async fn run(self, attached: Attached, outgoing: mpsc::Receiver<Outgoing>, control: mpsc::Receiver<Bytes>) {
         let Attached { stdin, output } = attached;
-        // A panic also ends the calls.
+        // The calls also end if this task panics.
         let close = CloseOnDrop(self.mux.clone());
         let cause = tokio::select! {
             cause = self.read(output) => cause,
@@ -125,7 +126,7 @@ impl Owner {
         close.0.close(&cause);
     }
 
-    /// Reads until the end of the output, and returns the cause.
+    /// Reads until the output ends, and returns the cause.
     async fn read(&self, mut output: Output) -> String {
         let mut stdout = LineReader::new(MAX_MESSAGE_BYTES, self.mux.budget.clone());
         let mut stderr = LineReader::new(MAX_STDERR_LINE, self.mux.budget.clone());
@@ -159,7 +160,7 @@ impl Owner {
     fn receive(&self, line: Line<'_>) -> usize {
         let counters = &self.mux.counters;
         let Line::Complete(text) = line else {
-            // It may have been the response to any call.
+            // The line may have been the response to any call.
             Counters::add(&counters.oversized_messages);
             self.mux.log.line(LogStream::Toolbox, "the server wrote a line that is too long");
             self.mux.fail_all(&Failure::NotMcp("a line is too long".to_owned()));
@@ -201,7 +202,7 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// Writes messages until the connection is dropped, or writing fails.
+/// Writes messages until the connection is dropped or writing fails. Returns the cause.
 async fn write(
     mut stdin: std::pin::Pin<Box<dyn AsyncWrite + Send>>,
     mux: &Mux,
