@@ -1,4 +1,4 @@
-//! Servers with the Streamable HTTP transport: each call is a POST request of its own.
+//! Servers with the Streamable HTTP transport: each call is a separate POST request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use super::lines::Budget;
 use super::mux::{Counters, answer};
 use super::wire::{Request, Wire, cancelled};
 
-/// The maximum size of the body of an HTTP error in bytes. A longer one is not a JSON-RPC error.
+/// The maximum size of the body of an HTTP error in bytes. A longer body is not read as a JSON-RPC error.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
-/// The limits of the time after which a stream that the server ended is resumed.
+/// The limits of the delay after which a stream that the server ended is resumed.
 const RESUME_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// The number of times that the stream of one call is resumed.
+/// The maximum number of times that the stream of one call is resumed.
 const MAX_RESUMPTIONS: usize = 100;
 
 /// A server.
@@ -100,7 +100,7 @@ impl Streamable {
             match exchange.status {
                 status if status.is_success() => Ok(()),
                 StatusCode::NOT_FOUND if wire.session.is_some() => Err(Failure::SessionLost),
-                // The server understands the message, and does not want it.
+                // The server understood the message, and rejected it.
                 _ if Envelope::parse(&body).is_ok() => Ok(()),
                 status => Err(Failure::Status(status.as_u16())),
             }
@@ -108,7 +108,7 @@ impl Streamable {
         tokio::time::timeout_at(deadline, send).await.map_err(|_| Failure::Timeout)?
     }
 
-    /// Sends a message that nobody waits for.
+    /// Sends a message whose outcome nobody waits for.
     pub(super) fn send_detached(&self, text: Vec<u8>, wire: &Wire) {
         let post = Post { path: &self.path, wire, target: None, text: text.into() };
         if let Ok(request) = post.into_request() {
@@ -121,7 +121,7 @@ impl Streamable {
 struct Call {
     id: u64,
     original: Original,
-    /// Whom the server can ask, until the response; `None` if it can ask nobody.
+    /// The caller, which the server can ask until the response; `None` if it cannot ask any.
     caller: Option<Caller>,
     deadline: Instant,
     client: Arc<HttpClient>,
@@ -129,7 +129,7 @@ struct Call {
     wire: Wire,
     budget: Budget,
     counters: Arc<Counters>,
-    /// Whether the server is told if the call is dropped. Closing the stream tells a modern server.
+    /// Whether the server is notified if the call is dropped. A modern server is notified by closing the stream.
     is_cancellable: bool,
     ready: VecDeque<Result<Bytes, Failure>>,
     is_done: bool,
@@ -182,7 +182,7 @@ impl Call {
                 }
                 self.is_done = true;
                 self.caller = None;
-                // A modern server is told by closing the connection.
+                // Closing the connection cancels the call on a modern server.
                 events.exchange = None;
                 Some(Err(Failure::Timeout))
             }
@@ -277,7 +277,7 @@ impl Call {
                 self.receive_notification(envelope);
                 false
             }
-            // An error without an ID is one about a request that the server could not read.
+            // An error without an ID concerns a request that the server could not parse.
             (None, id)
                 if relay::response_id(envelope) == Some(self.id) || (id.is_none() && envelope.error.is_some()) =>
             {
@@ -294,7 +294,8 @@ impl Call {
         }
     }
 
-    /// Passes a request of the server to the caller. Otherwise returns the answer for the server.
+    /// Passes a request from the server to the caller. Returns the answer for the server if the request is not passed
+    /// on.
     fn receive_request(&mut self, request: &Envelope<'_>) -> Option<Vec<u8>> {
         let Self { caller, ready, budget, .. } = self;
         match caller.as_ref().filter(|caller| caller.allows(request)) {
@@ -321,7 +322,7 @@ impl Call {
             Some(target) if target.id() == self.id => relay::restore_notification(notification, target, &self.original),
             Some(_) => None,
             None if notification.method.as_deref() == Some("notifications/progress") => None,
-            // It is on the stream of this call, so it belongs to it.
+            // The notification arrived on the stream of this call, so it belongs to this call.
             None => {
                 let mut text = notification.text.as_bytes().to_vec();
                 relay::make_single_line(&mut text);

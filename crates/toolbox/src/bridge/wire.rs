@@ -1,4 +1,4 @@
-//! Requests as they are sent to a server.
+//! The form in which requests are sent to a server.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -35,7 +35,7 @@ impl Negotiated {
         result.is_ok_and(|result| result["capabilities"][name].is_object())
     }
 
-    /// Whether the server declares that it announces changes of single resources.
+    /// Whether the server declares support for subscriptions to resources.
     pub(super) fn has_subscriptions(&self) -> bool {
         let result: Result<serde_json::Value, _> = serde_json::from_str(&self.result);
         result.is_ok_and(|result| result["capabilities"]["resources"]["subscribe"] == true)
@@ -67,17 +67,17 @@ pub(super) struct Request {
     /// The message as a line, with `id` as its ID.
     pub(super) text: Bytes,
     pub(super) original: Original,
-    /// The caller whom the server can ask; `None` for requests that cause none.
+    /// The caller that the server can ask; `None` for requests that cannot cause requests to a caller.
     pub(super) caller: Option<Caller>,
     pub(super) method: String,
     /// The tool, prompt or resource.
     pub(super) name: Option<String>,
-    /// Further headers of the HTTP request. They replace none of the daemon or the connection.
+    /// Additional headers of the HTTP request. They never replace headers of the daemon or the connection.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) deadline: Instant,
     /// Held until the call ends.
     pub(super) slot: Option<OwnedSemaphorePermit>,
-    /// Whether the server is told if the call is dropped. Must be `false` for `initialize`.
+    /// Whether the server is notified if the call is dropped. Must be `false` for `initialize`.
     pub(super) is_cancellable: bool,
 }
 
@@ -95,7 +95,7 @@ pub(super) fn request_meta() -> RequestMeta {
     }
 }
 
-/// Returns a message in one line as a complete line. The line feed does no harm in a body.
+/// Adds a line feed to a single-line message. It is harmless in the body of an HTTP request.
 pub(super) fn as_line(mut text: Vec<u8>) -> Vec<u8> {
     text.push(b'\n');
     text

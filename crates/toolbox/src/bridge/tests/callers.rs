@@ -18,7 +18,7 @@ pub(super) fn caller(key: &str, capabilities: &str) -> CallOptions {
     CallOptions { caller: Some(key.into()), capabilities, ..TIMEOUT.into() }
 }
 
-/// Returns a request of the server.
+/// Returns a request from the server.
 pub(super) fn question(id: impl Into<Value>, text: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": id.into(), "method": "elicitation/create", "params": { "message": text } })
 }
@@ -90,7 +90,7 @@ async fn a_caller_is_asked_and_its_response_is_accepted_once() {
 }
 
 #[tokio::test]
-async fn a_server_is_told_of_everything_that_any_caller_may_have() {
+async fn a_server_is_told_all_capabilities_that_callers_may_have() {
     let all = json!({ "elicitation": { "form": {}, "url": {} }, "sampling": { "tools": {} }, "roots": {} });
     for is_shared in [true, false] {
         let fixture = Fixture { is_shared, ..Fixture::new() };
@@ -107,7 +107,7 @@ async fn a_server_is_told_of_everything_that_any_caller_may_have() {
         let (mut messages, _) = begin(&session, &mut fake, caller("a", r#"{"roots":{},"elicitation":{}}"#)).await;
         fake.write(&json!({ "jsonrpc": "2.0", "id": 1, "method": "roots/list" }));
         match is_shared {
-            // Servers keep the roots for the session, which is that of all callers.
+            // Servers keep the roots for the session, which all callers share.
             true => {
                 assert_eq!(fake.read().await["error"]["code"], -32_601);
                 declared["roots"] = json!({});
@@ -122,7 +122,7 @@ async fn a_server_is_told_of_everything_that_any_caller_may_have() {
 async fn a_caller_is_asked_only_for_what_it_has_declared() {
     let fixture = Fixture::new();
     let (session, mut fake) = connect(&fixture).await;
-    // Outside a call, and during one that concerns no caller.
+    // Outside of calls, and during a call that cannot cause requests to its caller.
     fake.write(&question(1, "x"));
     assert_eq!(fake.read().await["error"]["code"], -32_601);
     let list = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
@@ -156,13 +156,13 @@ async fn a_caller_is_asked_only_for_what_it_has_declared() {
 }
 
 #[tokio::test]
-async fn a_request_of_which_nobody_knows_the_caller_is_rejected() {
+async fn a_request_whose_caller_is_unknown_is_rejected() {
     let fixture = Fixture::new();
     let (session, mut fake) = connect(&fixture).await;
     let (mut first, first_request) = begin(&session, &mut fake, caller("a", FORM)).await;
     let (mut second, second_request) = begin(&session, &mut fake, caller("b", FORM)).await;
     let is_rejected = async |fake: &mut Server, why: &str| {
-        // A token of the server is not one of a call, even if it is equal to an ID.
+        // A progress token of the server does not identify a call, even if it is equal to the call's ID.
         let mut asked = question("q", "x");
         asked["params"]["_meta"] =
             json!({ "progressToken": first_request["id"], "relatedRequestId": first_request["id"] });
@@ -193,7 +193,7 @@ async fn a_request_of_which_nobody_knows_the_caller_is_rejected() {
     fake.read().await;
     assert_eq!(fixture.bridge.requests.len(), 0);
 
-    // It is certain again once the server has responded to the calls of others.
+    // The caller is known again once the server has responded to the calls of others.
     let (mut fourth, _) = begin(&session, &mut fake, caller("a", FORM)).await;
     fake.write(&result(&json!({ "id": second_request["id"].as_u64().unwrap() + 1 }), json!({})));
     fake.write(&question("q", "fourth"));
@@ -228,7 +228,7 @@ async fn calls_of_an_earlier_daemon_count_on_a_shared_server_only() {
 async fn a_call_that_ends_rejects_its_requests() {
     let fixture = Fixture::new();
     let (session, mut fake) = connect(&fixture).await;
-    // The response of the server, although it has asked.
+    // The server responds before its own request is answered.
     let (mut messages, request) = begin(&session, &mut fake, caller("a", FORM)).await;
     fake.write(&question("q", "x"));
     let asked = next(&mut messages).await;
@@ -250,7 +250,7 @@ async fn a_call_that_ends_rejects_its_requests() {
         (&json!("notifications/cancelled"), &asked["id"])
     );
     assert_eq!(fixture.bridge.respond("ins_1", &answer(&asked, json!({}))).await.unwrap_err().status, 404);
-    // The end of the server.
+    // The server exits.
     fake.write(&question("q", "x"));
     next(&mut messages).await;
     drop((fake, request));
@@ -285,7 +285,7 @@ async fn a_server_can_ask_16_times_at_a_time_and_32_times_in_a_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_in_which_a_caller_is_asked_is_not_that_of_the_server() {
+async fn waiting_for_a_caller_does_not_count_towards_the_time_of_the_server() {
     let fixture = Fixture::new();
     let (session, mut fake) = connect(&fixture).await;
     let (mut messages, _) = begin(&session, &mut fake, caller("a", FORM)).await;
@@ -311,7 +311,7 @@ async fn the_time_in_which_a_caller_is_asked_is_not_that_of_the_server() {
     assert_eq!(fixture.bridge.requests.len(), 0);
 }
 
-/// An HTTP server that asks in the stream of each call, and returns what was answered.
+/// Returns an HTTP server that sends a request in the stream of each call, and responds with the caller's answer.
 fn asking_container() -> Arc<Container> {
     type Waiting = Mutex<Vec<(Value, tokio::sync::oneshot::Sender<Value>)>>;
     let waiting: Arc<Waiting> = Arc::default();
@@ -362,7 +362,7 @@ async fn requests_in_the_stream_of_a_call_belong_to_it() {
     assert_eq!(next(&mut third).await["result"]["error"]["code"], -32_601, "it answers no requests");
     fixture.bridge.respond("ins_1", &answer(&two, json!("to two"))).await.unwrap();
     assert_eq!(next(&mut second).await["result"], json!({ "jsonrpc": "2.0", "id": "two", "result": "to two" }));
-    // The other caller gives up.
+    // The first caller gives up.
     drop(first);
     let is_rejected = |received: &super::http::Received| received.body["error"]["code"] == -32_603;
     while !container.received.lock().unwrap().iter().any(is_rejected) {

@@ -1,4 +1,5 @@
-//! Whatever calls run, end and are given up in any order, no caller gets a request that a call of another one has caused.
+//! No caller gets a request that was caused by a call of another caller, in whatever order calls begin, end and are
+//! given up.
 
 use futures::FutureExt;
 use proptest::prelude::*;
@@ -77,7 +78,7 @@ impl Model {
                             let message = messages.next().await.unwrap().unwrap();
                             assert!(message.ends_with(br#""result":"done"}"#), "{message:?}");
                         }
-                        // The daemon has read the late response when it has answered what follows.
+                        // Once the daemon has answered the ping, it has read the late response.
                         None => self.ping().await,
                     }
                 }
@@ -97,7 +98,7 @@ impl Model {
         assert_eq!(self.server.read().await["result"], json!({}));
     }
 
-    /// Asks during a call, and checks who is asked.
+    /// Sends a request during a call, and checks which caller gets it.
     async fn ask(&mut self, at: usize) {
         self.asked += 1;
         let cause = self.calls[at].caller;
@@ -105,7 +106,7 @@ impl Model {
         self.server.write(&question(id.clone(), &cause.to_string()));
         let is_alone = self.calls.iter().all(|call| call.caller == cause)
             && self.calls.iter().filter(|call| call.messages.is_some()).count() == 1;
-        // Rejections are answered by the daemon in the order of the messages.
+        // The daemon answers rejected requests in the order of the messages.
         self.server.write(&json!({ "jsonrpc": "2.0", "id": "p", "method": "ping" }));
         let first = self.server.read().await;
         let is_rejected = first["id"] == *id;

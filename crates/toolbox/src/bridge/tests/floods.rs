@@ -1,4 +1,4 @@
-//! Servers that write more on standard output than they are asked for.
+//! Servers that flood standard output.
 
 use std::sync::atomic::Ordering;
 

@@ -7,7 +7,7 @@ use super::http::{Container, accepted, json_response, legacy_response, ready, ss
 use super::*;
 use crate::supervisor::servers::CallOptions;
 
-/// Headers of a caller, of which only two can be forwarded.
+/// Headers of a caller. Only the first two can be forwarded.
 const SENT: &str = r#"{"X-Tenant":"acme","x-empty":"","host":"other","accept":"other","accept-language":"other",
     "content-type":"other","content-length":"other","transfer-encoding":"other","connection":"other","te":"other",
     "authorization":"other","cookie":"other","mcp-session-id":"other","mcp-protocol-version":"other","mcp-method":"other",
@@ -21,7 +21,7 @@ async fn call_with(session: &Session, text: &str, headers: &str) {
     assert_eq!(messages.count().await, 1, "{text}");
 }
 
-/// Makes calls with and without headers, and checks that each request has only those of its own call.
+/// Makes calls with and without headers, and checks that each request has only the headers of its own call.
 async fn check(container: &Container, session: &Session) {
     call_with(session, "first", SENT).await;
     call_with(session, "second", "{}").await;
@@ -41,7 +41,7 @@ async fn check(container: &Container, session: &Session) {
 }
 
 #[tokio::test]
-async fn they_are_sent_with_their_own_call_only_and_replace_no_other_header() {
+async fn headers_are_sent_with_their_own_call_only_and_replace_no_others() {
     for is_modern in [false, true] {
         let container = Container::new(ready(move |request| match request.rpc() {
             _ if !is_modern => legacy_response(request, "one"),
@@ -66,7 +66,7 @@ async fn they_are_sent_with_their_own_call_only_and_replace_no_other_header() {
 }
 
 #[tokio::test]
-async fn an_sse_server_receives_them_with_the_message_of_the_call() {
+async fn an_sse_server_receives_headers_with_the_message_of_the_call() {
     let container = sse_container();
     let fixture = container.fixture();
     let session = fixture.connect(target(TransportKind::Sse)).await.unwrap();
@@ -74,7 +74,7 @@ async fn an_sse_server_receives_them_with_the_message_of_the_call() {
 }
 
 #[tokio::test]
-async fn calls_on_one_session_do_not_mix_them() {
+async fn calls_on_one_session_do_not_mix_headers() {
     let container = Container::new(ready(|request| legacy_response(request, "one")));
     let fixture = container.fixture();
     let session = fixture.connect(streamable()).await.unwrap();
@@ -90,7 +90,7 @@ async fn calls_on_one_session_do_not_mix_them() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_repeated_in_a_new_session_has_them_and_the_handshake_has_not() {
+async fn a_call_repeated_in_a_new_session_has_the_headers_but_its_handshake_does_not() {
     let current = Arc::new(Mutex::new("one"));
     let server_session = current.clone();
     let container = Container::new(ready(move |request| legacy_response(request, *server_session.lock().unwrap())));
@@ -106,7 +106,7 @@ async fn a_call_that_is_repeated_in_a_new_session_has_them_and_the_handshake_has
 }
 
 #[tokio::test]
-async fn a_server_on_standard_input_and_output_is_called_without_them() {
+async fn a_stdio_server_is_called_without_headers() {
     let fixture = Fixture::new();
     let session = fixture.serve(|request| legacy(request).into_iter().collect()).await;
     call_with(&session, "x", SENT).await;

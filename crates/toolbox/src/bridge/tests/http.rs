@@ -1,4 +1,4 @@
-//! Sessions over HTTP, with servers in memory.
+//! Sessions over HTTP with in-memory servers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,7 +48,7 @@ impl Received {
     }
 }
 
-/// A container whose port is served in memory.
+/// A container with an in-memory HTTP server on its port.
 pub(super) struct Container {
     respond: Arc<Respond>,
     pub(super) received: Arc<Mutex<Vec<Received>>>,
@@ -160,7 +160,7 @@ fn events(messages: &[Value]) -> Response<Body> {
     streaming(futures::stream::iter(parts).boxed())
 }
 
-/// Returns the responses of a function that does not wait.
+/// Wraps a function that responds without waiting.
 pub(super) fn ready(
     respond: impl Fn(&Received) -> Response<Body> + Send + Sync + 'static,
 ) -> impl Fn(Received) -> BoxFuture<'static, Response<Body>> + Send + Sync + 'static {
@@ -307,7 +307,7 @@ async fn a_call_receives_its_own_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn cancellation_reaches_both_eras() {
-    /// Tells when it is dropped.
+    /// Sends a message when it is dropped.
     struct Dropped(mpsc::UnboundedSender<()>);
     impl Drop for Dropped {
         fn drop(&mut self) {
@@ -358,7 +358,7 @@ async fn a_stream_that_ends_early_is_resumed_after_its_last_event() {
         }
         ("GET", _) => {
             assert_eq!((request.header("last-event-id"), request.header("mcp-session-id")), (Some("e1"), Some("one")));
-            // The ID of the request is known to the server only.
+            // Only the server knows the ID of the request, so the response has none.
             events(&[json!({ "jsonrpc": "2.0", "error": { "code": 1, "message": "resumed" } })])
         }
         _ => legacy_response(request, "one"),
@@ -409,7 +409,7 @@ async fn responses_that_are_not_mcp_are_failures() {
     assert!(matches!(html.fixture().connect(streamable()).await.err().unwrap(), ConnectError::NotMcp(_)));
 }
 
-/// A server with the transport of 2024-11-05. It ends its stream when `text` is `end`.
+/// A server with the transport of revision 2024-11-05. It ends its stream when the argument `text` of a call is `end`.
 pub(super) fn sse_container() -> Arc<Container> {
     let streams: Arc<Mutex<Vec<mpsc::UnboundedSender<String>>>> = Arc::default();
     Container::new(ready(move |request| {
@@ -452,7 +452,7 @@ async fn an_sse_server_is_reached_through_its_endpoint() {
     assert_eq!(status(&session, call(1, "ignore"), TIMEOUT).await, 504);
     container.wait_for("notifications/cancelled").await;
 
-    // The stream is the session: a new one begins with the handshake.
+    // The stream is the session, so a new stream begins with the handshake.
     assert_eq!(status(&session, call(1, "end"), TIMEOUT).await, 502);
     let calls = (0..10).map(|number| response(&session, call(number, "y")).boxed());
     futures::future::join_all(calls).await;
@@ -462,7 +462,7 @@ async fn an_sse_server_is_reached_through_its_endpoint() {
 }
 
 #[tokio::test]
-async fn a_call_that_an_sse_server_rejects_keeps_nobody_from_being_asked() {
+async fn a_call_that_an_sse_server_rejects_does_not_block_later_requests() {
     let fixture = Fixture { is_shared: true, ..sse_container().fixture() };
     let session = fixture.connect(target(TransportKind::Sse)).await.unwrap();
     assert_eq!(status(&session, call(1, "reject"), TIMEOUT).await, 502);

@@ -1,4 +1,4 @@
-//! Tests sessions against scripted servers in memory.
+//! Tests of sessions with scripted in-memory servers.
 
 mod callers;
 mod callers_property;
@@ -28,7 +28,7 @@ use crate::supervisor::servers::{LogSink, Messages};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A log in memory.
+/// An in-memory log.
 #[derive(Default)]
 struct MemoryLog(Mutex<Vec<(LogStream, String)>>);
 
@@ -44,7 +44,7 @@ impl MemoryLog {
     }
 }
 
-/// The daemon, and the folder that survives its restarts.
+/// The daemon, and the folder that is kept across its restarts.
 struct Fixture {
     folder: TempDir,
     log: Arc<MemoryLog>,
@@ -164,7 +164,7 @@ fn error(request: &Value, code: i64) -> Value {
     json!({ "jsonrpc": "2.0", "id": request["id"], "error": { "code": code, "message": "no hunter2" } })
 }
 
-/// The responses of a legacy server without tools. `None` for notifications.
+/// Returns the response of a legacy server without tools; `None` for notifications.
 fn legacy(request: &Value) -> Option<Value> {
     request.get("id")?;
     Some(match request["method"].as_str()? {
@@ -175,7 +175,7 @@ fn legacy(request: &Value) -> Option<Value> {
     })
 }
 
-/// The responses of a modern server without tools. `None` for notifications.
+/// Returns the response of a modern server without tools; `None` for notifications.
 fn modern(request: &Value) -> Option<Value> {
     request.get("id")?;
     Some(match request["method"].as_str()? {
@@ -190,7 +190,7 @@ fn call(id: impl Into<Value>, text: &str) -> Bytes {
     Bytes::from(json!({ "jsonrpc": "2.0", "id": id.into(), "method": "tools/call", "params": params }).to_string())
 }
 
-/// Returns all messages of a call, and its failure.
+/// Returns all messages of a call, and its failure if it fails.
 async fn collect(session: &Session, message: impl Into<Bytes>, timeout: Duration) -> (Vec<Value>, Option<CallFailure>) {
     let mut messages: Messages = match session.call(message.into(), timeout).await {
         Ok(messages) => messages,
@@ -231,7 +231,7 @@ async fn start<F: Future + Unpin>(mut future: F) -> F {
     future
 }
 
-/// The supervisor boxes these futures.
+/// The supervisor boxes these futures, so they must be `Send`.
 #[test]
 fn futures_can_be_sent_to_other_threads() {
     fn check<T: Send>(_: impl Fn() -> T) {}

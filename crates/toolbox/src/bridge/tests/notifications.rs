@@ -1,4 +1,4 @@
-//! What servers announce outside of calls.
+//! Announcements of servers outside of calls.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::supervisor::servers::Notifications;
 const TOOLS: &str = "notifications/tools/list_changed";
 const UPDATED: &str = "notifications/resources/updated";
 
-/// The responses of a legacy server with resources.
+/// Returns the response of a legacy server with resources; `None` for notifications.
 fn announcing(request: &Value) -> Option<Value> {
     request.get("id")?;
     Some(match request["method"].as_str()? {
@@ -35,13 +35,13 @@ fn list_changed() -> Value {
     json!({ "jsonrpc": "2.0", "method": TOOLS })
 }
 
-/// Adds a member that must reach nobody.
+/// Adds a member that must not be passed on.
 fn with_secret(mut message: Value) -> Value {
     message["params"]["secret"] = "of somebody else".into();
     message
 }
 
-/// A server on standard input and output that writes by itself.
+/// A server on standard input and output that also writes unprompted.
 struct Fake {
     output: UnboundedSender<Result<OutputChunk, EngineError>>,
     received: Arc<Mutex<Vec<Value>>>,
@@ -110,12 +110,12 @@ async fn a_stdio_server_announces_lists_and_the_resources_of_each_stream() {
             fake.write(&with_secret(message));
         }
     }
-    // What was written has been read.
+    // When the probe is answered, everything written before has been read.
     session.probe().await.unwrap();
     assert_eq!([next(&mut one).await, next(&mut one).await], [Some(updated("a")), Some(list_changed())]);
     let all = [next(&mut other).await, next(&mut other).await, next(&mut other).await];
     assert_eq!(all, [Some(updated("b")), Some(updated("a")), Some(list_changed())]);
-    // The one that replaces another has what that one has not delivered.
+    // A stream that replaces another receives what the other has not delivered.
     fake.write(&updated("b"));
     session.probe().await.unwrap();
     let mut replacement = open(&session, &["b"]).await.unwrap().unwrap();
@@ -124,7 +124,7 @@ async fn a_stdio_server_announces_lists_and_the_resources_of_each_stream() {
     assert_eq!(fake.count("resources/unsubscribe"), 0, "each is still needed");
     drop(one);
     assert_eq!(fake.wait_for("resources/unsubscribe").await["params"]["uri"], "a");
-    // A stream does not keep the session.
+    // A stream does not keep the session open.
     drop(session);
     assert_eq!(next(&mut replacement).await, None);
 }
@@ -190,7 +190,7 @@ async fn a_modern_server_announces_what_it_has_acknowledged() {
     assert_eq!(cancelled["params"]["requestId"], listen["id"]);
 }
 
-/// A server with Streamable HTTP and the streams that were opened with GET.
+/// A server with Streamable HTTP, and the streams that were opened with GET requests.
 #[derive(Clone, Default)]
 struct HttpServer {
     streams: Arc<Mutex<Vec<UnboundedSender<String>>>>,
@@ -261,7 +261,8 @@ async fn an_http_server_has_one_stream_while_it_is_needed() {
     drop(other);
     container.wait_for("resources/unsubscribe").await;
     tokio::time::timeout(TIMEOUT, stream.closed()).await.expect("the stream is closed");
-    // A stream that breaks ends those of the control plane; a new one is opened in a new session, with all subscriptions.
+    // If the server's stream breaks, the streams of the control plane end. A new one is opened in a new session, with
+    // all subscriptions.
     let mut broken = open(&session, &["a"]).await.unwrap().unwrap();
     *server.session.lock().unwrap() += 1;
     server.streams.lock().unwrap().clear();

@@ -1,4 +1,4 @@
-//! Any interleaving of calls, answers, cancellations and restarts gives every call exactly one outcome.
+//! Every call has exactly one outcome in any interleaving of calls, answers, cancellations and restarts.
 
 use std::collections::HashSet;
 
@@ -47,7 +47,7 @@ fn caller() -> impl Strategy<Value = Caller> {
     (0..50_u64, 1..200_u64, 1..200_u64).prop_map(|(delay, patience, timeout)| Caller { delay, patience, timeout })
 }
 
-/// A server that reacts to one call after the other, and records the IDs that it has seen.
+/// Runs a server that reacts to the calls one after another, and records the request IDs.
 async fn run_server(mut server: Server, reactions: Vec<Reaction>, ids: Arc<Mutex<Vec<u64>>>) {
     let mut reactions = reactions.into_iter();
     let mut postponed: Vec<Value> = Vec::new();
@@ -59,7 +59,7 @@ async fn run_server(mut server: Server, reactions: Vec<Reaction>, ids: Arc<Mutex
             server.write(&legacy(&request).unwrap());
             continue;
         }
-        // The answer names the call, so that an answer to another call is noticed.
+        // The answer contains the text of the call, so that an answer to another call is detected.
         let answer = result(&request, request["params"]["arguments"]["text"].clone());
         match reactions.next().unwrap_or(Reaction::Answer) {
             Reaction::Answer => server.write(&answer),
@@ -114,7 +114,7 @@ proptest! {
         runtime.block_on(async {
             let fixture = Fixture::new();
             let ids: Arc<Mutex<Vec<u64>>> = Arc::default();
-            // Each run is a start of the daemon with the same container.
+            // Each run restarts the daemon with the same container.
             for (reactions, callers) in runs {
                 let (attached, fake) = server();
                 let running = crate::tasks::spawn("server", run_server(fake, reactions, ids.clone()));

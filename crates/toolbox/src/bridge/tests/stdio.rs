@@ -42,7 +42,7 @@ async fn a_legacy_session_is_negotiated_once_and_continued_after_a_restart() {
     assert!(probe["id"].as_u64().unwrap() > used, "request IDs are not reused");
     assert_eq!(session.counters().unmatched_responses.load(Ordering::Relaxed), 1);
 
-    // A caller's own handshake is answered from the stored one.
+    // The handshake of a caller is answered with the stored result.
     let initialize = r#"{"jsonrpc":"2.0","id":7,"method":"initialize","params":{}}"#;
     let answer = response(&session, initialize).await;
     assert_eq!((&answer["id"], &answer["result"]["serverInfo"]["name"]), (&json!(7), &json!("old")));
@@ -138,7 +138,7 @@ async fn a_server_that_exits_at_discovery_is_initialized_first_next_time() {
         fake.read().await;
     });
     session.unwrap();
-    // The next version of the server is a modern one.
+    // The next version of the server is modern.
     Bridge::forget(fixture.folder.path(), "c1").unwrap();
     let session = fixture.serve(|request| modern(request).into_iter().collect()).await;
     assert_eq!(session.revision(), MODERN);
@@ -264,7 +264,7 @@ async fn a_server_that_does_not_read_makes_only_its_callers_wait() {
     for call in calls {
         assert_eq!(call.await, 504);
     }
-    // Those that were never written are not written after the fact, and the others are cancelled.
+    // Calls that had not been written are not written later, and the others are cancelled.
     let mut methods = Vec::new();
     let session_ref = &session;
     let (answer, ()) = tokio::join!(response(session_ref, call("later", "")), async {
@@ -344,7 +344,7 @@ async fn a_line_that_is_too_long_fails_waiting_calls_only() {
     let (answer, ()) = tokio::join!(response(&session, call(2, "")), async {
         let request = fake.read().await;
         fake.write_raw(b"the rest of the line\n");
-        // As long as a line may be.
+        // A line of nearly the maximum length.
         let padding = "y".repeat(waypost_toolbox_proto::http::MAX_MESSAGE_BYTES - 100);
         fake.write(&result(&request, json!(padding)));
     });
@@ -379,7 +379,7 @@ async fn the_memory_for_responses_that_are_not_read_is_limited() {
 }
 
 #[tokio::test]
-async fn requests_of_the_server_are_answered() {
+async fn requests_from_the_server_are_answered() {
     let fixture = Fixture::new();
     let (attached, mut fake) = server();
     let (session, ()) = tokio::join!(fixture.connect(attached), fake.initialize());
@@ -466,7 +466,7 @@ async fn a_subscription_receives_its_own_notifications() {
 }
 
 #[tokio::test]
-async fn all_calls_are_told_that_a_list_has_changed_and_nothing_else() {
+async fn all_calls_are_notified_only_that_a_list_has_changed() {
     let fixture = Fixture::new();
     let session = fixture
         .serve(|request| match request["method"].as_str() {
