@@ -1,4 +1,4 @@
-//! The container engine: what the supervisor can do with containers.
+//! The container engine: the operations on containers that the supervisor uses.
 
 pub mod counted;
 pub mod docker;
@@ -17,7 +17,7 @@ use waypost_toolbox_proto::{ErrorCode, ResourceClass};
 
 pub use netns::NetworkNamespace;
 
-/// A container engine. The daemon uses Docker; the property tests of the supervisor use one in memory.
+/// A container engine. The daemon uses Docker; the property tests of the supervisor use an in-memory engine.
 ///
 /// All methods are idempotent: creating something that exists and removing something that does not exist succeed. Only
 /// containers, networks, volumes and secret files of this toolbox are listed or touched.
@@ -28,7 +28,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Returns all containers of this toolbox, from their labels.
     fn containers(&self) -> impl Future<Output = Result<Vec<ObservedContainer>, EngineError>> + Send;
 
-    /// Returns the instances of which a container, network, volume or secret file exists.
+    /// Returns the IDs of the instances that have a container, network, volume or secret file.
     fn instances(&self) -> impl Future<Output = Result<Vec<String>, EngineError>> + Send;
 
     /// Checks that an image can run on this machine, and pulls it if it is not present.
@@ -38,14 +38,16 @@ pub trait Engine: Send + Sync + 'static {
         credentials: Option<&RegistryCredentials>,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Creates what a container needs and what outlives it: the volumes of an instance, and the network of a shared container.
+    /// Creates the resources of a container that outlive it: the volumes of the instance, and the network of a shared
+    /// container.
     fn prepare(&self, request: &ContainerRequest) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Writes the secret files of a container, creates it and starts it. Standard input and output of a stdio server
-    /// are attached before the start, so nothing is lost. If this fails, nothing of the container is left. A process
-    /// that exits at once is not a failure of this method: the container is returned with `running` set to `false`.
+    /// are attached before the start, so no output is lost. If this fails, nothing of the container is left behind. A
+    /// process that exits at once is not a failure of this method: the container is returned with `running` set to
+    /// `false`.
     ///
-    /// The future must not be dropped before it is complete: the container could be left running, without its output
+    /// The future must not be dropped before it completes: the container could be left running, without its output
     /// attached.
     fn start(
         &self,
@@ -57,18 +59,18 @@ pub trait Engine: Send + Sync + 'static {
     /// standard input.
     fn attach(&self, container: &str) -> impl Future<Output = Result<Attached, EngineError>> + Send;
 
-    /// Stops a container: SIGTERM, and SIGKILL after `grace`.
+    /// Stops a container with SIGTERM, followed by SIGKILL after `grace`.
     fn stop(&self, container: &str, grace: Duration) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Removes a container and its secret files. A running one is killed.
+    /// Removes a container and its secret files. A running container is killed.
     fn remove(&self, container: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Removes everything of an instance: containers, networks, volumes (if `volumes`), and secret files.
+    /// Removes all containers, networks and secret files of an instance, and its volumes if `volumes` is set.
     fn remove_instance(&self, instance_id: &str, volumes: bool)
     -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Removes the volumes of an instance that a generation created, except those with the names in `keep`. Volumes of other
-    /// generations stay, because they contain a server's files.
+    /// Removes the volumes of an instance that a generation created, except those with the names in `keep`. Volumes of
+    /// other generations are kept, because they contain a server's files.
     fn remove_volumes(
         &self,
         instance_id: &str,
@@ -83,18 +85,19 @@ pub trait Engine: Send + Sync + 'static {
         std::future::ready(Err(EngineError::new(ErrorCode::EngineUnavailable, cause, "Restart the instance.")))
     }
 
-    /// Returns the use of resources by a container. Docker 20.10 takes up to a second for it.
+    /// Returns the resource usage of a container. This takes up to a second with Docker 20.10.
     fn usage(&self, container: &str) -> impl Future<Output = Result<Usage, EngineError>> + Send;
 
-    /// Returns the output of a container that is not attached (HTTP servers). The first time after [`Engine::start`], it
-    /// begins with the start of the container; later, when the stream is first polled.
+    /// Returns the output of a container that is not attached (HTTP servers). The first time after [`Engine::start`],
+    /// it begins with the start of the container; later, it begins when the stream is first polled.
     fn logs(&self, container: &str) -> impl Future<Output = Result<Output, EngineError>> + Send;
 
     /// Returns the exits of containers from now on. The stream ends when the engine stops; the caller then waits for
     /// the engine and compares states.
     fn exits(&self) -> impl Future<Output = Result<Exits, EngineError>> + Send;
 
-    /// Removes images that no container uses, oldest first, until at least `bytes` of disk space are free.
+    /// Removes images that the daemon has pulled and no container uses, least recently used first, until at least
+    /// `bytes` of disk space are free.
     fn remove_unused_images(&self, bytes: u64) -> impl Future<Output = Result<(), EngineError>> + Send;
 }
 
@@ -112,18 +115,19 @@ pub struct MachineInfo {
 pub struct ContainerRequest {
     /// The ID of the instance.
     pub instance_id: String,
-    /// The slug of the instance, which is part of the names that people see.
+    /// The slug of the instance, which is part of human-readable names.
     pub slug: String,
     /// The generation of the instance.
     pub generation: u64,
-    /// The agent or session that the container is for; `None` for the shared container. It becomes a label as it is, so
-    /// it must not be a secret: the ID of a session must be hashed.
+    /// The agent or session that the container is for; `None` for the shared container. It is stored in a label
+    /// unchanged, so it must not be secret: a session ID must be hashed.
     pub key: Option<String>,
-    /// Digest of everything that requires a new container if it changes, including the versions of secrets. It is a
-    /// label, so that the state can be rebuilt from labels.
+    /// The digest of everything that requires a new container if it changes, including the versions of secrets. It is
+    /// stored in a label, so that the state can be rebuilt from labels.
     pub digest: String,
-    /// The number of the personal secrets of the container's agent (see
-    /// [`waypost_toolbox_proto::message::InstanceSecrets::personal_version`]). It is a label for the same reason.
+    /// The version of the personal secrets of the container's agent (see
+    /// [`waypost_toolbox_proto::message::InstanceSecrets::personal_version`]). It is stored in a label for the same
+    /// reason.
     pub personal_version: u64,
     /// What to run.
     pub spec: InstanceSpec,
@@ -142,7 +146,7 @@ pub struct ObservedContainer {
     pub key: Option<String>,
     /// The digest from its request.
     pub digest: String,
-    /// The number of the personal secrets from its request.
+    /// The version of the personal secrets from its request.
     pub personal_version: u64,
     /// The resource class.
     pub resources: ResourceClass,
@@ -154,7 +158,7 @@ pub struct ObservedContainer {
     pub exit_code: Option<i64>,
     /// Whether it exceeded its memory limit.
     pub out_of_memory: bool,
-    /// The process ID of its first process in the namespace of the host while it runs. Its network namespace is
+    /// The ID of its first process in the PID namespace of the host, while it runs. Its network namespace is
     /// `/proc/PID/ns/net`.
     pub pid: Option<u32>,
 }
@@ -201,7 +205,7 @@ pub struct ContainerExit {
     pub exit_code: i64,
 }
 
-/// The use of resources by a container.
+/// The resource usage of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// The CPU time since the start in nanoseconds.
@@ -246,6 +250,6 @@ pub struct EngineOptions {
     pub data_dir: PathBuf,
     /// The folder for secret files: a tmpfs that the engine sees at the same path.
     pub secrets_dir: PathBuf,
-    /// The network of which each instance, and each container of one agent or session, gets a part (/28).
+    /// The network from which each instance, and each container of one agent or session, gets a subnet (/28).
     pub network_pool: ipnet::Ipv4Net,
 }

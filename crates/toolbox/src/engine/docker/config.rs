@@ -1,6 +1,6 @@
-//! The configuration of containers: the isolation list of the documentation, field by field.
+//! The configuration of containers, which implements the isolation list of the documentation field by field.
 //!
-//! [`container_config`] sets every field that matters for isolation to a constant, or to a value that follows from the
+//! [`container_config`] sets every field that matters for isolation to a constant, or to a value derived from the
 //! resource class. Nothing that a catalogue entry, a configuration or an image contains can change these fields.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,7 +28,7 @@ pub const PIDS_LIMIT: i64 = 256;
 
 const MAX_VOLUMES: usize = 16;
 const MAX_VALUE: usize = 64 * 1024;
-/// Paths that a volume must not cover or lie in, because the engine or this module mounts something there.
+/// Paths that a volume must not contain or be inside of, because the engine or this module mounts something there.
 const RESERVED_PATHS: [&str; 10] = [
     "/proc",
     "/sys",
@@ -42,7 +42,7 @@ const RESERVED_PATHS: [&str; 10] = [
     "/etc/group",
 ];
 
-/// The required properties of an image.
+/// The properties of an image that its containers depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageInfo {
     /// The user that the container runs as.
@@ -69,7 +69,7 @@ pub struct Placement {
 /// Returns the configuration of a container.
 ///
 /// # Errors
-/// If a name or path of the specification cannot be used.
+/// Returns an error if a name or path of the specification cannot be used.
 pub fn container_config(
     request: &ContainerRequest,
     image: &ImageInfo,
@@ -91,7 +91,7 @@ pub fn container_config(
         labels: Some(labels::of_container(&placement.toolbox_id, request)),
         tty: Some(false),
         open_stdin: Some(is_stdio),
-        // Another connection can take over after a restart of the daemon.
+        // A new connection can take over after a restart of the daemon.
         stdin_once: Some(false),
         attach_stdin: Some(is_stdio),
         attach_stdout: Some(is_stdio),
@@ -120,7 +120,7 @@ fn host_config(request: &ContainerRequest, placement: &Placement) -> HostConfig 
         tmpfs: Some(HashMap::from([("/tmp".into(), "rw,noexec,nosuid,nodev,size=64m".into())])),
         pids_limit: Some(PIDS_LIMIT),
         memory: Some(memory),
-        // The sum of memory and swap, so no swap.
+        // This limits the sum of memory and swap, so there is no swap.
         memory_swap: Some(memory),
         nano_cpus: Some(nano_cpus),
         ipc_mode: Some("private".into()),
@@ -180,7 +180,7 @@ fn mounts(request: &ContainerRequest, placement: &Placement) -> Vec<Mount> {
         source: Some(volume_name(&request.instance_id, &volume.name)),
         target: Some(volume.path.clone()),
         read_only: Some(false),
-        // Copying the image's files would also copy their owner.
+        // Copying the image's files would also copy their owners.
         volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
         ..Mount::default()
     });
@@ -230,7 +230,7 @@ fn environment(spec: &InstanceSpec, secrets: &BTreeMap<String, String>) -> Resul
 /// Checks that an image is identified by digest.
 ///
 /// # Errors
-/// If it is not.
+/// Returns an error if it is not.
 pub fn check_image(image: &str) -> Result<(), EngineError> {
     let is_valid = image.split_once("@sha256:").is_some_and(|(name, digest)| {
         let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"./:_-".contains(&byte);
@@ -250,7 +250,7 @@ pub fn check_image(image: &str) -> Result<(), EngineError> {
 /// Checks the names and paths of a specification.
 ///
 /// # Errors
-/// If one of them cannot be used.
+/// Returns an error if one of them cannot be used.
 pub fn check_specification(spec: &InstanceSpec) -> Result<(), EngineError> {
     check_image(&spec.image)?;
     check_volumes(spec)?;
@@ -280,7 +280,8 @@ fn check_volumes(spec: &InstanceSpec) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Checks that the specification has every volume that the image needs. The engine would create missing ones unnamed.
+/// Checks that the specification has every volume that the image needs. The engine would create missing ones as
+/// anonymous volumes.
 fn check_image_volumes(spec: &InstanceSpec, image: &ImageInfo) -> Result<(), EngineError> {
     let has_volume = |path: &String| spec.volumes.iter().any(|volume| volume.path == path.trim_end_matches('/'));
     match image.volumes.iter().find(|path| !has_volume(path)) {

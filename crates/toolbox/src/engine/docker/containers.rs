@@ -21,7 +21,7 @@ use super::{DockerEngine, errors, labels, secrets, volumes};
 
 /// The number of containers that are inspected at the same time.
 const PARALLEL_INSPECTIONS: usize = 8;
-/// The time that the engine has for a removal that another request has started.
+/// The timeout for a removal that another request has started.
 const REMOVAL: Duration = Duration::from_secs(30);
 
 /// A container of this toolbox, as the engine describes it.
@@ -30,14 +30,14 @@ pub(super) struct OwnContainer {
     pub name: String,
 }
 
-/// Secrets by the way in which they are delivered.
+/// The secrets of a container by delivery method.
 struct SortedSecrets<'a> {
     files: Vec<(&'a str, &'a str)>,
     environment: BTreeMap<String, String>,
 }
 
 impl DockerEngine {
-    /// Returns the container with an ID; `None` if it does not exist or is not of an instance of this toolbox.
+    /// Returns the container with an ID; `None` if it does not exist or does not belong to an instance of this toolbox.
     pub(super) async fn own(&self, container: &str) -> Result<Option<OwnContainer>, EngineError> {
         let is_id = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !is_id {
@@ -50,7 +50,7 @@ impl DockerEngine {
         }
     }
 
-    /// Returns a container that must exist.
+    /// Returns the container with an ID. Fails if it does not exist.
     pub(super) async fn existing(&self, container: &str) -> Result<OwnContainer, EngineError> {
         self.own(container).await?.ok_or_else(|| {
             EngineError::new(ErrorCode::Exited, "The container no longer exists", "Restart the instance.")
@@ -77,7 +77,7 @@ impl DockerEngine {
         let ids = self.own_summaries(instance_id).await?.into_iter().filter_map(|container| container.id);
         let containers = futures::stream::iter(ids.map(|id| async move { self.own(&id).await }));
         let containers = containers.buffer_unordered(PARALLEL_INSPECTIONS);
-        // One that was removed in the meantime is left out.
+        // Containers that were removed in the meantime are left out.
         let mut containers: Vec<_> = containers.try_filter_map(|own| std::future::ready(Ok(own))).try_collect().await?;
         containers.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(containers)
@@ -144,8 +144,8 @@ impl DockerEngine {
         Ok(StartedContainer { container: self.existing(&id).await?.observed, attached })
     }
 
-    /// Removes what is left of a container that was not started. Failures are logged; the next comparison of the states
-    /// finds the container by its labels.
+    /// Removes the remains of a container that failed to start. Failures are logged; the next reconciliation finds the
+    /// container by its labels.
     async fn clean_up(&self, instance_id: &str, name: &str) {
         // The name is random, so the container can only be this one.
         if let Err(error) = self.remove_by_id(name).await {
@@ -202,8 +202,8 @@ impl DockerEngine {
         }
     }
 
-    /// Removes what an interrupted daemon has left: containers from which an image was read, and secret files and networks
-    /// without a container.
+    /// Removes what an interrupted daemon has left behind: containers from which an image was read, and secret files
+    /// and networks without a container.
     pub(super) async fn remove_leftovers(&self) -> Result<(), EngineError> {
         let mut names = Vec::new();
         for container in self.list(None).await? {
@@ -251,7 +251,8 @@ impl DockerEngine {
                 "Run the toolbox as root in the PID namespace of the machine.",
             )
         })?;
-        // If the container still runs with the same process, the file is not that of another process with a reused ID.
+        // If the container is still running with the same process, the file does not belong to another process with a
+        // reused ID.
         let after = self.existing(container).await?.observed;
         if after.pid != before.pid || after.started_at != before.started_at {
             return Err(exited());
@@ -273,7 +274,7 @@ pub(super) fn check_request(request: &ContainerRequest) -> Result<(), EngineErro
     Err(errors::invalid("The slug, the key or the digest of the instance is invalid", "Upgrade the toolbox."))
 }
 
-/// Checks the ID of an instance, which becomes a part of names and paths.
+/// Checks the ID of an instance, which becomes part of names and paths.
 pub(super) fn check_instance_id(id: &str) -> Result<(), EngineError> {
     let is_id = (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if is_id { Ok(()) } else { Err(errors::invalid("The ID of the instance is invalid", "Upgrade the toolbox.")) }
@@ -307,7 +308,7 @@ fn sort_secrets<'a>(
     Ok(sorted)
 }
 
-/// Returns what the daemon needs to know of a container; `None` if it is not of an instance of this toolbox.
+/// Returns the observed state of a container; `None` if it does not belong to an instance of this toolbox.
 fn observe(toolbox_id: &str, response: ContainerInspectResponse) -> Option<OwnContainer> {
     let labels = response.config?.labels.unwrap_or_default();
     let labels = labels::parse(toolbox_id, &labels)?;

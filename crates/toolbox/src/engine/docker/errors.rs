@@ -1,4 +1,4 @@
-//! Errors of the engine as codes, causes and next actions.
+//! Converts errors of the engine to codes, causes and next actions.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,11 +9,11 @@ use waypost_toolbox_proto::ErrorCode;
 
 use super::super::EngineError;
 
-/// The folder in which the engine looks for the certificate authorities of registries, in one folder per host.
+/// The folder in which the engine looks for the certificate authorities of registries. It contains one folder per host.
 pub const CERTS_DIR: &str = "/etc/docker/certs.d";
 /// The maximum length of a message of the engine in characters.
 const MAX_MESSAGE: usize = 300;
-/// Folders of the host that messages of the engine and of its runtime contain.
+/// Folders of the host that occur in messages of the engine and of its runtime.
 const HOST_FOLDERS: [&str; 7] = [
     "/var/lib/docker",
     "/var/lib/containerd",
@@ -57,7 +57,7 @@ pub fn is_not_found(error: &Error) -> bool {
     has_status(error, 404)
 }
 
-/// Whether the engine responded with a status.
+/// Whether the engine responded with this status.
 pub fn has_status(error: &Error, status: u16) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code, .. } if *status_code == status)
 }
@@ -84,7 +84,8 @@ pub fn request(action: &str, error: &Error, host_folders: &[String]) -> EngineEr
     EngineError::new(ErrorCode::StartFailed, cause, "Check the command and the image of the catalogue entry.")
 }
 
-/// Returns the error of pulling an image. `certs_dir` is [`CERTS_DIR`], or `None` if the daemon does not see the engine's files.
+/// Returns the error of pulling an image. `certs_dir` is [`CERTS_DIR`], or `None` if the daemon cannot access the
+/// engine's files.
 pub fn pull(image: &str, error: &Error, certs_dir: Option<&Path>) -> EngineError {
     match message(error) {
         Some(message) => pull_message(image, message, certs_dir),
@@ -92,7 +93,7 @@ pub fn pull(image: &str, error: &Error, certs_dir: Option<&Path>) -> EngineError
     }
 }
 
-/// Returns the error of pulling an image from the message of the engine. `certs_dir` is that of [`pull`].
+/// Returns the error of pulling an image from the message of the engine. `certs_dir` is the same as for [`pull`].
 pub fn pull_message(image: &str, message: &str, certs_dir: Option<&Path>) -> EngineError {
     let host = image.split('/').next().unwrap_or_default();
     let text = message.to_ascii_lowercase();
@@ -155,7 +156,7 @@ pub fn pull_message(image: &str, message: &str, certs_dir: Option<&Path>) -> Eng
     )
 }
 
-/// Returns what to do if the engine does not trust the certificate of a registry.
+/// Returns the next action if the engine does not trust the certificate of a registry.
 fn trust_registry(host: &str, certs_dir: Option<&Path>) -> String {
     let folder = certs_dir.unwrap_or(Path::new(CERTS_DIR)).join(host);
     let shown = folder.display();

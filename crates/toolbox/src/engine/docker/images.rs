@@ -1,4 +1,4 @@
-//! Images: always by digest, pulled if they are not present, removed when the disk runs low.
+//! Images, which are always identified by digest, pulled if they are not present, and removed when disk space runs low.
 
 use std::collections::HashMap;
 use std::fs;
@@ -41,12 +41,12 @@ const MAX_IMAGES: usize = 10_000;
 pub struct PulledImages {
     file: PathBuf,
     images: Mutex<Vec<String>>,
-    /// When images were last needed for a deployment, whose container may not exist yet.
+    /// The times at which images were last needed for a deployment, whose container may not exist yet.
     needed: Mutex<HashMap<String, Instant>>,
 }
 
 impl PulledImages {
-    /// Reads the list. A list that cannot be read is empty, so its images are kept forever.
+    /// Reads the list. If it cannot be read, it is empty, so its images are kept forever.
     pub fn open(data_dir: &Path) -> Self {
         let file = data_dir.join("images.json");
         let images = match fs::read(&file) {
@@ -59,7 +59,7 @@ impl PulledImages {
         Self { file, images: Mutex::new(images), needed: Mutex::default() }
     }
 
-    /// Protects an image from removal until its container has been created.
+    /// Protects an image from removal for [`PROTECTION`], during which its container is created.
     fn protect(&self, image: &str) {
         let mut needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
         needed.retain(|_, since| since.elapsed() < PROTECTION);
@@ -71,7 +71,7 @@ impl PulledImages {
         needed.get(image).is_some_and(|since| since.elapsed() < PROTECTION)
     }
 
-    /// Adds an image, or makes it the one that was used last.
+    /// Adds an image, or marks it as the most recently used one.
     pub fn add(&self, image: &str) {
         self.change(|images| {
             images.retain(|known| known != image);
@@ -79,7 +79,7 @@ impl PulledImages {
         });
     }
 
-    /// Makes an image the one that was used last if this daemon has pulled it.
+    /// Marks an image as the most recently used one if this daemon has pulled it.
     pub fn touch(&self, image: &str) {
         let is_known = self.list().iter().rev().skip(1).any(|known| known == image);
         if is_known {
@@ -92,7 +92,7 @@ impl PulledImages {
         self.change(|images| images.retain(|known| known != image));
     }
 
-    /// Returns the images. The one that was used last is last.
+    /// Returns the images. The most recently used one is last.
     pub fn list(&self) -> Vec<String> {
         self.images.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -129,7 +129,7 @@ impl DockerEngine {
             self.inner.images.touch(image);
             return Ok(());
         }
-        // Remembered before the pull: a crash afterwards must not keep the image forever.
+        // The image is added before the pull: otherwise, a crash after the pull would keep it forever.
         let known = self.inner.images.list().contains(&image.to_owned());
         self.inner.images.add(image);
         let pulled = match tokio::time::timeout(PULL_LIMIT, self.run_pull(image, credentials)).await {
@@ -150,7 +150,7 @@ impl DockerEngine {
 
     async fn run_pull(&self, image: &str, credentials: Option<&RegistryCredentials>) -> Result<(), EngineError> {
         let docker = match credentials {
-            // bollard encodes the header with the wrong alphabet, so some passwords would be lost.
+            // bollard encodes the header with the wrong alphabet, so some passwords would be corrupted.
             Some(credentials) => {
                 let header = registry_auth(image, credentials)?;
                 self.docker().clone().with_request_modifier(move |mut request| {
@@ -176,8 +176,8 @@ impl DockerEngine {
         }
     }
 
-    /// Returns the folder with the certificate authorities of registries. `None` if the daemon does not see the engine's files,
-    /// because it runs in a container.
+    /// Returns the folder with the certificate authorities of registries. `None` if the daemon cannot access the
+    /// engine's files, because it runs in a container.
     fn certs_dir(&self) -> Option<&'static Path> {
         Path::new(&self.inner.docker_root).is_dir().then(|| Path::new(errors::CERTS_DIR))
     }
@@ -202,7 +202,8 @@ impl DockerEngine {
         Err(errors::architecture(image, &format!("{os}/{architecture}"), &has))
     }
 
-    /// Returns what is needed to know of an image that is present. It never changes, so it is cached by ID.
+    /// Returns the properties of an image that is present. The resolved user never changes, so it is cached by image
+    /// ID.
     pub(super) async fn image_info(&self, image: &str) -> Result<ImageInfo, EngineError> {
         let present = self.inspect_image(image).await?.ok_or_else(|| not_present(image))?;
         self.check_platform(image, &present)?;
@@ -245,7 +246,7 @@ impl DockerEngine {
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             user: Some(format!("{}:{}", NOBODY.uid, NOBODY.gid)),
-            // An image without a command cannot be created without one.
+            // A container of an image without a command cannot be created without one.
             entrypoint: Some(vec!["/never-started".into()]),
             network_disabled: Some(true),
             labels: Some(labels::of_probe(self.toolbox_id())),
@@ -280,7 +281,7 @@ impl DockerEngine {
             let options = DownloadFromContainerOptions { path: path.to_owned() };
             let chunks = self.docker().download_from_container(container, Some(options));
             let archive = chunks.try_fold(Vec::new(), |mut archive, chunk| {
-                // What is beyond the limit is dropped; the last line may then be incomplete.
+                // Data beyond the limit is dropped, so the last line may be incomplete.
                 let space = MAX_FILE.saturating_sub(archive.len());
                 archive.extend_from_slice(&chunk[..chunk.len().min(space)]);
                 std::future::ready(Ok(archive))

@@ -1,4 +1,4 @@
-//! The labels by which the daemon recognises what it has created. They contain no secrets.
+//! The labels by which the daemon recognises the objects that it has created. They contain no secrets.
 
 use std::collections::HashMap;
 
@@ -10,17 +10,17 @@ use super::super::ContainerRequest;
 pub const TOOLBOX: &str = "dev.waypost.toolbox";
 /// The ID of the instance.
 pub const INSTANCE: &str = "dev.waypost.instance";
-/// The generation of the instance: of a container, or the one that created a volume.
+/// The generation of the instance that a container belongs to, or that created a volume.
 pub const GENERATION: &str = "dev.waypost.generation";
 /// The agent or session that a container is for; empty for a shared container.
 pub const KEY: &str = "dev.waypost.key";
 /// The digest of everything that requires a new container if it changes.
 pub const DIGEST: &str = "dev.waypost.digest";
-/// The number of the personal secrets of the agent that a container is for.
+/// The version of the personal secrets of the agent that a container is for.
 pub const PERSONAL_VERSION: &str = "dev.waypost.personal-version";
 /// The resource class.
 pub const RESOURCES: &str = "dev.waypost.resources";
-/// Set on containers that are never started, from which files of an image are read.
+/// Set on the containers that are created only to read files of an image, and never started.
 pub const PROBE: &str = "dev.waypost.probe";
 
 /// Labels as the engine stores them.
@@ -37,13 +37,13 @@ pub struct ContainerLabels {
     pub key: Option<String>,
     /// The digest from its request.
     pub digest: String,
-    /// The number of the personal secrets.
+    /// The version of the personal secrets.
     pub personal_version: u64,
     /// The resource class.
     pub resources: ResourceClass,
 }
 
-/// Returns the labels of a container. Every label is set, because the engine takes those that are missing from the image.
+/// Returns the labels of a container. Every label is set, because the engine takes missing ones from the image.
 pub fn of_container(toolbox_id: &str, request: &ContainerRequest) -> Labels {
     let labels = [
         (TOOLBOX, toolbox_id.to_owned()),
@@ -82,7 +82,7 @@ pub fn of_probe(toolbox_id: &str) -> Labels {
         .into()
 }
 
-/// Returns what the labels of a container say; `None` if it is not a container of an instance of this toolbox.
+/// Parses the labels of a container; `None` if the container does not belong to an instance of this toolbox.
 pub fn parse(toolbox_id: &str, labels: &Labels) -> Option<ContainerLabels> {
     let get = |name: &str| labels.get(name).map(String::as_str);
     if get(TOOLBOX)? != toolbox_id || !get(PROBE)?.is_empty() {
@@ -93,19 +93,19 @@ pub fn parse(toolbox_id: &str, labels: &Labels) -> Option<ContainerLabels> {
         generation: get(GENERATION)?.parse().ok()?,
         key: get(KEY).filter(|key| !key.is_empty()).map(str::to_owned),
         digest: get(DIGEST)?.to_owned(),
-        // Containers of earlier versions of the daemon do not have it.
+        // Containers of earlier versions of the daemon do not have this label.
         personal_version: get(PERSONAL_VERSION).and_then(|text| text.parse().ok()).unwrap_or_default(),
         resources: get(RESOURCES)?.parse().ok()?,
     })
 }
 
-/// Returns the instance of a network or volume; `None` if it is not of this toolbox.
+/// Returns the instance ID of a network or volume; `None` if it does not belong to this toolbox.
 pub fn instance(toolbox_id: &str, labels: &Labels) -> Option<String> {
     let own = labels.get(TOOLBOX).is_some_and(|id| id == toolbox_id);
     labels.get(INSTANCE).filter(|id| own && !id.is_empty()).cloned()
 }
 
-/// Returns the filter for everything of this toolbox, or of one of its instances.
+/// Returns the filter for all objects of this toolbox, or of one of its instances.
 pub fn filter(toolbox_id: &str, instance_id: Option<&str>) -> HashMap<String, Vec<String>> {
     let mut labels = vec![format!("{TOOLBOX}={toolbox_id}")];
     labels.extend(instance_id.map(|id| format!("{INSTANCE}={id}")));

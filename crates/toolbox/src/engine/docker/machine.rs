@@ -1,4 +1,4 @@
-//! Connecting to the engine, and what the machine has.
+//! Connecting to the engine, and the resources of the machine.
 
 use std::path::Path;
 
@@ -13,9 +13,9 @@ use super::{DockerEngine, network};
 
 /// The address of Docker on Linux.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
-/// The oldest version of the engine that is supported.
+/// The oldest supported version of the engine.
 const OLDEST: (u32, u32) = (20, 10);
-/// The time that the engine has for one request, except for stopping a container.
+/// The timeout of a request to the engine, in seconds. Stopping a container may take longer.
 pub const REQUEST_SECONDS: u64 = 120;
 
 /// Connects to an engine and checks that it can be used.
@@ -26,7 +26,7 @@ pub async fn connect(options: &EngineOptions) -> Result<(Docker, SystemVersion, 
         let cause = format!("The engine must run on this machine, and {host} is not a Unix socket");
         return Err(unavailable(cause, "Set `--docker-host` to an address such as unix:///var/run/docker.sock."));
     };
-    // The library only checks that the file exists.
+    // The client library only checks that the file exists.
     if let Err(error) = tokio::net::UnixStream::connect(path).await {
         return Err(unreachable(path, &error));
     }
@@ -123,7 +123,7 @@ fn runtime(version: &SystemVersion, info: &SystemInfo) -> Option<String> {
     let mut found = components.filter(|component| component.name == name && !component.version.is_empty());
     match found.next() {
         Some(component) => {
-            // Debian's packages have their complete version here, which shows the fixes that they contain.
+            // Debian's packages report their complete version here, which shows the fixes that they contain.
             let package = component.details.as_ref().and_then(|details| details.get("GitCommit"));
             let package = package.filter(|package| package.starts_with(component.version.as_str()));
             Some(format!("{name} {}", package.unwrap_or(&component.version)))
@@ -159,7 +159,7 @@ impl DockerEngine {
 
     /// Returns the free disk space of the engine; `None` if it is unknown.
     pub(super) fn disk_free(&self) -> Option<u64> {
-        // A container of the daemon does not see the engine's folder, but its root is on the same file system.
+        // A daemon that runs in a container cannot access the engine's folder, but its root is on the same file system.
         let root = &self.inner.docker_root;
         let folder = if Path::new(root).is_dir() { root } else { "/" };
         let stat = rustix::fs::statvfs(folder).ok()?;

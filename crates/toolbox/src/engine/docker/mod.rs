@@ -1,6 +1,7 @@
 //! The Docker Engine.
 //!
-//! `config` is the isolation list. Everything else creates what a container needs, and finds it again by `labels`.
+//! `config` implements the isolation list. The other modules create what a container needs, and find it again by
+//! `labels`.
 //!
 //! The client library logs the bodies of requests and responses, which contain secrets, at the level `debug`. The log
 //! filter of the program must limit the target `bollard` to `info`.
@@ -54,12 +55,12 @@ struct Inner {
     /// The users of images by the IDs of the images.
     users: Mutex<HashMap<String, User>>,
     network_creation: tokio::sync::Mutex<()>,
-    /// The containers that this daemon has started and whose log nobody has read yet.
+    /// The containers that this daemon has started, and whose log has not been read yet.
     unread_logs: Mutex<HashSet<String>>,
 }
 
-/// Checks whether the daemon can run on this machine. Returns a sentence that says what is missing, followed by one that
-/// says what to do; `None` if nothing is missing.
+/// Checks whether the daemon can run on this machine. Returns a sentence that says what is missing, followed by one
+/// that says what to do, or `None` if nothing is missing.
 pub async fn diagnose(options: &EngineOptions) -> Option<String> {
     let check = async {
         machine::connect(options).await?;
@@ -69,23 +70,25 @@ pub async fn diagnose(options: &EngineOptions) -> Option<String> {
 }
 
 impl DockerEngine {
-    /// Connects to the engine, checks that it can be used, and removes what an interrupted daemon has left. Only one
-    /// daemon of a toolbox may run: see [`Self::connect_exclusively`].
+    /// Connects to the engine, checks that it can be used, and removes what an interrupted daemon has left behind. Only
+    /// one daemon of a toolbox may run (see [`Self::connect_exclusively`]).
     ///
     /// # Errors
-    /// If the engine or the folder for secrets cannot be used. Its cause and next action say what is missing.
+    /// Returns an error if the engine or the folder for secrets cannot be used. Its cause and next action say what is
+    /// missing and what to do.
     pub async fn connect(options: EngineOptions) -> Result<Self, EngineError> {
         let engine = Self::open(options).await?;
         engine.remove_leftovers().await?;
         Ok(engine)
     }
 
-    /// Like [`Self::connect`], and makes sure that no other daemon of the toolbox uses the same folder for secrets, also if
-    /// it has a copy of the data directory: both would start containers for the same instances. The lock is released when
-    /// the returned file is closed, also by the end of the process.
+    /// Like [`Self::connect`], but also ensures that no other daemon of the toolbox uses the same folder for secrets,
+    /// even if it has a copy of the data directory: both would start containers for the same instances. The lock is
+    /// released when the returned file is closed, or when the process ends.
     ///
     /// # Errors
-    /// Those of [`Self::connect`], and an error if another daemon has the lock. In this case, nothing was removed.
+    /// Returns the errors of [`Self::connect`], and an error if another daemon holds the lock. In the latter case,
+    /// nothing has been removed.
     pub async fn connect_exclusively(options: EngineOptions) -> Result<(Self, File), EngineError> {
         let engine = Self::open(options).await?;
         let lock = engine.inner.secrets.lock()?;
@@ -130,7 +133,7 @@ impl DockerEngine {
     }
 }
 
-/// Returns a random part of a name, which makes it unique.
+/// Returns a random suffix that makes a name unique.
 fn random_suffix() -> Result<String, EngineError> {
     let mut bytes = [0; 8];
     SystemRandom::new()

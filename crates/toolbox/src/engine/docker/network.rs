@@ -1,8 +1,8 @@
 //! Networks: internal bridges with small subnets.
 //!
 //! A shared container is in the network of its instance. A container with a key, which is for one agent or one session,
-//! has a network of its own with the container's name: it may have secrets of its agent, so the separation from the other
-//! containers of the instance must not depend on the firewall of the engine, which may be switched off.
+//! has its own network with the container's name: it may have secrets of its agent, so its separation from the other
+//! containers of the instance must not depend on the firewall of the engine, which may be disabled.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -17,20 +17,20 @@ use super::super::EngineError;
 use super::config::network_name;
 use super::{DockerEngine, errors, labels};
 
-/// The length of the prefix of a network's subnet.
+/// The prefix length of a network's subnet.
 const PREFIX: u8 = 28;
-/// The number of subnets that are tried with the engine, which rejects those that overlap with other networks.
+/// The maximum number of subnets that are tried. The engine rejects subnets that overlap with other networks.
 const MAX_ATTEMPTS: usize = 128;
 
 /// Returns the subnets of a pool in the order in which they are tried for a network. The order depends only on the pool
-/// and the network's name, and contains every subnet once.
+/// and the network's name. Every subnet is returned once.
 pub fn candidates(pool: Ipv4Net, name: &str) -> impl Iterator<Item = Ipv4Net> {
     let bits = u32::from(PREFIX.saturating_sub(pool.prefix_len()));
     let count = if pool.prefix_len() > PREFIX { 0 } else { 1_u64 << bits };
     let digest = Sha256::digest(name.as_bytes());
     let start = digest[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)) & count.saturating_sub(1);
-    // An odd stride visits every residue of a power of two. One of about the golden ratio scatters the order evenly, so
-    // that another network that covers a part of the pool is left after a few attempts.
+    // An odd stride visits every residue of a power of two. A stride close to the golden ratio distributes the attempts
+    // evenly, so that a few attempts suffice even if another network covers part of the pool.
     let stride = (count * 40_503 / 65_536) | 1;
     let base = u32::from(pool.network());
     (0..count).map(move |attempt| {
@@ -51,14 +51,15 @@ fn subnets(network: &Network) -> Vec<Ipv4Net> {
     configs.filter_map(|config| config.subnet.as_ref()?.parse().ok()).collect()
 }
 
-/// Whether the machine itself has an address in a network. Containers would reach the machine's services at it.
+/// Whether the machine itself has an address in a network. Containers could reach the machine's services at this
+/// address.
 fn has_local_address(network: Ipv4Net) -> bool {
     let is_local = |address: Ipv4Addr| UdpSocket::bind((address, 0)).is_ok();
-    // With `net.ipv4.ip_nonlocal_bind`, binding says nothing. This reserved address is never local.
+    // With `net.ipv4.ip_nonlocal_bind`, binding always succeeds. This reserved address is never local.
     !is_local(Ipv4Addr::new(240, 0, 0, 1)) && network.hosts().any(is_local)
 }
 
-/// Returns the request for a network. Containers in it cannot reach each other if `separate` and if the engine has a
+/// Returns the request for a network. Its containers cannot reach each other if `separate` is set and the engine has a
 /// firewall.
 fn create_request(
     toolbox_id: &str,
@@ -144,14 +145,15 @@ impl DockerEngine {
         if !errors::message(&error).is_some_and(|message| message.contains("inter-container")) {
             return Err(error);
         }
-        // The kernel lacks the module `br_netfilter`. No two containers of different agents or sessions are in one network;
-        // only a shared container and its successor are, while one replaces the other.
+        // The kernel lacks the module `br_netfilter`. Containers of different agents or sessions are never in one
+        // network. Only a shared container and its successor are, while one replaces the other.
         tracing::debug!(network = name, "containers in one network can reach each other: br_netfilter is missing");
         let request = create_request(self.toolbox_id(), instance_id, name, subnet, false);
         self.docker().create_network(request).await.map(|_| ())
     }
 
-    /// Fails if a network of others has this name: the container could be connected to it instead.
+    /// Fails if a network that this toolbox did not create has this name: the container could be connected to it
+    /// instead.
     async fn check_network_name(&self, name: &str) -> Result<(), EngineError> {
         let filters = HashMap::from([("name".to_owned(), vec![format!("^{name}$")])]);
         let networks = self.docker().list_networks(Some(ListNetworksOptions { filters: Some(filters) })).await;
@@ -166,8 +168,8 @@ impl DockerEngine {
         ))
     }
 
-    /// Removes the network of a container that has one of its own. A failure is only logged: the network is removed with
-    /// the instance, or when the daemon starts again.
+    /// Removes the network of a container that has its own. A failure is only logged: the network is removed with the
+    /// instance, or when the daemon starts again.
     pub(super) async fn remove_own_network(&self, container: &str) {
         match self.docker().remove_network(container).await {
             Err(error) if !errors::is_not_found(&error) => {
@@ -177,7 +179,7 @@ impl DockerEngine {
         }
     }
 
-    /// Removes networks of containers that do not exist. `containers` are the names of the toolbox's containers.
+    /// Removes networks of containers that do not exist. `containers` contains the names of the toolbox's containers.
     pub(super) async fn remove_unused_networks(&self, containers: &[String]) -> Result<(), EngineError> {
         for network in self.networks(None).await? {
             let instance = network.labels.as_ref().and_then(|labels| labels::instance(self.toolbox_id(), labels));
@@ -224,7 +226,7 @@ mod tests {
         }
 
         #[test]
-        fn a_network_over_half_of_the_pool_is_left_soon(id in "ins_[a-z0-9]{12}") {
+        fn a_network_over_half_of_the_pool_is_avoided_after_a_few_attempts(id in "ins_[a-z0-9]{12}") {
             let pool: Ipv4Net = "10.213.0.0/16".parse().unwrap();
             let half: Ipv4Net = "10.213.0.0/17".parse().unwrap();
             prop_assert!(candidates(pool, &id).take(4).any(|subnet| !overlaps(subnet, half)));

@@ -1,7 +1,7 @@
 //! Secret files: one folder for each container, on a tmpfs.
 //!
-//! The folder of a container is `SECRETS_DIR/TOOLBOX/INSTANCE/CONTAINER`. It and its files belong to the user of the
-//! container. The folders above belong to root, so no other user of the machine gets to them.
+//! The folder of a container is `SECRETS_DIR/TOOLBOX/INSTANCE/CONTAINER`. The folder and its files belong to the user
+//! of the container. Its parent folders belong to root, so other users of the machine cannot access the files.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -15,7 +15,7 @@ use super::super::EngineError;
 use super::errors::{self, invalid};
 use super::user::User;
 
-/// The magic numbers of file systems in memory (statfs(2)).
+/// The magic numbers of in-memory file systems (statfs(2)).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
 const MAX_SECRET: usize = 256 * 1024;
@@ -30,7 +30,7 @@ impl SecretFiles {
     /// Opens the folder for the secret files of a toolbox, and creates it if necessary.
     ///
     /// # Errors
-    /// If `secrets_dir` is not a tmpfs, or if it cannot be written.
+    /// Returns an error if `secrets_dir` is not on a tmpfs, or is not writable.
     pub fn open(secrets_dir: &Path, toolbox_id: &str) -> Result<Self, EngineError> {
         let shown = secrets_dir.display();
         let unusable = |error: io::Error| {
@@ -51,10 +51,10 @@ impl SecretFiles {
         Ok(Self { root })
     }
 
-    /// Locks the folder until the returned file is closed, including by the end of the process.
+    /// Locks the folder until the returned file is closed or the process ends.
     ///
     /// # Errors
-    /// If another process has locked it.
+    /// Returns an error if another process holds the lock.
     pub fn lock(&self) -> Result<File, EngineError> {
         let folder = File::open(&self.root).map_err(|error| errors::io("open the folder for secrets", &error))?;
         match folder.try_lock() {
@@ -67,7 +67,7 @@ impl SecretFiles {
         }
     }
 
-    /// Writes the secret files of a container and returns their folder. On failure, nothing is left.
+    /// Writes the secret files of a container and returns their folder. If this fails, no files are left behind.
     pub fn create<'a>(
         &self,
         instance_id: &str,
@@ -166,7 +166,7 @@ fn create_folder(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         result => return result,
     }
-    // Not a link or folder that another user of the machine has created.
+    // It must not be a link or a folder that another user of the machine has created.
     let metadata = fs::symlink_metadata(folder)?;
     if !metadata.is_dir() || metadata.uid() != 0 || metadata.mode() & 0o077 != 0 {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_secrets_are_names_of_files() {
+    fn names_of_secrets_are_valid_file_names() {
         for name in ["TOKEN", "api-key", "a.b_c", "1"] {
             assert!(check_name(name).is_ok(), "{name}");
         }

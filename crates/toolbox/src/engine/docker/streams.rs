@@ -13,7 +13,7 @@ use super::super::{Attached, ContainerExit, EngineError, Exits, Output, OutputCh
 use super::{DockerEngine, labels};
 
 impl DockerEngine {
-    /// Attaches to a container whose labels were checked.
+    /// Attaches to a container whose labels have been checked.
     pub(super) async fn attach_to(&self, container: &str) -> Result<Attached, EngineError> {
         let options = AttachContainerOptions {
             stream: true,
@@ -28,8 +28,8 @@ impl DockerEngine {
         Ok(Attached { stdin: attached.input, output: self.output(attached.output) })
     }
 
-    /// Returns the output of a container from its log: from the start the first time after this daemon has started it,
-    /// later from the first poll on.
+    /// Follows the log of a container. The first time after this daemon has started the container, the output begins
+    /// with the start of the log; later, it begins when the stream is first polled.
     pub(super) fn follow_logs(&self, container: &str) -> Output {
         let is_first = self.unread_logs().remove(container);
         let tail = if is_first { "all" } else { "0" };
@@ -53,7 +53,8 @@ impl DockerEngine {
     }
 
     pub(super) async fn follow_exits(&self) -> Result<Exits, EngineError> {
-        // The request is sent when the stream is first polled. With the time of the engine, nothing is missed until then.
+        // The request is sent when the stream is first polled. Because it contains the engine's current time, no exit
+        // until then is missed.
         let info = self.docker().info().await.map_err(|error| self.error("answer", &error))?;
         let mut filters = labels::filter(self.toolbox_id(), None);
         filters.insert("type".into(), vec!["container".into()]);
@@ -69,7 +70,7 @@ impl DockerEngine {
     }
 }
 
-/// Returns a time of the engine as the events API expects it.
+/// Returns a time of the engine in the format of the events API.
 fn event_time(text: &str) -> Option<String> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     Some(format!("{}.{:09}", time.unix_timestamp(), time.nanosecond()))
@@ -87,10 +88,10 @@ fn exit(toolbox_id: &str, event: EventMessage) -> Option<ContainerExit> {
     })
 }
 
-/// Returns the use of resources from the statistics of the engine.
+/// Returns the resource usage from the statistics of the engine.
 pub fn usage(stats: &ContainerStatsResponse) -> Usage {
     let memory = stats.memory_stats.as_ref();
-    // The names in version 1 and version 2 of control groups.
+    // The names in control groups version 1 and version 2.
     let cache = memory
         .and_then(|memory| memory.stats.as_ref())
         .and_then(|stats| stats.get("total_inactive_file").or_else(|| stats.get("inactive_file")));

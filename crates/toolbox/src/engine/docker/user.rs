@@ -1,9 +1,9 @@
-//! The user of a container. It is always numeric, because secret files and volumes belong to it, and never root.
+//! The user of a container. It is always numeric, because secret files and volumes belong to it, and it is never root.
 
 use super::super::EngineError;
 use super::errors::invalid;
 
-/// The user of an image that names none: `nobody`.
+/// The user for images that do not name one: `nobody`.
 pub const NOBODY: User = User { uid: 65_534, gid: 65_534 };
 /// The largest user or group ID that the engine accepts.
 const MAX_ID: u32 = i32::MAX as u32;
@@ -31,10 +31,11 @@ enum Id {
 }
 
 impl ImageUser {
-    /// Parses the user of an image: `user`, `uid`, `user:group` or `uid:gid`. Returns `None` if it names none.
+    /// Parses the user of an image: `user`, `uid`, `user:group` or `uid:gid`. Returns `None` if the image does not name
+    /// a user.
     ///
     /// # Errors
-    /// If it is root, or not a user.
+    /// Returns an error if the user is root or malformed.
     pub fn parse(text: &str) -> Result<Option<Self>, EngineError> {
         if text.is_empty() {
             return Ok(None);
@@ -48,7 +49,7 @@ impl ImageUser {
         Ok(Some(Self { user, group }))
     }
 
-    /// Returns the numeric user if it follows without the files of the image.
+    /// Returns the numeric user if it can be determined without the files of the image.
     pub fn numeric(&self) -> Option<User> {
         match (&self.user, &self.group) {
             (Id::Number(uid), Some(Id::Number(gid))) => Some(User { uid: *uid, gid: *gid }),
@@ -56,11 +57,11 @@ impl ImageUser {
         }
     }
 
-    /// Resolves the user with `/etc/passwd` and `/etc/group` of the image, as the engine does: a number is always an ID,
-    /// and a user without a group has the group of its entry, else 0.
+    /// Resolves the user with `/etc/passwd` and `/etc/group` of the image, as the engine does: a number is always an
+    /// ID, and a user without a group has the group of its entry, or 0 if there is no entry.
     ///
     /// # Errors
-    /// If a name is unknown, or means root.
+    /// Returns an error if a name is unknown, the user is root, or an ID is too large.
     pub fn resolve(&self, passwd: &str, groups: &str) -> Result<User, EngineError> {
         let (uid, own_group) = match &self.user {
             Id::Number(uid) => {
@@ -102,7 +103,7 @@ fn id(text: &str, whole: &str) -> Result<Id, EngineError> {
         return text.parse().ok().filter(|id| *id <= MAX_ID).map(Id::Number).ok_or_else(malformed);
     }
     let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-$".contains(&byte));
-    // A sign would be part of a number for the engine.
+    // The engine would parse a sign as part of a number.
     if is_name && !text.starts_with('-') { Ok(Id::Name(text.to_owned())) } else { Err(malformed()) }
 }
 

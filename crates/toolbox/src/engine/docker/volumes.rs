@@ -1,4 +1,5 @@
-//! The volumes of instances. A new volume belongs to the user of the container, without a container that runs as root.
+//! The volumes of instances. The daemon itself gives a new volume to the user of the container, so no container has to
+//! run as root.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,7 +30,7 @@ impl DockerEngine {
         Ok(volumes)
     }
 
-    /// Creates the volumes of an instance that do not exist, and returns all of them.
+    /// Creates the missing volumes of an instance, and returns all of its volumes.
     pub(super) async fn ensure_volumes(&self, request: &ContainerRequest) -> Result<Vec<Volume>, EngineError> {
         let mut volumes = Vec::new();
         for volume in &request.spec.volumes {
@@ -71,8 +72,8 @@ impl DockerEngine {
     }
 }
 
-/// Gives a volume to a user if it is new. The engine creates the folder for root, and no container runs as root, so a
-/// folder of root is one that no container has used.
+/// Makes a user the owner of a volume if it is new. The engine creates the folder as root, and no container runs as
+/// root, so a folder that root owns has not been used by any container.
 pub fn own_if_new(volume: &Volume, user: User) -> Result<(), EngineError> {
     let failed = |error: std::io::Error| {
         tracing::warn!(%error, volume = volume.name, "failed to change the owner of a volume");
@@ -82,7 +83,7 @@ pub fn own_if_new(volume: &Volume, user: User) -> Result<(), EngineError> {
             "Run the toolbox as root on the machine of the engine; in a container, mount the engine's folder `volumes`.",
         )
     };
-    // Without following a link, although a container cannot replace the root of its volume.
+    // Links are not followed, although a container cannot replace the root of its volume.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::open(Path::new(&volume.mountpoint), flags, Mode::empty());
     let folder = File::from(folder.map_err(|error| failed(error.into()))?);

@@ -81,7 +81,7 @@ fn isolation(body: &ContainerCreateBody) -> (Value, Value) {
 }
 
 #[test]
-fn the_configuration_is_the_isolation_list() {
+fn the_configuration_implements_the_isolation_list() {
     let (host, other) = isolation(&body(spec(Transport::Stdio)));
     let expected = json!({
         "Memory": 536_870_912, "Devices": [], "DeviceCgroupRules": [], "DeviceRequests": [], "MemorySwap": 536_870_912,
@@ -289,7 +289,7 @@ fn names_and_paths_are_checked() {
     assert!(container_config(&request(has_volume), &wants_volume, &placement()).is_ok());
 }
 
-/// Texts that try to change something else than what they are for.
+/// Texts that try to change something other than their own field.
 fn text() -> impl Strategy<Value = String> {
     let hostile = prop::sample::select(vec![
         "seccomp=unconfined",
