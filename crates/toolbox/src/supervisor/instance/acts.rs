@@ -1,4 +1,4 @@
-//! Performing the acts of [`reconcile`].
+//! Performs the acts of [`reconcile`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::reconcile::{
 };
 
 impl<E: Engine, S: Servers> Instance<E, S> {
-    /// Performs acts until only time or an event can change anything.
+    /// Performs acts until there are none left without the passing of time or an event.
     pub(super) async fn converge(&mut self) {
         loop {
             self.wake = None;
@@ -56,7 +56,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.with_situation(reconcile)
     }
 
-    /// Calls a function of the rules with everything that it considers.
+    /// Calls `function` with the current situation.
     pub(super) fn with_situation<T>(&mut self, function: impl FnOnce(&Situation<'_>) -> T) -> T {
         let containers: Vec<Container> = self.units.iter().map(|unit| unit.container(self.shared.start)).collect();
         self.waiters.retain(|_, waiters| {
@@ -136,7 +136,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
 
     async fn begin(&mut self, deployment: Deployment) {
         self.memory.begin(deployment, self.is_fresh == Some(true) && self.units.is_empty());
-        // Whatever is created from now on, the memory of this deployment comes first.
+        // The deployment is stored before anything is created for it.
         self.save().await;
         self.touched = Arc::new(AtomicBool::new(false));
         self.steps().report(&self.shared, DeploymentStep::Validating);
@@ -148,7 +148,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         let id = deployment.id.clone();
         self.memory.complete(deployment, &desired);
         self.attempts.clear();
-        // The old container is removed only after this.
+        // The old container is removed only after this has been saved.
         self.save().await;
         if !quiet {
             let steps = Steps { deployment_id: Some(id), instance_id: self.id.clone() };
@@ -156,7 +156,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         }
     }
 
-    /// Ends a deployment: removes what it has left, then reports the outcome.
+    /// Ends a deployment: removes what it has left behind, and then reports the outcome. Returns whether the rules must
+    /// be applied again at once.
     async fn clean(&mut self) -> bool {
         let failed = self.memory.verdict.as_ref().is_some_and(|verdict| verdict.error.is_some());
         if !failed || !self.is_touched() {
@@ -168,8 +169,9 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         false
     }
 
-    /// Removes what a failed deployment has left, after a pause. If nothing serves calls, that is everything of the
-    /// instance; otherwise the volumes that it created and that the server that serves calls does not use.
+    /// Removes what a failed deployment has left behind, after a pause. If no server serves calls, this includes all
+    /// resources of the instance; otherwise, it includes only the volumes that the deployment created and the serving
+    /// server does not use.
     pub(super) fn clean_after(&mut self, pause: Duration) {
         let (shared, id, fresh) = (Arc::clone(&self.shared), self.id.clone(), self.memory.fresh);
         let generation = self.memory.verdict.as_ref().map_or(0, |verdict| verdict.deployment.container_generation);
@@ -191,20 +193,21 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.touched.load(Ordering::Acquire)
     }
 
-    /// Reports the outcome of the deployment. It is remembered as reported only afterwards: it is reported twice rather
-    /// than never.
+    /// Reports the outcome of the deployment. This is saved only afterwards, so that the outcome is reported at least
+    /// once.
     pub(super) async fn finish(&mut self) {
         if let Some((deployment_id, outcome)) = self.memory.finish() {
             let instance_id = self.id.clone();
             let event = ToolboxEvent::DeploymentEnded { deployment_id, instance_id, outcome };
-            // The state first: who waits for the deployment then sees the state that belongs to it.
+            // The state is reported first, so that it is up to date for clients that wait for the end of the
+            // deployment.
             self.report();
             self.shared.parts.control.report(event);
         }
         self.save().await;
     }
 
-    /// Removes everything of the instance, as soon as no start is in progress.
+    /// Removes all resources of the instance once no start is in progress.
     fn remove_instance(&mut self) {
         for waiter in std::mem::take(&mut self.waiters).into_values().flatten() {
             _ = waiter.send(Err(CallFailure::new(404, "The instance is being removed.")));
@@ -232,7 +235,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.work(async move {
             let engine = &shared.parts.engine;
             loop {
-                // Containers that are gone by now, or cannot be stopped, are removed below.
+                // Errors are ignored: containers that no longer exist, or cannot be stopped, are handled below.
                 join_all(running.iter().map(|container| engine.stop(container, STOP_GRACE))).await;
                 match engine.remove_instance(&id, true).await {
                     Ok(()) => return Done::InstanceRemoved,
@@ -243,7 +246,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         });
     }
 
-    /// Replaces the routes by those to the newest ready container of each key, and answers the calls that wait for them.
+    /// Replaces the routes with routes to the newest ready container of each key, and answers the calls that wait for
+    /// them.
     pub(super) fn sync_routes(&mut self) {
         let serving = self.memory.serving.as_ref();
         self.channels.calls.set_sharing(serving.map_or(Sharing::Shared, |serving| serving.spec.sharing));
@@ -264,8 +268,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.channels.calls.routes.replace(routes);
     }
 
-    /// Fails the deployment if the engine has not been reached for too long. Everything that it may have created is
-    /// removed when the engine is reached again.
+    /// Fails the deployment if the engine has been unreachable for too long. What it may have created is removed when
+    /// the engine can be reached again.
     async fn check_engine(&mut self) {
         let Some(since) = self.lost_since else { return };
         let Some(desired) = self.desired.clone() else { return };
@@ -328,7 +332,7 @@ fn failure(refusal: &Refusal) -> CallFailure {
     let (status, message) = match refusal {
         Refusal::Stopped => (409, "The instance is stopped. Start it first.".to_owned()),
         Refusal::Deploying => (503, "The instance is being deployed. Try again.".to_owned()),
-        // Repeating the call does not help.
+        // Retrying the call does not help.
         Refusal::Failed => {
             (409, "The deployment of the instance failed. Correct its configuration, and deploy it again.".to_owned())
         }

@@ -19,7 +19,7 @@ use super::unit::End;
 use super::work::Failure;
 use crate::engine::{Attached, Engine, EngineError, NetworkNamespace, ObservedContainer};
 
-/// The time for the last output of a container that has exited to arrive.
+/// The time for which the last output of an exited container is awaited.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
 /// The connection to the server of a container.
@@ -28,25 +28,25 @@ pub(super) struct Connection {
     pub(super) spec: Arc<InstanceSpec>,
     pub(super) log: Arc<ContainerLog>,
     pub(super) folder: PathBuf,
-    /// Whether different callers use the container.
+    /// Whether different callers share the container.
     pub(super) is_shared: bool,
     pub(super) cancel: CancellationToken,
     pub(super) end: watch::Receiver<Option<End>>,
-    /// The network namespace of the container, once it is needed.
+    /// The network namespace of the container. Opened when it is first needed.
     pub(super) namespace: Arc<OnceCell<NetworkNamespace>>,
     /// The error of the last attempt.
     pub(super) last_error: Mutex<Option<String>>,
 }
 
-/// Why an attempt to connect failed.
+/// The error of an attempt to connect.
 enum OpenError {
     /// The engine cannot be reached.
     EngineLost,
     /// Another attempt is pointless.
     NotMcp(String),
-    /// Another attempt can succeed.
+    /// Another attempt may succeed.
     Closed(String),
-    /// Another attempt can succeed, but only with a new container.
+    /// Another attempt may succeed, but only with a new container.
     Restart(String),
 }
 
@@ -63,7 +63,7 @@ impl Connection {
             biased;
             () = self.cancel.cancelled() => return Err(Failure::Cancelled),
             exit = exit(&mut end) => {
-                // The last output is read by the connection.
+                // The connection reads the last output.
                 if let Ok(Ok(Err(failure @ Failure::Restart(_)))) = timeout(LAST_OUTPUT, &mut work).await {
                     return Err(failure);
                 }
@@ -125,7 +125,8 @@ impl Connection {
         }
     }
 
-    /// Connects to a server that was already checked, again and again. Returns `None` if the container is gone.
+    /// Connects to a server that has already been checked, and retries until it succeeds. Returns `None` if the
+    /// container is removed or exits.
     pub(super) async fn reconnect<E: Engine, S: Servers>(
         self,
         shared: &Shared<E, S>,
@@ -155,14 +156,14 @@ impl Connection {
         self.cancel.run_until_cancelled(work).await
     }
 
-    /// Returns the network namespace of the container. It is opened once, because later the process ID could be that of
-    /// another process.
+    /// Returns the network namespace of the container. It is opened only once, because the process ID could later be
+    /// reused for another process.
     async fn namespace<E: Engine, S: Servers>(&self, shared: &Shared<E, S>) -> Result<NetworkNamespace, EngineError> {
         let open = || shared.parts.engine.network_namespace(&self.container.id);
         self.namespace.get_or_try_init(open).await.cloned()
     }
 
-    /// Opens the egress of the container, if its entry has destinations or is in learning mode.
+    /// Opens the egress of the container if its specification has destinations or learning mode is on.
     async fn open_egress<E: Engine, S: Servers>(&self, shared: &Shared<E, S>) -> Result<(), EngineError> {
         if self.spec.egress.is_empty() && !self.spec.learn_egress {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Starting, checking and removing containers, and what runs beside them: probes, samples and logs.
+//! Starting, checking and removing containers, and their probes, samples and logs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         };
         let Some((generation, digest, spec, secrets_generation)) = specification else { return false };
         let Some(reservation) = self.shared.budget.reserve(spec.resources) else {
-            // Another instance was faster.
+            // Another instance has taken the resources in the meantime.
             let error = no_capacity(&spec);
             if deploy {
                 self.memory.fail(error);
@@ -61,7 +61,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             generation,
             key,
             digest,
-            // Known once the secrets have arrived.
+            // Set once the secrets have been received.
             personal_version: 0,
             spec,
         };
@@ -114,7 +114,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         }
     }
 
-    /// Creates the unit of a container that exists already.
+    /// Creates the unit of a container that already exists.
     pub(super) fn adopt(&mut self, container: ObservedContainer, spec: Option<InstanceSpec>) {
         let is_known = spec.is_some();
         let spec = spec.unwrap_or_else(|| unknown_spec(&container));
@@ -143,8 +143,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.units.push(unit);
     }
 
-    /// Follows the output of a container that is not attached, and finds out the secrets to mask if the daemon was
-    /// restarted.
+    /// Follows the output of the container of an HTTP server, which is not attached.
     pub(super) fn observe_output(&self, unit: &Unit, pid: Option<u32>) {
         if unit.spec.transport != Transport::Stdio && pid.is_some() {
             let (shared, log, id) = (Arc::clone(&self.shared), Arc::clone(&unit.log), unit.id.clone());
@@ -175,8 +174,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.work(async move {
             let find = async {
                 loop {
-                    // If the personal secrets have changed since the container was started, the values to mask are unknown, and
-                    // the log stays withheld. The next call replaces the container.
+                    // If the personal secrets have changed since the container was started, the values to mask are
+                    // unknown, and the log continues to be withheld. The next call replaces the container.
                     let secrets = shared.parts.control.secrets(&id, generation, key.as_deref()).await;
                     if let Some(secrets) = secrets.filter(|secrets| secrets.personal_version == version) {
                         return log.set_masks(secrets.values.values());
@@ -223,7 +222,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         let calls = Arc::clone(&self.channels.calls);
         let Some(unit) = self.unit(id) else { return };
         if how == Removal::Idle && !calls.routes.close_if_idle(id, &unit.usage) {
-            // A call began after the rules were applied.
+            // A call has begun since the rules were applied.
             return;
         }
         unit.is_removing = true;
@@ -263,7 +262,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         });
     }
 
-    /// Starts what is due for the containers that run: connections, probes and samples.
+    /// Starts the connections, probes and samples of ready containers that are due.
     pub(super) fn maintain_units(&mut self) {
         let now = Instant::now();
         let mut due = Vec::new();
@@ -273,7 +272,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
                 due.push((unit.id.clone(), Due::Connect));
             }
             if now >= unit.next_probe {
-                // From the planned time, so that probes do not drift; but missed ones are not made up for.
+                // The next time is derived from the planned one, so that probes do not drift. Missed probes are
+                // skipped.
                 unit.next_probe = (unit.next_probe + PROBE_INTERVAL).max(now + PROBE_TIMEOUT);
                 if !std::mem::replace(&mut unit.is_probing, true) {
                     due.push((unit.id.clone(), Due::Probe));
@@ -340,7 +340,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
     }
 }
 
-/// Stands for the specification of a container of which nothing is known. It is only removed.
+/// Returns a placeholder for the specification of an unknown container, which will only be removed.
 fn unknown_spec(container: &ObservedContainer) -> InstanceSpec {
     InstanceSpec {
         image: String::new(),

@@ -1,4 +1,4 @@
-//! The errors of deployments that the supervisor finds itself.
+//! The errors of deployments that the supervisor itself detects.
 
 use waypost_toolbox_proto::{DeploymentError, DeploymentStep, ErrorCode, InstanceSpec};
 
@@ -31,7 +31,7 @@ pub(super) fn no_capacity(spec: &InstanceSpec) -> DeploymentError {
     )
 }
 
-/// Creates the error of a deployment for which the engine could not be reached.
+/// Creates the error of a deployment during which the engine could not be reached.
 pub(super) fn engine_unavailable(step: DeploymentStep) -> DeploymentError {
     error(
         step,
@@ -83,7 +83,7 @@ pub(super) fn health_timeout(cause: Option<&str>, log: &ContainerLog) -> Deploym
     )
 }
 
-/// Adds the last lines of standard error, in which secrets are masked.
+/// Appends the last lines of standard error, with secrets masked.
 fn with_tail(cause: &str, log: &ContainerLog) -> String {
     let tail = log.tail().join("\n");
     let start = tail.len().saturating_sub(MAX_QUOTE);

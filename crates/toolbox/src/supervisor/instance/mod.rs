@@ -1,8 +1,8 @@
 //! The task of an instance, the only owner of its containers.
 //!
-//! The task repeats: compare ([`reconcile`](crate::reconcile::reconcile)), perform acts, report, wait. Acts that take
-//! time are futures in `works`; what they return is handled by the task itself, so there are no locks and no races
-//! between acts.
+//! The task runs a loop: reconcile ([`reconcile`](crate::reconcile::reconcile)), perform acts, report, wait. Acts that
+//! take time are futures in `works`. The task itself handles their results, so there are no locks and no races between
+//! acts.
 
 mod acts;
 mod connect;
@@ -37,9 +37,9 @@ use super::{Calls, Need, Shared, files};
 use crate::engine::{ContainerExit, Engine, ObservedContainer};
 use crate::reconcile::{Attempts, Key, Memory, Removal};
 
-/// The maximum number of exits that are kept of containers whose start is in progress.
+/// The maximum number of stored exits of containers whose start may be in progress.
 const MAX_EARLY_EXITS: usize = 16;
-/// The maximum number of keys of which failed attempts are kept.
+/// The maximum number of keys whose failed attempts are kept.
 const MAX_ATTEMPTS: usize = 100;
 
 /// The task's end of its connection to the manager.
@@ -57,7 +57,7 @@ pub(super) struct Channels {
 enum Exclusive {
     /// The containers are listed.
     Observe,
-    /// What a failed deployment has left is removed.
+    /// The remains of a failed deployment are removed.
     Clean,
     /// The instance is removed.
     Remove,
@@ -74,7 +74,7 @@ pub(super) struct Instance<E, S> {
     /// Whether `memory` is not yet on disk because writing failed.
     is_unsaved: bool,
     attempts: BTreeMap<Key, Attempts>,
-    /// The newest number of the personal secrets with which a call has come, by key.
+    /// The newest version of the personal secrets that a call contained, by key.
     personal_versions: BTreeMap<Key, u64>,
     units: Vec<Unit>,
     waiters: BTreeMap<Key, Vec<oneshot::Sender<Result<(), CallFailure>>>>,
@@ -82,20 +82,21 @@ pub(super) struct Instance<E, S> {
     exclusive: Option<Exclusive>,
     /// Whether the containers must be listed before anything else is done.
     needs_observe: bool,
-    /// Since when the engine cannot be reached.
+    /// The time since which the engine cannot be reached.
     lost_since: Option<Instant>,
-    /// The deployment that waits for the engine, and since when.
+    /// The deployment that waits for the engine, and the time since which it waits.
     awaited: Option<(String, Instant)>,
-    /// Whether the engine had nothing of this instance when it was asked; `None` if it was never asked.
+    /// Whether the engine had no resources of this instance when it was first queried; `None` if it has not been
+    /// queried.
     is_fresh: Option<bool>,
     /// Whether the running deployment may have created something.
     touched: Arc<AtomicBool>,
-    /// The exits of unknown containers: their starts may be in progress.
+    /// The exits of unknown containers, whose starts may be in progress.
     early_exits: VecDeque<ContainerExit>,
     starts: u64,
-    /// How often the removal of what a deployment has left has failed.
+    /// The number of failures to remove the remains of a deployment.
     failed_cleanings: u32,
-    /// The specification whose container was started once more for another handshake.
+    /// The digest of the specification whose container was started once more for another handshake.
     restarted_for: Option<String>,
     wake: Option<Instant>,
     reported: Option<InstanceReport>,
@@ -104,8 +105,8 @@ pub(super) struct Instance<E, S> {
 }
 
 impl<E: Engine, S: Servers> Instance<E, S> {
-    /// Creates the task of an instance. `found` contains its containers and tells whether anything of it exists; `None`
-    /// if the engine was not asked.
+    /// Creates the task of an instance. `found` contains its containers, and whether any of its resources exist; `None`
+    /// if the engine has not been queried.
     pub(super) async fn load(
         shared: Arc<Shared<E, S>>,
         id: String,
@@ -188,8 +189,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         waiters.push(need.answer);
     }
 
-    /// Begins to replace the container of a key if it was started with earlier personal secrets. If the number is new, failed
-    /// attempts to start it do not count any longer: the values may have been their cause.
+    /// Begins to replace the container of a key if it was started with earlier personal secrets. If the version is new,
+    /// earlier failed attempts to start it no longer count: the old values may have been their cause.
     async fn refresh_personal(&mut self, key: &Key, version: u64) {
         let known = self.personal_versions.get(key).copied().unwrap_or_default();
         if version > known {
@@ -214,8 +215,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.units.iter_mut().find(|unit| unit.id == id)
     }
 
-    /// Writes what is to be remembered. If this fails, it is tried again after the next act: at worst, the instance is
-    /// deployed once more.
+    /// Saves `memory`. If this fails, it is retried after the next act; at worst, the instance is deployed once more.
     async fn save(&mut self) {
         let result = files::save(&self.folder, &self.memory).await;
         self.is_unsaved = result.is_err();

@@ -1,4 +1,4 @@
-//! Comparing the containers with those of the engine: when the daemon starts, and when the engine was restarted.
+//! Comparing the known containers with those of the engine when the daemon starts, and after the engine was restarted.
 
 use waypost_toolbox_proto::InstanceSpec;
 
@@ -10,13 +10,13 @@ use crate::engine::{Engine, ObservedContainer};
 use crate::reconcile::{Phase, digest};
 
 impl<E: Engine, S: Servers> Instance<E, S> {
-    /// Takes over what the engine has of the instance. No act is in progress.
+    /// Takes over the containers that the engine has of the instance. Must be called while no act is in progress.
     pub(super) fn observed(&mut self, containers: Vec<ObservedContainer>, exists: bool) {
         self.lost_since = None;
         if self.is_fresh.is_none() {
             self.is_fresh = Some(!exists && containers.is_empty());
         }
-        // A container that is gone, or stopped together with the engine, has not crashed.
+        // A container that no longer exists, or stopped together with the engine, has not crashed.
         for unit in &mut self.units {
             let found = containers.iter().find(|container| container.id == unit.id);
             if unit.phase != Phase::Exited && found.is_none_or(|container| !container.running) {
@@ -53,7 +53,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.adopt(container, spec);
         let Some(unit) = self.unit(&id).filter(|_| running) else { return };
         if is_serving == Some(true) {
-            // It was checked when it was deployed. If it does not answer now, probes find out.
+            // The server was checked when it was deployed. If it does not answer now, the probes will detect this.
             unit.phase = Phase::Ready;
             unit.health = Some(HealthTracker::healthy(at, now));
         }
@@ -62,7 +62,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         }
     }
 
-    /// Returns the specification of a container, and whether it serves calls.
+    /// Returns the specification of a container, and whether it serves calls; `None` if the specification is unknown.
     fn spec_of(&self, container: &ObservedContainer) -> Option<(InstanceSpec, bool)> {
         let serving = self.memory.serving.as_ref();
         if let Some(serving) =

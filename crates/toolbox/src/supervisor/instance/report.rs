@@ -1,4 +1,4 @@
-//! The observed state, for events and heartbeats.
+//! Reports the observed state in events and heartbeats.
 
 use std::sync::PoisonError;
 
@@ -13,7 +13,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
     /// Updates the observed state for heartbeats, and reports it as an event if it has changed.
     pub(super) fn report(&mut self) {
         if self.is_fresh.is_none() && self.memory.serving.is_some() {
-            // The engine was not reached yet, so nothing is known.
+            // The engine has not been reached yet, so the state is unknown.
             return;
         }
         let report = InstanceReport {
@@ -27,7 +27,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             let ok = |report: &InstanceReport| report.health.as_ref().map(|health| health.ok);
             (reported.generation, reported.state, ok(reported)) != (report.generation, report.state, ok(&report))
         });
-        // The end of the removal is an event of its own.
+        // The end of the removal is reported by a separate event.
         if is_changed && !self.is_removed {
             self.reported = Some(report.clone());
             self.shared.parts.control.report(ToolboxEvent::Instance(report));
@@ -42,7 +42,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.desired.as_ref().map(|desired| desired.generation).or(verdict).unwrap_or_default()
     }
 
-    /// Returns the health of the server; of several containers, that of the worst.
+    /// Returns the health of the server. If there are several containers, returns the worst health among them.
     fn health(&mut self) -> Option<Health> {
         let serving = self.memory.serving.as_ref()?;
         let ready = self.units.iter().filter(|unit| unit.is_ready());
@@ -58,7 +58,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.last_health.clone().or_else(|| self.unchecked())
     }
 
-    /// Returns the health of a server that was never checked, because containers need the personal secrets of an agent.
+    /// Returns the health of a server that has never been checked, because its containers need the personal secrets of
+    /// an agent.
     fn unchecked(&self) -> Option<Health> {
         let serving = self.memory.serving.as_ref()?;
         let names: Vec<&str> = serving.spec.required_personal_secrets().collect();

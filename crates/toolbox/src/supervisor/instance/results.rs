@@ -1,4 +1,4 @@
-//! Handling the results of works.
+//! Handles the results of works.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use super::{Exclusive, Instance, MAX_EARLY_EXITS};
 use crate::engine::{ContainerExit, Engine, EngineError, StartedContainer};
 use crate::reconcile::{CHECK_KEY, Phase};
 
-/// The time within which the engine must tell how a container ended.
+/// The time within which the engine must report how a container ended.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the removal of what a failed deployment has left is tried if a server serves calls.
+/// The number of attempts to remove the remains of a failed deployment if a server serves calls.
 const MAX_CLEANINGS: u32 = 3;
 
 impl<E: Engine, S: Servers> Instance<E, S> {
@@ -84,7 +84,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         unit.id.clone_from(&container.id);
         unit.log.set_container(&container.id);
         unit.phase = Phase::Started;
-        // If it was to be removed, the rules say so again.
+        // If the container should be removed, the rules will request this again.
         unit.is_removing = false;
         unit.cancel = tokio_util::sync::CancellationToken::new();
         unit.started = now;
@@ -106,7 +106,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         let jitter = (self.shared.parts.jitter)().clamp(0.0, 1.0);
         let Some(unit) = self.unit(id) else { return };
         unit.is_egress_open = true;
-        // It may have ended just after the check.
+        // The container may have exited just after the check.
         let end = *unit.end.borrow();
         let result = match (result, end) {
             (Ok(_), Some(End::Exited { exit_code, out_of_memory })) => {
@@ -130,7 +130,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
                     self.needs_observe = true;
                     return;
                 }
-                // It may still run. The rules remove it.
+                // The container may still be running. The rules remove it.
                 unit.phase = Phase::Exited;
                 unit.disconnect();
                 let (key, digest) = (unit.key.clone(), unit.digest.clone());
@@ -210,7 +210,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         });
     }
 
-    /// The other side has closed a session. If the container still runs, the task connects again.
+    /// Handles a session that the server has closed. If the container is still running, the task connects again.
     fn closed(&mut self, id: &str, session: &Arc<dyn ServerSession>) {
         let Some(unit) = self.unit(id) else { return };
         if unit.session.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
@@ -228,7 +228,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         }
     }
 
-    /// The engine reports the exit of a container.
+    /// Handles the exit of a container that the engine has reported.
     pub(super) fn container_exited(&mut self, exit: ContainerExit) {
         let Some(unit) = self.unit(&exit.container) else {
             if self.early_exits.len() == MAX_EARLY_EXITS {
@@ -241,7 +241,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        // Only a list tells whether the memory limit was the cause.
+        // Only the list of containers tells whether the memory limit was exceeded.
         self.work(async move {
             let containers = timeout(INSPECT_TIMEOUT, shared.parts.engine.containers()).await;
             let containers = containers.ok().and_then(Result::ok).unwrap_or_default();
@@ -276,7 +276,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         }
         let is_serving = self.memory.serving.as_ref().is_some_and(|serving| serving.owns(&container));
         if !is_serving || key.as_deref() == Some(CHECK_KEY) {
-            // It is to be removed anyway.
+            // The container is going to be removed anyway.
             return;
         }
         let cause = if out_of_memory { "The server exceeded its memory limit." } else { "The server exited." };
@@ -288,7 +288,8 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         for unit in std::mem::take(&mut self.units) {
             self.shared.parts.sink.closed(&self.id, &unit.id);
         }
-        // Reported before the folder is deleted: if the daemon is killed in between, the instance is removed once more.
+        // The removal is reported before the folder is deleted. If the daemon is killed in between, the instance is
+        // removed once more.
         self.shared.parts.control.report(ToolboxEvent::Removed { instance_id: self.id.clone() });
         self.shared.parts.sink.removed(&self.id);
         if let Err(error) = files::remove(&self.folder).await {
@@ -326,7 +327,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
     }
 }
 
-/// Returns the exit of a container that had exited when its start returned.
+/// Returns the exit of a container that had already exited when its start returned.
 fn exit_of(container: &crate::engine::ObservedContainer) -> ContainerExit {
     ContainerExit {
         container: container.id.clone(),

@@ -23,12 +23,12 @@ pub(super) struct Start {
     pub(super) steps: Steps,
     pub(super) cancel: CancellationToken,
     pub(super) log: Arc<ContainerLog>,
-    /// Set before anything is created.
+    /// Set to `true` before anything is created.
     pub(super) touched: Arc<AtomicBool>,
 }
 
 impl Start {
-    /// Starts the container. Operations that create something are not cancelled in the middle.
+    /// Starts the container. Operations that create something are not cancelled while they are in progress.
     pub(super) async fn run<E: Engine, S: Servers>(
         mut self,
         shared: &Shared<E, S>,
@@ -130,7 +130,8 @@ impl Start {
     }
 }
 
-/// Removes unused images until `bytes` are free. A failure does not matter: the pull shows whether there is enough space.
+/// Removes unused images until `bytes` are free. A failure is only logged: the pull shows whether there is enough
+/// space.
 async fn remove_unused_images<E: Engine, S: Servers>(shared: &Shared<E, S>, bytes: u64) {
     if let Err(error) = shared.parts.engine.remove_unused_images(bytes).await {
         tracing::warn!(%error, "failed to remove unused images");

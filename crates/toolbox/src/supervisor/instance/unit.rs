@@ -25,9 +25,9 @@ pub(super) enum End {
     Lost,
 }
 
-/// A container, and everything that belongs to it. Its [`Container`] is what the rules see.
+/// A container and everything that belongs to it. The rules use its [`Container`].
 pub(super) struct Unit {
-    /// The engine's ID, or that of the start while it is in progress.
+    /// The ID that the engine assigned, or the ID of the start while it is in progress.
     pub(super) id: String,
     pub(super) key: Key,
     pub(super) generation: u64,
@@ -37,37 +37,37 @@ pub(super) struct Unit {
     pub(super) has_volumes: bool,
     pub(super) phase: Phase,
     pub(super) is_removing: bool,
-    /// When it was started or found, since the daemon's start, and its age at that time.
+    /// The time since the daemon's start at which it was started or found, and its age at that time.
     pub(super) started: Duration,
     pub(super) age: Duration,
     pub(super) usage: Arc<Usage>,
     pub(super) health: Option<HealthTracker>,
     pub(super) session: Option<Arc<dyn ServerSession>>,
     pub(super) is_connecting: bool,
-    /// Whether this process has opened its egress.
+    /// Whether this process of the daemon has opened its egress.
     pub(super) is_egress_open: bool,
-    /// The engine's report; `None` while it starts.
+    /// The container as the engine reported it; `None` while it is being started.
     pub(super) observed: Option<ObservedContainer>,
-    /// Standard input and output of a container that was just started.
+    /// Standard input and output of a container that has just been started.
     pub(super) attached: Option<Attached>,
     /// Cancels the start or the check.
     pub(super) cancel: CancellationToken,
     /// Cancelled when the container is no longer used.
     pub(super) gone: CancellationToken,
     pub(super) end: watch::Sender<Option<End>>,
-    /// The network namespace, once it is needed.
+    /// The network namespace. Opened when it is first needed.
     pub(super) namespace: Arc<OnceCell<NetworkNamespace>>,
     pub(super) log: Arc<ContainerLog>,
     pub(super) next_probe: Instant,
     pub(super) is_probing: bool,
     pub(super) next_sample: Instant,
     pub(super) is_sampling: bool,
-    /// Dropped when the container no longer runs.
+    /// Dropped when the container is no longer running.
     pub(super) reservation: Option<Reservation>,
 }
 
 impl Unit {
-    /// Returns what the rules see. `start` is the daemon's start time.
+    /// Returns the container in the form that the rules use. `start` is the daemon's start time.
     pub(super) fn container(&self, start: Instant) -> Container {
         Container {
             id: self.id.clone(),
@@ -89,7 +89,7 @@ impl Unit {
         self.end.borrow().is_none() && self.observed.as_ref().is_some_and(|observed| observed.running)
     }
 
-    /// Whether the container runs and its server is in use.
+    /// Whether the container is running, and its server has been checked.
     pub(super) fn is_ready(&self) -> bool {
         self.phase == Phase::Ready && !self.is_removing
     }
@@ -101,7 +101,7 @@ impl Unit {
         Some(Route { container: self.id.clone(), session, usage, personal_version: self.personal_version() })
     }
 
-    /// Returns the version of the container's personal secrets; 0 while it starts.
+    /// Returns the version of the container's personal secrets; 0 while it is being started.
     pub(super) fn personal_version(&self) -> u64 {
         self.observed.as_ref().map_or(0, |observed| observed.personal_version)
     }
@@ -115,7 +115,7 @@ impl Unit {
         self.namespace = Arc::default();
     }
 
-    /// Records that the container no longer runs.
+    /// Records that the container is no longer running.
     pub(super) fn set_exited(&mut self) {
         self.phase = Phase::Exited;
         self.disconnect();

@@ -1,4 +1,4 @@
-//! The results of what takes time: the work that the task of an instance waits for.
+//! The results of the asynchronous works that the task of an instance waits for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,25 +20,25 @@ pub(super) enum Done {
     Removed { id: String, result: Result<(), EngineError> },
     /// The connection to a running container is open again.
     Connected { id: String, session: Arc<dyn ServerSession> },
-    /// The session was closed by the other side.
+    /// The server has closed the session.
     Closed { id: String, session: Arc<dyn ServerSession> },
     /// A probe has ended.
     Probed { id: String, result: Result<Duration, String> },
-    /// The use of resources was sampled.
+    /// The resource usage has been sampled.
     Sampled { id: String },
-    /// How a container ended is known.
+    /// A container has exited.
     Ended { id: String, exit_code: i64, out_of_memory: bool },
-    /// What a failed deployment left behind is removed.
+    /// The remains of a failed deployment have been removed, or could not be removed.
     Cleaned(Result<(), EngineError>),
-    /// The instance is removed.
+    /// The instance has been removed.
     InstanceRemoved,
-    /// The containers of the instance, and whether anything of it exists.
+    /// The containers of the instance have been listed. `exists` tells whether it has any resources.
     Observed { containers: Vec<ObservedContainer>, exists: bool },
-    /// Something in the background has ended.
+    /// A work without a result has ended.
     Nothing,
 }
 
-/// Why a start or a check failed.
+/// The reason for which a start or a check failed.
 pub(super) enum Failure {
     /// It was cancelled.
     Cancelled,
