@@ -8,8 +8,8 @@ use waypost_toolbox_proto::message::Capacity;
 
 use crate::reconcile::Resources;
 
-/// The resources that containers may use, and those that are in use. Every container holds a [`Reservation`] from before
-/// its start until after its end. Memory is a hard limit; CPUs are overcommitted by [`CPU_OVERCOMMIT`].
+/// The resources that containers may use, and those that are in use. Every container holds a [`Reservation`] from
+/// before it starts until after it has ended. Memory is a hard limit; CPUs are overcommitted by [`CPU_OVERCOMMIT`].
 #[derive(Debug, Default)]
 pub struct Budget(Mutex<State>);
 
@@ -35,7 +35,7 @@ impl Budget {
         };
     }
 
-    /// Returns what is left.
+    /// Returns the free resources.
     #[must_use]
     pub fn free(&self) -> Resources {
         let state = self.state();
@@ -45,7 +45,7 @@ impl Budget {
         }
     }
 
-    /// Returns what is in use.
+    /// Returns the resources in use.
     #[must_use]
     pub fn used(&self) -> Resources {
         self.state().used
@@ -64,7 +64,7 @@ impl Budget {
         Some(Reservation { budget: Arc::clone(self), resources })
     }
 
-    /// Reserves the resources of a container that already runs, even if the budget is exceeded.
+    /// Reserves the resources of a container that is already running, even if the budget is exceeded.
     #[must_use]
     pub fn adopt(self: &Arc<Self>, class: ResourceClass) -> Reservation {
         let resources = Resources::of(class);
@@ -116,10 +116,10 @@ mod tests {
                 threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>().len()
             })
         };
-        // Four times 1.75 CPUs for half a CPU each. All of them are released again.
+        // Four times 1.75 CPUs, at half a CPU each. All reservations are then released.
         assert_eq!((count(), count()), (14, 14));
         assert_eq!(budget.used(), Resources::default());
-        // Containers that already run count, even if the machine has become smaller.
+        // Containers that are already running count, even if the machine has become smaller.
         let heavy: Vec<_> = (0..4).map(|_| budget.adopt(ResourceClass::Heavy)).collect();
         assert_eq!(budget.free().millicpus, 0);
         assert!(budget.reserve(ResourceClass::Light).is_none());

@@ -12,14 +12,14 @@ pub(super) fn folder(data_dir: &Path, instance_id: &str) -> PathBuf {
     data_dir.join("instances").join(instance_id)
 }
 
-/// Whether a text is an instance ID, so that it can be a folder name.
+/// Whether a text is an instance ID, and therefore safe as a folder name.
 pub(super) fn is_id(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with("ins_")
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// Returns the instances that have a folder.
+/// Returns the IDs of the instances that have a folder.
 pub(super) async fn instances(data_dir: &Path) -> Vec<String> {
     let path = data_dir.join("instances");
     blocking(move || {
@@ -30,7 +30,7 @@ pub(super) async fn instances(data_dir: &Path) -> Vec<String> {
     .unwrap_or_default()
 }
 
-/// Reads the saved state of an instance. A missing or damaged file counts as lost.
+/// Reads the saved state of an instance. Returns the default state if the file is missing or damaged.
 pub(super) async fn load(folder: &Path) -> Memory {
     let path = folder.join(STATE);
     let text = blocking(move || std::fs::read(path)).await;
@@ -44,7 +44,7 @@ pub(super) async fn load(folder: &Path) -> Memory {
     }
 }
 
-/// Saves the state of an instance completely or not at all, even if the machine loses power.
+/// Saves the state of an instance atomically, even if the machine loses power.
 pub(super) async fn save(folder: &Path, memory: &Memory) -> io::Result<()> {
     let text = serde_json::to_vec(memory)?;
     let folder = folder.to_owned();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_damaged_state_counts_as_lost() {
+    async fn a_damaged_state_is_treated_as_lost() {
         let dir = tempfile::tempdir().unwrap();
         let folder = folder(dir.path(), "ins_1");
         assert_eq!(load(&folder).await, Memory::default());

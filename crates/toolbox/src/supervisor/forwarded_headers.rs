@@ -1,16 +1,16 @@
-//! Headers of callers that servers receive with their calls.
+//! Headers from callers that are forwarded to servers with their calls.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use waypost_toolbox_proto::forwarded_headers::decode;
 use waypost_toolbox_proto::http::FORWARDED_HEADERS_HEADER;
 
-/// Headers of the caller of one call. None of them is reserved, whatever the control plane has sent, and their number and sizes
-/// are limited ([`waypost_toolbox_proto::forwarded_headers`]).
+/// Headers from the caller of one call. They contain no reserved headers, even if the control plane has sent some, and
+/// their number and sizes are limited ([`waypost_toolbox_proto::forwarded_headers`]).
 #[derive(Debug, Clone, Default)]
 pub struct ForwardedHeaders(HeaderMap);
 
 impl ForwardedHeaders {
-    /// Reads them from the headers of a request of the control plane.
+    /// Reads them from the headers of a request from the control plane.
     #[must_use]
     pub fn read(headers: &HeaderMap) -> Self {
         let decoded = headers.get(FORWARDED_HEADERS_HEADER).and_then(|value| decode(value.as_bytes()));
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values_that_are_no_headers_are_left_out() {
+    fn invalid_names_and_values_are_left_out() {
         let tenant = ("x-tenant".to_owned(), b"acme \xe9".to_vec());
         assert_eq!(read("{\"X-Tenant\":\"acme \u{e9}\"}".as_bytes()), std::slice::from_ref(&tenant));
         assert_eq!(read(br#"{"x-tenant":"acme \u00e9"}"#), [tenant]);

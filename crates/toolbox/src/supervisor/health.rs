@@ -1,4 +1,4 @@
-//! The health of a server by its probes.
+//! The health of a server, derived from its probes.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) struct HealthTracker {
     report: Health,
     /// The number of probes in a row that contradict `report.ok`.
     contrary: u32,
-    /// Since when the server is healthy.
+    /// The time since which the server has been healthy.
     since: Option<Duration>,
 }
 
@@ -54,7 +54,7 @@ impl HealthTracker {
         &self.report
     }
 
-    /// Returns since when the server is healthy; `None` if it is not.
+    /// Returns the time since which the server has been healthy; `None` if it is not.
     pub(super) fn since(&self) -> Option<Duration> {
         self.since
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Three failures in a row make a server unhealthy, two successes in a row healthy.
+        /// Three failures in a row make a server unhealthy, and two successes in a row make it healthy.
         #[test]
         fn only_repeated_results_change_the_health(results in prop::collection::vec(any::<bool>(), 0..40)) {
             let mut health = HealthTracker::healthy(0, Duration::ZERO);

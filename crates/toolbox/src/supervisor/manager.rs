@@ -27,28 +27,30 @@ pub(super) struct Handle {
     pub(super) needs: mpsc::Sender<Need>,
     desired: watch::Sender<Option<Arc<DesiredInstance>>>,
     exits: mpsc::Sender<ContainerExit>,
-    /// Increased when the task must compare its containers with the engine's.
+    /// Incremented when the task must compare its containers with the engine's.
     resync: watch::Sender<u64>,
     report: Arc<Mutex<Option<InstanceReport>>>,
 }
 
 impl Handle {
-    /// Returns the observed state, once it is known.
+    /// Returns the observed state; `None` until it is known.
     pub(super) fn report(&self) -> Option<InstanceReport> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// The containers and instances that are found when the daemon starts. The task of an instance takes over its part.
+/// The containers and instances that were found when the daemon connected to the engine. The task of an instance takes
+/// over those of its instance.
 struct Found {
     containers: BTreeMap<String, Vec<ObservedContainer>>,
     instances: BTreeSet<String>,
-    /// The instances of which a container has exited since.
+    /// The instances that have had an exited container since.
     outdated: BTreeSet<String>,
 }
 
 impl Found {
-    /// Returns the containers of an instance, and whether anything of it exists; `None` if they must be listed again.
+    /// Removes and returns the containers of an instance, and whether it has any resources; `None` if they must be
+    /// listed again.
     fn take(&mut self, id: &str) -> Option<(Vec<ObservedContainer>, bool)> {
         let containers = self.containers.remove(id).unwrap_or_default();
         let exists = self.instances.remove(id);
@@ -56,7 +58,7 @@ impl Found {
     }
 }
 
-/// The engine is reached (again).
+/// A new connection to the engine.
 struct Connected {
     exits: Exits,
     found: Found,
@@ -65,15 +67,15 @@ struct Connected {
 struct Manager<E, S> {
     shared: Arc<Shared<E, S>>,
     desired: Option<DesiredState>,
-    /// `None` until the engine was reached for the first time.
+    /// `None` until the engine has been reached for the first time.
     found: Option<Found>,
-    /// The ID of an instance when its task ends, and whether it panicked.
+    /// The tasks of the instances. Each returns the ID of its instance, and whether it panicked.
     tasks: FuturesUnordered<BoxFuture<'static, (String, bool)>>,
     stop: CancellationToken,
 }
 
 impl<E: Engine, S: Servers> Supervisor<E, S> {
-    /// Runs until `shutdown` is cancelled. Containers keep running.
+    /// Runs until `shutdown` is cancelled. Containers keep running afterwards.
     ///
     /// Nothing is changed until a desired state is known. A state with a lower revision than the previous one is ignored.
     pub async fn run(&self, mut desired: watch::Receiver<Option<DesiredState>>, shutdown: CancellationToken) {
@@ -136,14 +138,14 @@ async fn next(exits: &mut Option<Exits>) -> Option<ContainerExit> {
     }
 }
 
-/// Connects to the engine. Returns the number of the next attempt if this fails.
+/// Connects to the engine. Returns the number of the next attempt as the error if this fails.
 async fn connect<E: Engine, S: Servers>(shared: Arc<Shared<E, S>>, attempt: u32) -> Result<Connected, u32> {
     if attempt > 0 {
         tokio::time::sleep(shared.pause(attempt - 1)).await;
     }
     let engine = &shared.parts.engine;
     let connected: Result<Connected, EngineError> = async {
-        // Subscribed before the containers are listed, so no exit is missed.
+        // The subscription starts before the containers are listed, so no exit is missed.
         let exits = engine.exits().await?;
         let machine = engine.info().await?;
         let mut found = Found { containers: BTreeMap::new(), instances: BTreeSet::new(), outdated: BTreeSet::new() };
@@ -168,7 +170,8 @@ async fn connect<E: Engine, S: Servers>(shared: Arc<Shared<E, S>>, attempt: u32)
 
 impl<E: Engine, S: Servers> Manager<E, S> {
     fn connected(&mut self, found: Found) {
-        // Tasks that exist compare their own containers; those that are started later take over what was found.
+        // Existing tasks compare their own containers. Tasks that are started later take over the containers that were
+        // found.
         for handle in self.shared.handles().values() {
             handle.resync.send_modify(|count| *count += 1);
         }
@@ -188,7 +191,8 @@ impl<E: Engine, S: Servers> Manager<E, S> {
         }
     }
 
-    /// Follows a new desired state, and whatever was found that is not desired.
+    /// Applies a new desired state: updates the existing tasks, and starts tasks for new instances, and for instances
+    /// that were found but are not desired.
     fn update(&mut self, desired: Option<&DesiredState>) {
         if let Some(desired) = desired {
             let revision = self.desired.as_ref().map_or(0, |current| current.revision);
@@ -223,7 +227,7 @@ impl<E: Engine, S: Servers> Manager<E, S> {
         }
     }
 
-    /// Starts the task of an instance. If `found` is `None`, the task asks the engine first.
+    /// Starts the task of an instance. If `found` is `None`, the task queries the engine first.
     fn start(
         &mut self,
         id: String,
@@ -264,14 +268,14 @@ impl<E: Engine, S: Servers> Manager<E, S> {
         );
     }
 
-    /// The task of an instance has ended, because the instance is removed or because of a panic.
+    /// Handles the end of the task of an instance, whose instance was removed or which panicked.
     fn ended(&mut self, id: &str, panicked: bool) {
         self.shared.handles().remove(id);
         if let Some(found) = &mut self.found {
             _ = found.take(id);
         }
         if panicked {
-            // What it did is unknown, so its successor asks the engine.
+            // The state that the task left behind is unknown, so its successor queries the engine.
             let instances = self.desired.iter().flat_map(|desired| &desired.instances);
             let desired = instances.into_iter().find(|instance| instance.id == id);
             self.start(id.to_owned(), desired.cloned().map(Arc::new), None);

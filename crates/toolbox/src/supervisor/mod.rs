@@ -1,9 +1,9 @@
-//! The supervisor: makes the containers of a toolbox what is desired, and keeps them so.
+//! The supervisor: brings the containers of a toolbox to the desired state, and keeps them in it.
 //!
 //! A manager task ([`Supervisor::run`]) follows the desired state and the exits of containers, and starts one task per
 //! instance. The task of an instance is the only owner of its containers. It calls
 //! [`reconcile`](crate::reconcile::reconcile), performs the acts and reports what has changed. Acts that take time run
-//! concurrently inside the task, so a slow pull or a server that hangs delays nothing else.
+//! concurrently inside the task, so a slow pull or a hanging server does not delay anything else.
 
 mod budget;
 mod files;
@@ -42,32 +42,33 @@ use crate::reconcile::{CHECK_KEY, Key, KeyLimits, Resources};
 
 /// The time within which a new server must complete the handshake and list its tools.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
-/// The time that a server has to exit after SIGTERM.
+/// The time within which a server must exit after SIGTERM.
 const STOP_GRACE: Duration = Duration::from_secs(30);
-/// The time that running calls have before their container is replaced.
+/// The time within which running calls must end before their container is removed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval between probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
-/// The time after which a probe has failed.
+/// The timeout of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The interval between samples of the use of resources.
+/// The interval between samples of the resource usage.
 const USAGE_INTERVAL: Duration = Duration::from_secs(30);
 /// The time for which a deployment waits for an engine that cannot be reached.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time for which a start waits for the secrets.
 const SECRETS_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pause before an operation of the engine is repeated that failed.
+/// The pause before a failed operation of the engine is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// The maximum number of times that a call has a container replaced for newer personal secrets.
+/// The maximum number of times that a call waits for a container, after which any version of the personal secrets is
+/// accepted.
 const MAX_REFRESHES: usize = 3;
 /// The maximum length of a container's key in bytes.
 const MAX_KEY: usize = 128;
 
-/// The egress, statistics and logs of containers. Tests replace it.
+/// Manages the egress, statistics and logs of containers. Tests replace it.
 pub trait Sink: Send + Sync + 'static {
-    /// Opens the egress of a container in its network namespace, after it was started or when the daemon finds it running.
-    /// Called only for containers that have destinations or are in learning mode. Returns an error in one sentence if this
-    /// fails.
+    /// Opens the egress of a container in its network namespace, after the container was started or the daemon found it
+    /// running. Called only for containers that have destinations or are in learning mode. If this fails, returns an
+    /// error message of one sentence.
     fn opened<'a>(
         &'a self,
         container: &'a ObservedContainer,
@@ -75,13 +76,14 @@ pub trait Sink: Send + Sync + 'static {
         namespace: NetworkNamespace,
     ) -> BoxFuture<'a, Result<(), String>>;
 
-    /// Closes the egress of a container that no longer runs. Also called for containers whose egress was never opened.
+    /// Closes the egress of a container that is no longer running. Also called for containers whose egress was never
+    /// opened.
     fn closed(&self, instance_id: &str, container_id: &str);
 
-    /// Stores a sample of the use of resources by a container.
+    /// Stores a sample of the resource usage of a container.
     fn usage(&self, instance_id: &str, container_id: &str, usage: Usage);
 
-    /// Stores a line of the log, in which secrets are masked.
+    /// Stores a line of the log. Its secrets are already masked.
     fn log(&self, instance_id: &str, container_id: Option<&str>, stream: LogStream, text: &str);
 
     /// Closes the files of an instance. Its folder is deleted next.
@@ -125,7 +127,7 @@ pub struct Parts<E, S> {
     pub control: Arc<dyn Control>,
     /// Egress, statistics and logs.
     pub sink: Arc<dyn Sink>,
-    /// The data folder of the daemon.
+    /// The data directory of the daemon.
     pub data_dir: PathBuf,
     /// The clock.
     pub clock: WallClock,
@@ -150,7 +152,7 @@ struct Shared<E, S> {
     budget: Arc<Budget>,
     handles: Mutex<HashMap<String, Handle>>,
     machine: Mutex<Option<MachineInfo>>,
-    /// Whether the instances that are known from the disk have their tasks.
+    /// Whether the tasks of the instances that are known from the disk have been started.
     started: watch::Sender<bool>,
     start: Instant,
 }
@@ -161,7 +163,7 @@ impl<E, S> Shared<E, S> {
         self.start.elapsed()
     }
 
-    /// Returns a pause that grows with the attempts, from half a second to five seconds, with jitter.
+    /// Returns a pause that grows with the number of attempts from half a second to five seconds, with jitter.
     fn pause(&self, attempt: u32) -> Duration {
         let base = Duration::from_millis(500) * 2_u32.pow(attempt.min(4));
         base.min(RETRY_PAUSE).mul_f64(0.75 + (self.parts.jitter)().clamp(0.0, 1.0) / 2.0)
@@ -182,7 +184,7 @@ impl<E, S> Shared<E, S> {
 /// A call that waits for a container.
 struct Need {
     key: Key,
-    /// The number of the personal secrets that the container must have at least.
+    /// The minimum version of the personal secrets that the container must have.
     personal_version: u64,
     answer: oneshot::Sender<Result<(), CallFailure>>,
 }
@@ -201,8 +203,8 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
         }))
     }
 
-    /// Waits until [`Self::run`] has looked at the engine once and started the tasks of the instances that are known from
-    /// the disk. Earlier, calls would be rejected because their instances are unknown.
+    /// Waits until [`Self::run`] has tried to reach the engine once, and has started the tasks of the instances that
+    /// are known from the disk. Before that, calls would be rejected because their instances are unknown.
     pub async fn started(&self) {
         // The sender is in `self`, so this cannot fail.
         _ = self.0.started.subscribe().wait_for(|started| *started).await;
@@ -230,9 +232,9 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
     }
 
     /// Sends a message to the server of an instance, and returns the messages that answer it. Starts a container first
-    /// if the instance is stopped until its next call. The caller in `options` selects the container of an instance with one
-    /// container per agent or session; one that was started with personal secrets before `personal_version` is replaced first.
-    /// Dropping the stream cancels the call.
+    /// if the instance is stopped until its next call. The caller in `options` selects the container of an instance
+    /// with one container per agent or session; a container that was started with personal secrets before
+    /// `personal_version` is replaced first. Dropping the stream cancels the call.
     ///
     /// # Errors
     /// Fails with one of the statuses that [`waypost_toolbox_proto::http`] documents.
@@ -259,7 +261,8 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
                 wait_for_container(&needs, key.clone(), personal_version).await?;
                 waits += 1;
                 if waits == MAX_REFRESHES {
-                    // The control plane answers with an earlier number, for example because it was restored in the meantime.
+                    // The control plane returns an earlier version, for example because it was restored from a backup
+                    // in the meantime.
                     personal_version = 0;
                 }
             };
@@ -272,11 +275,13 @@ impl<E: Engine, S: Servers> Supervisor<E, S> {
         result.unwrap_or_else(|_| Err(CallFailure::new(504, "The server did not answer in time.")))
     }
 
-    /// Opens a stream of what the server of an instance announces outside of calls, without starting or using its container.
+    /// Opens a stream of the announcements that the server of an instance makes outside of calls, without starting or
+    /// using its container.
     ///
     /// # Errors
-    /// 404 if the instance is unknown, its server announces nothing, or its callers have their own containers, because what one
-    /// of them is told reaches no other; 409 if no container is running; otherwise the failure of the server.
+    /// Fails with 404 if the instance is unknown, its server makes no announcements, or its callers have separate
+    /// containers, because the announcements of one container must not reach other callers. Fails with 409 if no
+    /// container is running, and otherwise with the failure of the server.
     pub async fn notifications(
         &self,
         instance_id: &str,
@@ -338,7 +343,8 @@ impl Calls {
         })
     }
 
-    /// Returns the key of the container that a call uses.
+    /// Returns the key of the container that a call uses. Fails with 409 if the instance needs a key and the call has
+    /// no valid one.
     fn key(&self, key: Option<&str>) -> Result<Key, CallFailure> {
         let sharing = self.sharing();
         if sharing == Sharing::Shared {
@@ -346,7 +352,7 @@ impl Calls {
         }
         let is_valid = |key: &&str| (1..=MAX_KEY).contains(&key.len()) && key.is_ascii() && *key != CHECK_KEY;
         match key.filter(is_valid) {
-            // The key becomes a label, and the ID of a session is a secret.
+            // The key is stored in a label, and a session ID is secret.
             Some(key) if sharing == Sharing::PerSession => Ok(Some(hash(key))),
             Some(key) => Ok(Some(key.to_owned())),
             None => Err(CallFailure::new(
@@ -364,7 +370,7 @@ impl Calls {
         *self.sharing.lock().unwrap_or_else(PoisonError::into_inner) = sharing;
     }
 
-    /// Waits until fewer calls run than are allowed. Fails if too many calls wait.
+    /// Waits until another call may run. Fails with 429 if too many calls are waiting.
     async fn enter(self: &Arc<Self>) -> Result<OwnedSemaphorePermit, CallFailure> {
         let running = Arc::clone(&self.running);
         if let Ok(permit) = Arc::clone(&running).try_acquire_owned() {

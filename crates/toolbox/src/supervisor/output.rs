@@ -1,4 +1,4 @@
-//! The output of a container: lines, with secrets masked.
+//! The output of a container, as lines with secrets masked.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +13,12 @@ use crate::logs::mask_text;
 
 /// The maximum length of a line in bytes.
 const MAX_LINE: usize = 16 * 1024;
-/// The number of lines of standard error that the error of a deployment can quote.
+/// The maximum number of lines of standard error that the error of a deployment quotes.
 const TAIL: usize = 10;
-/// The number of lines that wait for the secrets.
+/// The maximum number of lines that are withheld until the secrets are known.
 const MAX_WITHHELD: usize = 200;
 
-/// The log of a container. Secrets are masked before a line goes anywhere.
+/// The log of a container. Secrets are masked before a line is passed on or stored.
 pub(super) struct ContainerLog {
     instance_id: String,
     sink: Arc<dyn Sink>,
@@ -27,7 +27,8 @@ pub(super) struct ContainerLog {
 
 struct State {
     container_id: String,
-    /// The secrets; `None` while they are unknown, because the daemon was restarted. Lines are withheld in the meantime.
+    /// The secrets; `None` while they are unknown, for example after a restart of the daemon. Lines are withheld in the
+    /// meantime.
     masks: Option<Vec<String>>,
     withheld: VecDeque<(LogStream, String)>,
     tail: VecDeque<String>,
@@ -46,7 +47,7 @@ impl ContainerLog {
         container_id.clone_into(&mut self.lock().container_id);
     }
 
-    /// Sets the secrets, and writes the lines that were withheld.
+    /// Sets the secrets, and writes the withheld lines.
     pub(super) fn set_masks<'a>(&self, values: impl Iterator<Item = &'a String>) {
         let withheld = {
             let mut state = self.lock();
@@ -58,12 +59,12 @@ impl ContainerLog {
         }
     }
 
-    /// Returns the secrets, as far as they are known.
+    /// Returns the secrets. Empty while they are unknown.
     pub(super) fn masks(&self) -> Vec<String> {
         self.lock().masks.clone().unwrap_or_default()
     }
 
-    /// Returns the text with secrets masked.
+    /// Returns the text with secrets masked. Empty while the secrets are unknown.
     pub(super) fn mask(&self, text: &str) -> String {
         self.lock().mask(text).unwrap_or_default()
     }
@@ -73,7 +74,7 @@ impl ContainerLog {
         self.lock().tail.iter().cloned().collect()
     }
 
-    /// Copies output of the engine into this log until it ends.
+    /// Copies output from the engine to this log until it ends.
     pub(super) async fn copy(&self, mut output: Output) {
         let mut buffers = [Vec::new(), Vec::new()];
         while let Some(Ok(chunk)) = output.next().await {
@@ -87,7 +88,7 @@ impl ContainerLog {
     fn split(&self, stream: LogStream, bytes: &[u8], buffer: &mut Vec<u8>) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let is_end = part.ends_with(b"\n");
-            // A secret that begins before the limit must be complete, so that it is recognised.
+            // A secret that begins before the limit must be kept completely, so that it is recognised.
             let room = (MAX_LINE + 4 * 1024).saturating_sub(buffer.len());
             buffer.extend_from_slice(&part[..part.len().min(room)]);
             if is_end {
@@ -111,7 +112,7 @@ impl State {
 
 impl LogSink for ContainerLog {
     fn line(&self, stream: LogStream, text: &str) {
-        // Masked before it is cut: a part of a secret would not be recognised.
+        // The text is masked before it is truncated, because a part of a secret would not be recognised.
         let (container_id, text) = {
             let mut state = self.lock();
             let Some(mut text) = state.mask(text) else {
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_without_line_feeds_is_cut() {
+    async fn a_flood_without_line_feeds_is_truncated() {
         let (log, sink) = log(&["hunter2-hunter2"]);
         let flood = vec![b'x'; MAX_LINE - 4];
         log.copy(stderr(&[&flood, b"hunter2-hunter2", &flood, &flood, b"\nend\n"])).await;

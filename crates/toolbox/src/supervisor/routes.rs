@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::servers::{CallFailure, CallSlot, Messages, ServerSession};
 use crate::reconcile::Key;
 
-/// The sessions by key. A call begins under the same lock under which an idle container is closed, so no call reaches a
+/// The sessions by key. Calls begin, and idle containers are closed, under the same lock, so no call reaches a
 /// container that is about to be stopped because it is idle.
 #[derive(Default)]
 pub(super) struct Routes(Mutex<BTreeMap<Key, Route>>);
@@ -24,19 +24,21 @@ pub(super) struct Route {
     pub(super) container: String,
     pub(super) session: Arc<dyn ServerSession>,
     pub(super) usage: Arc<Usage>,
-    /// The number of the personal secrets that the container has.
+    /// The version of the container's personal secrets.
     pub(super) personal_version: u64,
 }
 
 impl Routes {
-    /// Begins a call. Returns `None` if there is no session with a container whose personal secrets have at least this number.
+    /// Begins a call. Returns `None` if there is no session with a container whose personal secrets have at least this
+    /// version.
     pub(super) fn begin(&self, key: &Key, personal_version: u64) -> Option<(Arc<dyn ServerSession>, CallGuard)> {
         let routes = self.lock();
         let route = routes.get(key).filter(|route| route.personal_version >= personal_version)?;
         Some((Arc::clone(&route.session), route.usage.begin()))
     }
 
-    /// Returns the session of a container without using it: the container can be stopped because it is idle.
+    /// Returns the session of a container without counting as a use: the container can still be stopped because it is
+    /// idle.
     pub(super) fn find(&self, key: &Key) -> Option<Arc<dyn ServerSession>> {
         self.lock().get(key).map(|route| Arc::clone(&route.session))
     }
@@ -46,7 +48,7 @@ impl Routes {
         *self.lock() = routes;
     }
 
-    /// Closes the session of a container if no call uses it, and returns whether none does.
+    /// Closes the session of a container unless a call uses it. Returns whether the container is idle.
     pub(super) fn close_if_idle(&self, container: &str, usage: &Usage) -> bool {
         let mut routes = self.lock();
         let is_idle = usage.calls() == 0;
@@ -92,7 +94,7 @@ impl Usage {
         *self.last_used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no call runs.
+    /// Waits until no calls are running.
     pub(super) async fn idle(&self) {
         // The sender is in `self`, so this cannot fail.
         _ = self.calls.subscribe().wait_for(|calls| *calls == 0).await;
@@ -109,7 +111,7 @@ impl Drop for CallGuard {
     }
 }
 
-/// The messages of a call, which counts as running until this is dropped.
+/// The messages of a call. The call counts as running until this is dropped.
 pub(super) struct GuardedMessages {
     pub(super) messages: Messages,
     pub(super) _guard: CallGuard,
@@ -148,7 +150,8 @@ mod tests {
         }
     }
 
-    /// A call that begins after an idle container was chosen keeps it; one that begins after it was closed does not get it.
+    /// A call that begins after a container was found idle keeps it open. A call that begins after the container was
+    /// closed does not use it.
     #[test]
     fn a_container_that_a_call_uses_is_not_closed_as_idle() {
         let (routes, usage) = (Routes::default(), Usage::new());

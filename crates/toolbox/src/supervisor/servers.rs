@@ -1,4 +1,4 @@
-//! The MCP servers in the containers, as the supervisor sees them.
+//! The supervisor's interface to the MCP servers in the containers.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,7 +23,7 @@ use waypost_toolbox_proto::http::{
 use super::forwarded_headers::ForwardedHeaders;
 use crate::engine::{Attached, NetworkNamespace};
 
-/// The timeout of a call that names none, and the longest one that a call can name.
+/// The default timeout of a call, and the longest one that a call can request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -33,11 +33,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The messages that answer a call; the last one is the response. Dropping the stream cancels the call.
 pub type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, CallFailure>> + Send>>;
 
-/// A stream of what a server announces outside of calls. Dropping it closes the stream.
+/// A stream of the announcements that a server makes outside of calls. Dropping it closes the stream.
 pub struct Notifications {
-    /// What the server announces.
+    /// The resources whose changes the server announces.
     pub opened: NotificationsOpened,
-    /// The notifications, each a JSON-RPC message in one line.
+    /// The notifications, each of which is a JSON-RPC message in one line.
     pub messages: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
 }
 
@@ -47,8 +47,8 @@ pub enum Target {
     Stdio(Attached),
     /// Over HTTP, inside the network namespace of its container.
     Http {
-        /// The network namespace. It was opened once for the container, so it is never that of another process with a reused
-        /// ID.
+        /// The network namespace. It is opened once for the container, so it cannot belong to another process with a
+        /// reused ID.
         namespace: NetworkNamespace,
         /// The port.
         port: u16,
@@ -67,13 +67,13 @@ pub struct ConnectContext {
     /// The ID of the container.
     pub container_id: String,
     /// The folder for the saved session (`session-CONTAINER.json`), so that `initialize` is not repeated on a running
-    /// container. It exists.
+    /// container. It must exist.
     pub folder: PathBuf,
-    /// Whether different callers use the container.
+    /// Whether different callers share the container.
     pub is_shared: bool,
     /// The values of the container's secrets, which must not appear in errors.
     pub masks: Vec<String>,
-    /// The log of the container. It masks the secrets itself.
+    /// The log of the container, which masks the secrets itself.
     pub log: Arc<dyn LogSink>,
 }
 
@@ -88,47 +88,49 @@ impl fmt::Debug for ConnectContext {
 
 /// The log of a container.
 pub trait LogSink: Send + Sync + 'static {
-    /// Appends a line without its line feed. A longer line than 16 KiB is cut.
+    /// Appends a line without its line feed. A line that is longer than 16 KiB is truncated.
     fn line(&self, stream: LogStream, text: &str);
 }
 
-/// Connects to MCP servers. The bridge implements it; tests replace it.
+/// Connects to MCP servers. Implemented by the bridge; tests replace it.
 pub trait Servers: Send + Sync + 'static {
-    /// Connects to a server: continues the saved session of the container, or completes the MCP handshake and saves
-    /// the session. Waits until the server accepts connections; the caller limits the time.
+    /// Connects to a server: continues the saved session of the container, or completes the MCP handshake and saves the
+    /// session. Waits until the server accepts connections. The caller must apply a timeout.
     fn connect(
         &self,
         target: Target,
         context: ConnectContext,
     ) -> impl Future<Output = Result<Arc<dyn ServerSession>, ConnectError>> + Send;
 
-    /// Sends the response of a caller to a server of an instance, whose request was among the messages of a call. Fails with
-    /// 404 if the request no longer waits.
+    /// Sends the response of a caller to a server of an instance, whose request was among the messages of a call. Fails
+    /// with 404 if the request is no longer waiting.
     fn respond<'a>(&'a self, instance_id: &'a str, response: &'a [u8]) -> BoxFuture<'a, Result<(), CallFailure>>;
 }
 
 /// The options of a message to send.
 #[derive(Debug, Clone)]
 pub struct CallOptions {
-    /// The time after which the call fails, without the time in which the caller is asked.
+    /// The time after which the call fails. The time in which the server waits for answers from the caller does not
+    /// count.
     pub timeout: Duration,
-    /// The key that identifies the caller, whose container the call uses if the instance has several. `None` if it is unknown.
+    /// The key that identifies the caller, and its container if the instance has one per agent or session. `None` if it
+    /// is unknown.
     pub caller: Option<Arc<str>>,
-    /// The number of the personal secrets that the container must have at least. 0 accepts any.
+    /// The minimum version of the personal secrets that the container must have. 0 accepts any.
     pub personal_version: u64,
-    /// What a server with a handshake may ask the caller for during the call.
+    /// The requests that a server with a handshake may send to the caller during the call.
     pub capabilities: ClientCapabilities,
     /// The lowest level of the log messages that the caller wants.
     pub log_level: Option<LogLevel>,
-    /// Headers of the caller, which a server with an HTTP transport receives with the message.
+    /// Headers from the caller that a server with an HTTP transport receives with the message.
     pub forwarded: ForwardedHeaders,
     /// The place of the call among the running calls. It is released while the caller is asked.
     pub slot: CallSlot,
 }
 
 impl CallOptions {
-    /// Reads the options of a call from the headers of its request (see [`waypost_toolbox_proto::http`]). What cannot be read
-    /// counts as missing.
+    /// Reads the options of a call from the headers of its request (see [`waypost_toolbox_proto::http`]). Headers that
+    /// cannot be parsed are treated as missing.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -145,7 +147,7 @@ impl CallOptions {
 }
 
 impl From<Duration> for CallOptions {
-    /// The options of a caller who answers no requests.
+    /// Returns the options of a caller that answers no requests.
     fn from(timeout: Duration) -> Self {
         let (capabilities, forwarded, slot) = Default::default();
         Self { timeout, caller: None, personal_version: 0, capabilities, log_level: None, forwarded, slot }
@@ -161,8 +163,8 @@ impl CallSlot {
         Self(Arc::new(Mutex::new(Some(permit))))
     }
 
-    /// Lets another call run. The call does not take it back when it continues, so that its server does not wait
-    /// for other calls.
+    /// Lets another call run. The call does not acquire a place again when it continues, so that its server does not
+    /// wait for other calls.
     pub fn release(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -176,12 +178,13 @@ pub trait ServerSession: Send + Sync + 'static {
     /// Lists the tools, and returns their number.
     fn list_tools(&self) -> BoxFuture<'_, Result<usize, String>>;
 
-    /// Sends a message, and returns the messages that answer it, among which are requests of the server to the caller. The
-    /// stream is empty for a notification.
+    /// Sends a message, and returns the messages that answer it, which can include requests from the server to the
+    /// caller. The stream is empty for a notification.
     fn call(&self, message: Bytes, options: CallOptions) -> BoxFuture<'_, Result<Messages, CallFailure>>;
 
-    /// Opens a stream of what the server announces outside of calls: changed lists, and changes of these resources. Returns
-    /// `None` if it announces nothing, and by default. The stream must not keep the session.
+    /// Opens a stream of the server's announcements outside of calls: changed lists, and changes of these resources.
+    /// Returns `None` if the server makes no announcements. The default implementation returns `None`. The stream must
+    /// not keep the session open.
     fn notifications(
         self: Arc<Self>,
         _resources: BTreeSet<String>,
@@ -189,14 +192,14 @@ pub trait ServerSession: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Waits until the connection is closed by the other side.
+    /// Waits until the server closes the connection.
     fn closed(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Why a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// The server answers, but not with MCP.
+    /// The server answers, but does not speak MCP.
     #[error("{0}")]
     NotMcp(String),
     /// The connection could not be opened, or was closed.
@@ -253,7 +256,7 @@ mod tests {
             (r#"{"elicitation":{}}"#.into(), Some(LogLevel::Error))
         );
         assert_eq!(all.forwarded.to_vec(), [(HeaderName::from_static("x-tenant"), HeaderValue::from_static("acme"))]);
-        // An earlier control plane sends only the time and the key.
+        // An earlier control plane sends only the timeout and the key.
         let none = headers(&[(TIMEOUT_HEADER, "x"), (CAPABILITIES_HEADER, "x"), (LOG_LEVEL_HEADER, "loud\"")]);
         assert_eq!((none.timeout, none.caller, none.log_level), (TIMEOUT, None, None));
         assert!(none.capabilities.is_empty() && none.personal_version == 0 && none.forwarded.to_vec().is_empty());

@@ -43,7 +43,7 @@ async fn a_hundred_first_calls_start_one_container() {
     assert_eq!(connections, [2, 2], "all callers share a container");
     assert_eq!(daemon.engine.running(), ["con2"]);
     assert_eq!(daemon.state("ins_1"), Some(InstanceState::Running));
-    // Without calls, it is stopped after a minute.
+    // Without calls, the container is stopped after a minute.
     let before = tokio::time::Instant::now();
     daemon.until_state("ins_1", InstanceState::Idle).await;
     assert!((Duration::from_secs(59)..Duration::from_secs(62)).contains(&before.elapsed()));
@@ -78,7 +78,7 @@ async fn a_stream_of_notifications_neither_starts_a_container_nor_keeps_it() {
     daemon.until_state("ins_1", InstanceState::Idle).await;
     assert!(daemon.engine.state().containers.is_empty());
     drop(stream);
-    // What the container of an agent announces reaches nobody.
+    // The announcements of an agent's container are not passed on.
     daemon.add("ins_2", InstanceSpec { sharing: Sharing::PerAgent, ..spec("good") });
     daemon.outcome("dep_ins_2_1").await;
     daemon.call("ins_2", Some("a")).await.unwrap();
@@ -122,12 +122,12 @@ async fn running_and_waiting_calls_are_limited() {
     let (results, ()) = tokio::join!(results, open);
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 12);
     assert_eq!(results.iter().filter(|result| **result == Err(429)).count(), 8);
-    // Nothing is left of the calls: as many can run again.
+    // The calls have released their places: as many can run again.
     assert!(call_often(&daemon, 12).await.iter().all(Result::is_ok));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_whose_caller_is_asked_keeps_no_other_from_running() {
+async fn a_call_that_waits_for_its_caller_does_not_block_other_calls() {
     let daemon = Daemon::with(Settings { running_calls: 1, waiting_calls: 1, ..Settings::default() });
     daemon.add("ins_1", spec("good"));
     daemon.outcome("dep_ins_1_1").await;
@@ -172,14 +172,14 @@ async fn each_key_has_its_own_container_up_to_a_limit() {
     assert_eq!(containers[..3], containers[3..]);
     assert_eq!(daemon.engine.running().len(), 3);
     assert_eq!(daemon.call("ins_1", Some("d")).await.unwrap_err().status, 503);
-    // One of them stays in use; the others are removed when they are idle.
+    // One of the containers stays in use. The others are removed when they are idle.
     for _ in 0..14 {
         tokio::time::sleep(Duration::from_secs(60)).await;
         daemon.call("ins_1", Some("a")).await.unwrap();
     }
     assert_eq!(daemon.engine.running(), [containers[0].clone()]);
     assert!(daemon.call("ins_1", Some("d")).await.is_ok());
-    // A crash of one container does not concern the others.
+    // A crash of one container does not affect the others.
     daemon.engine.crash(&containers[0], 1, false);
     daemon.until("crashed", |daemon| daemon.crashes() == 1).await;
     assert!(daemon.call("ins_1", Some("d")).await.is_ok());
@@ -212,7 +212,7 @@ async fn a_container_is_replaced_at_the_end_of_its_lifetime() {
 #[tokio::test(start_paused = true)]
 async fn a_lazy_start_without_budget_is_refused() {
     let daemon = idle(lazy("good")).await;
-    // The machine has become smaller. The toolbox finds out when it starts the next container.
+    // The machine has become smaller. The toolbox detects this when it starts the next container.
     daemon.engine.state().capacity = Resources { memory_bytes: 1 << 20, millicpus: 100 };
     daemon.add("ins_2", spec("good"));
     daemon.outcome("dep_ins_2_1").await;

@@ -105,7 +105,7 @@ async fn a_failed_first_deployment_leaves_nothing_behind() {
             assert!(daemon.engine.is_empty(), "{case:?}");
             assert_eq!(daemon.supervisor.allocated(), Resources::default());
             assert_eq!(daemon.state("ins_1"), Some(InstanceState::Failed));
-            // It is not tried again.
+            // The deployment is not retried.
             let starts = daemon.engine.state().log.len();
             tokio::time::sleep(Duration::from_secs(3_600)).await;
             assert_eq!(daemon.engine.state().log.len(), starts);
@@ -164,13 +164,13 @@ async fn a_failed_upgrade_removes_the_volumes_that_it_created() {
     daemon.upgrade("ins_1", with_volumes("bad", &["data", "new"]));
     assert!(matches!(daemon.outcome("dep_ins_1_2").await, DeploymentOutcome::RolledBack { .. }));
     assert_eq!(volumes(&daemon), ["data"], "removed before the outcome is reported");
-    // A volume that an earlier version has left contains its files.
+    // A volume of an earlier version is kept, because it contains files.
     daemon.upgrade("ins_1", with_volumes("good", &["other"]));
     assert_eq!(daemon.outcome("dep_ins_1_3").await, DeploymentOutcome::Complete);
     daemon.upgrade("ins_1", with_volumes("bad", &["data", "new", "other"]));
     assert!(matches!(daemon.outcome("dep_ins_1_4").await, DeploymentOutcome::RolledBack { .. }));
     assert_eq!(volumes(&daemon), ["data", "other"]);
-    // A deployment that was replaced leaves nothing either.
+    // A superseded deployment does not leave any volumes behind either.
     daemon.behave("slow", Behaviour::NeverAnswers);
     daemon.upgrade("ins_1", with_volumes("slow", &["new", "other"]));
     daemon.until("created", |daemon| volumes(daemon).len() == 3).await;
@@ -346,7 +346,7 @@ async fn a_rotated_secret_replaces_the_container_without_a_deployment() {
     daemon.add("ins_1", with_secret("good"));
     daemon.outcome("dep_ins_1_1").await;
     let events = daemon.control.events.lock().unwrap().len();
-    // The new value does not work: the old container stays.
+    // The new value does not work, so the old container is kept.
     daemon.engine.state().faults.push_back(("connect", ErrorCode::StartFailed));
     daemon.behave("good", Behaviour::NotMcp);
     daemon.edit("ins_1", |instance| instance.spec.secrets[0].version = 2);
@@ -471,7 +471,7 @@ async fn the_budget_is_exact_under_concurrency() {
     // A quarter of a GiB is reserved for the machine.
     assert_eq!(complete, 3);
     assert_eq!(daemon.engine.state().peak.memory_bytes, 3 * ResourceClass::Medium.memory_bytes());
-    // An upgrade needs room for both containers.
+    // An upgrade needs resources for both containers.
     let id = daemon.supervisor.reports().into_iter().find(|report| report.state == InstanceState::Running).unwrap().id;
     daemon.edit(&id, |instance| {
         instance.generation = 2;
@@ -490,7 +490,7 @@ async fn a_server_that_exits_without_initialize_is_started_once_more() {
     daemon.add("ins_1", spec("old"));
     assert_eq!(daemon.outcome("dep_ins_1_1").await, DeploymentOutcome::Complete);
     assert_eq!((daemon.engine.running(), daemon.crashes()), (vec!["con2".to_owned()], 0));
-    // But only once.
+    // It is started once more only.
     daemon.servers.always_restart.store(true, std::sync::atomic::Ordering::Relaxed);
     daemon.add("ins_2", spec("old"));
     assert_eq!(error(daemon.outcome("dep_ins_2_1").await).code, ErrorCode::NoMcp);

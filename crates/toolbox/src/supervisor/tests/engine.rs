@@ -1,4 +1,4 @@
-//! A container engine in memory.
+//! An in-memory container engine.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use crate::engine::{
 };
 use crate::reconcile::Resources;
 
-/// A stream of what a channel receives.
+/// Conversion of a channel to a stream.
 mod tokio_stream_like {
     use futures::Stream;
     use tokio::sync::mpsc::UnboundedReceiver;
@@ -34,7 +34,7 @@ pub(super) enum Behaviour {
     Healthy,
     /// Exits as soon as it is started.
     Exits,
-    /// Exits because of its memory limit, while it is being checked.
+    /// Exceeds its memory limit and exits while it is being checked.
     OutOfMemory,
     NotMcp,
     NeverAnswers,
@@ -52,7 +52,7 @@ pub(super) struct FakeContainer {
     pub(super) image: String,
     pub(super) secrets: BTreeMap<String, String>,
     pub(super) end: watch::Sender<bool>,
-    /// Increased when the attached streams are cut.
+    /// Incremented when the attached streams are cut.
     pub(super) cuts: watch::Sender<u64>,
 }
 
@@ -64,11 +64,11 @@ pub(super) struct State {
     pub(super) volumes: BTreeMap<(String, String), u64>,
     pub(super) behaviours: BTreeMap<String, Behaviour>,
     pub(super) faults: VecDeque<Fault>,
-    /// The percentage of operations that fail, and the state of the generator of random numbers.
+    /// The percentage of operations that fail, and the state of the random number generator.
     pub(super) chaos: (u64, u64),
     pub(super) is_down: bool,
     pub(super) disk_free: u64,
-    /// The free disk space without which no image can be pulled.
+    /// The free disk space that is needed to pull an image.
     pub(super) image_bytes: u64,
     /// The sizes of the images that nothing uses, oldest first.
     pub(super) unused_images: VecDeque<u64>,
@@ -108,7 +108,7 @@ impl FakeEngine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A point at which the daemon can be killed: before and after the effect of an operation.
+    /// Marks a point at which the daemon can be killed, before or after the effect of an operation.
     pub(super) async fn point(&self) {
         let is_killed = {
             let mut state = self.state();
@@ -122,7 +122,7 @@ impl FakeEngine {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
-    /// Begins an operation: it takes time and can fail.
+    /// Begins an operation, which takes time and can fail.
     pub(super) async fn operation(&self, name: &'static str) -> Result<(), EngineError> {
         self.point().await;
         let mut state = self.state();
@@ -153,7 +153,7 @@ impl FakeEngine {
         state.exits.retain(|sender| sender.send(exit.clone()).is_ok());
     }
 
-    /// The engine stops: with its containers if `kills`.
+    /// Stops the engine, together with its containers if `kills` is set.
     pub(super) fn go_down(&self, kills: bool) {
         let mut state = self.state();
         state.is_down = true;
@@ -183,7 +183,7 @@ impl FakeEngine {
         running.map(|container| container.observed.id.clone()).collect()
     }
 
-    /// Whether nothing of any instance exists.
+    /// Whether no instance has any resources.
     pub(super) fn is_empty(&self) -> bool {
         let state = self.state();
         state.containers.is_empty() && state.networks.is_empty() && state.volumes.is_empty()

@@ -1,4 +1,4 @@
-//! Servers, a control plane and a sink in memory, and a daemon made of them.
+//! In-memory servers, an in-memory control plane and sink, and a daemon that uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -38,14 +38,14 @@ pub(super) struct FakeServers {
     pub(super) engine: Arc<FakeEngine>,
     pub(super) probe: watch::Sender<Probe>,
     pub(super) probes: AtomicUsize,
-    /// The connections that were opened.
+    /// The number of connections that were opened.
     pub(super) connections: AtomicUsize,
-    /// Those to containers that different callers use.
+    /// The number of connections to containers that different callers share.
     pub(super) shared_connections: AtomicUsize,
-    /// The handshakes with servers that need `initialize` first.
+    /// The number of handshakes with servers that need `initialize` first.
     pub(super) handshakes: AtomicUsize,
     pub(super) always_restart: std::sync::atomic::AtomicBool,
-    /// Calls wait for a permit.
+    /// Each call waits for a permit.
     pub(super) gate: Arc<Semaphore>,
     pub(super) running_calls: Arc<AtomicUsize>,
 }
@@ -121,7 +121,7 @@ impl ServerSession for FakeSession {
         })
     }
 
-    /// The server asks the caller if the message is `ask`.
+    /// If the message is `ask`, the server waits for the caller, and the call releases its place.
     fn call(&self, message: Bytes, options: CallOptions) -> BoxFuture<'_, Result<Messages, CallFailure>> {
         struct Running(Arc<AtomicUsize>);
         impl Drop for Running {
@@ -169,7 +169,7 @@ impl ServerSession for FakeSession {
 pub(super) struct FakeControl {
     pub(super) events: Mutex<Vec<ToolboxEvent>>,
     pub(super) secrets: Mutex<Option<InstanceSecrets>>,
-    /// The secrets for containers with these keys, in place of `secrets`.
+    /// The secrets for containers with these keys, instead of `secrets`.
     pub(super) secrets_of_keys: Mutex<BTreeMap<String, InstanceSecrets>>,
     pub(super) is_offline: Mutex<bool>,
 }
@@ -236,7 +236,7 @@ impl Sink for FakeSink {
     fn removed(&self, _instance_id: &str) {}
 }
 
-/// A daemon with everything around it in memory, except its files.
+/// A daemon whose environment is in memory, except for its files.
 pub(super) struct Daemon {
     pub(super) engine: Arc<FakeEngine>,
     pub(super) servers: Arc<FakeServers>,
@@ -252,7 +252,7 @@ pub(super) struct Daemon {
 
 static CLOCK: AtomicU64 = AtomicU64::new(1_700_000_000_000);
 
-/// The wall clock of the tests does not move.
+/// Returns the time of the wall clock, which does not advance in tests.
 pub(super) fn clock() -> i64 {
     i64::try_from(CLOCK.load(Ordering::Relaxed)).unwrap()
 }
@@ -326,7 +326,7 @@ impl Daemon {
         self.task = Some(tasks::spawn("supervisor", async move { supervisor.run(desired, stop).await }));
     }
 
-    /// Ends the daemon wherever it is.
+    /// Stops the daemon, whatever it is doing.
     pub(super) async fn stop(&mut self) {
         self.stop.cancel();
         if let Some(task) = self.task.take() {
@@ -454,7 +454,7 @@ impl Daemon {
         call(self.supervisor.clone(), id.to_owned(), key.map(str::to_owned)).await
     }
 
-    /// Like [`Self::call`], with the number of the agent's personal secrets.
+    /// Like [`Self::call`], with the version of the agent's personal secrets.
     pub(super) async fn call_with(&self, id: &str, key: &str, personal_version: u64) -> Result<String, CallFailure> {
         call_with(self.supervisor.clone(), id.to_owned(), (Some(key.to_owned()), personal_version)).await
     }

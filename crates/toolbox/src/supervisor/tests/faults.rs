@@ -15,8 +15,9 @@ async fn running(spec: InstanceSpec) -> Daemon {
     daemon
 }
 
-/// Whether exactly one container exists and serves calls.
-async fn is_whole(daemon: &Daemon, image: &str) {
+/// Waits until the instance is running, and checks that exactly one container, with this image, exists and serves
+/// calls.
+async fn check_running(daemon: &Daemon, image: &str) {
     daemon.until_state("ins_1", InstanceState::Running).await;
     daemon.until("one container", |daemon| daemon.engine.state().containers.len() == 1).await;
     let container = daemon.call("ins_1", None).await.unwrap();
@@ -35,7 +36,7 @@ async fn a_restart_of_the_daemon_keeps_everything() {
             std::fs::remove_dir_all(daemon.dir.path().join("instances")).unwrap();
         }
         daemon.start();
-        is_whole(&daemon, "good").await;
+        check_running(&daemon, "good").await;
         assert_eq!(daemon.engine.running(), ["con1"]);
         let outcomes = daemon.outcomes("dep_ins_1_1");
         assert!(outcomes.iter().all(|outcome| *outcome == DeploymentOutcome::Complete));
@@ -63,7 +64,7 @@ async fn containers_per_key_survive_a_restart_of_the_daemon() {
     }
 }
 
-/// Later, its process ID could be that of another process.
+/// The process ID of a container could later be reused for another process.
 #[tokio::test(start_paused = true)]
 async fn the_network_namespace_of_a_container_is_opened_once() {
     let transport = waypost_toolbox_proto::Transport::StreamableHttp;
@@ -78,7 +79,7 @@ async fn the_network_namespace_of_a_container_is_opened_once() {
     assert_eq!(opened(&daemon), 1);
     daemon.stop().await;
     daemon.start();
-    is_whole(&daemon, "good").await;
+    check_running(&daemon, "good").await;
     assert_eq!(opened(&daemon), 2, "once by each process of the daemon");
 }
 
@@ -105,7 +106,7 @@ async fn a_deployment_continues_after_a_kill_at_any_point() {
             daemon.stop().await;
             kills += usize::from(killed);
             daemon.start();
-            is_whole(&daemon, "good").await;
+            check_running(&daemon, "good").await;
             daemon.until("reported", |daemon| !daemon.outcomes("dep_ins_1_1").is_empty()).await;
             assert!(daemon.outcomes("dep_ins_1_1").iter().all(|outcome| *outcome == DeploymentOutcome::Complete));
             // Nothing is left after the removal.
@@ -150,7 +151,7 @@ async fn an_upgrade_continues_after_a_kill_at_any_point() {
             daemon.start();
             let outcome = daemon.outcome("dep_ins_1_2").await;
             let image = if behaviour == Behaviour::Healthy { "new" } else { "old" };
-            is_whole(&daemon, image).await;
+            check_running(&daemon, image).await;
             let is_expected = match outcome {
                 DeploymentOutcome::Complete => behaviour == Behaviour::Healthy,
                 DeploymentOutcome::RolledBack { .. } => behaviour != Behaviour::Healthy,
@@ -199,7 +200,7 @@ async fn an_engine_that_restarts_with_its_containers_is_attached_again() {
     sleep(Duration::from_secs(30)).await;
     daemon.engine.come_up();
     daemon.until("connected", |daemon| daemon.supervisor.machine().is_some()).await;
-    is_whole(&daemon, "good").await;
+    check_running(&daemon, "good").await;
     assert_eq!((daemon.engine.running(), daemon.crashes()), (vec!["con1".to_owned()], 0));
     assert_eq!(daemon.states("ins_1"), [InstanceState::Deploying, InstanceState::Running]);
 }
@@ -213,14 +214,14 @@ async fn containers_that_ended_with_the_engine_are_started_again() {
             sleep(Duration::from_secs(20)).await;
             daemon.engine.come_up();
             daemon.until("running", |daemon| daemon.engine.running().len() == 1).await;
-            is_whole(&daemon, "good").await;
+            check_running(&daemon, "good").await;
         }
         assert_eq!(daemon.crashes(), 0, "the server has not crashed");
         assert!(!daemon.states("ins_1").contains(&InstanceState::CrashLoop));
     }
 }
 
-/// The engine restarts at every point of an upgrade.
+/// Restarts the engine at every point of an upgrade.
 #[tokio::test(start_paused = true)]
 async fn a_deployment_survives_a_restart_of_the_engine() {
     for (kills, delay) in [false, true].into_iter().flat_map(|kills| (0..20).map(move |step| (kills, step * 7))) {
@@ -232,7 +233,7 @@ async fn a_deployment_survives_a_restart_of_the_engine() {
         daemon.engine.come_up();
         let outcome = daemon.outcome("dep_ins_1_2").await;
         assert_eq!(outcome, DeploymentOutcome::Complete, "{kills} {delay}");
-        is_whole(&daemon, "new").await;
+        check_running(&daemon, "new").await;
     }
 }
 
@@ -257,11 +258,11 @@ async fn nothing_is_touched_before_the_desired_state_is_known() {
     daemon.start();
     sleep(Duration::from_secs(600)).await;
     assert_eq!(daemon.engine.running(), ["con1"]);
-    // A container that exits in the meantime is noticed later.
+    // The exit of a container in the meantime is detected later.
     daemon.engine.crash("con1", 1, false);
     sleep(Duration::from_secs(10)).await;
     daemon.add("ins_1", spec("good"));
-    is_whole(&daemon, "good").await;
+    check_running(&daemon, "good").await;
     assert_eq!(daemon.engine.running(), ["con2"]);
 }
 
@@ -372,11 +373,11 @@ async fn a_check_that_hangs_ends_with_the_engine() {
     sleep(Duration::from_secs(5)).await;
     daemon.engine.come_up();
     assert_eq!(daemon.outcome("dep_ins_1_1").await, DeploymentOutcome::Complete);
-    is_whole(&daemon, "slow").await;
+    check_running(&daemon, "slow").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rollback_ends_even_if_the_old_version_does_not_start_any_more() {
+async fn a_rollback_ends_even_if_the_old_version_no_longer_starts() {
     let daemon = running(with_volume("old")).await;
     daemon.behave("new", Behaviour::NotMcp);
     daemon.behave("old", Behaviour::Exits);

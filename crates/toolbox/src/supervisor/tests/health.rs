@@ -48,7 +48,7 @@ async fn three_crashes_in_five_minutes_make_a_crash_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn crashes_that_are_far_apart_are_repaired_at_once() {
+async fn a_server_is_restarted_at_once_after_crashes_that_are_far_apart() {
     let daemon = running().await;
     for _ in 0..5 {
         sleep(Duration::from_secs(400)).await;
@@ -87,7 +87,7 @@ async fn a_crash_because_of_the_memory_limit_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_failed_probes_are_unhealthy_and_two_successful_ones_healthy() {
+async fn three_failed_probes_make_a_server_unhealthy_and_two_successful_ones_healthy() {
     let daemon = running().await;
     sleep(Duration::from_secs(45)).await;
     let health = daemon.report("ins_1").unwrap().health.unwrap();
@@ -121,7 +121,7 @@ async fn a_probe_that_hangs_does_not_block_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_use_of_resources_is_sampled_every_30_seconds() {
+async fn resource_usage_is_sampled_every_30_seconds() {
     let daemon = running().await;
     sleep(Duration::from_secs(300)).await;
     let samples = daemon.sink.samples.lock().unwrap()["con1"];

@@ -16,7 +16,7 @@ fn fill_disk(daemon: &Daemon, disk_free: u64, image_bytes: u64, unused_images: &
 #[tokio::test(start_paused = true)]
 async fn unused_images_are_removed_if_an_image_does_not_fit() {
     let daemon = Daemon::new();
-    // So much is free that no image is removed before the first pull.
+    // There is enough free space that no image is removed before the first pull.
     fill_disk(&daemon, 5 * GIB / 2, 3 * GIB, &[GIB / 4, GIB]);
     daemon.add("ins_1", spec("good"));
     assert_eq!(daemon.outcome("dep_ins_1_1").await, DeploymentOutcome::Complete);
