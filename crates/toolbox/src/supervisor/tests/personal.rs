@@ -19,14 +19,14 @@ fn personal() -> InstanceSpec {
     InstanceSpec { secrets, sharing: Sharing::PerAgent, ..spec("good") }
 }
 
-/// Sets the values of an agent, as the control plane answers them.
+/// Sets the values of an agent with which the control plane answers.
 fn supply(daemon: &Daemon, agent: &str, version: u64, values: &[(&str, &str)]) {
     let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let secrets = InstanceSecrets { values, registry: None, personal_version: version };
     daemon.control.secrets_of_keys.lock().unwrap().insert(agent_key(agent), secrets);
 }
 
-/// Deploys an instance with personal secrets. Nobody has supplied any.
+/// Deploys an instance with personal secrets, for which no agent has supplied values.
 async fn deployed() -> Daemon {
     let daemon = Daemon::new();
     *daemon.control.secrets.lock().unwrap() = Some(InstanceSecrets::default());
@@ -76,7 +76,8 @@ async fn only_optional_personal_secrets_are_checked_as_usual() {
     assert!(daemon.call_with("ins_1", "agent:agt_1", 0).await.is_ok(), "a value is not needed");
 }
 
-/// The value of one agent never reaches the container of another, in a long history of new values, calls and crashes.
+/// The value of one agent never reaches the container of another agent, in a long history of new values, calls and
+/// crashes.
 #[tokio::test(start_paused = true)]
 async fn the_value_of_an_agent_reaches_only_its_own_container() {
     let daemon = deployed().await;
@@ -86,7 +87,7 @@ async fn the_value_of_an_agent_reaches_only_its_own_container() {
         let at = (step * 7 + step / 5) % 3;
         let agent = agents[at];
         if step < 3 || step % 4 == 0 {
-            // Numbers are those of the instance, so they do not tell who has changed a value.
+            // The versions are counted for the instance, so they do not reveal which agent changed a value.
             versions[at] = u64::try_from(step).unwrap() + 1;
             supply(&daemon, agent, versions[at], &[("API_KEY", &format!("{agent} {}", versions[at]))]);
         }
@@ -120,7 +121,7 @@ async fn a_new_value_replaces_only_the_container_of_its_agent() {
     }
     let first = daemon.call_with("ins_1", "agent:agt_1", 1).await.unwrap();
     let second = daemon.call_with("ins_1", "agent:agt_2", 2).await.unwrap();
-    // A call that runs is not interrupted.
+    // A running call is not interrupted.
     let gate = daemon.servers.gate.acquire_many(1_000).await.unwrap();
     let running = call(daemon.supervisor.clone(), "ins_1".to_owned(), Some("agent:agt_1".to_owned()));
     let running = tasks::spawn("call", running);
@@ -136,7 +137,7 @@ async fn a_new_value_replaces_only_the_container_of_its_agent() {
     let replaced = next.await.unwrap().unwrap().unwrap();
     assert_ne!(replaced, first);
     assert_eq!(daemon.engine.state().containers[&replaced].secrets["API_KEY"], "new");
-    // Calls with an earlier number, such as those of another replica, use the new container as well.
+    // Calls with an earlier version, such as those from another replica, use the new container as well.
     assert_eq!(daemon.call_with("ins_1", "agent:agt_1", 1).await.unwrap(), replaced);
     assert_eq!(
         daemon.call_with("ins_1", "agent:agt_2", 2).await.unwrap(),
@@ -147,10 +148,10 @@ async fn a_new_value_replaces_only_the_container_of_its_agent() {
     assert_eq!(daemon.crashes(), 0);
 }
 
-/// After a restore of the control plane, its numbers may be lower than before. A call is served all the same, after a limited
-/// number of starts.
+/// After the control plane has been restored from a backup, its versions may be lower than before. A call is still
+/// served, after a limited number of starts.
 #[tokio::test(start_paused = true)]
-async fn a_number_that_is_never_reached_does_not_start_containers_forever() {
+async fn a_version_that_is_never_reached_does_not_start_containers_forever() {
     let daemon = deployed().await;
     supply(&daemon, "agt_1", 1, &[("API_KEY", "one")]);
     assert!(daemon.call_with("ins_1", "agent:agt_1", 9).await.is_ok());
@@ -170,22 +171,22 @@ async fn a_container_without_a_required_value_does_not_start() {
         }
     }
     assert!(daemon.engine.running().is_empty());
-    // Once it is supplied, the next call does not wait for the end of the pause after failures.
+    // Once the value is supplied, the next call does not wait for the end of the pause after failures.
     supply(&daemon, "agt_1", 2, &[("API_KEY", "one")]);
     assert!(daemon.call_with("ins_1", "agent:agt_1", 2).await.is_ok());
     assert!(daemon.call_with("ins_1", "agent:agt_2", 1).await.is_err());
 }
 
-/// The log of a container is withheld if the values that it has are not known any more.
+/// The log of a container is withheld if its secret values are no longer known.
 #[tokio::test(start_paused = true)]
-async fn a_daemon_that_restarts_masks_what_its_containers_have() {
+async fn a_restarted_daemon_masks_the_values_in_its_containers() {
     let mut daemon = deployed().await;
     supply(&daemon, "agt_1", 1, &[("API_KEY", "hunter2-hunter2")]);
     let container = daemon.call_with("ins_1", "agent:agt_1", 1).await.unwrap();
     assert_eq!(daemon.engine.state().containers[&container].observed.personal_version, 1);
     daemon.stop().await;
     let before = daemon.sink.lines.lock().unwrap().len();
-    // The value was replaced in the meantime: what the container has is unknown.
+    // The value was replaced in the meantime, so the value in the container is unknown.
     supply(&daemon, "agt_1", 2, &[("API_KEY", "another")]);
     daemon.start();
     daemon.until_state("ins_1", InstanceState::Running).await;

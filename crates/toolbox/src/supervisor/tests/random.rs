@@ -1,4 +1,4 @@
-//! Random operations and faults: at the end, what exists is what is desired.
+//! Random operations and faults, after which the observed state must be the desired one.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ async fn perform(daemon: &mut Daemon, operation: Operation, seed: u64) {
         }
         Operation::Daemon => {
             daemon.stop().await;
-            // What was open ends with the process.
+            // The open egress ends with the process.
             daemon.sink.open.lock().unwrap().clear();
             daemon.start();
         }
@@ -166,7 +166,7 @@ async fn run(operations: Vec<Operation>, seed: u64) {
     for operation in operations {
         perform(&mut daemon, operation, seed).await;
     }
-    // From now on, everything works.
+    // From now on, no operation fails.
     {
         let mut state = daemon.engine.state();
         state.chaos = (0, seed);
