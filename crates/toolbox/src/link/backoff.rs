@@ -6,19 +6,19 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
-/// A link that was open for this time resets the pauses. Two machines with one identity, which close each other's link,
-/// therefore do so at most every 30 seconds.
+/// A link that was open for this time resets the pauses. Two machines with the same identity, which close each other's
+/// link, therefore do so only every 15 to 30 seconds.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// Exponential back-off with jitter.
+/// Exponential backoff with jitter.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// Returns the pause after a connection that lasted for `duration`: between half of the limit and the limit, which
-    /// starts at 0.5 s and doubles up to 30 s.
+    /// Returns the pause after a connection that lasted for `duration`. It is between half of a limit and the limit,
+    /// which starts at 0.5 s and doubles up to 30 s.
     pub(super) fn next(&mut self, duration: Duration) -> Duration {
         if duration >= STABLE {
             self.failures = 0;

@@ -13,12 +13,12 @@ use url::Url;
 
 use super::requests::BoxFuture;
 
-/// A stream of bytes.
+/// A byte stream.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Opens connections to the control plane. [`NetworkConnector`] in production; tests replace it.
+/// Opens connections to the control plane. Implemented by [`NetworkConnector`]; tests replace it.
 pub trait Connect: Send + Sync + 'static {
     /// Connects to the host of `url`, with TLS if its scheme is `https`.
     fn connect<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
@@ -36,8 +36,8 @@ impl NetworkConnector {
         Self { ca_pem }
     }
 
-    /// Creates the configuration for each connection: connections are rare, and certificate authorities that are
-    /// installed while the daemon runs are used.
+    /// Creates the TLS configuration. It is created for each connection, so that certificate authorities that are
+    /// installed while the daemon runs are used; connections are rare.
     fn tls(&self) -> io::Result<TlsConnector> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let pem = self.ca_pem.as_deref().unwrap_or_default();
@@ -50,7 +50,7 @@ impl NetworkConnector {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier.map_err(io::Error::other)?))
             .with_no_client_auth();
-        // A WebSocket is opened with HTTP/1.1 (RFC 6455).
+        // A WebSocket is opened over HTTP/1.1 (RFC 6455).
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(TlsConnector::from(Arc::new(config)))
     }

@@ -17,7 +17,7 @@ use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage, HEARTBEAT_SE
 use super::requests::BoxFuture;
 use super::{Shared, Status};
 
-/// Builds a heartbeat. The link sets the number of the last desired state.
+/// Builds a heartbeat. The link sets the revision of the last desired state.
 pub type HeartbeatSource = Arc<dyn Fn() -> BoxFuture<'static, Heartbeat> + Send + Sync>;
 
 /// The time after which a heartbeat that cannot be built is skipped.
@@ -28,7 +28,7 @@ const HEARTBEAT_LIMIT: Duration = Duration::from_secs(20);
 pub(super) enum End {
     /// The connection was lost or could not be opened.
     Lost(String),
-    /// The next key has been created and is to be presented.
+    /// The next key has been created and must be presented.
     KeyCreated,
     /// The key is not accepted.
     Unauthorized(String),

@@ -1,8 +1,9 @@
-//! The daemon's end of the link: one outbound connection to the control plane. Nothing listens.
+//! The daemon's end of the link: one outbound connection to the control plane. The daemon does not listen on any port
+//! for it.
 //!
 //! [`Link::open`] reads the state on disk, after which the link can be used; [`Link::start`] connects, and reconnects
-//! whenever the connection is lost. The wall clock is used only as the time of events, so a wrong clock does no harm
-//! (except that TLS rejects certificates outside their validity).
+//! whenever the connection is lost. The wall clock is used only for the time of events, so a wrong clock does no harm,
+//! except that TLS rejects certificates outside their validity period.
 
 mod backoff;
 pub mod connect;
@@ -43,11 +44,11 @@ const UNAUTHORIZED: Duration = Duration::from_secs(5 * 60);
 /// The state of the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// The daemon connects, or waits before it connects again.
+    /// The daemon is connecting, or waits before it connects again.
     Connecting,
     /// The link is open.
     Online,
-    /// The control plane rejects the key, with this message. The daemon tries again every five minutes.
+    /// The control plane rejected the key with this message. The daemon tries again every five minutes.
     Unauthorized(String),
 }
 
@@ -84,7 +85,7 @@ impl Link {
     /// Opens the state on disk. Events can be reported, and secrets requested, before the link is started.
     ///
     /// # Errors
-    /// The error of the file system.
+    /// Returns any error of the file system.
     pub fn open(identity: Identity, data_dir: &Path, clock: WallClock) -> io::Result<Self> {
         files::create_folder(data_dir)?;
         let (queue, writer) = Queue::open(&data_dir.join("events"), clock)?;
@@ -100,7 +101,7 @@ impl Link {
         Ok(Self { shared, writer: Arc::new(Mutex::new(Some(writer))), stop, tasks })
     }
 
-    /// Starts to connect, and to write events to disk. The first call has an effect.
+    /// Starts to connect, and to write events to disk. Only the first call has an effect.
     pub fn start(&self, runtime: Runtime) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(writer) = writer else { return };
@@ -120,14 +121,14 @@ impl Link {
         self.tasks.wait().await;
     }
 
-    /// Returns the desired state, and its changes. `None` until the first one has been received, which is not the same as
-    /// a state without instances: nothing must be removed.
+    /// Returns a receiver of the desired state. Its value is `None` until the first state has been received. This
+    /// differs from a state without instances: nothing must be removed.
     #[must_use]
     pub fn desired(&self) -> watch::Receiver<Option<DesiredState>> {
         self.shared.desired.subscribe()
     }
 
-    /// Returns the state of the link, and its changes.
+    /// Returns a receiver of the state of the link.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
@@ -156,7 +157,7 @@ impl Control for Link {
     }
 }
 
-/// Connects again and again.
+/// Connects in an endless loop.
 async fn run(shared: &Arc<Shared>, runtime: &Runtime) {
     let mut backoff = Backoff::default();
     let mut attempt = Attempt::CurrentKey;
@@ -170,7 +171,7 @@ async fn run(shared: &Arc<Shared>, runtime: &Runtime) {
                 attempt = Attempt::CurrentKey;
                 Duration::ZERO
             }
-            // The control plane may have stored the next key although its answer was lost.
+            // The control plane may have stored the next key, and its answer may have been lost.
             End::Unauthorized(_) if is_rotating && attempt == Attempt::CurrentKey => {
                 attempt = Attempt::NextKey;
                 Duration::ZERO
@@ -224,7 +225,7 @@ impl Shared {
         });
     }
 
-    /// Creates the next key. Returns `false` if that fails; the current key stays valid.
+    /// Creates the next key. Returns `false` if this fails; the current key remains valid.
     async fn create_next_key(self: &Arc<Self>) -> bool {
         let shared = Arc::clone(self);
         let created = blocking(move || {
@@ -235,7 +236,7 @@ impl Shared {
         result.inspect_err(|error| tracing::error!(%error, "failed to create a new key")).is_ok()
     }
 
-    /// Replaces the key if the control plane has just accepted the next one.
+    /// Replaces the current key if there is a next one, which the control plane has just accepted.
     async fn finish_rotation(self: &Arc<Self>) -> io::Result<()> {
         if !self.identity().is_rotating() {
             return Ok(());

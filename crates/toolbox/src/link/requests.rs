@@ -1,4 +1,4 @@
-//! Requests of the control plane.
+//! Requests from the control plane.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use waypost_toolbox_proto::http::CallError;
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Answers the requests of the control plane, except the control stream.
+/// Answers all requests from the control plane except the control stream.
 pub trait Requests: Send + Sync + 'static {
     /// Answers a request (see [`waypost_toolbox_proto::http`]). The future and the body of the response are dropped if
     /// the control plane cancels the request, or the link is lost.
@@ -27,8 +27,8 @@ pub trait Requests: Send + Sync + 'static {
 pub enum ResponseBody {
     /// A complete body.
     Complete(Bytes),
-    /// A body that is sent as fast as the control plane reads it. An error cancels the stream, so that the control plane
-    /// does not take the body for complete.
+    /// A body that is sent as fast as the control plane reads it. An error resets the stream, so that the control plane
+    /// does not mistake the body for a complete one.
     Stream(Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>),
 }
 

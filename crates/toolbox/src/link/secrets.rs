@@ -1,4 +1,4 @@
-//! Requests for secrets, which wait for the link and for their answer.
+//! Requests for secrets, which wait for the link and for their answers.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,7 +38,8 @@ impl SecretRequests {
         Self { state: Mutex::default(), newest: watch::channel(0).0, turns: Semaphore::new(MAX_REQUESTS) }
     }
 
-    /// Requests the secrets for a container of an instance, and waits for the answer.
+    /// Requests the secrets for a container of an instance, and waits for the answer. Returns the secrets in the
+    /// answer, if any.
     pub(super) async fn request(
         &self,
         instance_id: &str,
@@ -69,8 +70,8 @@ impl SecretRequests {
         }
     }
 
-    /// Returns the requests with numbers above `after`, as messages, and the highest number. A new link starts at 0: the
-    /// answers to earlier requests were lost with the previous link.
+    /// Returns the requests with numbers above `after`, as messages, and the highest number. A new link starts at 0,
+    /// because the answers to earlier requests were lost with the previous link.
     pub(super) fn messages(&self, after: u64) -> (u64, Vec<DaemonMessage>) {
         let state = self.state();
         let messages = state.waiting.range(after + 1..).map(|(number, waiting)| DaemonMessage::SecretRequest {

@@ -1,4 +1,4 @@
-//! One connection to the control plane: the handshake, and then HTTP/2 until it ends.
+//! One connection to the control plane: the handshake, and then HTTP/2 until the connection ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,13 @@ use super::requests::{answer, error_response};
 use super::{Runtime, Shared};
 use crate::identity::Attempt;
 
-/// The time within which the connection must be open, before the handshake.
+/// The time within which the connection must be established, before the handshake.
 const CONNECT: Duration = Duration::from_secs(15);
 const HANDSHAKE: Duration = Duration::from_secs(HANDSHAKE_SECONDS);
 
 type LinkSocket = Socket<Box<dyn Stream>>;
 
-/// Runs one connection.
+/// Runs one connection until it ends. Returns the reason.
 pub(super) async fn run(shared: &Arc<Shared>, runtime: &Runtime, attempt: Attempt) -> End {
     let socket = match timeout(CONNECT, connect(shared, runtime)).await {
         Ok(Ok(socket)) => socket,
@@ -64,7 +64,7 @@ async fn handshake(
 ) -> Result<Connection<LinkSocket, Bytes>, End> {
     let lost = |error: waypost_link_io::SocketError| End::Lost(error.to_string());
     let challenge: Challenge = socket.receive().await.map_err(lost)?;
-    // A nonce with other characters could give the signed text another meaning.
+    // A nonce with other characters could change the meaning of the signed text.
     if BASE64URL_NOPAD.decode(challenge.nonce.as_bytes()).map(|nonce| nonce.len()) != Ok(32) {
         return Err(End::Lost("the control plane sent an invalid challenge".to_owned()));
     }
@@ -92,7 +92,7 @@ async fn handshake(
     http2::server(socket).await.map_err(|error| End::Lost(error.to_string()))
 }
 
-/// Serves requests until the connection or the control stream ends. Calls in progress are dropped at the end.
+/// Serves requests until the connection or the control stream ends. Calls that are still in progress are then dropped.
 async fn serve(mut connection: Connection<LinkSocket, Bytes>, shared: &Arc<Shared>, runtime: &Runtime) -> End {
     let mut tasks = Tasks { set: JoinSet::new(), has_control: false };
     loop {
