@@ -1,9 +1,9 @@
-//! Crashes of a container, and when it may start again.
+//! The crashes of a container, and the time at which it may start again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The number of crashes within [`WINDOW`] that makes a crash loop.
+/// The number of crashes within [`WINDOW`] that constitutes a crash loop.
 pub const CRASHES: usize = 3;
 /// The period in which crashes are counted.
 pub const WINDOW: Duration = Duration::from_secs(300);
@@ -22,7 +22,7 @@ pub struct Attempts {
     loops: u32,
     next_start: Duration,
     message: String,
-    /// For how long the server was healthy before `healthy_since`.
+    /// The time for which the server was healthy before `healthy_since`.
     healthy_for: Duration,
     healthy_since: Option<Duration>,
 }
@@ -30,11 +30,11 @@ pub struct Attempts {
 /// The health of a server, as far as it matters for its crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Observation {
-    /// It is healthy, or it is not needed.
+    /// The server is healthy or not needed.
     Healthy,
-    /// It is being started or replaced.
+    /// The server is being started or replaced.
     Pending,
-    /// It is unhealthy.
+    /// The server is unhealthy.
     Unhealthy,
 }
 
@@ -72,8 +72,8 @@ impl Attempts {
         self.healthy_since = None;
     }
 
-    /// Records the health of the server. After five healthy minutes, the crashes are forgotten. The time during which it is
-    /// replaced does not count, but is no interruption either.
+    /// Records the health of the server. After five healthy minutes, the crashes are forgotten. The time during which
+    /// it is being replaced does not count, but does not interrupt the period either.
     pub fn observe(&mut self, observation: Observation, now: Duration) {
         let healthy_for =
             self.healthy_for + self.healthy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
@@ -86,7 +86,7 @@ impl Attempts {
         }
     }
 
-    /// Returns when the crashes are forgotten if the server stays healthy; `None` if it is not.
+    /// Returns the time at which the crashes are forgotten if the server stays healthy; `None` if it is not healthy.
     #[must_use]
     pub fn ends(&self) -> Option<Duration> {
         self.healthy_since.map(|since| since + HEALTHY.saturating_sub(self.healthy_for))
@@ -104,13 +104,13 @@ impl Attempts {
         self.loops > 0
     }
 
-    /// Whether nothing went wrong recently.
+    /// Whether there are no recent failures.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.recent.is_empty()
     }
 
-    /// Returns the time from which on the container may start.
+    /// Returns the earliest time at which the container may start.
     #[must_use]
     pub fn next_start(&self) -> Duration {
         self.next_start
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn crashes_that_are_far_apart_are_no_crash_loop() {
+    fn crashes_that_are_far_apart_are_not_a_crash_loop() {
         let mut attempts = Attempts::default();
         for hour in 1..20 {
             attempts.crashed(secs(hour * 151), "exited");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_start_is_never_repeated_at_once() {
+    fn a_failed_start_is_not_retried_at_once() {
         let mut attempts = Attempts::default();
         attempts.failed(secs(1), "no image");
         assert_eq!(attempts.next_start(), secs(6));

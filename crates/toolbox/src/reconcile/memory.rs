@@ -1,11 +1,11 @@
-//! What the daemon remembers of an instance on disk.
+//! The state of an instance that the daemon stores on disk.
 
 use serde::{Deserialize, Serialize};
 use waypost_toolbox_proto::desired::{DesiredInstance, InstanceSpec};
 use waypost_toolbox_proto::message::DeploymentOutcome;
 use waypost_toolbox_proto::{DeploymentError, DeploymentStep, ErrorCode};
 
-/// What the daemon remembers of an instance on disk. If it is lost, the instance is deployed once more.
+/// The state of an instance that the daemon stores on disk. If it is lost, the instance is deployed once more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
@@ -15,12 +15,12 @@ pub struct Memory {
     pub deploying: Option<Deployment>,
     /// The deployment that ended last.
     pub verdict: Option<Verdict>,
-    /// The number of restarts that are done.
+    /// The number of completed restarts, as in the desired state.
     pub restarts: u64,
     /// Whether the container is stopped until its next call because it was idle.
     pub asleep: bool,
-    /// Whether nothing of the instance existed before its first deployment. If that deployment fails, the volumes are
-    /// removed.
+    /// Whether the instance had no containers, volumes or other resources before its first deployment. If that
+    /// deployment fails, the volumes are removed.
     pub fresh: bool,
 }
 
@@ -35,19 +35,20 @@ pub struct Serving {
     pub spec: InstanceSpec,
 }
 
-/// A deployment: the attempt to replace what serves calls.
+/// A deployment: an attempt to replace the specification that serves calls.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
     /// The ID of the deployment (`dep_…`).
     pub id: String,
     /// The generation as desired.
     pub generation: u64,
-    /// The generation of the new container. It differs from `generation` if that one was rolled back and only a secret
-    /// has changed since.
+    /// The generation of the new container. It differs from `generation` if that generation was rolled back and only a
+    /// secret has changed since.
     pub container_generation: u64,
     /// The digest of the specification.
     pub digest: String,
-    /// Whether the deployment is not reported, because one with the same ID has already ended: a secret has changed.
+    /// Whether the deployment is not reported. This is the case if a deployment with the same ID has already ended, and
+    /// only a secret has changed since.
     pub quiet: bool,
 }
 
@@ -58,21 +59,21 @@ pub struct Verdict {
     pub deployment: Deployment,
     /// The error; `None` if the deployment is complete.
     pub error: Option<DeploymentError>,
-    /// Whether everything is cleaned up and the outcome is reported.
+    /// Whether the clean-up is complete and the outcome has been reported.
     pub finished: bool,
 }
 
-/// What is to be done about the desired specification.
+/// The action that the desired specification requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// Nothing: it serves calls, or it was tried and failed.
+    /// None: the specification serves calls, or its deployment failed.
     Settled,
-    /// It is to be deployed.
+    /// The specification must be deployed.
     Deploy(Deployment),
 }
 
 impl Memory {
-    /// Compares the desired specification, of which `digest` is the digest, with what is remembered.
+    /// Compares the desired specification, whose digest is `digest`, with the stored state.
     #[must_use]
     pub fn target(&self, desired: &DesiredInstance, digest: &str) -> Target {
         let deployment = |container_generation, quiet| {
@@ -100,7 +101,7 @@ impl Memory {
         }
     }
 
-    /// Records that a deployment begins. `fresh` tells whether nothing of the instance exists.
+    /// Records that a deployment begins. `fresh` tells whether the instance has no resources yet.
     pub fn begin(&mut self, deployment: Deployment, fresh: bool) {
         self.fresh = match (&self.serving, &self.verdict) {
             (None, None) => fresh,
@@ -123,7 +124,7 @@ impl Memory {
         self.fresh = false;
     }
 
-    /// Records that the running deployment failed. Without one, nothing changes.
+    /// Records that the running deployment failed. Does nothing if there is none.
     pub fn fail(&mut self, error: DeploymentError) {
         if let Some(deployment) = self.deploying.take() {
             self.verdict = Some(Verdict { deployment, error: Some(error), finished: false });
@@ -140,7 +141,8 @@ impl Memory {
         });
     }
 
-    /// Records that the outcome is reported, and returns it with the ID of the deployment, unless it is quiet.
+    /// Records that the outcome has been reported, and returns it with the ID of the deployment. Returns `None` if
+    /// there is nothing to report.
     pub fn finish(&mut self) -> Option<(String, DeploymentOutcome)> {
         let has_serving = self.serving.is_some();
         let verdict = self.verdict.as_mut().filter(|verdict| !verdict.finished)?;
@@ -153,12 +155,12 @@ impl Memory {
         (!verdict.deployment.quiet).then(|| (verdict.deployment.id.clone(), outcome))
     }
 
-    /// Records whether the shared container is stopped until its next call. Returns whether this is a change.
+    /// Records whether the shared container is stopped until its next call. Returns whether the value has changed.
     pub fn set_asleep(&mut self, asleep: bool) -> bool {
         std::mem::replace(&mut self.asleep, asleep) != asleep
     }
 
-    /// Records that all containers are stopped for a restart, and may start again. An instance that failed is tried
+    /// Records that all containers have been stopped for a restart, and may start again. A failed instance is deployed
     /// once more.
     pub fn restarted(&mut self, restarts: u64) {
         self.restarts = restarts;

@@ -11,7 +11,7 @@ use super::{
     check_key, digest, has_key,
 };
 
-/// The pause before a start is tried again that failed because of the budget.
+/// The pause before a start that failed because of the budget is retried.
 const CAPACITY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Returns the next acts.
@@ -24,9 +24,9 @@ pub(super) fn plan(situation: &Situation<'_>) -> Plan {
     planner.plan
 }
 
-/// Whether a deployment can be checked: a container without an agent lacks required personal secrets. Such a specification
-/// is accepted like that of a stopped instance. The values of an agent are not used for it, because one agent with wrong
-/// values would then prevent every deployment.
+/// Whether a deployment can be checked. It cannot if there are required personal secrets, because the container of the
+/// check has no agent. Such a specification is accepted without a check, like that of a stopped instance. The values of
+/// an agent are not used for the check, because one agent with wrong values would then prevent every deployment.
 fn is_checkable(spec: &InstanceSpec) -> bool {
     spec.required_personal_secrets().next().is_none()
 }
@@ -43,7 +43,7 @@ impl<'a> Planner<'a> {
     }
 
     fn wake(&mut self, at: Duration) {
-        // Never in the past: the caller would call again at once, without end.
+        // The time must not be in the past: the caller would otherwise call again at once, in an endless loop.
         let at = at.max(self.s.now + Duration::from_millis(1));
         self.plan.wake = Some(self.plan.wake.map_or(at, |wake| wake.min(at)));
     }
@@ -82,8 +82,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The instance is not to run. A deployment does not start it: the new specification is accepted without a check, and
-    /// the deployment is complete.
+    /// Handles an instance that should be stopped. A deployment does not start it: the new specification is accepted
+    /// without a check, and the deployment is complete.
     fn stopped(&mut self, desired: &DesiredInstance, target: &Target) {
         self.refuse_all(&Refusal::Stopped);
         let memory = self.s.memory;
@@ -109,7 +109,7 @@ impl<'a> Planner<'a> {
         let serving = memory.serving.as_ref();
         let has_volumes = |spec: &InstanceSpec| !spec.volumes.is_empty();
         let is_exclusive = has_volumes(&desired.spec) || serving.is_some_and(|serving| has_volumes(&serving.spec));
-        // The containers with the new specification; more than one only if the memory was lost.
+        // The containers with the new specification. There is more than one only if the memory was lost.
         let is_new = |container: &Container| {
             container.generation == deployment.container_generation
                 && container.digest == deployment.digest
@@ -137,7 +137,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Brings the container of a deployment to the point where it serves calls.
+    /// Starts and checks the container of a deployment, until it can serve calls.
     fn candidate(&mut self, desired: &DesiredInstance, deployment: &Deployment) {
         if !is_checkable(&desired.spec) {
             return self.push(Act::Complete(deployment.clone()));
@@ -163,7 +163,7 @@ impl<'a> Planner<'a> {
 
     /// Removes a container that does not serve calls.
     fn discard(&mut self, container: &Container, spec: &InstanceSpec) {
-        // A server with volumes may be writing.
+        // A server with volumes may be writing to them.
         let how = if spec.volumes.is_empty() && container.calls == 0 { Removal::Discard } else { Removal::Drain };
         self.remove(container, how);
     }
@@ -177,7 +177,7 @@ impl<'a> Planner<'a> {
             if container.phase == Phase::Exited {
                 self.remove(container, Removal::Discard);
             } else if !is_serving && container.phase == Phase::Ready {
-                // It served calls until now.
+                // The container served calls until now.
                 self.remove(container, Removal::Drain);
             } else if !is_serving || is_check {
                 self.discard(container, &desired.spec);
@@ -206,7 +206,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Whether, after a failed deployment, the previous specification serves calls again as far as it can.
+    /// Whether, after a failed deployment, the previous specification serves calls again, as far as possible.
     fn is_restored(&self, serving: &Serving) -> bool {
         let error = self.s.memory.verdict.as_ref().and_then(|verdict| verdict.error.as_ref());
         error.is_none_or(|error| error.code == ErrorCode::Interrupted)
@@ -227,7 +227,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Keeps the containers of the specification that serves calls as they should be.
+    /// Maintains the containers of the specification that serves calls.
     fn maintain(&mut self, serving: &'a Serving) {
         let keys: BTreeSet<&Key> = match serving.spec.sharing {
             Sharing::Shared => [&None].into(),
@@ -323,7 +323,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Returns the number of containers with keys, with those that are about to start.
+    /// Returns the number of containers with keys, including those that are about to start.
     fn keys(&self) -> usize {
         let starts = self.plan.acts.iter().filter(|act| matches!(act, Act::Start { key: Some(_), deploy: false }));
         self.s.containers.iter().filter(|container| container.key.is_some()).count() + starts.count()

@@ -60,7 +60,7 @@ proptest! {
         prop_assert_eq!(plan, world.plan());
     }
 
-    /// Any containers, also of unknown generations, converge.
+    /// Any set of containers, including those of unknown generations, converges.
     #[test]
     fn every_observed_state_converges(
         first in first(), run in any::<bool>(), kept in prop::collection::vec((0_u64..4, 0_u8..3, 0_u8..4, any::<bool>()), 0..6)
@@ -86,7 +86,8 @@ proptest! {
         prop_assert!(world.reports.len() == 1 && world.reports[0].ends_with("Complete"), "{:?}", world.reports);
     }
 
-    /// A container that runs what is desired is never replaced when the daemon restarts, even if it has lost its memory.
+    /// A container with the desired specification is not replaced when the daemon restarts, even if its memory was
+    /// lost.
     #[test]
     fn a_restart_of_the_daemon_keeps_containers(first in first(), memory in any::<bool>()) {
         let mut world = World::new(instance(first), 6);
@@ -100,7 +101,7 @@ proptest! {
         prop_assert_eq!(before, ids(&world));
     }
 
-    /// Invariant 2: an instance that is not desired is removed, whatever exists of it.
+    /// An instance that is not desired is removed, regardless of its state.
     #[test]
     fn an_instance_that_is_not_desired_is_removed(first in first(), commands in prop::collection::vec(command(), 0..30)) {
         let mut world = World::new(instance(first), 4);

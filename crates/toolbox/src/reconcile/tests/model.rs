@@ -37,7 +37,8 @@ pub(super) enum Command {
     Call(u8),
     Advance(u64),
     Desire(Change),
-    /// Kills the daemon. `lands` tells which acts in progress the engine completes all the same.
+    /// Kills the daemon. `memory` tells whether its memory is lost, and `lands` which of the acts in progress the
+    /// engine completes nevertheless.
     Kill {
         memory: bool,
         lands: u8,
@@ -54,7 +55,7 @@ pub(super) enum Change {
     Secret,
     Restart,
     Remove,
-    /// What the control plane does after a rollback.
+    /// The change that the control plane makes after a rollback.
     Restore,
 }
 
@@ -176,7 +177,7 @@ impl World {
                     }
                     _ => false,
                 });
-                // Another container may have been started for a call in the meantime, and be replaced now.
+                // Another container may have been started for a call in the meantime, and may now be replaced.
                 let is_idle = is_idle && (key.is_some() || self.memory.asleep);
                 assert!(!is_idle || self.demand.contains(key), "an idle container was replaced");
             }
@@ -247,7 +248,7 @@ impl World {
                     calls: 0,
                     healthy_since: None,
                 });
-                // The flight has the ID of the container; `deploy` is in the check.
+                // The act in progress contains the ID of the container and `deploy`.
                 self.flights.push(Act::Check { container: id, deploy: *deploy });
             }
             Act::Check { container, .. } => {
@@ -413,7 +414,7 @@ impl World {
         }
     }
 
-    /// Performs acts, all of which succeed, until nothing is left to do.
+    /// Performs acts, all of which succeed, until there are none left.
     pub(super) fn settle(&mut self) {
         for _ in 0..400 {
             if self.desired.is_none() && self.containers.is_empty() && self.flights.is_empty() {
@@ -435,7 +436,7 @@ impl World {
         panic!("does not converge: {:#?} {:#?} {:?}", self.containers, self.memory, self.flights);
     }
 
-    /// Checks that what is observed is what is desired.
+    /// Checks that the observed state is the desired one.
     pub(super) fn is_converged(&self) {
         let containers = &self.containers;
         let Some(desired) = &self.desired else { return assert!(containers.is_empty()) };
