@@ -130,7 +130,7 @@ waypost_testkit::needs_docker! {
             assert_eq!((error.code.as_str(), bed.counts().await), ("start_failed", (3, 3, 0, 0)));
             bed.engine.remove(&ids[0]).await.unwrap();
             assert_eq!(bed.counts().await, (2, 2, 0, 0));
-            // Somebody else removes a container.
+            // A container is removed by someone other than the daemon.
             let options = RemoveContainerOptions { force: true, v: true, link: false };
             bed.docker.remove_container(&ids[1], Some(options)).await.unwrap();
             assert_eq!(bed.counts().await, (1, 2, 0, 0));

@@ -31,7 +31,7 @@ waypost_testkit::needs_docker! {
             assert_eq!(code(bed.engine.pull(&image, None).await), "image_denied");
             assert_eq!(code(bed.engine.pull(&image, Some(&credentials("wrong"))).await), "image_denied");
             bed.engine.pull(&image, Some(&credentials(CREDENTIALS.1))).await.unwrap();
-            // It is present, so nothing is pulled.
+            // The image is present, so nothing is pulled.
             private.stop().await;
             bed.engine.pull(&image, None).await.unwrap();
             DockerEngine::connect(bed.options.clone()).await.unwrap().remove_unused_images(u64::MAX).await.unwrap();
@@ -62,12 +62,12 @@ waypost_testkit::needs_docker! {
             }
             let request = bed.request("a", spec(&b, Transport::Stdio, &["wait"]));
             let started = bed.engine.start(&request, &BTreeMap::new()).await.unwrap();
-            // Enough is free.
+            // There is enough free space.
             bed.engine.remove_unused_images(1).await.unwrap();
             for image in [&a, &b, &c] {
                 bed.docker.inspect_image(image).await.unwrap();
             }
-            // They have just been pulled, so their containers may not exist yet.
+            // The images have just been pulled, so their containers may not exist yet.
             bed.engine.remove_unused_images(u64::MAX).await.unwrap();
             for image in [&a, &b, &c] {
                 bed.docker.inspect_image(image).await.unwrap();

@@ -9,7 +9,7 @@ use waypost_toolbox_proto::{Transport, Volume};
 
 use super::support::{Bed, read_all, read_until, run, secret_values, spec, with_everything};
 
-/// Compares what the engine reports with the isolation list in the documentation.
+/// Compares the configuration that the engine reports with the isolation list in the documentation.
 fn check_isolation(inspected: &Value, instance: &str, toolbox: &str, is_stdio: bool) {
     let network = format!("waypost-{instance}");
     let host = &inspected["HostConfig"];
@@ -160,7 +160,7 @@ waypost_testkit::needs_docker! {
     }
 }
 
-/// Returns the first address of a network, by default the machine's.
+/// Returns the first address of a network, which is the machine's by default.
 async fn gateway_of(docker: &Docker, network: &str) -> Ipv4Addr {
     let network = docker.inspect_network(network, None).await.unwrap();
     let config = network.ipam.unwrap().config.unwrap().remove(0);
@@ -217,7 +217,7 @@ waypost_testkit::needs_docker! {
             let sibling_namespace = bed.engine.network_namespace(&sibling.id).await.unwrap();
             let _sibling = sibling_namespace.tcp_listen(any).await.unwrap();
             let sibling_address = format!("{sibling_address}:8080");
-            // It listens, so attempts below fail on the way to it.
+            // The sibling is listening, so the attempts below fail because of the network.
             let timeout = std::time::Duration::from_secs(5);
             sibling_namespace.tcp_connect(sibling_address.parse().unwrap(), timeout).await.unwrap();
             args.push(&sibling_address);
@@ -252,7 +252,8 @@ waypost_testkit::needs_docker! {
             bed.engine.pull(&image, None).await.unwrap();
             let (first, first_network, _) = start_for(bed, "agt_1", &image).await;
             let (second, second_network, second_address) = start_for(bed, "agt_2", &image).await;
-            // Not one network with a rule of the firewall: an engine may have none.
+            // The separation must not depend on a firewall rule in a common network, because the firewall of an engine
+            // may be disabled.
             assert_ne!(first_network, second_network);
             assert_eq!(bed.counts().await, (2, 2, 0, 0));
             let second_namespace = bed.engine.network_namespace(&second).await.unwrap();

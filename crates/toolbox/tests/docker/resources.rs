@@ -78,7 +78,7 @@ waypost_testkit::needs_docker! {
                 assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
             }
             assert!(!text.contains("env TOKEN"), "{text}");
-            // Other users of the machine do not get to the files.
+            // Other users of the machine cannot access the files.
             for folder in [bed.options.secrets_dir.clone(), bed.secrets(), bed.secrets().join(&request.instance_id)] {
                 let metadata = fs::metadata(&folder).unwrap();
                 assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o700), "{}", folder.display());

@@ -1,5 +1,5 @@
-//! An engine, a registry and images for the tests. Everything that a test creates has the labels of its own toolbox, and
-//! is removed at its end, even if it fails.
+//! An engine, a registry and images for the tests. Everything that a test creates has the labels of a separate toolbox,
+//! and is removed at the end of the test, even if it fails.
 
 use std::collections::HashMap;
 use std::fs;
@@ -29,20 +29,22 @@ use waypost_toolbox::engine::{ContainerRequest, EngineOptions, Output, OutputChu
 use waypost_toolbox_proto::desired::SecretMount;
 use waypost_toolbox_proto::{InstanceSpec, ResourceClass, SecretDelivery, Sharing, Transport, Volume};
 
-/// The user and the password of the registry with authentication. The password needs the alphabet for URLs in base64.
+/// The user and the password of the registry with authentication. The Base64 encoding of the password requires the
+/// URL-safe alphabet.
 pub const CREDENTIALS: (&str, &str) = ("user", "~~~???>>>pw");
 const HTPASSWD: &str = "user:$2b$04$geTHixW4LNx7MTf36Si.YeFaNLEUh9ki0d8UPafrr1Z7/09dZ4inC\n";
 
-/// The address of the engine for the tests: `DOCKER_HOST`, or the platform's socket.
+/// Returns the address of the engine for the tests: `DOCKER_HOST`, or the platform's socket.
 pub fn docker_host() -> String {
     std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into())
 }
 
-/// Runs a test with an engine of its own, and removes everything that it leaves.
+/// Runs a test with a separate toolbox, and removes everything that it leaves behind.
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(&'static Bed) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        // A reference with a static lifetime makes the tests shorter. The process ends soon.
+        // A reference with a static lifetime makes the tests shorter. The leak does not matter, because the process
+        // ends soon.
         let bed: &'static Bed = Box::leak(Box::new(Bed::new().await));
         let result = AssertUnwindSafe(test(bed)).catch_unwind().await;
         bed.clean_up().await;
@@ -95,7 +97,7 @@ impl Bed {
     /// Builds an image with the test program, pushes it, removes it from the engine, and returns its name by digest.
     pub async fn image(&self, name: &str, instructions: &[&str]) -> String {
         let passwd = b"root:x:0:0::/:/bin/sh\nadmin:x:0:0::/:/bin/sh\napp:x:1234:1235::/:/bin/sh\n";
-        // The name makes the digests of the images different.
+        // The file with the name makes the digests of the images distinct.
         let files =
             [("probe", probe(), 0o755), ("etc/passwd", passwd.as_slice(), 0o644), ("name", name.as_bytes(), 0o644)];
         let mut changes = vec!["ENTRYPOINT [\"/probe\"]".to_owned(), "CMD [\"echo\"]".to_owned()];
@@ -243,12 +245,12 @@ impl Registry {
                 break rest.split(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).next().unwrap().to_owned();
             }
         };
-        // The pipe stays open, and its content is read.
+        // The pipe must stay open, and its content must be read.
         tokio::task::spawn_blocking(move || futures::executor::block_on(drain(lines)));
         Self { address, process: tokio::sync::Mutex::new(process) }
     }
 
-    /// Ends the process.
+    /// Kills the process.
     pub async fn stop(&self) {
         let _ = self.process.lock().await.kill().await;
     }
@@ -373,7 +375,7 @@ pub async fn read_until(output: &mut Output, prefix: &str) -> String {
     text
 }
 
-/// Reads standard output to its end.
+/// Reads standard output and standard error to the end.
 pub async fn read_all(output: Output) -> String {
     let chunks = output.map(|chunk| match chunk {
         Ok(OutputChunk::Stdout(bytes) | OutputChunk::Stderr(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),

@@ -19,7 +19,8 @@ use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage, InstanceSecr
 
 pub const ORIGIN: &str = "http://localhost:1";
 
-/// A control plane with the real end of the link, and a store in memory. Connections to it are in memory, and can be cut.
+/// A control plane with its real end of the link, and an in-memory store. Connections to it are in memory, and can be
+/// cut.
 #[derive(Clone)]
 pub struct ControlPlane {
     pub links: Links,
@@ -31,7 +32,7 @@ pub struct ControlPlane {
 struct Network {
     is_down: AtomicBool,
     connections: AtomicUsize,
-    /// Where the next connections are cut, last one first; further ones are not cut.
+    /// The positions at which the next connections are cut, in reverse order. Further connections are not cut.
     cuts: Mutex<Vec<Cut>>,
 }
 
@@ -54,12 +55,12 @@ pub struct Stored {
     pub desired: Option<DesiredState>,
     /// The events, as a control plane stores them: each number once.
     pub events: Vec<(u64, ToolboxEvent)>,
-    /// Every event that arrived.
+    /// The number of all events that arrived, including repeated ones.
     pub arrived: usize,
     pub heartbeats: Vec<u64>,
     pub accepted: usize,
     pub rejected: usize,
-    /// Forgets the link after storing the next key, as if the connection were lost before the answer.
+    /// Rejects the next link after storing its key, as if the connection were lost before the answer.
     pub lose_next_welcome: bool,
 }
 
@@ -74,7 +75,7 @@ impl ControlPlane {
         ToolboxId::from_store("tbx_1".to_owned())
     }
 
-    /// Refuses connections.
+    /// Sets whether connections are refused.
     pub fn set_down(&self, is_down: bool) {
         self.network.is_down.store(is_down, Ordering::SeqCst);
     }
@@ -84,7 +85,7 @@ impl ControlPlane {
         self.network.connections.load(Ordering::SeqCst)
     }
 
-    /// Cuts each of the next connections.
+    /// Cuts the next connections, each at one of these positions.
     pub fn cut(&self, mut cuts: Vec<Cut>) {
         cuts.reverse();
         *self.network.cuts.lock().unwrap() = cuts;
@@ -106,7 +107,7 @@ impl ControlPlane {
                 Some(Cut::FromDaemon(bytes)) => (bytes, usize::MAX),
                 Some(Cut::ToDaemon(bytes)) => (usize::MAX, bytes),
             };
-            // Both directions end when one does.
+            // Both directions end when one of them does.
             tokio::select! {
                 () = copy(&mut from_daemon, &mut to_server, up) => {}
                 () = copy(&mut from_server, &mut to_daemon, down) => {}

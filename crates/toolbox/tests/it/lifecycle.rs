@@ -99,7 +99,7 @@ async fn the_desired_state_is_stored_and_older_ones_are_ignored() {
     change(5);
     desired.wait_for(|current| *current == Some(state(5))).await.unwrap();
     change(4);
-    // The answer arrives after the older state.
+    // When the answer arrives, the older state has been received as well.
     machine.link.secrets("ins_1", 1, None).await;
     assert_eq!(*desired.borrow(), Some(state(5)));
     let machine = machine.restart().await;

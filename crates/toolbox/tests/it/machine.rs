@@ -23,7 +23,7 @@ pub struct Machine {
     requests: Arc<Handler>,
 }
 
-/// A request of the control plane, and where its response is sent.
+/// A request from the control plane, and the sender for its response.
 pub struct Call {
     pub parts: Parts,
     pub body: Body,
@@ -43,7 +43,7 @@ impl Requests for Handler {
 }
 
 impl Machine {
-    /// Joins, without starting the link.
+    /// Creates a machine that has joined, without starting the link.
     pub fn new(control: &ControlPlane) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = SigningKey::generate().unwrap();
@@ -69,7 +69,7 @@ impl Machine {
         Runtime { connector, requests: self.requests.clone(), heartbeat }
     }
 
-    /// Joins, and waits until the link is open.
+    /// Creates a machine that has joined, starts the link, and waits until it is open.
     pub async fn online(control: &ControlPlane) -> Self {
         let machine = Self::new(control);
         machine.start(control);
@@ -81,7 +81,7 @@ impl Machine {
         self.link.status().wait_for(|current| current == status).await.unwrap();
     }
 
-    /// Ends the daemon, and starts another one with the same folder.
+    /// Stops the daemon, and creates another one with the same folder, without starting its link.
     pub async fn restart(self) -> Self {
         self.link.stop().await;
         Self::in_folder(self.folder)
@@ -98,7 +98,7 @@ fn heartbeat() -> Heartbeat {
     Heartbeat { version: "1".into(), engine: None, capacity, desired_revision: 0, instances: vec![] }
 }
 
-/// Returns an event that is distinguished by `number`.
+/// Returns an event that is identified by `number`.
 pub fn event(number: u64) -> ToolboxEvent {
     let (id, state) = (format!("ins_{number}"), InstanceState::Running);
     ToolboxEvent::Instance(InstanceReport { id, generation: number, state, health: None })

@@ -1,4 +1,4 @@
-//! Events arrive exactly once and in order, wherever connections are cut.
+//! Events arrive exactly once and in order, regardless of where connections are cut.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn replay(cuts: Vec<Cut>, restarts: Vec<u64>) -> Result<(), TestCaseError>
     machine.start(&control);
     for number in 1..=EVENTS {
         machine.link.report(event(number));
-        // Gives the link the time to send some events before the next ones.
+        // Gives the link time to send some events before the next ones.
         tokio::task::yield_now().await;
         if restarts.contains(&number) {
             machine = machine.restart().await;
@@ -26,7 +26,7 @@ async fn replay(cuts: Vec<Cut>, restarts: Vec<u64>) -> Result<(), TestCaseError>
     }
     control.store.wait_until(|store| store.events.len() as u64 >= EVENTS).await;
     while machine.link.unacknowledged_events() > 0 {
-        // The time is paused: it passes when nothing else can happen.
+        // The clock is paused: it advances when all tasks are idle.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     machine.link.stop().await;
@@ -53,7 +53,7 @@ proptest! {
         cuts in prop::collection::vec(cut(), 0..12),
         restarts in prop::collection::vec(1..EVENTS, 0..3),
     ) {
-        // The time is paused, so the pauses before connections cost nothing.
+        // The clock is paused, so the pauses before connections take no time.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(replay(cuts, restarts))?;
     }

@@ -1,4 +1,4 @@
-//! Requests of the control plane.
+//! Requests from the control plane.
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -85,7 +85,7 @@ async fn the_end_of_the_link_drops_the_handlers() {
 }
 
 #[tokio::test]
-async fn a_body_that_fails_is_not_taken_for_complete() {
+async fn a_body_that_fails_is_not_mistaken_for_a_complete_one() {
     let control = ControlPlane::new();
     let machine = Machine::online(&control).await;
     let response = request(&control, Bytes::new());
