@@ -1,7 +1,7 @@
 //! Diagnostics of a running daemon for the operator of the machine: counters and a snapshot of its state.
 //!
-//! Counters use the `metrics` facade. Without a recorder, counting does nothing and needs no memory. What can be looked up is
-//! not counted but read when it is requested ([`Diagnostics::snapshot`]).
+//! Counters use the `metrics` facade. Without a recorder, counting does nothing and needs no memory. State that can be
+//! looked up is not counted, but read on request ([`Diagnostics::snapshot`]).
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -37,7 +37,7 @@ impl Snapshot {
         }
     }
 
-    /// Returns what prevents the daemon from working, in one line each.
+    /// Returns the problems that prevent the daemon from working, each as one line.
     #[must_use]
     pub fn problems(&self) -> Vec<&'static str> {
         let link = match self.link {
@@ -56,7 +56,7 @@ fn number(is_true: bool) -> f64 {
 
 type Source = Box<dyn Fn() -> Snapshot + Send + Sync>;
 
-/// Gives access to the state of the daemon, once it runs. Cheap to clone; clones share the same daemon.
+/// Gives access to the state of the daemon once it is running. Cheap to clone; clones share the same daemon.
 #[derive(Clone, Default)]
 pub struct Diagnostics(Arc<OnceLock<Source>>);
 
@@ -73,13 +73,13 @@ impl Diagnostics {
         self.0.get().map(|source| source())
     }
 
-    /// Sets where the state comes from: the daemon does this when it starts. Only the first call has an effect.
+    /// Sets the source of the state. Called by the daemon when it starts; only the first call has an effect.
     pub fn set_source(&self, source: impl Fn() -> Snapshot + Send + Sync + 'static) {
         _ = self.0.set(Box::new(source));
     }
 }
 
-/// Describes the metrics of the daemon. Must be called after the recorder was installed.
+/// Describes the metrics of the daemon. Must be called after the recorder has been installed.
 pub fn describe() {
     describe_gauge!("waypost_daemon_link_online", "1 while the link to the control plane is open");
     describe_gauge!("waypost_daemon_engine_reachable", "1 while the container engine can be reached");

@@ -18,14 +18,14 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The containers whose egress is open.
 pub(super) struct EgressTable {
     policy: EgressPolicy,
-    /// By the ID of the container.
+    /// The open egress by container ID.
     open: Mutex<HashMap<String, ContainerEgress>>,
 }
 
 /// The open egress of a container.
 struct ContainerEgress {
     instance_id: String,
-    /// The process of the container: a container that was restarted has another network namespace.
+    /// The process ID of the container: a restarted container has another network namespace.
     pid: u32,
     egress: Egress,
 }
@@ -62,7 +62,7 @@ impl EgressTable {
         self.lock().remove(container_id);
     }
 
-    /// Reports the destinations that are rejected in learning mode. Runs until it is cancelled.
+    /// Periodically reports the destinations that were rejected in learning mode. Runs until it is cancelled.
     pub(super) async fn report_rejections(&self, control: &dyn Control) {
         let mut interval = tokio::time::interval(REPORT_INTERVAL);
         loop {

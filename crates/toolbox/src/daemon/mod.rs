@@ -31,13 +31,13 @@ use crate::link::{Link, Runtime, Status};
 use crate::supervisor::{Parts, Settings, Supervisor};
 use crate::tasks;
 
-/// The time that the engine has to answer before a heartbeat is sent without it.
+/// The time within which the engine must answer before a heartbeat is sent without it.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The settings of the daemon.
 #[derive(Debug, Clone)]
 pub struct DaemonOptions {
-    /// The data directory, in which the machine has joined.
+    /// The data directory, which contains the identity of the machine.
     pub data_dir: PathBuf,
     /// The address of the container engine; `None` for the default.
     pub docker_host: Option<String>,
@@ -45,7 +45,7 @@ pub struct DaemonOptions {
     pub secrets_dir: PathBuf,
     /// The private networks that entries may reach.
     pub egress_allow: Vec<IpNet>,
-    /// The network of which each instance gets a part.
+    /// The network from which each instance gets a subnet.
     pub network_pool: Ipv4Net,
     /// Additional root certificates for the connection to the control plane, in PEM.
     pub ca_pem: Option<Vec<u8>>,
@@ -71,7 +71,7 @@ pub enum DaemonError {
 /// toolbox whenever the state of the link changes.
 ///
 /// # Errors
-/// A [`DaemonError`] if the daemon cannot start.
+/// Returns a [`DaemonError`] if the daemon cannot start.
 pub async fn run(
     options: DaemonOptions,
     on_status: impl Fn(&str, &Status) + Send + 'static,
@@ -144,7 +144,7 @@ async fn heartbeat<E: Engine, S: crate::supervisor::servers::Servers>(
 ) -> Heartbeat {
     let machine = tokio::time::timeout(ENGINE_TIMEOUT, engine.info()).await.ok().and_then(Result::ok);
     let capacity = machine.as_ref().map(|machine| machine.capacity);
-    // The last known resources, while the engine does not answer.
+    // While the engine does not answer, the last known resources are reported.
     let capacity = capacity.or_else(|| supervisor.machine().map(|machine| machine.capacity));
     Heartbeat {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -168,7 +168,7 @@ async fn report_status(mut status: watch::Receiver<Status>, toolbox_id: String, 
 /// Returns a random number from 0 to 1.
 fn jitter() -> f64 {
     let mut bytes = [0; 4];
-    // Without randomness, all pauses are of medium length.
+    // If the random number generator fails, all pauses are of medium length.
     if SystemRandom::new().fill(&mut bytes).is_err() {
         return 0.5;
     }

@@ -1,4 +1,4 @@
-//! Requests of the control plane: calls of tools, logs and statistics (see [`waypost_toolbox_proto::http`]).
+//! Requests from the control plane: tool calls, logs and statistics (see [`waypost_toolbox_proto::http`]).
 
 use std::io;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::link::requests::{BoxFuture, Requests, ResponseBody, error_response};
 use crate::supervisor::Supervisor;
 use crate::supervisor::servers::{CallFailure, CallOptions, Notifications, Servers};
 
-/// The number of lines of a log that are returned by default.
+/// The number of log lines that are returned by default.
 const DEFAULT_TAIL: usize = 200;
 
-/// The maximum number of streams of notifications of all instances: less than half of the requests that a link carries at a time,
-/// so that they do not prevent calls.
+/// The maximum number of notification streams of all instances: less than half of the requests that a link carries
+/// concurrently, so that they do not prevent calls.
 const MAX_NOTIFICATION_STREAMS: usize = 200;
 
 /// Answers requests about the instances of this toolbox.
 pub(super) struct InstanceRequests<E, S> {
     supervisor: Supervisor<E, S>,
     storage: Arc<Storage>,
-    /// The streams of notifications.
+    /// Limits the number of notification streams.
     streams: Arc<Semaphore>,
 }
 
@@ -80,7 +80,7 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
         match self.supervisor.call(instance_id, message, options).await {
             Ok(_) if is_notification => accepted(),
             Ok(mut messages) => match messages.next().await {
-                // The status says whether there is an answer at all, so the first message is awaited.
+                // The status depends on whether there is an answer, so the first message is awaited.
                 Some(Ok(first)) => {
                     let messages = futures::stream::once(async { Ok(first) }).chain(messages);
                     lines(messages.map_ok(to_line).map_err(|_: CallFailure| BodyError::Interrupted))
@@ -92,7 +92,7 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
         }
     }
 
-    /// Passes on the response of a caller to a request of a server.
+    /// Passes on the response of a caller to a request from a server.
     async fn receive_response(&self, instance_id: &str, body: Body) -> Response<ResponseBody> {
         let response = match read_message(body).await {
             Ok(response) => response,
@@ -104,7 +104,7 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
         }
     }
 
-    /// Streams what a server announces outside of calls.
+    /// Streams the announcements of a server outside of calls.
     async fn notifications(&self, instance_id: &str, body: Body) -> Response<ResponseBody> {
         let message = match read_message(body).await {
             Ok(message) => message,
@@ -152,7 +152,7 @@ impl<E: Engine, S: Servers> Requests for InstanceRequests<E, S> {
     }
 }
 
-/// Reads a message, or returns the error.
+/// Reads a message. Returns the error response if it is too large or incomplete.
 async fn read_message(body: Body) -> Result<Bytes, Response<ResponseBody>> {
     body.read_to_end(MAX_MESSAGE_BYTES).await.map_err(|error| match error {
         BodyError::TooLarge => error_response(StatusCode::PAYLOAD_TOO_LARGE, "The message is too large."),
@@ -166,15 +166,15 @@ fn accepted() -> Response<ResponseBody> {
     response
 }
 
-/// Returns the number of lines and whether to follow from `tail=N&follow=true`.
+/// Parses a query such as `tail=N&follow=true`. Returns the number of lines, and whether to follow the log.
 fn log_query(query: &str) -> (usize, bool) {
     let value = |name: &str| query.split('&').filter_map(|part| part.split_once('=')).find(|(key, _)| *key == name);
     let tail = value("tail").and_then(|(_, text)| text.parse().ok()).unwrap_or(DEFAULT_TAIL);
     (tail, value("follow").is_some_and(|(_, text)| text == "true"))
 }
 
-/// Returns a message as one line. Line breaks can only be between the tokens of a JSON text: inside strings, they are
-/// escaped (RFC 8259, section 7).
+/// Returns a message as one line. Line breaks can occur only between the tokens of a JSON text, because they are
+/// escaped in strings (RFC 8259, section 7).
 fn to_line(message: Bytes) -> Bytes {
     let mut line = BytesMut::with_capacity(message.len() + 1);
     line.extend_from_slice(&message);

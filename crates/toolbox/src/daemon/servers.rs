@@ -1,4 +1,4 @@
-//! The bridge as the supervisor uses it.
+//! Implements the supervisor's interface to servers with the bridge.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

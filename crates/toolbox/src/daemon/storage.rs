@@ -1,4 +1,4 @@
-//! The data that the daemon keeps for each instance: its log, its statistics, and the egress of its containers.
+//! The log and the statistics that the daemon stores for each instance, and the egress of its containers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ impl Sink for Storage {
         let stored = self.with_files(instance_id, |files| {
             let previous = files.usage.get(container_id).copied();
             files.usage.insert(container_id.to_owned(), sample(previous, at, usage));
-            // The containers are sampled one after the other; one of them stores the sum.
+            // The containers are sampled one after another. The sample of the first one stores the sum.
             let is_first = files.usage.keys().next().is_some_and(|first| first == container_id);
             if is_first { files.stats.append(&sum(at, files.usage.values())) } else { Ok(()) }
         });
@@ -169,7 +169,7 @@ mod tests {
         assert!((first.cpu_percent, second.cpu_percent) == (0.0, 50.0), "{} {}", first.cpu_percent, second.cpu_percent);
         let total = sum(31_000, [second, second].iter());
         assert_eq!((total.cpu_percent, total.memory_bytes, total.pids), (100.0, 20, 2));
-        // A container that was replaced starts at zero again.
+        // The counter of a replaced container starts again at zero.
         assert!(sample(Some(second), 61_000, usage(0)).cpu_percent.abs() < f64::EPSILON);
     }
 }

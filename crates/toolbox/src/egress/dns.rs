@@ -1,4 +1,4 @@
-//! The DNS server of a container: only the allowed names exist.
+//! The DNS server of a container, which knows only the allowed names.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::{Shared, learning};
 const TTL: u32 = 60;
 /// The time after which an idle TCP connection is closed.
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
-/// The number of responses that wait for a TCP client.
+/// The maximum number of responses that wait for a TCP client.
 const TCP_RESPONSES: usize = 16;
 
 /// Serves DNS on both sockets until `stop` is cancelled.
@@ -49,14 +49,14 @@ struct Names {
 enum Answer {
     /// The name has this address.
     Address(Ipv4Addr),
-    /// The name exists and has no record of this type.
+    /// The name exists, but has no record of this type.
     NoRecord,
     /// The name does not exist.
     NoName,
 }
 
 impl Names {
-    /// Answers a question for `name` in lower case without the final dot.
+    /// Answers a question for `name`, which must be in lower case and without the final dot.
     fn answer(&self, name: &str, kind: RecordType) -> Answer {
         let known = self.shared.addresses.get(name).copied();
         let address = known.or_else(|| {

@@ -1,9 +1,9 @@
-//! Learning mode: records the destinations that a container wanted to reach, so that an allowlist can be proposed.
+//! Learning mode: records the rejected destinations of a container, so that an allowlist can be proposed.
 //!
-//! A client that uses the proxy names host and port. A client that resolves a name gets the address [`SINK`], on which
-//! connections to usual ports are accepted, recorded and closed, if the engine forwards DNS queries to the daemon. Since
-//! all names share this address, a connection is recorded for the name that was resolved last, which is the right one
-//! unless a client resolves several names first.
+//! A client that uses the proxy sends the host and the port. A client that resolves a name gets the address [`SINK`] if
+//! the engine forwards DNS queries to the daemon. Connections to common ports of this address are accepted, recorded
+//! and closed. Since all names share the address, a connection is recorded for the name that was resolved last, which
+//! is correct unless a client resolves several names before it connects.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -17,7 +17,7 @@ use super::relay;
 
 /// The address of all rejected names.
 pub(super) const SINK: Ipv4Addr = Ipv4Addr::new(127, 65, 0, 1);
-/// The ports on which connections to [`SINK`] are recorded: web, mail, and usual databases and queues.
+/// The ports on which connections to [`SINK`] are recorded: SSH, web, mail, and common databases and queues.
 pub(super) const PORTS: [u16; 14] = [22, 80, 443, 465, 587, 1433, 3306, 5432, 5672, 6379, 8080, 8443, 9200, 27017];
 /// The maximum number of destinations that are recorded for a container.
 const MAX_RECORDED: usize = 100;
@@ -30,7 +30,7 @@ pub(super) struct Rejections(Arc<Mutex<State>>);
 struct State {
     /// All destinations that were recorded.
     seen: BTreeSet<String>,
-    /// Those that were not taken yet.
+    /// The recorded destinations that have not been taken yet.
     new: Vec<String>,
     /// The name that was resolved last.
     last_name: Option<String>,
@@ -41,7 +41,7 @@ impl Rejections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a destination, once.
+    /// Records a destination if it has not been recorded yet.
     pub(super) fn record(&self, destination: &Destination) {
         let mut state = self.state();
         let text = destination.to_string();

@@ -1,20 +1,20 @@
-//! The egress of a container: connections to the destinations that its entry names, and to no others.
+//! The egress of a container: connections to the destinations in its catalogue entry, and to no others.
 //!
 //! A container's network has no route to the outside. The daemon opens sockets inside the container's network namespace
 //! and connects them to the allowed destinations from the namespace of the host:
 //!
-//! - a DNS server on `127.0.0.1:53`, to which the engine's resolver forwards. It knows only the allowed names, and gives
-//!   each of them an address of its own in `127.64.0.0/16` ([`dns`]). Engines with the first fix of CVE-2024-29018, such as
-//!   Docker Engine 25.0.5 to 26.1.2, do not forward on internal networks, so the engine also writes these addresses to
-//!   `/etc/hosts` of the container ([`hosts`]);
-//! - a relay on every allowed port of these addresses, for clients that know no proxy ([`relay`]);
+//! - a DNS server on `127.0.0.1:53`, to which the engine's resolver forwards queries. It knows only the allowed names,
+//!   and resolves each of them to a separate address in `127.64.0.0/16` ([`dns`]). Engines with the first fix of
+//!   CVE-2024-29018, such as Docker Engine 25.0.5 to 26.1.2, do not forward on internal networks, so the engine also
+//!   writes these addresses to `/etc/hosts` of the container ([`hosts`]);
+//! - a relay on every allowed port of these addresses, for clients that do not support proxies ([`relay`]);
 //! - an HTTP proxy on `127.0.0.1:3128` that supports CONNECT (RFC 9110, section 9.3.6), for clients that use
 //!   `HTTPS_PROXY`, and for destinations that are IP addresses ([`proxy`]).
 //!
-//! The name of a destination is resolved by the host for every connection, and every address is checked
-//! ([`policy`]). In learning mode, rejected destinations are recorded ([`learning`]); they are rejected all the same. If
-//! the engine does not forward DNS queries, names that are not allowed do not resolve, so that only destinations that
-//! clients request from the proxy are recorded.
+//! The name of a destination is resolved by the host for every connection, and every address is checked ([`policy`]).
+//! In learning mode, rejected destinations are recorded ([`learning`]), but still rejected. If the engine does not
+//! forward DNS queries, names that are not allowed do not resolve, so only destinations that clients request from the
+//! proxy are recorded.
 
 mod dns;
 mod learning;
@@ -54,8 +54,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A socket that is being opened.
 pub type Opening<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
 
-/// Opens sockets inside the network namespace of a container. An error means that the namespace is gone, or that the
-/// address is in use.
+/// Opens sockets inside the network namespace of a container. An error means that the namespace no longer exists, or
+/// that the address is in use.
 pub trait Sockets: Send + Sync {
     /// Listens for TCP connections.
     fn listen(&self, address: SocketAddr) -> Opening<'_, TcpListener>;
@@ -135,7 +135,7 @@ impl Egress {
     }
 
     /// Returns the destinations, as `host:port`, that were rejected for the first time since the last call. Always
-    /// empty without learning mode.
+    /// empty if learning mode is off.
     #[must_use]
     pub fn take_rejected(&self) -> Vec<String> {
         self.shared.rejections.as_ref().map(Rejections::take).unwrap_or_default()

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use waypost_outbound::is_public;
 
-/// Addresses that are never reached, even if the operator of the machine allows the network that contains them. An IPv6
-/// address that represents one of the IPv4 addresses counts as that address.
+/// Addresses that connections may never reach, even if the operator of the machine allows the network that contains
+/// them. An IPv6 address that embeds an IPv4 address is treated like the IPv4 address.
 const NEVER_V4: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
@@ -29,13 +29,13 @@ const NEVER_V6: &[(Ipv6Addr, u8)] = &[
 pub struct EgressPolicy {
     /// Private networks that the operator of the machine allows.
     pub allow: Vec<IpNet>,
-    /// Networks that are never reached: those of the containers.
+    /// Networks that connections may never reach, such as those of the containers.
     pub never: Vec<IpNet>,
 }
 
 impl EgressPolicy {
-    /// Returns the policy that also never permits the addresses that this machine has now. They change while the daemon
-    /// runs, for example with the networks of the engine.
+    /// Returns a copy of the policy that also never permits the current addresses of this machine. They change while
+    /// the daemon runs, for example with the networks of the engine.
     ///
     /// # Errors
     /// Returns an error if the tables of the kernel cannot be read.
@@ -45,8 +45,8 @@ impl EgressPolicy {
         Ok(policy)
     }
 
-    /// Whether connections may reach `address`: it is public, or in a network that the operator allows, and is not one
-    /// that is never reached.
+    /// Whether connections may reach `address`: it must be public or in a network that the operator allows, and must
+    /// not be one of those that may never be reached.
     #[must_use]
     pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -68,7 +68,8 @@ impl EgressPolicy {
     }
 }
 
-/// Returns the IPv4 address that an IPv6 address is translated to: NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056).
+/// Returns the IPv4 address that is embedded in an IPv6 address of NAT64 (RFC 6052, RFC 8215) or 6to4 (RFC 3056);
+/// `None` for other addresses.
 fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     let segments = address.segments();
@@ -96,8 +97,8 @@ fn own_addresses() -> std::io::Result<Vec<IpNet>> {
         .collect())
 }
 
-/// Returns the local addresses in `/proc/net/fib_trie`: each is a line with the address, followed by one with
-/// `/32 host LOCAL`.
+/// Returns the local addresses in `/proc/net/fib_trie`. Each is a line with the address, followed by a line with `/32
+/// host LOCAL`.
 fn parse_v4(table: &str) -> Vec<Ipv4Addr> {
     let mut addresses = Vec::new();
     let mut last: Option<Ipv4Addr> = None;

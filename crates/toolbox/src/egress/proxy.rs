@@ -78,7 +78,7 @@ async fn respond(request: Request<Incoming>, shared: &Arc<Shared>, stop: Cancell
     };
     let shared = Arc::clone(shared);
     crate::tasks::spawn("egress-tunnel", async move {
-        // The connection's own permit is released when the upgrade takes the connection over.
+        // The permit of the connection itself is released when the upgrade takes over the connection.
         let Ok(_permit) = shared.connections.try_acquire() else { return };
         let tunnel = async {
             let inside = hyper::upgrade::on(request).await.map_err(std::io::Error::other)?;

@@ -31,10 +31,10 @@ pub(super) async fn accept(listener: &TcpListener, stop: &CancellationToken) -> 
     loop {
         match stop.run_until_cancelled(listener.accept()).await? {
             Ok((connection, _)) => return Some(connection),
-            // The client is gone already.
+            // The client has already disconnected.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
-            // Out of file descriptors: connections that end free some.
+            // No file descriptors are left. Connections that end will free some.
             Err(error) if error.raw_os_error().is_some_and(|code| matches!(code, 23 | 24)) => {
                 stop.run_until_cancelled(tokio::time::sleep(std::time::Duration::from_millis(100))).await?;
             }

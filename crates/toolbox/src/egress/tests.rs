@@ -10,7 +10,7 @@ use tokio::net::TcpSocket;
 
 use super::*;
 
-/// Opens sockets on free ports, and remembers which port stands for which address.
+/// Opens sockets on free ports, and stores the address of each by the requested one.
 #[derive(Default)]
 struct FreePorts(Mutex<HashMap<(&'static str, SocketAddr), SocketAddr>>);
 
@@ -119,7 +119,7 @@ async fn learning_mode_records_what_is_rejected() {
     assert!(egress.take_rejected().is_empty());
 }
 
-/// Runs itself in a child process, because the limit of file descriptors applies to the whole process.
+/// Runs the test in a child process, because the limit of file descriptors applies to the whole process.
 #[test]
 fn learning_mode_continues_after_a_lack_of_file_descriptors() {
     const IN_CHILD: &str = "WAYPOST_TEST_FILE_DESCRIPTORS";
@@ -143,7 +143,8 @@ async fn record_after_a_lack_of_file_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
     let mut stream = client.connect(sink).await.unwrap();
-    // The clock is paused, so it moves on when all tasks wait. Several times, so that the listener has tried as well.
+    // The clock is paused, so it advances when all tasks are idle. This is repeated so that the listener has tried as
+    // well.
     for _ in 0..3 {
         let waiting = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut [0; 1])).await;
         waiting.expect_err("accepting a connection needs a file descriptor");
@@ -153,10 +154,10 @@ async fn record_after_a_lack_of_file_descriptors() {
     assert_eq!(egress.take_rejected(), ["smtp.example.com:587"]);
 }
 
-/// A destination on an own address of the machine would be rejected, so only the relay itself is tested here; the tests
-/// with containers connect to a real destination.
+/// A destination on one of the machine's own addresses would be rejected, so only the relay itself is tested here. The
+/// tests with containers connect to a real destination.
 #[tokio::test]
-async fn sockets_are_closed_when_the_way_out_is_dropped() {
+async fn sockets_are_closed_when_the_egress_is_dropped() {
     let sockets = FreePorts::default();
     let egress = Egress::start(&sockets, &rules(&["db.example:5432"], false), EgressPolicy::default()).await.unwrap();
     let relay = sockets.tcp(SocketAddr::from(([127, 64, 0, 1], 5432)));
