@@ -52,7 +52,7 @@ impl SigningKey {
     /// Generates a key.
     ///
     /// # Errors
-    /// [`IdentityError::NoRandom`].
+    /// Returns [`IdentityError::NoRandom`] if the system provides no random bytes.
     pub fn generate() -> Result<Self, IdentityError> {
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| IdentityError::NoRandom)?;
         Self::from_pkcs8(document.as_ref().to_vec()).map_err(|_| IdentityError::NoRandom)
@@ -109,8 +109,8 @@ pub struct Identity {
     pub url: Url,
     /// The key that the control plane knows.
     key: SigningKey,
-    /// The key that replaces the current one. While it is set, the control plane knows one of the two: the daemon cannot
-    /// know which if the connection was lost while the key was replaced.
+    /// The key that replaces the current one. While it is set, the control plane knows one of the two keys. If the
+    /// connection was lost during the replacement, the daemon does not know which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next_key: Option<SigningKey>,
 }
@@ -118,9 +118,9 @@ pub struct Identity {
 /// The keys that are used for one handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
-    /// The current key signs, and presents the next one if there is one.
+    /// The current key signs. The next key is presented if there is one.
     CurrentKey,
-    /// The next key signs: the control plane may have stored it although the daemon did not learn it.
+    /// The next key signs: the control plane may have stored it without the daemon receiving the confirmation.
     NextKey,
 }
 
@@ -134,7 +134,7 @@ impl Identity {
     /// Loads the identity.
     ///
     /// # Errors
-    /// Any [`IdentityError`].
+    /// Returns an [`IdentityError`] if the machine has not joined, or the file cannot be read or is damaged.
     pub fn load(data_dir: &Path) -> Result<Self, IdentityError> {
         let path = data_dir.join(FILE);
         match std::fs::read(&path) {
@@ -147,7 +147,7 @@ impl Identity {
     /// Stores the identity.
     ///
     /// # Errors
-    /// [`IdentityError::File`]. The stored identity is unchanged.
+    /// Returns [`IdentityError::File`] if the file cannot be written.
     pub fn save(&self, data_dir: &Path) -> Result<(), IdentityError> {
         let path = data_dir.join(FILE);
         let content = serde_json::to_vec_pretty(self).map_err(io::Error::from);
@@ -176,7 +176,7 @@ impl Identity {
     /// Creates and stores the next key, unless there is one.
     ///
     /// # Errors
-    /// [`IdentityError::NoRandom`] or [`IdentityError::File`]. The identity is unchanged.
+    /// Returns [`IdentityError::NoRandom`] or [`IdentityError::File`]. The identity in memory is unchanged.
     pub fn begin_rotation(&mut self, data_dir: &Path) -> Result<(), IdentityError> {
         if self.next_key.is_some() {
             return Ok(());
@@ -187,10 +187,11 @@ impl Identity {
         Ok(())
     }
 
-    /// Replaces the current key by the next one, after the control plane has accepted it.
+    /// Replaces the current key with the next one, after the control plane has accepted it.
     ///
     /// # Errors
-    /// [`IdentityError::File`]. The key is replaced in memory. Both keys are still stored, so the next start tries both.
+    /// Returns [`IdentityError::File`]. The key has been replaced in memory, but both keys are still stored, so the
+    /// daemon tries both after a restart.
     pub fn finish_rotation(&mut self, data_dir: &Path) -> Result<(), IdentityError> {
         let Some(next) = self.next_key.take() else {
             return Ok(());
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn is_stored_for_its_owner_only_and_not_shown() {
+    fn an_identity_is_stored_for_its_owner_only_and_not_shown() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(Identity::load(folder.path()), Err(IdentityError::NotJoined)));
         let identity = identity();
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_both_keys_until_the_next_one_is_accepted() {
+    fn both_keys_are_kept_until_the_next_one_is_accepted() {
         let folder = tempfile::tempdir().unwrap();
         let mut identity = identity();
         identity.begin_rotation(folder.path()).unwrap();

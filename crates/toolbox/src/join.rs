@@ -15,8 +15,8 @@ use waypost_toolbox_proto::handshake::{JOIN_PATH, JoinRequest, JoinResponse, Ver
 use crate::files;
 use crate::identity::{Identity, IdentityError, SigningKey};
 
-/// The key of a join that has not succeeded. A repeated join sends the same key: if only the response was lost, the
-/// control plane can recognise it.
+/// The name of the file with the key of a join that has not succeeded. A repeated join sends the same key: if only the
+/// response was lost, the control plane can recognise it.
 const PENDING_FILE: &str = "join.json";
 const LIMITS: Limits = Limits { max_bytes: 64 * 1024, timeout: Duration::from_secs(30), redirects: 0 };
 
@@ -73,7 +73,7 @@ pub enum JoinError {
         /// The message of the control plane.
         message: String,
     },
-    /// The response is not the one of a control plane.
+    /// The response does not come from a control plane.
     #[error("The response is not the one of a Waypost server. Check the URL.")]
     Response,
 }
@@ -81,8 +81,8 @@ pub enum JoinError {
 /// Registers this machine, and stores its identity.
 ///
 /// # Errors
-/// Any [`JoinError`]. Nothing is registered, except if the response was lost or could not be stored: a repeated join
-/// then sends the same key.
+/// Returns a [`JoinError`]. The machine may be registered nevertheless if the response was lost or could not be stored;
+/// a repeated join then sends the same key.
 pub async fn join(join: Join) -> Result<Identity, JoinError> {
     let url = parse_url(&join.url)?;
     match Identity::load(&join.data_dir) {
@@ -103,7 +103,7 @@ pub async fn join(join: Join) -> Result<Identity, JoinError> {
     let joined = send(&url, &request, join.ca_pem.as_deref()).await?;
     let identity = Identity::new(joined.toolbox_id, joined.name, url, key);
     identity.save(&join.data_dir)?;
-    // The key is stored in the identity now.
+    // The key is now stored in the identity.
     let _ = std::fs::remove_file(join.data_dir.join(PENDING_FILE));
     Ok(identity)
 }
@@ -137,7 +137,7 @@ struct Problem {
     detail: String,
 }
 
-/// Returns the key of a previous attempt, or a new one, which is stored.
+/// Returns the key of a previous attempt, or generates and stores a new one.
 fn pending_key(data_dir: &Path) -> Result<SigningKey, IdentityError> {
     let path = data_dir.join(PENDING_FILE);
     if let Some(key) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
@@ -150,7 +150,7 @@ fn pending_key(data_dir: &Path) -> Result<SigningKey, IdentityError> {
     Ok(key)
 }
 
-/// Parses the URL of a control plane, and removes a final slash. Plain HTTP is accepted for loopback only.
+/// Parses the URL of a control plane, which must not have a path. Plain HTTP is accepted for loopback only.
 fn parse_url(text: &str) -> Result<Url, JoinError> {
     let url = Url::parse(text.trim()).map_err(|_| JoinError::Url("it is not a URL"))?;
     let is_loopback = match url.host() {

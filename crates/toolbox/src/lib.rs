@@ -1,8 +1,9 @@
 //! The toolbox daemon: runs MCP tool servers in hardened containers on one machine.
 //!
-//! [`daemon`] connects the parts: the daemon keeps one outbound connection to the control plane ([`link`]), compares what
-//! should run with what runs ([`reconcile`], [`supervisor`]), and uses a container engine ([`engine`]). The servers in the
-//! containers are reached through [`bridge`], and reach the outside only through [`egress`].
+//! [`daemon`] connects the parts: the daemon keeps one outbound connection to the control plane ([`link`]), reconciles
+//! the running containers with the desired state ([`reconcile`], [`supervisor`]), and uses a container engine
+//! ([`engine`]). The servers in the containers are reached through [`bridge`], and reach the outside only through
+//! [`egress`].
 
 pub mod bridge;
 pub mod clock;

@@ -1,11 +1,11 @@
-//! The queue of events on disk: what the control plane has not acknowledged survives restarts.
+//! The queue of events on disk: events that the control plane has not acknowledged survive restarts.
 //!
 //! Invariants (tests below, tests/it/replay.rs):
 //! 1. Numbers increase and are never reused, even after a crash: numbers are reserved on disk before they are used.
-//! 2. An event is sent only after it has been synced to disk. If the disk does not work, events are sent from memory,
-//!    because the control plane should learn of a full disk.
-//! 3. Events stay until they are acknowledged. The queue is bounded: if it is full, states of an instance that a newer
-//!    one supersedes are removed first, then the oldest events other than ends of deployments and removals.
+//! 2. An event is sent only after it has been synced to disk. If writing to the disk fails, events are sent from
+//!    memory, because the control plane should learn about a full disk.
+//! 3. Events are kept until they are acknowledged. The queue is bounded: if it is full, superseded states of instances
+//!    are removed first, and then the oldest events other than ends of deployments and removals.
 
 mod disk;
 mod state;
@@ -26,7 +26,7 @@ use state::State;
 
 pub use state::{MAX_BYTES, MAX_EVENTS};
 
-/// The pause before a failed write is repeated.
+/// The pause before a failed write is retried.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The queue of events. Cheap to clone; clones share the same queue.
@@ -35,7 +35,7 @@ pub struct Queue(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
-    /// Notified when something is to be written.
+    /// Notified when there are changes to write.
     unwritten: Notify,
     /// Changes when events can be sent or have been acknowledged.
     changed: watch::Sender<u64>,
@@ -52,7 +52,7 @@ impl Queue {
     /// Opens the queue in `folder`. A damaged file is kept under another name, and its readable events are used.
     ///
     /// # Errors
-    /// The error of the file system.
+    /// Returns any error of the file system.
     pub fn open(folder: &Path, clock: WallClock) -> io::Result<(Self, QueueWriter)> {
         let (disk, state) = Disk::open(folder)?;
         let (changed, _) = watch::channel(0);
@@ -74,8 +74,8 @@ impl Queue {
         self.notify();
     }
 
-    /// Returns events after number `after` as lines, in order, so that at most `max` events up to the last returned one
-    /// wait for an acknowledgement, and the number of the last one.
+    /// Returns the number of the last returned event (`after` if there is none), and the events after number `after` as
+    /// lines, in order. At most `max` events up to the last returned one wait for an acknowledgement.
     #[must_use]
     pub fn next_lines(&self, after: u64, max: usize) -> (u64, Vec<Bytes>) {
         self.state().next_lines(after, max)
@@ -109,7 +109,8 @@ impl Queue {
 }
 
 impl QueueWriter {
-    /// Writes changes until `stop` is cancelled, and then what is left. Must not be dropped: a write may be in progress.
+    /// Writes changes until `stop` is cancelled, and then the remaining ones. The future must not be dropped, because a
+    /// write may be in progress.
     pub async fn run(mut self, stop: CancellationToken) {
         let queue = self.queue.clone();
         let mut was_written = true;
@@ -127,14 +128,14 @@ impl QueueWriter {
             was_written = result.is_ok();
             let retry = if was_written { Duration::MAX } else { RETRY };
             tokio::select! {
-                // A new event is sent at once, even if the disk still does not work.
+                // A new event is sent at once, even if the disk still fails.
                 _ = tokio::time::timeout(retry, queue.0.unwritten.notified()) => {}
                 () = stop.cancelled() => {}
             }
         }
     }
 
-    /// Writes all changes. The events can be sent even if the disk does not work.
+    /// Writes all changes. The events can be sent even if writing fails.
     async fn write(&mut self) -> io::Result<()> {
         loop {
             let Some(batch) = self.queue.state().take_batch() else {

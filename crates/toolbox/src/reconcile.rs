@@ -1,16 +1,16 @@
-//! Determines the next action that brings an instance to its desired state. A pure function.
+//! A pure function that determines the next acts that bring an instance to its desired state.
 //!
-//! [`reconcile`] compares what is desired with the containers that exist and with what is remembered on disk
-//! ([`Memory`]), and returns the next acts. Every act is small and idempotent, and the state after it is visible in the
-//! containers or in the memory. So a daemon that is killed between two acts, or in the middle of one, continues where it
-//! was. A deployment is not one act but the sequence that follows from the rules: begin, start, check, complete, remove
-//! the old container, finish.
+//! [`reconcile`] compares the desired state with the existing containers and the state stored on disk ([`Memory`]), and
+//! returns the next acts. Every act is small and idempotent, and its result is visible in the containers or in the
+//! memory. Therefore, a daemon that is killed between two acts, or in the middle of one, continues where it stopped. A
+//! deployment is not one act, but a sequence that follows from the rules: begin, start, check, complete, remove the old
+//! container, finish.
 //!
 //! Invariants (reconcile/tests.rs):
-//! 1. From every state, finitely many acts lead to a state without acts, which is the desired one.
+//! 1. From every state, a finite number of acts leads to the desired state, in which there are no further acts.
 //! 2. Acts concern only containers that were passed in.
 //! 3. A container that serves calls is removed before its replacement is ready only if the instance is to be stopped,
-//!    restarted or removed, if it has volumes, or if nobody uses it.
+//!    restarted or removed, if it has volumes, or if it is idle.
 //! 4. The resources of all containers never exceed the budget.
 
 mod attempts;
@@ -39,9 +39,9 @@ pub const CHECK_KEY: &str = "deployment";
 /// A container of the instance. All times are since the start of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// The ID: of the engine, or of the start while it is in progress.
+    /// The ID that the engine assigned, or the ID of the start while it is in progress.
     pub id: String,
-    /// Whom the container is for.
+    /// The agent or session that the container is for.
     pub key: Key,
     /// The generation from its label.
     pub generation: u64,
@@ -51,30 +51,30 @@ pub struct Container {
     pub phase: Phase,
     /// Whether its removal is in progress.
     pub is_removing: bool,
-    /// When it was started; 0 if before the daemon.
+    /// The time at which the daemon started or first observed it.
     pub started: Duration,
-    /// The age that it had when the daemon first saw it.
+    /// The age of the container when the daemon first observed it.
     pub age: Duration,
-    /// When it was last used by a call.
+    /// The time at which it was last used by a call.
     pub last_used: Duration,
     /// The number of running calls.
     pub calls: usize,
-    /// Since when its probes succeed; `None` if they fail.
+    /// The time since which its probes have succeeded; `None` if they fail.
     pub healthy_since: Option<Duration>,
 }
 
-/// The phase of a container.
+/// The phase in the life of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Its start is in progress.
+    /// The start is in progress.
     Starting,
-    /// It runs.
+    /// The container is running.
     Started,
-    /// It runs, and the check of its server is in progress.
+    /// The container is running, and the check of its server is in progress.
     Checking,
-    /// Its server has completed the handshake and listed its tools.
+    /// The server has completed the handshake and listed its tools.
     Ready,
-    /// It does not run.
+    /// The container is not running.
     Exited,
 }
 
@@ -94,7 +94,7 @@ impl Resources {
         Self { memory_bytes: class.memory_bytes(), millicpus: class.millicpus() }
     }
 
-    /// Returns the rest after taking `other` away; `None` if there is not enough.
+    /// Subtracts `other`. Returns `None` if there are not enough resources.
     #[must_use]
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         Some(Self {
@@ -120,17 +120,17 @@ pub struct Situation<'a> {
     pub desired: Option<&'a DesiredInstance>,
     /// The containers of the instance.
     pub containers: &'a [Container],
-    /// What is remembered on disk.
+    /// The state stored on disk.
     pub memory: &'a Memory,
     /// The failed attempts by key.
     pub attempts: &'a BTreeMap<Key, Attempts>,
     /// The keys for which calls wait for a container.
     pub demand: &'a BTreeSet<Key>,
-    /// The resources that are left on the toolbox.
+    /// The free resources of the toolbox.
     pub free: Resources,
     /// The limits of instances with one container per key.
     pub limits: KeyLimits,
-    /// The time.
+    /// The current time.
     pub now: Duration,
 }
 
@@ -141,9 +141,9 @@ pub enum Act {
     Begin(Deployment),
     /// Records that the running deployment is superseded.
     Interrupt,
-    /// Starts a container: of the running deployment, or of the specification that serves calls.
+    /// Starts a container of the running deployment, or of the specification that serves calls.
     Start {
-        /// Whom the container is for.
+        /// The agent or session that the container is for.
         key: Key,
         /// Whether it belongs to the running deployment.
         deploy: bool,
@@ -159,44 +159,44 @@ pub enum Act {
     NoCapacity,
     /// Records that the desired specification serves calls.
     Complete(Deployment),
-    /// Removes a container. The start of a container that is in progress is cancelled.
+    /// Removes a container. If its start is in progress, it is cancelled.
     Remove {
         /// The ID of the container.
         container: String,
-        /// How.
+        /// The way in which it is removed.
         how: Removal,
     },
-    /// Reports the outcome of the deployment. If nothing serves calls, removes what the deployment has left.
+    /// Reports the outcome of the deployment. If it failed, first removes what it has left behind.
     Finish,
-    /// Records that a restart is done: all containers are stopped.
+    /// Records that the containers have been stopped for a restart.
     Restarted,
-    /// Removes everything of the instance.
+    /// Removes the instance with all its resources.
     RemoveInstance,
 }
 
 /// The way in which a container is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// Waits for its calls, then stops it with the grace period.
+    /// Waits for the calls of the container, then stops it with the grace period.
     Drain,
-    /// The same; and the instance then waits for its next call.
+    /// Stops an idle container with the grace period. The instance then waits for its next call.
     Idle,
-    /// Stops it with the grace period.
+    /// Stops the container with the grace period.
     Stop,
-    /// Kills it.
+    /// Kills the container.
     Discard,
 }
 
 /// Why a call cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The instance is not to run.
+    /// The instance is stopped, as desired.
     Stopped,
     /// The first deployment is running, or the containers are being replaced.
     Deploying,
     /// The deployment failed.
     Failed,
-    /// The server has crashed or could not be started, and starts again later.
+    /// The server crashed or could not be started, and will be started again later.
     Crashed {
         /// The time until the next start.
         retry_in: Duration,
@@ -214,14 +214,14 @@ pub enum Refusal {
 pub struct Plan {
     /// The acts. They are independent of each other, so they can be performed in any order and at the same time.
     pub acts: Vec<Act>,
-    /// When to call [`reconcile`] again, even if nothing has changed.
+    /// The time at which [`reconcile`] must be called again, even if nothing has changed.
     pub wake: Option<Duration>,
-    /// The calls that are not to wait any longer.
+    /// The keys whose calls must not wait any longer, and the reasons.
     pub refused: Vec<(Key, Refusal)>,
 }
 
 /// Returns the digest of everything that requires a new container if it changes. Members without a value are left out,
-/// so a later version of the daemon that knows more members computes the same digest.
+/// so a later version of the daemon with additional members computes the same digest.
 #[must_use]
 pub fn digest(spec: &InstanceSpec) -> String {
     let value = serde_json::to_value(spec).map(without_defaults).unwrap_or_default();
@@ -238,7 +238,8 @@ fn without_defaults(value: Value) -> Value {
         _ => false,
     };
     match value {
-        // Only the members of the specification itself: an empty list of arguments replaces those of the image.
+        // Only top-level members are removed. `args` is kept, because an empty list of arguments replaces those of the
+        // image.
         Value::Object(members) => Value::Object(
             members
                 .into_iter()
@@ -249,7 +250,7 @@ fn without_defaults(value: Value) -> Value {
     }
 }
 
-/// Returns what to do next.
+/// Returns the next acts.
 #[must_use]
 pub fn reconcile(situation: &Situation<'_>) -> Plan {
     planner::plan(situation)
@@ -295,7 +296,7 @@ impl Serving {
         container.generation == self.generation && container.digest == self.digest && has_key(container, &self.spec)
     }
 
-    /// Whether containers start only for calls.
+    /// Whether containers are started only when they are called.
     #[must_use]
     pub fn is_on_demand(&self) -> bool {
         self.spec.lazy || self.spec.sharing != Sharing::Shared
@@ -312,7 +313,7 @@ impl Deployment {
     }
 }
 
-/// Whether a container is for a key exactly if the specification requires it.
+/// Whether a container has a key if, and only if, the specification requires one.
 fn has_key(container: &Container, spec: &InstanceSpec) -> bool {
     container.key.is_some() == (spec.sharing != Sharing::Shared)
 }
@@ -333,7 +334,7 @@ impl Target {
 }
 
 impl Memory {
-    /// Whether the outcome of the last deployment is reported.
+    /// Whether the outcome of the last deployment has been reported.
     fn is_finished(&self) -> bool {
         self.verdict.as_ref().is_none_or(|verdict| verdict.finished)
     }

@@ -1,7 +1,7 @@
-//! The history of the use of resources by an instance: a ring file of fixed size.
+//! The history of the resource usage of an instance, in a ring file of fixed size.
 //!
 //! The file has a slot of [`RECORD`] bytes for each sample; sample number `n` is in slot `n % CAPACITY`. Each record
-//! contains its number and a checksum, so the order can be found again after a restart, and an incomplete record is
+//! contains its number and a checksum, so the order can be restored after a restart, and incomplete records are
 //! skipped.
 
 use std::fs::File;
@@ -14,9 +14,9 @@ use waypost_toolbox_proto::http::StatsSample;
 
 /// The interval between samples in seconds.
 pub const SAMPLE_SECONDS: u64 = 30;
-/// The number of samples: those of 7 days.
+/// The maximum number of samples, which covers 7 days.
 pub const CAPACITY: u64 = 7 * 24 * 60 * 60 / SAMPLE_SECONDS;
-/// The age after which samples are not returned, in milliseconds.
+/// The age in milliseconds after which samples are no longer returned.
 const MAX_AGE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// The maximum number of samples that [`StatsLog::read`] returns if they are combined.
 pub const MAX_POINTS: usize = 1_000;
@@ -41,7 +41,7 @@ impl StatsLog {
     /// Opens the history in the file at `path`, which is created if it is missing.
     ///
     /// # Errors
-    /// Any error of the file system.
+    /// Returns any error of the file system.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         let next = read_all(&file)?.last().map_or(0, |(number, _)| number + 1);
@@ -51,7 +51,7 @@ impl StatsLog {
     /// Appends a sample, which replaces the oldest one if the file is full.
     ///
     /// # Errors
-    /// Any error of the file system. The history is still consistent.
+    /// Returns any error of the file system. The history remains consistent.
     pub fn append(&self, sample: &StatsSample) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = state.next % CAPACITY;
@@ -60,12 +60,12 @@ impl StatsLog {
         Ok(())
     }
 
-    /// Returns the samples of the last 7 days before `now`, oldest first. If `is_combined`, they are at most
-    /// [`MAX_POINTS`]: neighbouring samples are combined to the mean of the CPU time, the maximum of memory and
-    /// processes, and the last value of everything else.
+    /// Returns the samples of the last 7 days before `now`, oldest first. If `is_combined` is set, at most
+    /// [`MAX_POINTS`] samples are returned: neighbouring ones are combined into the mean of the CPU time, the maximum
+    /// of memory and processes, and the last value of all other members.
     ///
     /// # Errors
-    /// Any error of the file system.
+    /// Returns any error of the file system.
     pub async fn read(&self, now: i64, is_combined: bool) -> io::Result<Vec<StatsSample>> {
         let file = self.state.lock().unwrap_or_else(PoisonError::into_inner).file.clone();
         let read = move || {
@@ -94,7 +94,7 @@ fn read_all(file: &File) -> io::Result<Vec<(u64, StatsSample)>> {
     Ok(samples)
 }
 
-/// Reads from a position of its own, because the file is shared.
+/// Reads from a separate position, because the file is shared.
 struct FileReader<'a> {
     file: &'a File,
     position: u64,
@@ -126,7 +126,7 @@ fn encode(number: u64, sample: &StatsSample) -> [u8; RECORD] {
     record
 }
 
-/// Returns `None` if the record is incomplete or does not belong to its slot.
+/// Decodes a record. Returns `None` if it is incomplete or does not belong in its slot.
 fn decode(slot: u64, record: &[u8; RECORD]) -> Option<(u64, StatsSample)> {
     let mut values = [0; RECORD / 8];
     for (value, field) in values.iter_mut().zip(record.as_chunks::<8>().0) {
@@ -145,7 +145,7 @@ fn decode(slot: u64, record: &[u8; RECORD]) -> Option<(u64, StatsSample)> {
     (sum == checksum(&values) && number % CAPACITY == slot).then_some((number, sample))
 }
 
-/// FNV-1a of the values, which is sufficient against incomplete writes.
+/// Returns the FNV-1a hash of the values, which is sufficient to detect incomplete writes.
 fn checksum(values: &[u64; 7]) -> u64 {
     let bytes = values.iter().flat_map(|value| value.to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))

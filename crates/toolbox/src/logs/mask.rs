@@ -1,20 +1,20 @@
-//! Masking of secrets in a stream of bytes.
+//! Masking of secrets in a byte stream.
 
 /// The text that is written instead of a secret.
 const MASK: &[u8] = b"[secret]";
 /// The minimum length of a secret that is masked. Shorter values would mask parts of ordinary words.
 const MIN_SECRET: usize = 4;
 
-/// Replaces secrets in a stream, wherever the chunks of the stream begin and end.
+/// Replaces secrets in a stream, regardless of how the stream is divided into chunks.
 ///
-/// Secrets are found in plain text only: an encoded secret, such as Base64, is not recognised. Every line of a secret
-/// with several lines, such as a private key, counts as a secret. If secrets overlap, all their bytes are masked.
+/// Secrets are found in plain text only: an encoded secret, such as Base64, is not recognised. Every line of a
+/// multi-line secret, such as a private key, is treated as a secret. If secrets overlap, all their bytes are masked.
 pub(super) struct Masker {
     /// The secrets, none of which is empty.
     secrets: Vec<Vec<u8>>,
-    /// The bytes with which a secret begins.
+    /// Whether a secret begins with a byte.
     first: [bool; 256],
-    /// Bytes that may be the beginning of a secret, and so cannot be written yet.
+    /// Bytes that may be the beginning of a secret, and therefore cannot be written yet.
     held: Vec<u8>,
     /// The number of bytes at the start of `held` that belong to a secret.
     masked: usize,
@@ -25,7 +25,7 @@ impl Masker {
         let mut secrets: Vec<Vec<u8>> = Vec::new();
         for value in values.iter().filter(|value| value.trim().len() >= MIN_SECRET) {
             let lines = value.lines().map(str::trim).filter(|line| line.len() >= MIN_SECRET);
-            // A file often ends with a line break that the program does not repeat.
+            // A file often ends with a line break, which the program does not output.
             let whole = [value.as_str(), value.trim_end()].into_iter().filter(|text| text.len() >= MIN_SECRET);
             secrets.extend(whole.chain(lines).map(|text| text.as_bytes().to_vec()));
         }
@@ -48,7 +48,8 @@ impl Masker {
         self.advance(false, output);
     }
 
-    /// Appends the rest at the end of the stream. The beginning of a secret is written: it is not the secret.
+    /// Appends the rest at the end of the stream. The beginning of a secret is written, because it is not a complete
+    /// secret.
     pub(super) fn finish(&mut self, output: &mut Vec<u8>) {
         self.advance(true, output);
     }
@@ -88,7 +89,7 @@ impl Masker {
     }
 }
 
-/// Returns a text in which secrets are masked.
+/// Returns a text with its secrets masked.
 pub(crate) fn mask_text(secrets: &[String], text: &str) -> String {
     let (mut masker, mut output) = (Masker::new(secrets), Vec::with_capacity(text.len()));
     masker.push(text.as_bytes(), &mut output);

@@ -1,8 +1,8 @@
 //! The logs of instances: a ring of files on disk for each instance, limited in size and age.
 //!
-//! A line is one JSON object ([`LogLine`]) in a file. Each chunk of output is written with one system call, so no line is
-//! lost if the daemon is killed. Writes are not synced to the disk: after a power failure, the end of the log may be
-//! missing. An incomplete line is skipped. The rate of lines is limited for each instance.
+//! Each line is stored as one JSON object ([`LogLine`]). Each chunk of output is written with one system call, so no
+//! line is lost if the daemon is killed. Writes are not synced to the disk: after a power failure, the end of the log
+//! may be missing. An incomplete line is skipped. The rate of lines is limited for each instance.
 
 mod mask;
 mod segments;
@@ -25,11 +25,11 @@ use crate::clock::WallClock;
 
 /// The maximum number of lines that [`InstanceLog::tail`] returns.
 pub const MAX_TAIL: usize = 100_000;
-/// The maximum number of bytes of lines that [`InstanceLog::tail`] returns.
+/// The maximum number of bytes that [`InstanceLog::tail`] reads.
 const MAX_TAIL_BYTES: usize = 8 * 1024 * 1024;
-/// The number of lines that are buffered for a slow reader. If there are more, it misses lines.
+/// The number of lines that are buffered for a slow reader. If it falls further behind, it misses lines.
 const FOLLOW_BUFFER: usize = 256;
-/// The interval at which segments that are too old are removed.
+/// The interval at which expired segments are removed.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The limits of a log.
@@ -76,7 +76,7 @@ impl InstanceLog {
     /// Opens the log in `folder`, which is created if it is missing.
     ///
     /// # Errors
-    /// Any error of the file system.
+    /// Returns any error of the file system.
     pub fn open(folder: &Path, options: LogOptions, clock: WallClock) -> io::Result<Arc<Self>> {
         let max_age = i64::try_from(options.max_age.as_millis()).unwrap_or(i64::MAX);
         let mut segments = Segments::open(folder, options.max_bytes, max_age)?;
@@ -92,7 +92,7 @@ impl InstanceLog {
         Ok(Arc::new(Self { clock, options, state: Mutex::new(state), followers }))
     }
 
-    /// Returns a writer for the output of a container. Each of `secrets` with at least four bytes is masked.
+    /// Returns a writer for the output of a container. All `secrets` of at least four bytes are masked.
     #[must_use]
     pub fn writer(self: &Arc<Self>, stream: LogStream, secrets: &[String]) -> LogWriter {
         LogWriter::new(self.clone(), stream, secrets)
@@ -104,24 +104,25 @@ impl InstanceLog {
         self.append_all(LogStream::Toolbox, vec![text]);
     }
 
-    /// Returns the last `count` lines, oldest first: at most [`MAX_TAIL`], and fewer if they are very long.
+    /// Returns the last `count` lines, but at most [`MAX_TAIL`], oldest first. Returns fewer if they are very long.
     ///
     /// # Errors
-    /// Any error of the file system.
+    /// Returns any error of the file system.
     pub async fn tail(&self, count: usize) -> io::Result<Vec<LogLine>> {
         let parts = self.state().segments.parts();
         self.read(parts, count).await
     }
 
-    /// Returns the last `count` lines, and all lines after them as they are written. A reader that is too slow misses
-    /// lines, and receives a line that says so.
+    /// Returns the last `count` lines, and a stream of the lines after them as they are written. A reader that is too
+    /// slow misses lines, and receives a line that reports this.
     ///
     /// # Errors
-    /// Any error of the file system.
+    /// Returns any error of the file system.
     pub async fn follow(&self, count: usize) -> io::Result<(Vec<LogLine>, impl Stream<Item = LogLine> + Send + use<>)> {
         let (parts, receiver) = {
             let state = self.state();
-            // Lines are written and sent with the lock held, so every line is in exactly one of the two.
+            // Lines are written and sent with the lock held, so every line is either in the parts or received, but not
+            // both.
             (state.segments.parts(), self.followers.subscribe())
         };
         let clock = self.clock;
@@ -154,7 +155,7 @@ impl InstanceLog {
         let mut state = self.state();
         let (mut lines, mut count, mut reported) = (Vec::new(), 0, MissingLines::default());
         for text in texts {
-            // The daemon's own lines are few, and explain the others.
+            // The daemon's own lines are exempt: they are few, and explain the others.
             if stream != LogStream::Toolbox && !state.admit(text.len()) {
                 state.missing.dropped += 1;
                 continue;
@@ -170,7 +171,7 @@ impl InstanceLog {
             if reported.failed == 0 {
                 tracing::warn!(%error, "failed to write the log of an instance");
             }
-            // What was to be reported was not written either.
+            // The lines about missing lines were not written either.
             state.missing.add(MissingLines { dropped: 0, failed: count });
             state.missing.add(reported);
         }
@@ -181,7 +182,7 @@ impl InstanceLog {
             }
         }
         for line in lines {
-            // Fails if nobody follows the log.
+            // Fails if there are no followers.
             let _ = self.followers.send(line);
         }
     }
@@ -203,12 +204,12 @@ impl State {
     }
 }
 
-/// The numbers of lines that are missing since the last line that was written.
+/// The numbers of lines that have been lost since the last written line.
 #[derive(Debug, Default, Clone, Copy)]
 struct MissingLines {
-    /// Those beyond the rate limit.
+    /// The lines that exceeded the rate limit.
     dropped: u64,
-    /// Those that could not be written.
+    /// The lines that could not be written.
     failed: u64,
 }
 
@@ -218,7 +219,7 @@ impl MissingLines {
         self.failed += other.failed;
     }
 
-    /// Returns a line about the missing lines, if there are any.
+    /// Returns a line that reports the missing lines; `None` if there are none.
     fn describe(self) -> Option<String> {
         let reason = match (self.dropped, self.failed) {
             (0, 0) => return None,
@@ -239,7 +240,7 @@ fn serialise(line: &LogLine) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A token bucket that holds at most the tokens of ten seconds.
+/// A token bucket that holds at most the tokens for ten seconds.
 pub(crate) struct Bucket {
     rate: f64,
     tokens: f64,

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use waypost_toolbox_proto::http::LogLine;
 
-/// The number of segments into which the maximum size is divided. The oldest is removed as a whole.
+/// The number of segments into which the maximum size is divided. The oldest segment is removed as a whole.
 const SEGMENTS: u64 = 16;
 /// The number of segments into which the maximum age is divided.
 const AGES: i64 = 7;
-/// The maximum size of a serialised line: every byte of its text can become six.
+/// The maximum size of a serialised line: each byte of its text can be escaped as six bytes.
 const MAX_LINE_BYTES: u64 = 6 * super::MAX_TEXT_BYTES as u64 + 256;
 
 /// The segments of a log, oldest first. The last one is being written.
@@ -30,11 +30,11 @@ struct Segment {
     bytes: u64,
     first_at: i64,
     last_at: i64,
-    /// Whether the last line may be incomplete, so that nothing can be appended.
+    /// Whether the last line may be incomplete, so that nothing may be appended.
     is_torn: bool,
 }
 
-/// A part of a segment, as of one moment.
+/// The part of a segment that existed at a point in time.
 pub(super) struct Part {
     path: PathBuf,
     bytes: u64,
@@ -71,8 +71,8 @@ impl Segments {
         self.write(&buffer, now)
     }
 
-    /// Removes segments that are too old, and the oldest while the total size is too large. Returns the first error, after
-    /// which the segment is still counted.
+    /// Removes segments that are too old, and the oldest ones while the total size is too large. Stops at the first
+    /// error and returns it; the segment is then still counted.
     pub(super) fn expire(&mut self, now: i64) -> io::Result<()> {
         while let Some(oldest) = self.segments.front() {
             let total: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
@@ -93,7 +93,7 @@ impl Segments {
         Ok(())
     }
 
-    /// Returns all segments as they are now, oldest first.
+    /// Returns all segments in their current state, oldest first.
     pub(super) fn parts(&self) -> Vec<Part> {
         let part = |segment: &Segment| Part { path: path(&self.folder, segment.number), bytes: segment.bytes };
         self.segments.iter().map(part).collect()
@@ -114,8 +114,8 @@ impl Segments {
         Ok(())
     }
 
-    /// Writes to the last segment. If this fails, what was written is removed, so that the next line is not appended to
-    /// an incomplete one.
+    /// Writes to the last segment. If this fails, partially written data is removed, so that the next line is not
+    /// appended to an incomplete one.
     fn write(&mut self, bytes: &[u8], now: i64) -> io::Result<()> {
         let Some(last) = self.segments.back_mut() else { return Ok(()) };
         if bytes.is_empty() {
@@ -169,7 +169,7 @@ pub(super) fn tail(parts: &[Part], count: usize, max_bytes: usize, not_before: i
     for part in parts.iter().rev() {
         let mut file = match File::open(&part.path) {
             Ok(file) => file,
-            // It was removed because it is too old.
+            // It has been removed, because it was too old or the log too large.
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,
             Err(error) => return Err(error),
         };

@@ -1,4 +1,4 @@
-//! Tests the limits of a log, and what is left of it after a crash.
+//! Tests of the limits of a log, and of its recovery after a crash.
 
 use std::cell::Cell;
 use std::fs;
@@ -11,7 +11,7 @@ use super::*;
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 thread_local! {
-    /// The time of the test, which runs on one thread.
+    /// The current time of the test, which runs on one thread.
     static NOW: Cell<i64> = const { Cell::new(100 * DAY) };
 }
 
@@ -103,7 +103,7 @@ async fn the_size_is_bounded_and_the_newest_lines_are_kept() {
     let numbers: Vec<u32> = lines.iter().map(|line| line.text[5..].parse().unwrap()).collect();
     assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "there are no gaps");
 
-    // One chunk that is larger than everything.
+    // One chunk that is larger than the whole log.
     let log = fixture.open();
     log.writer(LogStream::Stdout, &[]).push("\u{0}\n".repeat(100_000).as_bytes());
     assert!(fixture.size() <= 64 * 1024, "{}", fixture.size());
@@ -137,7 +137,7 @@ async fn old_lines_are_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_is_cut_and_reported() {
+async fn a_flood_is_limited_and_reported() {
     let fixture = Fixture::new(LogOptions { lines_per_second: 10, ..unlimited() });
     let log = fixture.open();
     let mut writer = log.writer(LogStream::Stdout, &[]);
@@ -174,7 +174,7 @@ async fn followers_receive_every_line_once() {
 }
 
 #[tokio::test]
-async fn a_disk_that_cannot_be_written_loses_lines_only_until_it_can() {
+async fn lines_are_lost_only_while_the_disk_cannot_be_written() {
     let fixture = Fixture::new(unlimited());
     let log = fixture.open();
     log.note("one");

@@ -9,14 +9,14 @@ use super::mask::Masker;
 
 /// The maximum length of the text of a line in bytes.
 pub const MAX_TEXT_BYTES: usize = 16 * 1024;
-/// The end of a text that was cut.
+/// The suffix of a truncated text.
 const CUT: &str = "… [cut]";
 
 /// Writes the output of a server to its log. Created by [`InstanceLog::writer`].
 ///
 /// Escape sequences of terminals are removed, so that showing the log in a terminal cannot change the terminal. Secrets
-/// are masked after that, because a sequence could separate the parts of a secret. Other control characters are kept.
-/// When a writer is dropped, the incomplete last line is written.
+/// are masked afterwards, because a sequence could split a secret. Other control characters are kept. Dropping the
+/// writer writes the incomplete last line.
 pub struct LogWriter {
     log: Arc<InstanceLog>,
     stream: LogStream,
@@ -31,7 +31,7 @@ impl LogWriter {
         Self { log, stream, escapes, masker, lines }
     }
 
-    /// Adds a piece of output, which need not end with a line.
+    /// Adds a chunk of output, which need not end with a complete line.
     pub fn push(&mut self, chunk: &[u8]) {
         let (mut plain, mut masked) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
         self.escapes.push(chunk, &mut plain);
@@ -56,8 +56,8 @@ impl Drop for LogWriter {
     }
 }
 
-/// Removes escape sequences (ECMA-48) from a stream. A line break ends every sequence, so that an incomplete one hides at
-/// most the rest of its line.
+/// Removes escape sequences (ECMA-48) from a stream. A line break ends every sequence, so an incomplete sequence hides
+/// at most the rest of its line.
 #[derive(Default)]
 struct Escapes(Escape);
 
@@ -122,7 +122,7 @@ impl Escapes {
     }
 }
 
-/// Splits a stream into lines and cuts those that are too long.
+/// Splits a stream into lines, and truncates those that are too long.
 #[derive(Default)]
 struct Lines {
     line: Vec<u8>,
@@ -160,7 +160,7 @@ impl Lines {
     }
 }
 
-/// Shortens a text so that it is at most [`MAX_TEXT_BYTES`] long with a mark at its end.
+/// Truncates a text so that it is at most [`MAX_TEXT_BYTES`] long, including the suffix [`CUT`].
 pub(super) fn cut(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES - CUT.len()));
     text.push_str(CUT);

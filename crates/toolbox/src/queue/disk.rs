@@ -22,7 +22,7 @@ pub(super) enum Record {
     Event { sequence: u64, at: i64, event: ToolboxEvent },
     /// Events up to this number have been acknowledged.
     Acknowledged { sequence: u64 },
-    /// Numbers below this one may have been used.
+    /// All numbers below this one may have been used.
     Reserved { sequence: u64 },
 }
 
@@ -34,7 +34,7 @@ impl Record {
     }
 }
 
-/// The file. Used by one writer.
+/// The file. It is used by one writer only.
 #[derive(Clone)]
 pub(super) struct Disk {
     path: PathBuf,
@@ -59,7 +59,7 @@ impl Disk {
         Ok((Self { path }, state))
     }
 
-    /// Writes a batch. Blocks.
+    /// Writes a batch. Blocks the thread.
     pub(super) fn write(&mut self, batch: &Batch) -> io::Result<()> {
         if batch.is_complete {
             return files::replace(&self.path, &batch.bytes);
@@ -77,7 +77,7 @@ impl Disk {
     }
 }
 
-/// Reads the records. Returns whether the file contains something else, such as an incomplete last line.
+/// Parses the records. Also returns whether the file contains anything else, such as an incomplete last line.
 fn parse(content: &[u8]) -> (State, bool) {
     let mut events = VecDeque::new();
     let (mut next, mut last, mut acknowledged, mut is_damaged) = (1, 0, 0, false);

@@ -1,4 +1,4 @@
-//! The events in memory, and what is to be written.
+//! The events in memory, and the changes to write.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -14,9 +14,9 @@ pub const MAX_EVENTS: usize = 10_000;
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// The maximum size of one event. All texts in events are short.
 const MAX_EVENT_BYTES: usize = 256 * 1024;
-/// The numbers that are reserved at a time.
+/// The number of sequence numbers that are reserved at a time.
 const RESERVED: u64 = 1_000;
-/// The file is rewritten if it is larger than this, and at least half of it is not needed.
+/// The file is rewritten if more bytes than this, and more than half of the file, are no longer needed.
 const MIN_REWRITE_BYTES: usize = 256 * 1024;
 
 /// An event as it is sent.
@@ -28,7 +28,7 @@ pub(super) struct Entry {
 
 #[derive(PartialEq, Eq, Hash)]
 enum Kind {
-    /// A state of this instance, which a newer one supersedes.
+    /// A state of this instance. Superseded by a newer one.
     State(String),
     /// Can be removed if the queue is full.
     Other,
@@ -57,7 +57,7 @@ pub(super) struct Batch {
     pub(super) is_complete: bool,
     /// Whether the bytes must be synced.
     pub(super) is_durable: bool,
-    /// The number of the last event that is on disk after this.
+    /// The number of the last event that is on disk after this batch is written.
     pub(super) last: u64,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct State {
     essential: usize,
     /// The number of the next event.
     next: u64,
-    /// Numbers below this one may have been used.
+    /// All numbers below this one may have been used.
     reserved: u64,
     /// The number of the last event that can be sent.
     sendable: u64,
@@ -131,7 +131,7 @@ impl State {
             self.essential -= usize::from(entry.kind == Kind::Essential);
         }
         if sequence >= self.next {
-            // The file was lost. Lower numbers would be ignored.
+            // The file was lost. The control plane would ignore lower numbers.
             tracing::warn!(sequence, "the control plane has events with higher numbers, continuing after them");
             self.next = sequence + 1;
         } else if self.events.len() == before {
@@ -151,7 +151,7 @@ impl State {
         (last, lines)
     }
 
-    /// Returns what is to be written; `None` if everything is written.
+    /// Returns the next batch to write; `None` if everything has been written.
     pub(super) fn take_batch(&mut self) -> Option<Batch> {
         let last = self.next - 1;
         if self.must_rewrite {
@@ -171,7 +171,7 @@ impl State {
         Some(Batch { bytes, is_complete: false, is_durable, last })
     }
 
-    /// Replaces the complete file with the next batch.
+    /// Makes the next batch replace the complete file.
     pub(super) fn rewrite(&mut self) {
         self.must_rewrite = true;
     }
@@ -200,7 +200,7 @@ impl State {
         if self.essential < before {
             self.remove_superseded();
             if !has_room(self, 1) {
-                // Several at once, because the file is rewritten.
+                // Several events are removed at once, because the file is then rewritten.
                 self.remove_oldest(MAX_EVENTS / 10);
             }
             self.must_rewrite = true;

@@ -104,7 +104,7 @@ async fn a_lost_file_continues_after_the_numbers_of_the_control_plane() {
 }
 
 #[tokio::test]
-async fn events_are_sent_from_memory_if_the_disk_does_not_work() {
+async fn events_are_sent_from_memory_if_the_disk_fails() {
     let folder = tempfile::tempdir().unwrap();
     let events = folder.path().join("events");
     let (queue, mut writer) = open(&events);
@@ -219,7 +219,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever was written is there after a restart, in order, under the same numbers, which are never reused.
+    /// All written events exist after a restart, in order, with the same numbers, which are never reused.
     #[test]
     fn the_file_holds_what_was_written(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
