@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
 /// A link that was open for this time resets the pauses. Two machines with the same identity, which close each other's
-/// link, therefore do so only every 15 to 30 seconds.
+/// link, therefore do so only every 15 to 30 seconds in the long term.
 const STABLE: Duration = Duration::from_secs(60);
 
 /// Exponential backoff with jitter.
