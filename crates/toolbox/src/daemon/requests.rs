@@ -112,7 +112,10 @@ impl<E: Engine, S: Servers> InstanceRequests<E, S> {
         };
         let request: Option<NotificationsRequest> = serde_json::from_slice(&message).ok();
         let Some(request) = request.filter(NotificationsRequest::is_valid) else {
-            return error_response(StatusCode::BAD_REQUEST, "The request names no resources, or too many.");
+            return error_response(
+                StatusCode::BAD_REQUEST,
+                "The request is malformed, or names too many resources or a URI that is too long.",
+            );
         };
         let Ok(slot) = Arc::clone(&self.streams).try_acquire_owned() else {
             return error_response(StatusCode::TOO_MANY_REQUESTS, "Too many streams of notifications are open.");

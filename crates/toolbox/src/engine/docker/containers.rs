@@ -134,14 +134,15 @@ impl DockerEngine {
         let id = created.map_err(|error| self.error("create the container", &error))?.id;
         let attached = match transport {
             Transport::Stdio => Some(self.attach_to(&id).await?),
-            Transport::StreamableHttp | Transport::Sse => {
-                self.unread_logs().insert(id.clone());
-                None
-            }
+            Transport::StreamableHttp | Transport::Sse => None,
         };
         let started = self.docker().start_container(&id, None::<StartContainerOptions>).await;
         started.map_err(|error| self.error("start the container", &error))?;
-        Ok(StartedContainer { container: self.existing(&id).await?.observed, attached })
+        let container = self.existing(&id).await?.observed;
+        if attached.is_none() {
+            self.unread_logs().insert(id);
+        }
+        Ok(StartedContainer { container, attached })
     }
 
     /// Removes the remains of a container that failed to start. Failures are logged; the next reconciliation finds the

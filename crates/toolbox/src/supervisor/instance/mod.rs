@@ -196,8 +196,10 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         if version > known {
             self.attempts.remove(key);
             self.personal_versions.insert(key.clone(), version);
-            while self.personal_versions.len() > MAX_ATTEMPTS {
-                self.personal_versions.pop_first();
+            // Not this one, whose version would count as new with its next call.
+            let other = self.personal_versions.keys().find(|other| *other != key).cloned();
+            if let Some(other) = other.filter(|_| self.personal_versions.len() > MAX_ATTEMPTS) {
+                self.personal_versions.remove(&other);
             }
         }
         let is_outdated = |unit: &&Unit| unit.key == *key && unit.is_ready() && unit.personal_version() < version;
