@@ -15,10 +15,10 @@ use super::{App, output};
 
 /// The number of agents that are read at a time.
 const PAGE_SIZE: u32 = 200;
-/// The name of a token without `--name`.
+/// The name of a token that is created without `--name`.
 pub(super) const TOKEN_NAME: &str = "token";
 
-/// The members of the calls of an agent to an instance.
+/// The JSON members of a summary of an agent's calls to an instance.
 pub(super) const CONNECTION_MEMBERS: &[&str] =
     &["agent_id", "instance_id", "toolbox_id", "calls", "failures", "last_at"];
 
@@ -220,8 +220,8 @@ pub(super) struct FoundToken<'a> {
     pub(super) name: &'a str,
 }
 
-/// Returns the token that the last of `arguments` names, which is one of the tokens of `agents`. A name is accepted only
-/// after the name of the agent, and only if a single token that is not revoked has it.
+/// Returns the token of one of the `agents` that the last of the `arguments` names. A name is accepted only after the
+/// name of the agent, and only if exactly one token that is not revoked has it.
 ///
 /// # Errors
 /// If there is no such token, or several have this name.
@@ -255,7 +255,7 @@ pub(super) fn find_token<'a>(agents: &'a [Value], arguments: &[String]) -> anyho
     }
 }
 
-/// Prints an agent. For people, each token is a line of text.
+/// Prints an agent. Text output shows one line per token.
 pub(super) fn print(json: bool, mut agent: Value) -> anyhow::Result<()> {
     if !json && let Some(tokens) = agent["tokens"].as_array_mut() {
         for token in tokens {
@@ -352,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_found_by_id_and_by_name_of_an_agent() {
+    fn tokens_are_found_by_id_or_by_agent_and_name() {
         let token = |id: &str, name: &str, revoked: bool| json!({ "id": id, "name": name, "revoked_at": revoked.then_some("2026-01-01T00:00:00.000Z") });
         let agents = [
             json!({ "id": "agt_1", "name": "A",

@@ -1,5 +1,5 @@
-//! `waypost approval`: definitions of tool servers, and the decisions of admins about them. The commands use the API of the
-//! running `serve`.
+//! `waypost approval`: the definitions that tool servers list, and the admins' decisions about them. The commands use
+//! the API of the running `serve`.
 
 use waypost_core::tool_definition::{ApprovalState, Class};
 

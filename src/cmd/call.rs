@@ -18,10 +18,10 @@ use super::{App, agent, output};
 
 /// The interval between two requests with `--follow`.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The time in milliseconds after which no earlier call is added to the log: replicas write in batches, and their clocks
+/// The maximum delay in milliseconds with which a call appears in the log: replicas write in batches, and their clocks
 /// differ.
 const OVERLAP_MS: i64 = 10_000;
-/// The members of the output of a call.
+/// The JSON members of a call.
 pub(super) const MEMBERS: &[&str] = &[
     "id",
     "at",
@@ -104,7 +104,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         Command::List { options, .. } => options,
         Command::Show { call, .. } => {
             let id = call.parse().map_err(|_| Error::not_found("call"));
-            // Contents are sealed.
+            // Opens the sealed contents.
             let ops = session.connected_ops(app)?;
             let found = async { calls::get(cx, &ops, &organization, &id?).await }.await;
             let found = found.map_err(|error| not_found_message(error, "call", &call, "call"))?;
@@ -120,7 +120,8 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
     print_calls(*json, &options, fetch).await
 }
 
-/// Returns the filter. IDs of agents and instances that were deleted are accepted, because the log outlives them.
+/// Returns the filter for the given options. The IDs of deleted agents and instances are accepted, because the log
+/// outlives them.
 async fn find_targets(
     session: &Session,
     organization: &OrganizationId,
@@ -189,7 +190,7 @@ pub(super) fn print_detail(json: bool, mut detail: Value) -> anyhow::Result<()> 
             let part = &contents[name];
             let end = if part["truncated"] == true { "… (truncated)" } else { "" };
             let text = part["text"].as_str().map(|text| format!("{text}{end}"));
-            // Without contents, the lines are missing: an empty one would mean that nothing was sent.
+            // Without contents, the lines are omitted: an empty line would mean that nothing was sent.
             if !contents.is_null() {
                 members.insert(name.to_owned(), json!(text));
             }
@@ -206,7 +207,8 @@ pub(super) struct PageRequest {
     pub(super) limit: u32,
 }
 
-/// Prints the calls, with `--follow` until an error occurs. `fetch` returns a page and the cursor of the next one.
+/// Prints the calls. With `--follow`, continues to print new calls until an error occurs. `fetch` returns a page and
+/// the cursor of the next one.
 ///
 /// # Errors
 /// Any error of `fetch`; if standard output is closed.
@@ -231,7 +233,7 @@ pub(super) async fn print_calls(
     }
 }
 
-/// Reads pages until there are `limit` calls, or no more.
+/// Reads pages until `limit` calls have been read, or there are no more.
 async fn collect(
     fetch: &impl AsyncFn(PageRequest) -> anyhow::Result<(Vec<Value>, Option<String>)>,
     since: Option<Timestamp>,
@@ -254,13 +256,13 @@ async fn collect(
 /// are read again.
 #[derive(Debug)]
 struct PrintedCalls {
-    /// The time from which on the log is read again.
+    /// The time from which the log is read again.
     since: Timestamp,
     /// The printed calls since then.
     ids: HashSet<String>,
     /// The limit of the first request. `None` after it.
     limit: Option<u32>,
-    /// The first call that was printed, if the first request did not return all earlier ones.
+    /// The oldest call that was printed, if the first request did not return all earlier calls.
     first: Option<String>,
 }
 
@@ -285,7 +287,7 @@ impl PrintedCalls {
     }
 }
 
-/// Formats a call in one line.
+/// Formats a call on one line.
 fn line(json: bool, call: &Value) -> String {
     if json {
         return format!("{call}\n");

@@ -55,9 +55,9 @@ pub enum Command {
 pub(super) struct SourceFile {
     /// The path as given by the user, for messages.
     pub(super) name: String,
-    /// The text.
+    /// The content of the file.
     pub(super) text: String,
-    /// The entry.
+    /// The parsed entry.
     pub(super) entry: EntryFile,
 }
 
@@ -93,10 +93,10 @@ impl Outcome {
         Self { json, files, items: Vec::new(), errors: Vec::new() }
     }
 
-    /// Prints the result for a file, or stores it for the end.
+    /// Prints the result of a file, or stores it for [`Self::finish`].
     ///
     /// # Errors
-    /// The error of the file, if it is the only one.
+    /// If the import failed and the file is the only one, or standard output is closed.
     pub(super) fn add(&mut self, file: &SourceFile, result: anyhow::Result<ImportResult>) -> anyhow::Result<()> {
         let result = match result {
             Ok(result) => result,
@@ -125,7 +125,7 @@ impl Outcome {
         output::text(&format!("{action} {slug} ({}) from {name}: version {version}\n", output::clean(id)))
     }
 
-    /// Prints the stored results.
+    /// Prints the stored results and errors.
     ///
     /// # Errors
     /// If a file was rejected, or standard output is closed.
@@ -153,7 +153,7 @@ pub(super) struct ImportResult {
     pub(super) id: String,
     /// The ID of the version.
     pub(super) version_id: String,
-    /// The effect, as in the API.
+    /// The kind of change, as in the API.
     pub(super) change: String,
 }
 

@@ -2,7 +2,7 @@
 
 use waypost_core::Timestamp;
 
-/// The expiry: after a duration or at a time.
+/// An expiry: after a duration, or at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
     /// After this number of milliseconds.
@@ -12,7 +12,7 @@ pub enum Expiry {
 }
 
 impl Expiry {
-    /// Returns the time of the expiry of an object that is created at `now`.
+    /// Returns the time at which an object that is created at `now` expires.
     #[must_use]
     pub fn time(self, now: Timestamp) -> Timestamp {
         match self {
@@ -22,7 +22,7 @@ impl Expiry {
     }
 }
 
-/// Parses a number with a unit (`30d`, `12h`, `90m`), or a time in RFC 3339.
+/// Parses a number with a unit (`30d`, `12h`, `90m`), or a time in RFC 3339 format.
 ///
 /// # Errors
 /// A message for the user if the text is neither.

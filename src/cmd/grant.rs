@@ -1,4 +1,4 @@
-//! `waypost grant`: what agents may use of instances.
+//! `waypost grant`: the access of agents to instances.
 
 use serde_json::{Value, json};
 use waypost_core::Timestamp;

@@ -23,7 +23,7 @@ use crate::storage;
 const MIN_FREE_SPACE: u64 = 100 * 1024 * 1024;
 /// Free space in bytes below which the check warns.
 const LOW_FREE_SPACE: u64 = 1024 * 1024 * 1024;
-/// The earliest plausible time (2026-01-01). An earlier clock was never set.
+/// The earliest plausible time (2026-01-01). A clock that shows an earlier time was never set.
 const EARLIEST_TIME: Timestamp = Timestamp(1_767_225_600_000);
 /// Maximum acceptable difference between clocks in milliseconds.
 const MAX_CLOCK_SKEW: i64 = 2_000;

@@ -1,8 +1,9 @@
-//! The stream on which the gateway sends what belongs to no request (2025-11-25, "Listening for Messages from the Server").
+//! The stream on which the gateway sends messages that belong to no request (2025-11-25, "Listening for Messages from
+//! the Server").
 //!
-//! A session has one stream, which is opened again when it breaks. The gateway keeps the level of log messages and the
-//! subscriptions of a session in memory, and does not repeat what it announced while there was no stream. So both are made again
-//! whenever a stream is open, and after an interruption, the client is told that the lists may have changed.
+//! A session has one stream, which is reopened when it breaks. The gateway keeps the log level and the subscriptions of
+//! a session in memory, and does not repeat notifications that it sent while there was no stream. Therefore both are
+//! restored whenever a stream is opened, and after an interruption, the client is told that the lists may have changed.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::incoming::Incoming;
 use super::session::Session;
 use super::upload::Endpoint;
 
-/// The limits of the time before a stream is opened again, which doubles.
+/// The minimum and maximum delay before a stream is reopened. The delay doubles with each attempt.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// The result of an attempt to open a stream.
@@ -28,7 +29,7 @@ pub(super) enum Opened {
     Stream(Box<Incoming>),
     /// The gateway does not know the session.
     SessionLost,
-    /// Another attempt would not succeed either: the gateway has no streams, or rejects the token.
+    /// Another attempt would not succeed either: the gateway does not support streams, or rejects the token.
     Rejected,
     Unavailable,
 }
@@ -45,7 +46,8 @@ pub(super) async fn keep_open(endpoint: Arc<Endpoint>, sender: mpsc::Sender<Vec<
     }
 }
 
-/// Waits until the client has confirmed the handshake of the current session. Returns `None` if there will be no further session.
+/// Waits until the client has confirmed the handshake of the current session. Returns `None` if no further session can
+/// begin.
 async fn confirmed(sessions: &mut watch::Receiver<Session>) -> Option<Session> {
     let session = sessions.wait_for(|current| current.is_initialized).await.ok()?;
     Some(Session::clone(&session))
@@ -53,7 +55,7 @@ async fn confirmed(sessions: &mut watch::Receiver<Session>) -> Option<Session> {
 
 /// Waits until a session is no longer the current one.
 async fn replaced(sessions: &mut watch::Receiver<Session>, number: u64) {
-    // Fails only if there will be no further session.
+    // Fails only if no further session can begin.
     let _ = sessions.wait_for(|current| current.number != number).await;
 }
 
@@ -66,7 +68,7 @@ async fn follow(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Ve
         match open(endpoint, session).await {
             Opened::Stream(incoming) => {
                 let mut relayed = pin!(relay(*incoming, sender));
-                // What the stream delivers meanwhile is not delayed.
+                // Messages that arrive in the meantime are not delayed.
                 tokio::select! {
                     () = &mut relayed => {}
                     () = renew(endpoint, session, sender, has_gap) => relayed.await,
@@ -93,13 +95,13 @@ async fn follow(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Ve
     }
 }
 
-/// Repeats what the gateway may have forgotten, and tells the client what it may have missed if nothing was announced for
-/// some time before the stream.
+/// Restores the state that the gateway may have lost. If `has_gap` is set, the client may have missed notifications, so
+/// it is first told that the lists may have changed.
 async fn renew(endpoint: &Endpoint, session: &Session, sender: &mpsc::Sender<Vec<u8>>, has_gap: bool) {
     if has_gap {
         endpoint.announce_lists(sender).await;
     }
-    // If one of them fails, the gateway is not reachable, and the stream will break as well.
+    // If one of these requests fails, the gateway cannot be reached, and the stream will break as well.
     if endpoint.set_log_level(session).await.is_ok() {
         let _ = endpoint.subscribe_again(session).await;
     }
@@ -117,14 +119,15 @@ pub(super) async fn open(endpoint: &Endpoint, session: &Session) -> Opened {
             None => Opened::Rejected,
         },
         StatusCode::NOT_FOUND if session.id.is_some() => Opened::SessionLost,
-        // 403 while the gateway is switched off for the organisation: it can be switched on again.
+        // The gateway returns 403 while it is switched off for the organisation. It can be switched on again.
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN => Opened::Unavailable,
         status if status.is_server_error() => Opened::Unavailable,
         _ => Opened::Rejected,
     }
 }
 
-/// Passes on notifications and requests, each in one line, until the stream ends. Responses belong to no request here.
+/// Forwards notifications and requests, each on one line, until the stream ends. Responses are discarded, because no
+/// request was sent on this stream.
 async fn relay(mut incoming: Incoming, sender: &mpsc::Sender<Vec<u8>>) {
     while let Ok(Some(text)) = incoming.next().await {
         let Ok(message) = Message::read(&text) else { continue };

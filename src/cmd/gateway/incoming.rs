@@ -1,4 +1,4 @@
-//! The messages of a response: one as JSON, or the events of a stream.
+//! The messages of a response: a single JSON message, or the events of a stream.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -14,7 +14,7 @@ use waypost_outbound::{Error, StreamResponse};
 pub(super) struct Incoming {
     response: StreamResponse,
     format: Format,
-    /// The complete messages that have not been returned.
+    /// The complete messages that have not been returned yet.
     ready: VecDeque<Vec<u8>>,
     has_ended: bool,
 }
@@ -27,8 +27,8 @@ enum Format {
 }
 
 impl Incoming {
-    /// Begins to read a response. Returns `None` if it contains no messages. Errors of JSON-RPC have statuses such as 400 and
-    /// 404.
+    /// Begins to read a response. Returns `None` if it contains no messages. JSON is accepted with any status, because
+    /// JSON-RPC errors have statuses such as 400 and 404.
     pub(super) fn new(response: StreamResponse) -> Option<Self> {
         let values = response.headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
         let format = match MediaType::of(values)? {

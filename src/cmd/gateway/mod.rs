@@ -39,7 +39,7 @@ pub enum Command {
     },
 }
 
-/// Runs the command until standard input ends. `ca_pem` are certificate authorities that are trusted in addition.
+/// Runs the command until standard input ends. `ca_pem` contains additional certificate authorities to trust.
 ///
 /// # Errors
 /// A usage error if the URL is invalid or the token is missing; if standard output is closed.
@@ -54,7 +54,7 @@ pub async fn run(command: Command, url: Option<String>, ca_pem: Option<&[u8]>) -
     stdio::run(endpoint, tokio::io::stdin(), tokio::io::stdout()).await
 }
 
-/// Returns the URL of the gateway, whose path may be missing.
+/// Returns the URL of the gateway. Adds the default path if `text` contains only an origin.
 fn gateway_url(text: &str) -> anyhow::Result<Url> {
     let invalid = || UsageError("the URL must begin with http:// or https://".to_owned());
     let mut url = Url::parse(text).map_err(|_| invalid())?;

@@ -1,8 +1,11 @@
-//! The session with the gateway (2025-11-25, "Session Management"), and what has to be repeated in another one.
+//! The session with the gateway (2025-11-25, "Session Management"), and the client state that is restored in a new
+//! session.
 //!
 //! Invariants:
-//! 1. Each session has its own number, which is never used again: a message that fails in a session replaces only that session.
-//! 2. What is remembered is bounded: one `initialize` request, one level, and up to [`MAX_SUBSCRIPTIONS`] resources.
+//! 1. Each session has its own number, which is never reused: a message that fails in a session causes only that
+//!    session to be replaced.
+//! 2. The remembered state is bounded: one `initialize` request, one log level, and up to [`MAX_SUBSCRIPTIONS`]
+//!    resources.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,9 +17,9 @@ use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::revision::{SESSION_HEADER, VERSION_HEADER};
 use waypost_mcp_wire::strict::{Message, ResultMembers, text_of};
 
-/// The number of resources that are remembered. The gateway allows an agent as many subscriptions.
+/// The maximum number of subscriptions that are remembered. The gateway has the same limit per agent.
 const MAX_SUBSCRIPTIONS: usize = 100;
-/// The capabilities of which a gateway declares `listChanged`, and the methods of their notifications.
+/// The capabilities for which a gateway can declare `listChanged`, and the methods of their notifications.
 const LISTS: &[(&str, &str)] = &[
     ("tools", "notifications/tools/list_changed"),
     ("prompts", "notifications/prompts/list_changed"),
@@ -29,11 +32,11 @@ pub(super) struct Session {
     pub(super) number: u64,
     /// The ID, if the gateway has sent one.
     pub(super) id: Option<HeaderValue>,
-    /// The negotiated revision, which every request repeats.
+    /// The negotiated protocol revision, which is sent with every message.
     pub(super) revision: Option<String>,
     /// Whether the client has sent `notifications/initialized`.
     pub(super) is_initialized: bool,
-    /// Whether it has replaced one that the gateway no longer knew.
+    /// Whether the session has replaced one that the gateway no longer knew.
     pub(super) is_replacement: bool,
 }
 
@@ -56,15 +59,15 @@ pub(super) struct Sessions {
     remembered: Mutex<Remembered>,
 }
 
-/// What the client has done in its session.
+/// The state that the client has set up in its session.
 #[derive(Debug, Default)]
 struct Remembered {
     /// The `initialize` request.
     initialize: String,
-    /// The methods of the notifications about lists that the client has been told to expect.
+    /// The methods of the `list_changed` notifications that the gateway has declared.
     list_changes: Vec<&'static str>,
     log_level: Option<LogLevel>,
-    /// The URIs of the resources to which it is subscribed.
+    /// The URIs of the resources to which the client is subscribed.
     subscriptions: Vec<String>,
 }
 
@@ -80,12 +83,12 @@ impl Sessions {
         Session::clone(&self.current.borrow())
     }
 
-    /// Returns a receiver of the current session, which notices each change.
+    /// Returns a receiver that is notified whenever the current session changes.
     pub(super) fn watch(&self) -> watch::Receiver<Session> {
         self.current.subscribe()
     }
 
-    /// Begins a session with the handshake of the client. Forgets what was done in the former one.
+    /// Begins a session after the handshake of the client. Discards the state of the previous session.
     pub(super) fn begin(&self, request: &Message<'_>, id: Option<HeaderValue>, result: &ResultMembers<'_>) {
         let capabilities: Value =
             result.capabilities.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
@@ -101,7 +104,7 @@ impl Sessions {
         });
     }
 
-    /// Notes that the client has sent `notifications/initialized`.
+    /// Records that the client has sent `notifications/initialized`.
     pub(super) fn confirm(&self) {
         self.current.send_if_modified(|current| {
             let is_changed = current.number > 0 && !current.is_initialized;
@@ -110,7 +113,7 @@ impl Sessions {
         });
     }
 
-    /// Replaces the session with this number by one with another ID, unless the client has begun another one.
+    /// Replaces the session with this number by one with another ID, unless it is no longer the current session.
     pub(super) fn replace(&self, number: u64, id: Option<HeaderValue>) {
         self.current.send_if_modified(|current| {
             let is_current = current.number == number;
@@ -145,7 +148,7 @@ impl Sessions {
         self.remembered().initialize.clone()
     }
 
-    /// Returns the request that sets the level of log messages again, if the client has set one.
+    /// Returns the request that sets the log level again; `None` if the client has not set one.
     pub(super) fn log_level_request(&self) -> Option<String> {
         let level = self.remembered().log_level?;
         Some(request("waypost-level", "logging/setLevel", &json!({ "level": level.as_str() })))
@@ -161,7 +164,7 @@ impl Sessions {
         numbered.map(subscribe).collect()
     }
 
-    /// Returns the notifications that the lists may have changed, as the gateway has declared to the client.
+    /// Returns the `list_changed` notifications that the gateway has declared to the client.
     pub(super) fn list_changes(&self) -> Vec<Vec<u8>> {
         let notification = |method: &&str| json!({ "jsonrpc": "2.0", "method": method }).to_string().into_bytes();
         self.remembered().list_changes.iter().map(notification).collect()
@@ -172,7 +175,8 @@ impl Sessions {
     }
 }
 
-/// Returns a request of this command. Its response is matched by the HTTP response, so an equal ID of the client does no harm.
+/// Returns a request that is sent by this command, not by the client. Its response is the body of the HTTP response, so
+/// the ID may be equal to one that the client uses.
 fn request(id: &str, method: &str, params: &Value) -> String {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
 }
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_has_done_is_remembered_until_the_next_handshake() {
+    fn the_client_state_is_remembered_until_the_next_handshake() {
         let sessions = Sessions::default();
         begin(
             &sessions,

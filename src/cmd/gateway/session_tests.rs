@@ -1,4 +1,4 @@
-//! The command with a gateway that ends streams and sessions.
+//! Tests of the command with a gateway that ends streams and sessions.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -23,18 +23,19 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const TOOLS: &str = "notifications/tools/list_changed";
 const RESOURCES: &str = "notifications/resources/list_changed";
 
-/// What a gateway has received, and how it answers.
+/// A fake gateway: the messages that it has received, and its responses.
 struct Gateway {
     /// The number of handshakes. Each begins the session `s` followed by this number.
     handshakes: usize,
-    /// The revision that it negotiates; `None` if the address no longer exists.
+    /// The protocol revision that it negotiates; `None` if its URL no longer exists.
     revision: Option<&'static str>,
     /// The sessions that have ended.
     ended: BTreeSet<String>,
-    /// The messages of known sessions; the session is empty if there is none.
+    /// The received messages with their session IDs, except those of sessions that have ended. The ID is empty if the
+    /// message had none.
     received: Vec<(String, Value)>,
     streams: Vec<Stream>,
-    /// The status and type of the response to GET.
+    /// The status and content type of the response to GET.
     stream_response: (u16, &'static str),
 }
 
@@ -109,7 +110,7 @@ fn not_found(message: &str) -> Response {
     (StatusCode::NOT_FOUND, Json(text)).into_response()
 }
 
-/// A client that is connected with a gateway by the command.
+/// A client that the command connects to a gateway.
 struct Stage {
     gateway: Arc<Mutex<Gateway>>,
     input: DuplexStream,
@@ -117,7 +118,7 @@ struct Stage {
     _tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// Starts a gateway, which runs as long as the tasks.
+/// Starts a gateway, which runs until `tasks` is dropped.
 async fn serve(tasks: &mut JoinSet<anyhow::Result<()>>) -> (Arc<Mutex<Gateway>>, Endpoint) {
     let gateway = Arc::new(Mutex::new(Gateway {
         handshakes: 0,
@@ -182,7 +183,7 @@ impl Stage {
         response
     }
 
-    /// Reads the notifications after an interruption.
+    /// Reads the `list_changed` notifications that follow an interruption.
     async fn read_list_changes(&mut self) {
         for method in [TOOLS, RESOURCES] {
             assert_eq!(self.read().await, json!({ "jsonrpc": "2.0", "method": method }));
@@ -200,7 +201,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn messages_of_the_stream_are_passed_on_and_it_is_opened_again() {
+async fn messages_on_the_stream_are_forwarded_and_the_stream_is_reopened() {
     let mut stage = Stage::initialized().await;
     let headers = stage.gateway().streams[0].headers.clone();
     for (name, value) in [
@@ -211,7 +212,7 @@ async fn messages_of_the_stream_are_passed_on_and_it_is_opened_again() {
     ] {
         assert_eq!(headers[name], value);
     }
-    // A message in several lines, one that is not valid, a response to nothing, and a request.
+    // A message that spans several lines, an invalid message, a response to no request, and a request.
     let events = "data: {\"jsonrpc\":\"2.0\",\ndata: \"method\":\"notifications/tools/list_changed\"}\n\n\
                   data: x\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n\
                   data: {\"jsonrpc\":\"2.0\",\"id\":\"r\",\"method\":\"ping\"}\n\n";
@@ -262,7 +263,7 @@ async fn a_session_that_has_ended_is_replaced_once_for_all_requests() {
     ids.sort_unstable();
     assert_eq!((ids, methods), ((10..20).collect(), vec![TOOLS.to_owned(), RESOURCES.to_owned()]));
     stage.wait_until(|gateway| gateway.methods("s2").contains(&"resources/subscribe")).await;
-    // The response is the next line: the client is told nothing else.
+    // The response is the next line: the client receives no other message.
     stage.request(30, "ping", json!({})).await;
     {
         let gateway = stage.gateway();
@@ -291,7 +292,7 @@ async fn a_session_that_has_ended_is_replaced_while_the_client_is_idle() {
     stage.read_list_changes().await;
     assert!(stage.gateway().has_stream("s2"), "a change after the announcement is announced as well");
     assert_eq!(stage.gateway().handshakes, 2);
-    // The response to a request of the former session is sent in no other one.
+    // The response to a request of the previous session is not sent in another session.
     stage.gateway().ended.insert("s2".to_owned());
     stage.write(&json!({ "jsonrpc": "2.0", "id": "r", "result": {} })).await;
     stage.read_list_changes().await;
@@ -300,7 +301,7 @@ async fn a_session_that_has_ended_is_replaced_while_the_client_is_idle() {
 }
 
 #[tokio::test]
-async fn the_lists_are_announced_when_the_new_session_has_a_stream_or_can_have_none() {
+async fn list_changes_are_announced_once_the_new_session_has_a_stream_or_cannot_have_one() {
     let mut stage = Stage::initialized().await;
     {
         let mut gateway = stage.gateway();
@@ -337,7 +338,7 @@ async fn a_session_that_cannot_be_replaced_is_an_error() {
 }
 
 #[tokio::test]
-async fn requests_without_a_session_replace_none() {
+async fn a_request_without_a_session_does_not_replace_the_session() {
     let mut stage = Stage::initialized().await;
     let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
     let response = stage.request(2, "ping", json!({ "_meta": meta })).await;
@@ -345,7 +346,7 @@ async fn requests_without_a_session_replace_none() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_rejected_is_not_opened_again() {
+async fn the_response_determines_whether_a_stream_is_reopened() {
     let mut tasks = JoinSet::new();
     let (gateway, endpoint) = serve(&mut tasks).await;
     let session = |id: Option<&'static str>| Session { id: id.map(HeaderValue::from_static), ..Session::default() };

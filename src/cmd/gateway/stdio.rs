@@ -1,7 +1,7 @@
 //! Messages on standard input and output, one per line.
 //!
-//! Invariants: every request is answered exactly once, unless the client cancels it or ends; requests are sent at the same
-//! time, up to [`MAX_REQUESTS`]; standard output contains nothing but messages, each of which is written in one piece.
+//! Invariants: every request is answered exactly once, unless the client cancels it or exits; up to [`MAX_REQUESTS`]
+//! requests are sent concurrently; standard output contains nothing but messages, each of which is written as a whole.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,9 +21,9 @@ use super::upload::Endpoint;
 
 /// The maximum size of a message in bytes, as in the gateway.
 const MAX_MESSAGE: usize = waypost_gateway::MAX_BODY;
-/// The maximum number of requests at the same time. Further messages are read when one has ended.
+/// The maximum number of messages that are sent concurrently. The next one waits until one of them has ended.
 const MAX_REQUESTS: usize = 64;
-/// The number of messages that wait to be written.
+/// The maximum number of messages that wait to be written.
 const QUEUE: usize = 64;
 
 /// The requests that have not ended, by their IDs as JSON text.
@@ -32,7 +32,7 @@ type Running = Arc<Mutex<HashMap<String, CancellationToken>>>;
 /// Relays messages until `input` ends and all requests have been answered.
 ///
 /// # Errors
-/// If `input` cannot be read, or `output` not be written.
+/// If `input` cannot be read, or `output` cannot be written.
 pub(super) async fn run(
     endpoint: Endpoint,
     input: impl AsyncRead + Unpin,
@@ -79,7 +79,7 @@ pub(super) async fn run(
     }
     drop(sender);
     tasks.join_all().await;
-    // Otherwise, the output stays open as long as the stream.
+    // Otherwise, the stream would keep the output open.
     stream.shutdown().await;
     writer.join_next().await.unwrap_or(Ok(Ok(())))?
 }
@@ -101,11 +101,11 @@ impl Drop for Started {
 }
 
 impl Started {
-    /// Reads a message. Returns `None` if nothing is to be sent: the cancellation of a request ends it here, and the gateway
-    /// cancels the call when the connection is closed.
+    /// Parses a message. Returns `None` if there is nothing to send: a cancellation only ends the request here, and the
+    /// gateway cancels the call when the connection is closed.
     ///
     /// # Errors
-    /// If the message is not valid or ambiguous, or a request with this ID has not ended.
+    /// If the message is invalid or ambiguous, or a request with this ID has not ended.
     fn new(text: &str, running: &Running) -> Result<Option<Self>, JsonRpcError> {
         let message = match Messages::read(text.as_bytes())? {
             Messages::Single(message) => message,
@@ -161,8 +161,8 @@ mod tests {
 
     use super::*;
 
-    /// Relays messages to a server with these responses: one per request, the last one for all further requests. Returns the
-    /// answers without their order, and the number of requests.
+    /// Relays messages to a server that sends one of the `responses` per request, and the last one for all further
+    /// requests. Returns the messages that the client receives, in any order, and the number of requests.
     async fn relay(responses: Vec<fn(&Value) -> Response>, messages: &[Value]) -> (Vec<Value>, usize) {
         let count = Arc::new(AtomicUsize::new(0));
         let own = Arc::clone(&count);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn ok(request: &Value) -> Response {
-        // A message in several lines.
+        // A message that spans several lines.
         let text = format!("{{\"jsonrpc\":\"2.0\",\n\"id\":{},\n\"result\":{{}}}}", request["id"]);
         ([("content-type", "application/json")], text).into_response()
     }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_after_the_handshake_have_its_session() {
+    async fn messages_after_the_handshake_contain_its_session_id() {
         let router = axum::Router::new().fallback(|headers: http::HeaderMap, body: Bytes| async move {
             let message: Value = serde_json::from_slice(&body).unwrap();
             let session = headers.get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());

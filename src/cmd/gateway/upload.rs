@@ -1,7 +1,8 @@
-//! Sends one message to the gateway, and passes on what it answers.
+//! Sends a message to the gateway, and forwards the messages with which the gateway responds.
 //!
-//! A gateway that restarts is not noticed: a request is repeated until the gateway accepts it. Once it may have been
-//! processed, only requests that change nothing are repeated. A session that the gateway no longer knows is replaced.
+//! Clients do not notice that the gateway restarts: a request is retried until the gateway accepts it. Once a request
+//! may have been processed, it is retried only if it changes nothing. A session that the gateway no longer knows is
+//! replaced.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -29,29 +30,29 @@ const LIMITS: StreamLimits = StreamLimits {
     idle: Duration::from_secs(330),
     timeout: Duration::from_secs(24 * 60 * 60),
 };
-/// The time for which a request is repeated.
+/// The time for which a request is retried.
 const RETRY_TIME: Duration = Duration::from_secs(30);
-/// The limits of the time between two attempts, which doubles.
+/// The minimum and maximum delay between two attempts. The delay doubles with each attempt.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// The notification that ends a handshake.
 const INITIALIZED: &str = "notifications/initialized";
 
-/// The gateway.
+/// The endpoint of the gateway, with the state that later messages need.
 pub(super) struct Endpoint {
     route: Route,
     url: Url,
     authorization: HeaderValue,
-    /// The session of the revisions with a handshake.
+    /// The sessions, for protocol revisions with a handshake.
     sessions: Sessions,
     /// Held while a session is replaced.
     replacing: tokio::sync::Mutex<()>,
-    /// The headers that repeat arguments, by tool, from the lists that have been read (2026-07-28).
+    /// The headers that repeat arguments, by tool, from the last response to `tools/list` (2026-07-28).
     annotated: Mutex<HashMap<String, Vec<ParamHeader>>>,
 }
 
-/// Why an attempt has failed.
+/// A failed attempt.
 pub(super) struct Failed {
-    /// The reason, for people.
+    /// The reason, for the user.
     text: String,
     /// Whether the request was certainly not processed.
     is_unsent: bool,
@@ -62,13 +63,15 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    /// A request that was not processed, and would not be if it was repeated.
+    /// Creates the error for a request that was not processed, and for which a retry would not succeed either.
     fn rejected(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_unsent: true, is_temporary: false, is_session_lost: false }
     }
 }
 
 impl Endpoint {
+    /// Creates an endpoint. `ca_pem` contains additional certificate authorities to trust.
+    ///
     /// # Errors
     /// If the token cannot be sent, or a certificate authority is invalid.
     #[expect(clippy::disallowed_methods, reason = "the user of the command has entered the URL")]
@@ -89,8 +92,8 @@ impl Endpoint {
         })
     }
 
-    /// Sends a message, and passes on the messages that answer it. A request is answered with an error if the gateway does
-    /// not answer it.
+    /// Sends a message, and forwards the messages with which the gateway responds. If the gateway does not respond to a
+    /// request, the client receives an error.
     pub(super) async fn send(&self, text: &str, is_request: bool, sender: &mpsc::Sender<Vec<u8>>) {
         let Ok(message) = Message::read(text.as_bytes()) else { return };
         let (start, mut delay) = (Instant::now(), RETRY_DELAYS.0);
@@ -102,7 +105,8 @@ impl Endpoint {
                 Ok(()) => return,
                 Err(failed) if failed.is_session_lost && !is_replaced => {
                     match self.replace_session(&session).await {
-                        // Nobody waits for the response to a request of the former session.
+                        // The message is a response to a request of the previous session, for which the gateway no
+                        // longer waits.
                         Ok(()) if message.method.is_none() => return,
                         Ok(()) => {
                             is_replaced = true;
@@ -126,7 +130,7 @@ impl Endpoint {
         }
     }
 
-    /// Sends a message once, and passes on the messages that answer it.
+    /// Sends a message once, and forwards the messages with which the gateway responds.
     async fn attempt(
         &self,
         message: &Message<'_>,
@@ -150,7 +154,8 @@ impl Endpoint {
         Err(no_response())
     }
 
-    /// Sends a message. Returns the response, unless its status says that the message was not processed.
+    /// Sends a message and returns the response. A status that means that the message was rejected, or may not have
+    /// been processed, is an error.
     async fn post(&self, message: &Message<'_>, session: &Session) -> Result<StreamResponse, Failed> {
         let headers = self.headers(message, session);
         let has_session = headers.contains_key(SESSION_HEADER);
@@ -166,7 +171,7 @@ impl Endpoint {
             }
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 let failed = Failed::rejected("The gateway is temporarily unavailable. Try again later.");
-                // The other two are responses of a proxy, which may have passed the request on.
+                // The other two are responses of a proxy, which may have forwarded the request.
                 let is_unsent = response.status == StatusCode::SERVICE_UNAVAILABLE;
                 Err(Failed { is_unsent, is_temporary: true, ..failed })
             }
@@ -190,10 +195,12 @@ impl Endpoint {
         &self.sessions
     }
 
-    /// Begins another session with the handshake of the client, unless `lost` has been replaced already. When the
-    /// stream of the new session is open, the client is told that the lists may have changed, and its subscriptions are made again.
+    /// Begins a new session by repeating the handshake of the client, unless `lost` has already been replaced. When the
+    /// stream of the new session is open, the client is told that the lists may have changed, and its subscriptions are
+    /// restored.
     ///
-    /// If it is cancelled, the session has not been replaced, and the next message that fails does so.
+    /// If this future is dropped before it completes, the session has not been replaced. The next message that fails
+    /// replaces it.
     pub(super) async fn replace_session(&self, lost: &Session) -> Result<(), Failed> {
         let _replacing = self.replacing.lock().await;
         let current = self.sessions.current();
@@ -225,8 +232,8 @@ impl Endpoint {
         Ok(Session { id, ..lost })
     }
 
-    /// Sets the level of log messages that the client has set, which the gateway keeps in memory. Returns without an error if the
-    /// gateway answers with one.
+    /// Sets the log level of the client again, because the gateway keeps it in memory. An error response of the gateway
+    /// is ignored.
     pub(super) async fn set_log_level(&self, session: &Session) -> Result<(), Failed> {
         if let Some(request) = self.sessions.log_level_request() {
             self.exchange(&request, session).await?;
@@ -234,7 +241,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Subscribes to the resources to which the client is subscribed. Returns without an error if the gateway answers with one.
+    /// Restores the subscriptions of the client. Error responses of the gateway are ignored.
     pub(super) async fn subscribe_again(&self, session: &Session) -> Result<(), Failed> {
         for request in self.sessions.subscription_requests() {
             self.exchange(&request, session).await?;
@@ -242,7 +249,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Tells the client that the lists may have changed, if the gateway has declared that it does so.
+    /// Sends the client the `list_changed` notifications that the gateway has declared.
     pub(super) async fn announce_lists(&self, sender: &mpsc::Sender<Vec<u8>>) {
         for notification in self.sessions.list_changes() {
             // Fails only if the output is closed.
@@ -250,8 +257,8 @@ impl Endpoint {
         }
     }
 
-    /// Sends a message of this command. Returns the session ID of the response, and its text, which is empty if the message is not
-    /// a request. The client receives neither.
+    /// Sends a message that does not come from the client. Returns the session ID and the text of the response, neither
+    /// of which the client receives. The text is empty if the message is not a request.
     async fn exchange(&self, text: &str, session: &Session) -> Result<(Option<HeaderValue>, Vec<u8>), Failed> {
         let message = Message::read(text.as_bytes()).map_err(|error| Failed::rejected(error.message))?;
         let response = self.post(&message, session).await?;
@@ -268,8 +275,8 @@ impl Endpoint {
         Err(no_response())
     }
 
-    /// Passes on a message of the gateway in one line. Returns whether it is the response to `request`, which has begun the session
-    /// `new_session` if it is `initialize`.
+    /// Forwards a message from the gateway on one line. Returns whether it is the response to `request`. If that is an
+    /// `initialize` request, `new_session` is the ID of the session that it has begun.
     async fn relay(
         &self,
         (request, new_session): (&Message<'_>, Option<&HeaderValue>),
@@ -293,7 +300,7 @@ impl Endpoint {
         is_response
     }
 
-    /// Remembers what later requests need: the session, and the headers that repeat arguments.
+    /// Remembers the state that later messages need: the session, and the headers that repeat arguments.
     fn learn(&self, (request, new_session): (&Message<'_>, Option<&HeaderValue>), response: &Message<'_>) {
         let Some(result) = &response.result else { return };
         match request.method.as_deref() {

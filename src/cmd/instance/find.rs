@@ -1,4 +1,4 @@
-//! What the options of `waypost instance` refer to: secrets, and entries and versions of the catalogue.
+//! Finds the objects to which the options of `waypost instance` refer: secrets, catalogue entries and their versions.
 
 use waypost_core::catalog::{CatalogEntry, CatalogVersion};
 use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
@@ -10,7 +10,7 @@ use super::options::{CreateOptions, SecretArg};
 use crate::cmd::output;
 use crate::cmd::session::{Session, not_found_message};
 
-/// Returns the secret of a `--secret NAME=SEC`; `None` if SEC is empty.
+/// Returns the secret of an option `--secret NAME=SECRET`; `None` if SECRET is empty.
 pub(super) async fn find_secret(
     session: &Session,
     organization: &OrganizationId,
@@ -78,7 +78,7 @@ pub(super) fn find_version(
     found.ok_or_else(|| no_version(text, entry))
 }
 
-/// Returns the error for the version of an instance that is not in the catalogue.
+/// Returns the error for an instance that has no version, because it is not in the catalogue.
 pub(in crate::cmd) fn no_entry() -> anyhow::Error {
     anyhow::anyhow!("this remote server is not in the catalogue, so it has no versions: change its URL in the console")
 }
