@@ -222,8 +222,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Returns the command line. `--config` is an option of every command, like the other global options, except that some
-/// commands have an option of this name for another file: there it must be passed before the noun.
+/// Returns the definition of the command line. Like the other global options, `--config` is an option of every command.
+/// Some commands have an option of this name for another file: there, the global option must be passed before the noun.
 fn command_line() -> clap::Command {
     let command = Cli::command().mut_arg(CONFIG, |config| config.global(false));
     let config = command.get_arguments().find(|argument| argument.get_id() == CONFIG).cloned();
@@ -336,7 +336,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the error in one line, followed by its causes if `verbose` is set.
+/// Prints the error on one line, followed by its causes if `verbose` is set.
 fn report(error: &anyhow::Error, verbose: bool) -> ExitCode {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
     if io.is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) {

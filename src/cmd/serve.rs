@@ -87,7 +87,7 @@ impl Args {
     }
 }
 
-/// The two stop phases: `accept` ends the acceptance of new requests, `open` cancels open requests and streams.
+/// The two stop phases: `accept` stops accepting new requests, `open` cancels open requests and streams.
 #[derive(Default)]
 struct StopTokens {
     accept: CancellationToken,
@@ -107,7 +107,7 @@ struct Services {
     outbox: Option<Outbox>,
     outbound: Outbound,
     public_url: PublicUrl,
-    /// This process as one of several replicas.
+    /// The role of this process as a replica; `None` without an internal listener.
     replica: Option<Replica>,
 }
 
@@ -391,8 +391,9 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
     })
 }
 
-/// Serves the main port and `others` until `stop` is cancelled, waits for open requests during the grace period, and cancels
-/// `end` for the remaining ones. When it returns, all connections are closed and all resources of requests are released.
+/// Serves the main port and `others` until `stop` is cancelled, waits for open requests during the grace period, and
+/// then cancels `end` for the remaining ones. When it returns, all connections are closed and all resources of requests
+/// are released.
 async fn serve(
     connections: Connections,
     listener: TcpListener,

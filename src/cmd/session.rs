@@ -53,15 +53,15 @@ impl Session {
     /// Returns operations that can send requests to URLs that users specify, and seal and open secrets.
     ///
     /// # Errors
-    /// If the settings for requests are invalid, or the secret key cannot be read.
+    /// If the settings for outgoing requests are invalid, or the secret key cannot be read.
     pub fn connected_ops(&self, app: &App) -> anyhow::Result<Ops> {
         let outbound = Outbound::new(outbound::policy(&app.settings, false)?)?;
         let keyring = storage::keys(&app.settings, &SystemRandom)?.keyring();
         Ok(self.ops.clone().with_outbound(outbound).with_keyring(keyring))
     }
 
-    /// Returns operations for a deletion that revokes tokens at other servers afterwards, as far as possible. It must not
-    /// depend on settings that only this needs.
+    /// Returns operations for a deletion that afterwards revokes tokens at other servers, if possible. The deletion
+    /// must not fail because of settings that only the revocation needs.
     pub fn deleting_ops(&self, app: &App) -> Ops {
         self.connected_ops(app).unwrap_or_else(|error| {
             eprintln!("warning: tokens of remote servers are not revoked: {error:#}");

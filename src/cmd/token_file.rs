@@ -11,7 +11,8 @@ use super::UsageError;
 /// Maximum length of a token in bytes.
 const MAX_TOKEN_BYTES: u64 = 1_024;
 
-/// Returns the token in `file` (`-` is standard input), or without one in the environment variable `variable`.
+/// Returns the token in `file` (`-` is standard input). If `file` is `None`, returns the token in the environment
+/// variable `variable`.
 ///
 /// # Errors
 /// If the file cannot be read; a usage error if there is no token.

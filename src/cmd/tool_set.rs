@@ -78,12 +78,12 @@ pub struct Options {
     pub(super) members: Vec<MemberArg>,
 }
 
-/// A `--member INSTANCE[=TOOL,…]`.
+/// An option `--member INSTANCE[=TOOL,…]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberArg {
     /// The slug, name or ID of the instance.
     pub(super) instance: String,
-    /// The original names of its tools. `None` for all of them.
+    /// The original names of its tools that belong to the set; `None` for all.
     pub(super) tools: Option<Vec<String>>,
 }
 
@@ -168,7 +168,7 @@ async fn find_members(
     Ok(members)
 }
 
-/// Prints a tool set. For people, each member is a text like the argument of `--member`.
+/// Prints a tool set. Text output shows each member like the argument of `--member`.
 pub(super) fn print(json: bool, mut tool_set: Value) -> anyhow::Result<()> {
     if !json {
         show_members(&mut tool_set);

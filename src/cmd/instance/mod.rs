@@ -1,7 +1,7 @@
 //! `waypost instance`: tool servers that are deployed on toolboxes.
 //!
-//! Commands that need the link to a machine (`logs`, `tools`, `call`, `stats`) are requests to the running `serve`, and
-//! are in `remote/instance`. All others work on the database.
+//! Commands that need the link to a machine (`logs`, `tools`, `call`, `stats`) are sent to the running `serve` and are
+//! implemented in `remote/instance`. All others work on the database.
 
 mod find;
 mod options;
@@ -218,7 +218,7 @@ impl Command {
 pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, json, .. } = session;
     let Organization { id: organization, slug, .. } = session.organization(command.organization()).await?;
-    // The limit of instances is a setting.
+    // The instance limit is a setting.
     let ops = &session.ops.clone().with_instance_limit(app.settings.instance_limit);
     match command {
         Command::Create { slug, options, .. } => create(app, session, &organization, slug, options).await,
@@ -429,7 +429,7 @@ async fn update(
     finish(app, session, updated, options.settings.wait && is_deployed).await
 }
 
-/// Prints an instance, if `should_wait` is set after its deployment has ended.
+/// Prints an instance. If `should_wait` is set, waits until its deployment has ended first.
 async fn finish(app: &App, session: &Session, view: InstanceView, should_wait: bool) -> anyhow::Result<()> {
     if !should_wait {
         return print(session.json, to_json(&view));

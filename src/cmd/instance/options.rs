@@ -160,7 +160,7 @@ fn parse_secret(text: &str) -> Result<SecretArg, &'static str> {
     }
 }
 
-/// Returns the assignment `secrets` after the changes, where `None` removes a name.
+/// Returns the assigned `secrets` after the `changes`, in which `None` removes a name.
 pub(in crate::cmd) fn apply_secrets<T>(
     mut secrets: BTreeMap<String, T>,
     changes: Vec<(&SecretArg, Option<T>)>,
@@ -174,8 +174,8 @@ pub(in crate::cmd) fn apply_secrets<T>(
     secrets
 }
 
-/// Returns the assignment and the names of personal secrets after the changes. A name has one source: an option that gives it
-/// another one removes the earlier.
+/// Returns the assigned secrets and the names of personal secrets after the changes. A name has one source: an option
+/// that sets a new source removes the old one.
 pub(in crate::cmd) fn apply_all_secrets<T>(
     (secrets, mut personal): (BTreeMap<String, T>, BTreeSet<String>),
     changes: Vec<(&SecretArg, Option<T>)>,
@@ -205,7 +205,7 @@ pub(in crate::cmd) fn apply_all_secrets<T>(
 }
 
 impl InstanceSettings {
-    /// Reads the file with the configuration; `None` if the option is missing.
+    /// Reads the configuration file. Returns `None` if the option is missing.
     ///
     /// # Errors
     /// If the file cannot be read, is too large, or is not a JSON object.
@@ -232,7 +232,7 @@ impl InstanceSettings {
 pub enum ToolArguments {
     /// The arguments are read from standard input.
     StandardInput,
-    /// The arguments.
+    /// The arguments are given on the command line.
     Object(Map<String, Value>),
 }
 
@@ -310,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assignments_of_secrets_are_parsed_and_applied() {
+    fn secret_assignments_are_parsed_and_applied() {
         let parse = |text| parse_secret(text).unwrap();
         assert_eq!(parse("A=b=c"), SecretArg { name: "A".to_owned(), secret: Some("b=c".to_owned()) });
         assert!(parse_secret("A").is_err() && parse_secret("=b").is_err());
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_granted_access_to_a_new_instance() {
+    fn grants_of_a_new_instance_are_parsed() {
         let grant = |agent: &str, access| Ok(GrantArg { agent: agent.to_owned(), access });
         assert_eq!(parse_grant("ci=read_only"), grant("ci", AccessLevel::ReadOnly));
         assert_eq!(parse_grant("a=b=full_access"), grant("a=b", AccessLevel::FullAccess));
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_of_a_tool_are_an_object() {
+    fn tool_arguments_must_be_an_object() {
         let object = parse_arguments("{\"a\": 1}").unwrap();
         assert!(matches!(object, ToolArguments::Object(arguments) if arguments["a"] == 1));
         assert!(matches!(parse_arguments("-"), Ok(ToolArguments::StandardInput)));

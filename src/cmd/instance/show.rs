@@ -87,8 +87,8 @@ pub(in crate::cmd) fn deployment_to_json(deployment: &Deployment) -> Value {
     })
 }
 
-/// Prints the address of the page on which an admin connects a remote server or, if each agent has its own connection, that of
-/// the page on which people connect themselves. `origin` is that of the console.
+/// Prints the address of the page on which an admin connects a remote server or, if each agent has its own connection,
+/// that of the page on which people connect themselves. `origin` is the origin of the console.
 ///
 /// # Errors
 /// If the instance is not a remote server that requires OAuth.
@@ -120,7 +120,7 @@ pub(in crate::cmd) fn print_connect(
     }
 }
 
-/// Prints an instance. Text output shows health, secrets and deployment in one line each.
+/// Prints an instance. Text output shows health, secrets and deployment on one line each.
 pub(in crate::cmd) fn print(json: bool, mut instance: Value) -> anyhow::Result<()> {
     if !json {
         instance["health"] = describe_health(&instance["health"]);
@@ -163,7 +163,7 @@ fn describe_deployment(deployment: &Value) -> Value {
     }
 }
 
-/// Returns the error of a deployment in one line: step, code, cause and next action.
+/// Returns the error of a deployment on one line: step, code, cause and next action.
 pub(super) fn describe_error(error: &Value) -> Option<String> {
     let text = |name: &str| error[name].as_str().unwrap_or_default();
     let line = || format!("{} while {}: {} {}", text("code"), text("step"), text("cause"), text("next_action"));
@@ -190,8 +190,8 @@ pub(in crate::cmd) fn print_logs(json: bool, lines: Vec<Value>) -> anyhow::Resul
     output::text(&lines.iter().map(|line| log_line(false, line)).collect::<String>())
 }
 
-/// Formats a line of a log: as JSON in one line, or as the time, the stream and the text. The text comes from the server
-/// and is shown without control characters.
+/// Formats a line of a log: as JSON on one line, or as the time, the stream and the text. The text comes from the
+/// server and is shown without control characters.
 pub(in crate::cmd) fn log_line(json: bool, line: &Value) -> String {
     if json {
         return format!("{line}\n");
@@ -237,7 +237,7 @@ pub(in crate::cmd) fn print_connections(json: bool, items: Vec<Value>) -> anyhow
     output::list(json, &columns, items)
 }
 
-/// Prints that a connection was ended. `id` is that of the agent, or `shared`.
+/// Prints that a connection was ended. `id` is the ID of the agent, or `shared`.
 pub(in crate::cmd) fn print_disconnected(json: bool, id: &str, slug: &str) -> anyhow::Result<()> {
     output::deleted(json, id, &format!("Disconnected {}.", output::clean(slug)))
 }
@@ -255,7 +255,7 @@ pub(in crate::cmd) fn print_overrides(json: bool, items: Vec<Value>) -> anyhow::
     output::list(json, OVERRIDE_MEMBERS, items)
 }
 
-/// Prints the use of resources. Text output shows times in RFC 3339 format.
+/// Prints the resource usage. Text output shows times in RFC 3339 format.
 pub(in crate::cmd) fn print_stats(json: bool, mut items: Vec<Value>) -> anyhow::Result<()> {
     if !json {
         items.iter_mut().for_each(|item| item["at"] = time(&item["at"]).into());

@@ -18,7 +18,8 @@ const MAX_WAIT: Duration = Duration::from_secs(30 * 60);
 /// The steps of a deployment, in order.
 const STEPS: [&str; 6] = ["validating", "preparing", "pulling", "starting", "checking", "complete"];
 
-/// Checks that a process can carry out a deployment, as far as this can be known: on SQLite, that `serve` is running.
+/// Checks that a process can carry out a deployment, as far as this can be determined: on SQLite, checks that `serve`
+/// is running.
 ///
 /// # Errors
 /// If it is not running. The message says what to do.
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiting_ends_in_any_case() {
+    async fn waiting_has_a_time_limit() {
         let fetch = async || Ok(json!({ "state": "running", "step": "pulling", "error": null }));
         let message = wait(true, "search", fetch).await.unwrap_err().to_string();
         assert!(message.contains("is still running (step `pulling`)"), "{message}");

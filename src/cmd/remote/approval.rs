@@ -6,7 +6,7 @@ use super::{RemoteSession, instance, text};
 use crate::cmd::approval::Command;
 use crate::cmd::output;
 
-/// The number of approvals that are read at a time: the maximum of the API.
+/// The number of approvals per page: the maximum of the API.
 const PAGE: &str = "100";
 /// The members of the output of one approval.
 const MEMBERS: &[&str] = &[

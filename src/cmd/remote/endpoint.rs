@@ -55,7 +55,7 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::Grant(_)
         | Command::ToolSet(_)
         | Command::Call(_) => CommandScope::Data,
-        // These run on another machine than the installation, and never get here.
+        // These run on a machine other than that of the installation, and are handled before this function is called.
         Command::Toolbox(toolbox::Command::Machine(_)) => CommandScope::None("toolbox"),
         Command::Gateway(_) => CommandScope::None("gateway"),
         Command::Serve(_) => CommandScope::None("serve"),

@@ -82,7 +82,7 @@ pub fn connection_lost(error: &reqwest::Error, origin: &str) -> anyhow::Error {
     anyhow::anyhow!("the connection to {origin} was lost ({reason}): run the command again")
 }
 
-/// Converts an error without a complete response.
+/// Converts an error that occurred before a complete response was received.
 pub fn connection_error(error: &reqwest::Error, origin: &str) -> anyhow::Error {
     let (mut reason, mut is_tls) = (String::new(), false);
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);

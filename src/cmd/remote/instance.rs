@@ -108,7 +108,7 @@ async fn act(remote: &RemoteSession, instance: &str, action: &str) -> anyhow::Re
     print(remote.json, select(remote, &changed))
 }
 
-/// Returns the items of a list of an instance, which has one page.
+/// Returns the items of a list of an instance that has only one page.
 async fn items(remote: &RemoteSession, instance: &str, list: &str) -> anyhow::Result<Vec<Value>> {
     let found = find(remote, instance).await?;
     remote.client.list(&["instances", text(&found, "id"), list], &[]).await
@@ -131,7 +131,7 @@ async fn logs(remote: &RemoteSession, instance: &str, follow: bool, tail: Option
     remote.client.follow(&path, &query, |line| output::text(&log_line(remote.json, &line))).await
 }
 
-/// Returns the members that commands on the database print, also of the deployment.
+/// Returns the members that commands on the database print, including those of the deployment.
 fn select(remote: &RemoteSession, instance: &Value) -> Value {
     let mut selected = remote.select(instance, MEMBERS);
     if selected["deployment"].is_object() {
@@ -221,7 +221,7 @@ async fn update(remote: &RemoteSession, instance: &str, options: UpdateOptions) 
     finish(remote, updated, options.settings.wait && is_deployed).await
 }
 
-/// Prints an instance, if `should_wait` is set after its deployment has ended.
+/// Prints an instance. If `should_wait` is set, waits until its deployment has ended first.
 async fn finish(remote: &RemoteSession, instance: Value, should_wait: bool) -> anyhow::Result<()> {
     if !should_wait {
         return print(remote.json, select(remote, &instance));
@@ -238,7 +238,7 @@ async fn finish(remote: &RemoteSession, instance: Value, should_wait: bool) -> a
     outcome
 }
 
-/// Returns the IDs of secrets by the arguments that name them.
+/// Returns each argument with the ID of the secret that it names; `None` if it removes an assignment.
 async fn find_secrets<'a>(
     remote: &RemoteSession,
     arguments: &'a [SecretArg],
@@ -265,7 +265,7 @@ async fn find_entry(remote: &RemoteSession, instance: &Value) -> anyhow::Result<
     entry.ok_or_else(|| anyhow::anyhow!("the catalogue entry of this instance does not exist"))
 }
 
-/// Returns the ID of the version with this number or ID; without one, that of the newest.
+/// Returns the ID of the version with this number or ID; without one, the ID of the newest version.
 fn find_version(entry: &Value, name: Option<&str>) -> anyhow::Result<String> {
     let matches = |version: &&Value| name.is_none_or(|name| version["version"] == name || version["id"] == name);
     let found = entry["versions"].as_array().into_iter().flatten().find(matches);

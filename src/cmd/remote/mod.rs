@@ -131,8 +131,8 @@ impl RemoteSession {
     }
 }
 
-/// Returns the organisation with this slug or ID; without a name, the only one. The messages are those of commands on the
-/// database.
+/// Returns the organisation with this slug or ID; without a name, the only one. The error messages are the same as
+/// those of commands on the database.
 fn choose_organization(mut all: Vec<Value>, name: Option<&str>) -> anyhow::Result<Value> {
     if let Some(name) = name {
         let is_named = |organization: &Value| organization["slug"] == name || organization["id"] == name;

@@ -23,7 +23,7 @@ pub struct DiagnosticsSocket {
 }
 
 impl DiagnosticsSocket {
-    /// Listens on the socket and starts to count. Must be called before the daemon is started.
+    /// Listens on the socket and starts to record metrics. Must be called before the daemon is started.
     ///
     /// # Errors
     /// If the path is too long, another process listens on the socket, or the folder is not writable.
@@ -57,7 +57,7 @@ fn router(render: impl Fn() -> String + Clone + Send + Sync + 'static, diagnosti
     Router::new().route("/metrics", get(show_metrics)).route("/healthz", get(show_health))
 }
 
-/// Returns 200 if the link is open and the container engine can be reached, otherwise 503 with what is missing.
+/// Returns 200 if the link is open and the container engine can be reached, otherwise 503 with the problems.
 fn health(diagnostics: &Diagnostics) -> (StatusCode, String) {
     let Some(snapshot) = diagnostics.snapshot() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting\n".to_owned());
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_socket_is_private_serves_two_pages_and_is_removed() {
+    async fn the_socket_is_private_and_serves_two_pages_until_it_is_removed() {
         let folder = waypost_testkit::folder();
         let path = folder.path().join("daemon.sock");
         // A killed daemon leaves its socket.
