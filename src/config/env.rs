@@ -9,8 +9,8 @@ use super::{Error, Origin, closest};
 const PREFIX: &str = "WAYPOST_";
 /// The path of the configuration file, like `--config`.
 pub(super) const FILE: &str = "WAYPOST_CONFIG";
-/// Variables of commands, which `serve` does not use: the remote installation, like `--url` and `--api-key`, and the token
-/// of `toolbox join` and of `gateway stdio`.
+/// Variables for commands, which `serve` does not use: the remote installation, like `--url` and `--api-key`, and the
+/// token of `toolbox join` and of `gateway stdio`.
 pub(super) const COMMANDS: [&str; 4] =
     ["WAYPOST_URL", "WAYPOST_API_KEY", "WAYPOST_TOOLBOX_TOKEN", "WAYPOST_AGENT_TOKEN"];
 /// Prefix of variables used by the project's tests.

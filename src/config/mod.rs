@@ -191,15 +191,15 @@ pub struct Settings {
     pub toolboxes: bool,
     /// Whether agents can use the gateway.
     pub gateway: bool,
-    /// The age in seconds of a tool server's list of definitions up to which it is not read again before a call.
+    /// Maximum age of a tool server's list of definitions in seconds. An older list is read again before a call.
     pub gateway_definition_max_age_seconds: u32,
-    /// The time in seconds after which a call through the gateway ends.
+    /// Timeout of a call through the gateway, in seconds.
     pub gateway_call_timeout_seconds: u32,
-    /// The number of calls of an agent through the gateway per hour and process; 0 for no limit.
+    /// Calls of each agent through the gateway per hour and process; 0 for no limit.
     pub gateway_calls_per_hour: u32,
-    /// The headers of agents that the gateway forwards to servers.
+    /// Headers of agents that the gateway forwards to tool servers.
     pub gateway_forwarded_headers: ForwardedHeaders,
-    /// The hosts whose pages tool servers may ask users of agents to open.
+    /// Hosts whose pages tool servers may ask users of agents to open.
     pub gateway_elicitation_hosts: ElicitationHosts,
     /// Listen address for requests of other replicas.
     pub internal_listen: Option<SocketAddr>,
@@ -380,7 +380,7 @@ impl Settings {
         self.origins.get(name)
     }
 
-    /// Whether toolboxes are on. On PostgreSQL, they require that replicas and commands reach each other.
+    /// Returns whether toolboxes are on. On PostgreSQL, they require that replicas and commands can reach each other.
     #[must_use]
     pub fn toolbox_switch(&self) -> ToolboxSwitch {
         match self.toolboxes {

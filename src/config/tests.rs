@@ -80,7 +80,7 @@ fn invalid_settings_are_named_in_the_error() {
 }
 
 #[test]
-fn secrets_are_never_shown() {
+fn secrets_never_appear_in_errors_or_debug_output() {
     let key = "5eC2e7".repeat(11);
     for message in [
         load_error("", &[("WAYPOST_SECRET_KEY", &key)], &[]),
@@ -109,7 +109,7 @@ fn forwarded_headers_are_a_list_of_names() {
 }
 
 #[test]
-fn hosts_of_pages_are_a_list_or_all() {
+fn elicitation_hosts_are_a_list_or_every_host() {
     let settings = load("gateway_elicitation_hosts = ['Auth.example.com', '127.0.0.1']", &[], &[]).unwrap();
     assert_eq!(settings.gateway_elicitation_hosts, "auth.example.com,127.0.0.1".parse().unwrap());
     assert_eq!(load("", &[], &[]).unwrap().gateway_elicitation_hosts, waypost_gateway::ElicitationHosts::default());
@@ -123,7 +123,7 @@ fn hosts_of_pages_are_a_list_or_all() {
 }
 
 #[test]
-fn the_time_of_a_call_is_limited() {
+fn the_call_timeout_is_limited() {
     assert_eq!(load("", &[], &[]).unwrap().gateway_call_timeout_seconds, 30);
     for seconds in [1, 300] {
         let settings = load(&format!("gateway_call_timeout_seconds = {seconds}"), &[], &[]).unwrap();

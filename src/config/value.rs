@@ -212,7 +212,7 @@ pub(super) fn parse_address_or_off(text: &str) -> Result<Option<SocketAddr>, Str
 /// Parses an origin, `scheme://host[:port]`.
 ///
 /// # Errors
-/// The expected format.
+/// Returns the expected format if the text is not an origin.
 pub fn parse_origin(text: &str) -> Result<Url, String> {
     let expected = "expected an origin, such as https://waypost.example.com";
     let url = Url::parse(text).map_err(|error| format!("{expected}: {error}"))?;
@@ -303,7 +303,7 @@ pub(super) fn parse_header_limit(text: &str) -> Result<u32, String> {
     size.ok_or_else(|| format!("expected 8KiB to 1MiB, not `{text}`"))
 }
 
-/// Parses the time of a call in seconds: up to five minutes.
+/// Parses the timeout of a call in seconds: from 1 second to five minutes.
 pub(super) fn parse_call_timeout(text: &str) -> Result<u32, String> {
     let seconds = parse_number(text)?;
     if (1..=300).contains(&seconds) { Ok(seconds) } else { Err(format!("expected 1 to 300, not `{text}`")) }

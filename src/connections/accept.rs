@@ -71,7 +71,8 @@ impl Connections {
         let _ = socket.try_write(response.as_bytes());
     }
 
-    /// Waits for a file descriptor to become available, because the listener would immediately report the same error again.
+    /// Frees a file descriptor or waits for one to become available, because the listener would immediately report the
+    /// same error again. Errors of a single connection are ignored.
     async fn handle_accept_error(&self, error: &std::io::Error) {
         use std::io::ErrorKind;
         if matches!(
@@ -97,7 +98,8 @@ impl Connections {
         }
     }
 
-    /// Returns the encrypted stream; `None` if the client does not complete the handshake in time, or is rejected.
+    /// Returns the encrypted stream; `None` if the client does not complete the handshake in time or is rejected, or
+    /// the port stops.
     fn handshake<F, S, E>(&self, accept: F, peer: SocketAddr) -> impl Future<Output = Option<S>> + use<F, S, E>
     where
         F: Future<Output = Result<S, E>>,

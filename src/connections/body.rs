@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_may_lag_by_the_grace_time_and_accumulates_no_more_credit() {
+    async fn a_body_may_lag_by_the_grace_time_and_cannot_accumulate_more_credit() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut pacer = BodyPacer::new(BodyRate { bytes_per_second: 1_000, grace: 5 * second });
         assert_eq!(pacer.wait(start), Some(start + 5 * second));

@@ -50,7 +50,7 @@ pub use body::BodyRate;
 
 /// Pause of the accept loop if no file descriptor is available.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Time for an orderly close of a connection (HTTP/2 announces it first).
+/// Time for the graceful shutdown of a connection (HTTP/2 announces it first).
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for a client to complete a request head during shutdown.
 const LAST_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -125,7 +125,7 @@ impl Connections {
         Self::build(limits, stop, None, None, Vec::new())
     }
 
-    /// Like [`Connections::new`], with TLS. The handshake counts as a part of the first request.
+    /// Like [`Connections::new`], with TLS. The handshake counts as part of the first request.
     #[must_use]
     pub fn with_tls(limits: ConnectionLimits, stop: Shutdown, acceptor: TlsAcceptor) -> Self {
         Self::build(limits, stop, None, Some(acceptor), Vec::new())
@@ -157,7 +157,7 @@ impl Connections {
         self.0.registry.active_count()
     }
 
-    /// Serves a connection. `stream` returns it, or `None` if there is no connection.
+    /// Serves a connection in a task of its own. `stream` resolves to `None` if the connection cannot be used.
     fn open<S>(
         &self,
         stream: impl Future<Output = Option<S>> + Send + 'static,
@@ -211,14 +211,14 @@ struct Connection {
     peer: SocketAddr,
     activity: Activity,
     router: Router,
-    /// The connection after its last response, if its protocol is changed, and what uses it.
+    /// The connection after its last response and its new handler, if its protocol is changed.
     upgraded: OnceLock<Upgraded>,
 }
 
 struct Upgraded {
     stream: hyper::upgrade::OnUpgrade,
     upgrade: Upgrade,
-    /// A connection that is in use is never closed in favour of another one.
+    /// Marks the connection as in use, so that it is never closed in favour of another one.
     exchange: Exchange,
 }
 
@@ -365,7 +365,8 @@ impl Connection {
 }
 
 impl Upgraded {
-    /// Runs until the handler ends or the port stops: a connection in another protocol has no end of its own.
+    /// Runs until the handler ends or the port stops. Other protocols have no graceful shutdown, so the handler is
+    /// dropped.
     async fn run(mut self, stop: &CancellationToken) {
         let Some(handler) = self.upgrade.take() else { return };
         let used = async {
@@ -389,7 +390,7 @@ fn builder(limits: &ConnectionLimits, executor: Executor) -> auto::Builder<Execu
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_streams)
-        // A header list above the limit is rejected and counted here; one above twice the limit by the library.
+        // `respond` rejects and counts a header list above the limit. The library rejects one above twice the limit.
         .max_header_list_size(limits.header_bytes.saturating_mul(2))
         .max_pending_accept_reset_streams(if resets == 0 { None } else { Some(resets.min(20)) })
         .max_local_error_reset_streams(if resets == 0 { None } else { Some(resets) })

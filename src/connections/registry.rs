@@ -1,8 +1,8 @@
 //! The open connections of a port: their limits, and the eviction of connections when a limit is reached.
 //!
-//! If the limit rejected new connections, it could be used to lock others out. Therefore the connection that has been
-//! waiting for its client the longest is closed in favour of a new one. Connections whose requests are being processed or
-//! whose responses are being sent are never closed.
+//! If the limit rejected new connections, a client could use it to lock out others. Therefore the connection that has
+//! been waiting for its client the longest is closed in favour of a new one. Connections whose requests are being
+//! processed or whose responses are being sent are never closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -88,7 +88,7 @@ pub struct Machine {
 /// Runs a command.
 ///
 /// # Errors
-/// Incorrect usage, or anything that prevents the command. The message is for the operator of the machine.
+/// If the usage is incorrect, or the command cannot be carried out. The message is for the operator of the machine.
 pub async fn run(machine: Machine, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Join { token_file } => join_machine(machine, token_file).await,
@@ -126,7 +126,7 @@ async fn join_machine(machine: Machine, token_file: Option<PathBuf>) -> anyhow::
 
 async fn run_daemon(machine: Machine, args: RunArgs) -> anyhow::Result<()> {
     let data_dir = machine.data_dir();
-    // Reports a machine that has not joined before the lock file is created.
+    // If the machine has not joined, fails before the lock file is created.
     Identity::load(&data_dir)?;
     let _lock = match lock::try_acquire(&lock_file(&data_dir))? {
         LockAttempt::Acquired(lock) => lock,
@@ -154,7 +154,7 @@ async fn run_daemon(machine: Machine, args: RunArgs) -> anyhow::Result<()> {
     let run = async {
         let on_status = move |toolbox_id: &str, status: &Status| report(&data_dir, toolbox_id, status);
         let result = daemon::run(options, on_status, stop).await;
-        // Also if the daemon could not start.
+        // The socket must also be closed if the daemon could not start.
         phases.graceful.cancel();
         phases.immediate.cancel();
         result
@@ -163,7 +163,7 @@ async fn run_daemon(machine: Machine, args: RunArgs) -> anyhow::Result<()> {
     Ok(result?)
 }
 
-/// Prints and stores a change of the link's state, which the link has logged.
+/// Prints and stores a change of the link's state. The link has already logged it.
 fn report(data_dir: &Path, toolbox_id: &str, status: &Status) {
     let (state, message) = match status {
         Status::Connecting => ("connecting", None),

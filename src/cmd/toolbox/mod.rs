@@ -188,7 +188,7 @@ pub(super) fn print_token(json: bool, done: &str, value: &Value) -> anyhow::Resu
     ))
 }
 
-/// Prints a toolbox. Text output shows the engine and the resources as sentences.
+/// Prints a toolbox. Text output describes the engine and the resources in words.
 pub(super) fn print(json: bool, mut toolbox: Value) -> anyhow::Result<()> {
     if !json {
         describe(&mut toolbox);
@@ -196,7 +196,7 @@ pub(super) fn print(json: bool, mut toolbox: Value) -> anyhow::Result<()> {
     output::object(json, &toolbox)
 }
 
-/// Replaces the engine and the resources by sentences, and adds a warning if the runtime of the engine has a known
+/// Replaces the engine and the resources with text, and adds a warning if the runtime of the engine has a known
 /// vulnerability.
 fn describe(toolbox: &mut Value) {
     let warning = toolbox["engine"]["runtime"].as_str().and_then(find_vulnerability);
@@ -213,7 +213,7 @@ pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
     output::list(json, &["name", "state", "instance_count", "version", "id", "last_seen_at"], items)
 }
 
-/// Returns for example `20.10.24 (runc 1.1.5, linux/amd64)`; null without an engine.
+/// Returns a text such as `20.10.24 (runc 1.1.5, linux/amd64)`; null without an engine.
 fn describe_engine(engine: &Value) -> Value {
     let text = |name: &str| engine[name].as_str().unwrap_or_default();
     match engine.is_object() {
@@ -222,7 +222,7 @@ fn describe_engine(engine: &Value) -> Value {
     }
 }
 
-/// Returns for example `4 CPUs, 7.8 GiB memory, 20.0 GiB disk free`; null if the resources are unknown.
+/// Returns a text such as `4 CPUs, 7.8 GiB memory, 20.0 GiB disk free`; null if the resources are unknown.
 fn describe_resources(resources: &Value) -> Value {
     let gib =
         |name: &str| resources[name].as_u64().map(|bytes| format!("{:.1} GiB", bytes as f64 / (1_u64 << 30) as f64));

@@ -49,7 +49,7 @@ impl Args {
     /// Checks combinations that the argument parser cannot check.
     ///
     /// # Errors
-    /// A usage error.
+    /// Returns a usage error if options are combined that exclude each other.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
         if self.files.len() > 1 && (self.title.is_some() || self.id.is_some()) {
             return Err(UsageError("--title and --id can only be used with a single file".to_owned()));
@@ -72,10 +72,10 @@ impl Outcome {
         Self { json, files, items: Vec::new(), errors: Vec::new() }
     }
 
-    /// Prints the result for the file `name`, or stores it for the end.
+    /// Prints the result of the file `name`, or stores it for [`Self::finish`].
     ///
     /// # Errors
-    /// The error of the file, if it is the only one.
+    /// If the import failed and the file is the only one, or standard output is closed.
     pub(crate) fn add(&mut self, name: &str, report: anyhow::Result<Value>) -> anyhow::Result<()> {
         let mut report = match report {
             Ok(report) => report,
@@ -95,7 +95,7 @@ impl Outcome {
         Ok(())
     }
 
-    /// Prints the stored results.
+    /// Prints the stored results and errors.
     ///
     /// # Errors
     /// If a file was rejected, or standard output is closed.

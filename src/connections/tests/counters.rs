@@ -1,4 +1,4 @@
-//! All rejections are counted.
+//! The counters of rejected connections and bodies.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 

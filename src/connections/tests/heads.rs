@@ -1,9 +1,9 @@
-//! Incomplete heads, idle connections, and connections that must not be treated as such.
+//! Incomplete heads, idle connections, and connections that must not be treated as idle.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn an_incomplete_head_is_closed_after_ten_seconds() {
+async fn a_connection_with_an_incomplete_head_is_closed_after_ten_seconds() {
     assert_eq!(Client::new().closed().await, (String::new(), 10), "nothing was sent");
     let mut client = Client::new();
     client.send("GET / HTTP/1.1\r\nHost").await;
@@ -34,7 +34,7 @@ async fn a_connection_without_a_request_is_closed_after_75_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_further_head_also_has_ten_seconds() {
+async fn the_timeout_of_a_head_also_applies_to_later_requests() {
     let mut client = Client::new();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     client.read_until("hello").await;
@@ -55,7 +55,7 @@ async fn connections_that_wait_for_the_server_are_never_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_reads_slowly_gets_its_response_and_one_that_does_not_read_is_closed() {
+async fn a_client_that_reads_slowly_gets_its_response_and_one_that_does_not_read_is_disconnected() {
     for path in ["/large", "/whole"] {
         let mut client = Client::new();
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
@@ -79,7 +79,7 @@ async fn a_client_that_reads_slowly_gets_its_response_and_one_that_does_not_read
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_is_too_large_gets_431() {
+async fn a_head_that_is_too_large_is_rejected_with_431() {
     let mut client = Client::new();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nCookie: ").await;
     let flood = async {

@@ -51,7 +51,7 @@ async fn a_body_that_stalls_is_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_accept_its_response_is_closed() {
+async fn a_client_that_does_not_accept_its_response_is_disconnected() {
     let port = Port::new(limits());
     let io = TokioIo::new(port.open(HERE).0);
     let mut client = http2::Builder::new(TokioExecutor::new());
@@ -85,7 +85,7 @@ async fn the_number_of_concurrent_requests_is_limited() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_cancels_its_requests_is_closed() {
+async fn a_client_that_cancels_its_requests_is_disconnected() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let port = Port::new(limits());
@@ -111,7 +111,7 @@ async fn a_client_that_cancels_its_requests_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_header_list_that_is_too_large_gets_431() {
+async fn a_header_list_that_is_too_large_is_rejected_with_431() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let port = Port::new(limits());
@@ -129,7 +129,7 @@ async fn a_header_list_that_is_too_large_gets_431() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_violates_the_protocol_is_closed_and_counted() {
+async fn a_client_that_violates_the_protocol_is_disconnected_and_counted() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let mut client = Port::new(limits()).open(HERE);
@@ -143,9 +143,9 @@ async fn a_client_that_violates_the_protocol_is_closed_and_counted() {
     assert!(text.contains(r#"waypost_connections_closed_total{port="main",reason="protocol_error"} 1"#), "{text}");
 }
 
-/// The library rejects requests beyond the announced number. A client that continues is disconnected.
+/// The library rejects requests beyond the announced limit. A client that continues is disconnected.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_exceeds_the_number_of_requests_is_closed_and_counted() {
+async fn a_client_that_exceeds_the_number_of_requests_is_disconnected_and_counted() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let limits = ConnectionLimits { http2_streams: 3, ..limits() };

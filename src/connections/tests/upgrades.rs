@@ -30,7 +30,7 @@ async fn an_upgraded_connection_is_used_by_its_handler() {
     client.send(format!("{UPGRADE}first")).await;
     let head = client.read_until("first").await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    // No timeout of HTTP applies any more.
+    // HTTP timeouts no longer apply.
     tokio::time::sleep(3_600 * SECOND).await;
     client.send("second").await;
     client.read_until("second").await;
