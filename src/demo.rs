@@ -33,7 +33,7 @@ pub async fn create(db: &Db) -> anyhow::Result<()> {
     }
     let organization = organizations::create(&cx, &ops, SLUG, Some("Demo")).await?;
     if let Err(error) = create_content(&cx, &ops, &organization.id).await {
-        // Delete a partial demo, which the next start would take for a complete one.
+        // Delete a partial demo, which the next start would mistake for a complete one.
         organizations::delete(&cx, &ops, &organization.id).await?;
         return Err(error);
     }

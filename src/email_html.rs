@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_others_is_quoted_and_not_linked() {
+    fn text_from_others_is_quoted_and_not_linked() {
         let text = "New ticket.\n\n> <b>Hi</b>\n>\n> https://way.example/x\n\nOpen it: https://way.example/o/acme\nhttps://way.example.evil/\n";
         let html = from_text(text, "https://way.example");
         for expected in [

@@ -31,7 +31,7 @@ const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
 const DATABASE_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval at which queues are polled.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval at which changes to toolboxes by other processes are looked for.
+/// Interval of the search for changes to toolboxes by other processes.
 const LINK_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after which a job that runs every few seconds is late.
 const FREQUENT_LATE_AFTER: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ pub struct JobContext {
     pub retention: RetentionPeriods,
     /// The dependencies of the links to toolboxes.
     pub toolboxes: ToolboxDirectory,
-    /// The leases of links, with several replicas.
+    /// The leases of links; `None` without replicas.
     pub leases: Option<LinkLeases>,
 }
 
@@ -169,7 +169,7 @@ fn start_lease_renewal(jobs: &Jobs, ops: &Ops, leases: LinkLeases) {
     });
 }
 
-/// Starts the job that counts toolboxes and instances for the metrics of this process.
+/// Starts the job that counts toolboxes and instances for the metrics.
 fn start_counts(jobs: &Jobs, ops: &Ops) {
     let ops = ops.clone();
     jobs.start(Job::new("toolbox-counts", DATABASE_INTERVAL), move || {

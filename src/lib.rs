@@ -1,4 +1,4 @@
-//! The program `waypost`: its commands, and the wiring of its parts. A library so that tests can use it.
+//! The program `waypost`: its commands, and the wiring of its parts. It is a library so that tests can use it.
 
 pub mod cmd;
 pub mod config;

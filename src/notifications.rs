@@ -13,7 +13,7 @@ use crate::email_html;
 
 /// Maximum length of a title in a subject or a list, in characters.
 const MAX_TITLE_CHARS: usize = 120;
-/// Maximum length of a problem, and of its context, in an email, in characters. Limited because anyone can open a ticket;
+/// Maximum length in characters of a problem and of its context in an email. Limited because anyone can open a ticket;
 /// the console shows the full text.
 const MAX_TEXT_CHARS: usize = 2_000;
 /// Maximum number of rounds per run, so that the job regularly reports success.
@@ -149,8 +149,8 @@ pub struct NotificationSender {
 }
 
 impl NotificationSender {
-    /// Sends the emails that are due, in several rounds. Emails that an aborted run has not sent are sent by another process
-    /// after the lease has expired.
+    /// Sends the emails that are due, in several rounds. Emails that an aborted run has claimed but not sent are sent
+    /// by another process after the claim has expired.
     ///
     /// # Errors
     /// See [`notifications::send_due`].

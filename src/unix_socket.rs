@@ -13,7 +13,7 @@ use crate::connections::Connections;
 
 /// The maximum length of a socket's path in bytes: the size of `sun_path` minus the final zero byte (`unix(7)`).
 const MAX_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
-/// The number of connections that wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 16;
 /// The permissions of the socket: only the user of the process can connect.
 const MODE: u32 = 0o600;

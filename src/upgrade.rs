@@ -10,20 +10,20 @@ use hyper_util::rt::TokioIo;
 /// Uses the connection after its last response. The future is dropped when the server stops.
 pub type Handler = Box<dyn FnOnce(TokioIo<Upgraded>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// Lets the handler of a request with an `Upgrade` header take over the connection: an extension of such requests. The
+/// A request extension that lets the handler of a request with an `Upgrade` header take over the connection. The
 /// connection still counts towards the limits of its port.
 #[derive(Clone, Default)]
 pub struct Upgrade(Arc<Mutex<Option<Handler>>>);
 
 impl Upgrade {
-    /// Whether a request with these headers can get this extension.
+    /// Whether a request with these headers gets this extension, if its protocol version is HTTP/1.1.
     #[must_use]
     pub fn is_requested(headers: &HeaderMap) -> bool {
         headers.contains_key(header::UPGRADE)
     }
 
-    /// Sets what uses the connection after the response, whose status must be 101. With another status, `handler` is
-    /// dropped.
+    /// Sets the handler that takes over the connection after the response, whose status must be 101. With another
+    /// status, `handler` is dropped.
     pub fn set<F, R>(&self, handler: F)
     where
         F: FnOnce(TokioIo<Upgraded>) -> R + Send + 'static,
@@ -33,7 +33,7 @@ impl Upgrade {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(handler);
     }
 
-    /// Takes what was set.
+    /// Takes the handler; `None` if none was set.
     #[must_use]
     pub fn take(&self) -> Option<Handler> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -8,7 +8,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::{Activity, Connections};
 
-/// The address that requests through a Unix socket have for limits and logs.
+/// The peer address of requests through a Unix socket, for limits and logs.
 const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 impl Connections {

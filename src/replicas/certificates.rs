@@ -1,9 +1,9 @@
-//! The certificates of replicas. Their certificate authority is derived from the secret key, so anyone who has the key, and
-//! nobody else, is a replica or the operator.
+//! The certificates of replicas. Their certificate authority is derived from the secret key, so only a process that has
+//! the key can act as a replica or as the operator.
 //!
-//! Each process creates a certificate of its own at its start. The certificates have no expiry, because they end with the
-//! process, and the authority with the secret key. During a rotation of the key, both authorities are trusted
-//! ([`SecretKeys::previous`]).
+//! Each process creates a certificate of its own at its start. The certificates do not expire, because a certificate is
+//! discarded when its process ends, and the authority when the secret key is replaced. During a rotation of the key,
+//! both authorities are trusted ([`SecretKeys::previous`]).
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Creates a certificate for a process that others reach at `host`, a name or an address.
+    /// Creates a certificate for a process that others reach at `host`, which is a name or an address.
     ///
     /// # Errors
     /// If `host` cannot be in a certificate.
@@ -135,7 +135,7 @@ mod tests {
             let mut stream = acceptor.accept(one).await.ok()?;
             stream.write_all(b"ok").await.ok()
         };
-        // In TLS 1.3, a client learns only from the first data that its certificate is accepted.
+        // In TLS 1.3, a client learns that its certificate was accepted only when it receives the first data.
         let connected = async {
             let mut stream = connector.connect(name, two).await.ok()?;
             stream.read_exact(&mut [0; 2]).await.ok()
@@ -175,7 +175,7 @@ mod tests {
         assert!(!accepts(&server, client, "a.internal").await);
     }
 
-    /// The rotation of the secret key in docs/sign-in.md: at every time, all replicas accept each other.
+    /// The rotation of the secret key in docs/sign-in.md: at any time, all replicas accept each other.
     #[tokio::test]
     async fn both_keys_are_accepted_during_a_rotation() {
         let rounds = [((1, None), (1, Some(2))), ((1, Some(2)), (2, Some(1))), ((2, Some(1)), (2, None))];

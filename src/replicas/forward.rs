@@ -11,14 +11,14 @@ use waypost_ops::link_leases::LinkLeases;
 
 use super::relay::{LINK_ERROR_HEADER, path};
 
-/// The time for connecting to another replica.
+/// The timeout for connecting to another replica.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The time after which an unused connection is closed: earlier than the other end closes it.
+/// The time after which an idle connection is closed: before the other replica closes it.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The interval at which TCP checks a silent connection.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Forwards requests. The implementation of [`Forward`].
+/// Forwards requests to other replicas. Implements [`Forward`].
 pub(super) struct Forwarder {
     leases: LinkLeases,
     client: reqwest::Client,

@@ -1,8 +1,10 @@
-//! Replicas: how the processes of an installation on PostgreSQL reach the toolboxes whose links others of them hold.
+//! Replicas: the processes of an installation on PostgreSQL, which reach toolboxes through the replica that holds the
+//! link.
 //!
-//! A link ends at one replica, which is recorded with a lease ([`waypost_ops::link_leases`]). Another replica forwards its
-//! requests to the internal listener of that one ([`forward`], [`relay`]). Commands of the operator that need a link use
-//! the same listener. Both ends authenticate with certificates that are derived from the secret key ([`certificates`]).
+//! A link ends at one replica, which is recorded with a lease ([`waypost_ops::link_leases`]). The other replicas
+//! forward their requests to its internal listener ([`forward`], [`relay`]). Commands of the operator that need a link
+//! use the same listener. Both ends authenticate with certificates that are derived from the secret key
+//! ([`certificates`]).
 
 pub mod certificates;
 mod forward;
@@ -28,7 +30,7 @@ use crate::operator_socket;
 use certificates::Certificates;
 use forward::Forwarder;
 
-/// This process as one of several replicas.
+/// The role of this process as one of several replicas.
 pub struct Replica {
     /// The address of the internal listener.
     pub listen: SocketAddr,
@@ -39,8 +41,8 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Creates the replica of an installation on PostgreSQL. `None` on SQLite, or without `internal_listen` and
-    /// `internal_url`.
+    /// Creates the replica of an installation on PostgreSQL. Returns `None` on SQLite, if toolboxes are off, or without
+    /// `internal_listen` and `internal_url`.
     ///
     /// # Errors
     /// If only one of the two settings is set, or the certificates cannot be created.
@@ -52,13 +54,13 @@ impl Replica {
         Ok(Some(Self { listen, acceptor: TlsAcceptor::from(certificates.server()?), forward, leases }))
     }
 
-    /// Returns what sends requests to other replicas.
+    /// Returns the forwarder for requests to other replicas.
     #[must_use]
     pub fn forward(&self) -> Arc<dyn Forward> {
         self.forward.clone()
     }
 
-    /// Returns the listener of requests from other replicas and from commands.
+    /// Returns the listener for requests from other replicas and from commands.
     #[must_use]
     pub fn listener(&self, listener: TcpListener) -> InternalListener {
         InternalListener { listener, acceptor: self.acceptor.clone() }
@@ -80,7 +82,7 @@ impl InternalListener {
     }
 }
 
-/// Returns the settings `internal_listen` and `internal_url` if this process is a replica.
+/// Returns the settings `internal_listen` and `internal_url`; `None` if this process is not a replica.
 fn addresses(settings: &Settings) -> anyhow::Result<Option<(SocketAddr, &Url)>> {
     if settings.database_url.is_sqlite() || !settings.toolboxes {
         return Ok(None);
@@ -95,7 +97,7 @@ fn addresses(settings: &Settings) -> anyhow::Result<Option<(SocketAddr, &Url)>> 
     }
 }
 
-/// Returns the TLS configuration of commands, and the URL of the internal listener that they use.
+/// Returns the TLS configuration for commands, and the URL of the internal listener that they use.
 ///
 /// # Errors
 /// If the setting `internal_url` is missing, or the certificates cannot be created.
@@ -111,13 +113,13 @@ pub fn operator_tls(settings: &Settings, keys: &SecretKeys) -> anyhow::Result<(r
 fn client(tls: rustls::ClientConfig) -> anyhow::Result<reqwest::Client> {
     let client = waypost_outbound::unguarded_client()
         .tls_backend_preconfigured(tls)
-        // Each request has a connection of its own, so that a reader that stops reading blocks no other request.
+        // Each request has its own connection, so that a reader that stops reading does not block other requests.
         .http1_only()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(forward::CONNECT_TIMEOUT)
         .pool_idle_timeout(forward::IDLE_TIMEOUT)
-        // Notices a machine that is gone while it holds a request.
+        // Detects that the other machine has failed while it processes a request.
         .tcp_keepalive(forward::KEEP_ALIVE)
         .tcp_keepalive_interval(forward::KEEP_ALIVE)
         .tcp_keepalive_retries(3)

@@ -71,7 +71,7 @@ async fn prepare_oauth<R: HandlerFactory>(
 
 /// The result of authenticating a request.
 enum Credentials {
-    /// The agent may use the address, if it is one of its organisation.
+    /// The agent may use the address, provided that the address belongs to its organisation.
     Valid(ResolvedAgent),
     /// There is no token, or it is not valid for this address.
     Invalid,
@@ -109,7 +109,7 @@ fn resource_of(address: &GatewayAddress) -> Option<GatewayResource> {
     GatewayResource::new(address.organization.as_deref()?, address.tool_set.as_deref())
 }
 
-/// Returns a function that authenticates the token of a stream again.
+/// Returns a function that authenticates the token of an open stream again.
 fn token_check<R: HandlerFactory>(
     state: &Arc<RouterState<R>>,
     address: &GatewayAddress,
@@ -122,8 +122,8 @@ fn token_check<R: HandlerFactory>(
     })
 }
 
-/// Authenticates a request by the token of an agent, or the access token of a person for exactly this resource, within a time
-/// limit.
+/// Authenticates a request by the token of an agent, or by the access token of a person for exactly this resource.
+/// Fails if this takes too long.
 async fn authenticate<R: HandlerFactory>(
     state: &RouterState<R>,
     address: &GatewayAddress,
@@ -147,12 +147,13 @@ async fn find_credentials<R: HandlerFactory>(
     Ok(match resource_of(address) {
         Some(resource) if resource == person.resource => Credentials::Valid(person.agent),
         _ if is_foreign => Credentials::Foreign,
-        // The client can ask its user for a token for this address, whether it exists or not.
+        // The client can ask its user to sign in for a token for this address, whether the address exists or not.
         _ => Credentials::Invalid,
     })
 }
 
-/// Returns the bearer token (RFC 6750, section 2.1). Several headers are ambiguous, so they count as none.
+/// Returns the bearer token (RFC 6750, section 2.1). Several `Authorization` headers are ambiguous, so they are
+/// ignored.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
@@ -160,8 +161,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The challenge (RFC 6750, section 3; RFC 9728, section 5.1): without `error` if no token was sent, and without metadata for
-/// an address at which nobody can sign in.
+/// Returns the response with the challenge (RFC 6750, section 3; RFC 9728, section 5.1): without `error` if no token
+/// was sent, and without metadata for an address for which users cannot sign in.
 fn unauthorized(headers: &HeaderMap, metadata: Option<&str>) -> Response {
     let mut parameters = Vec::new();
     if headers.contains_key(header::AUTHORIZATION) {

@@ -54,7 +54,7 @@ pub struct RouterState<R> {
     pub auth: Auth,
     /// The console and the public pages of the hosted servers. The REST API uses the same state.
     pub console: Console,
-    /// The gateway through which agents use tool servers. `None` if it is off.
+    /// The gateway through which agents use tool servers. `None` if it is switched off.
     pub gateway: Option<Arc<Gateway>>,
     /// The dependencies of the links to toolboxes.
     pub toolboxes: ToolboxDirectory,

@@ -13,7 +13,8 @@ use waypost_ops::public_url::HostKind as Host;
 use super::RouterState;
 use super::server::{ServerTarget, find, locate, param};
 
-/// Whether a browser requests a page at an MCP URL. MCP clients accept JSON and event streams, but not HTML explicitly.
+/// Whether a browser requests a page at an MCP URL. MCP clients accept JSON and event streams, but do not explicitly
+/// accept HTML.
 pub(super) fn is_page_request(request: &Request) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD) && accepts_html(request.headers())
 }
@@ -42,8 +43,8 @@ pub(super) async fn show<R: HandlerFactory>(
     public_page(&state, param(&params, "slug"), request).await
 }
 
-/// Returns the public page of the server given by the path (`slug`) or the host of `request`. No other part of the path
-/// is used: an ID in the URL is never shown or adopted.
+/// Returns the public page of the server given by the path (`slug`) or the host of `request`. Nothing else in the path
+/// is used: an ID in the URL is neither shown nor adopted.
 pub(super) async fn public_page<R: HandlerFactory>(
     state: &RouterState<R>,
     slug: Option<String>,

@@ -1,7 +1,8 @@
 //! The routes of toolbox daemons: joining, and the link.
 //!
-//! Both are public. Joining is authorized by a single-use token; the link by a signature, which the daemon sends after the
-//! upgrade. Until then, a link costs a connection, which counts towards the limits of the port and has ten seconds.
+//! Both are public. Joining is authorized by a single-use token; the link by a signature, which the daemon sends after
+//! the upgrade. Until then, a link uses only a connection, which counts towards the limits of the port and is closed
+//! after ten seconds.
 
 use std::sync::Arc;
 
