@@ -1,4 +1,5 @@
-//! What agents see and can call: grants, approvals, tool sets, and who may use which address.
+//! The definitions that agents see and can call, depending on grants, approvals and tool sets, and the addresses that
+//! they can use.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use waypost_ops::tool_sets::{self, NewToolSet};
 use super::{Stage, is_unknown, tool};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_what_is_granted_and_approved_is_listed_and_called() {
+async fn only_granted_and_approved_tools_are_listed_and_called() {
     let stage = Stage::new().await;
     assert_eq!(stage.tools().await, [""; 0], "nothing is granted");
     stage.grant(AccessLevel::FullAccess).await;
@@ -42,7 +43,7 @@ async fn a_tool_that_changes_between_two_calls_is_rejected_until_it_is_approved(
         stage.grant(AccessLevel::FullAccess).await;
         stage.approve_all("write").await;
         assert!(stage.call("search__find", json!({})).await.get("result").is_some());
-        // One nested member of one schema changes.
+        // A nested member of one schema changes.
         stage.set(|server| server.tools[0]["inputSchema"]["properties"] = json!({ "q": { "type": "string" } }));
         stage.received();
         assert!(is_unknown(&stage.call("search__find", json!({})).await));
@@ -61,7 +62,7 @@ async fn a_tool_that_changes_between_two_calls_is_rejected_until_it_is_approved(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn grants_limit_the_class_the_names_and_the_time() {
+async fn grants_are_limited_by_class_name_argument_and_time() {
     let stage = Stage::new().await;
     stage.approve_all("write").await;
     let grant = stage.grant(AccessLevel::ReadOnly).await;
@@ -94,7 +95,7 @@ async fn grants_limit_the_class_the_names_and_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_is_the_callers_or_does_not_exist() {
+async fn addresses_of_other_organisations_do_not_exist() {
     let stage = Stage::new().await.ready().await;
     let (cx, ops) = (stage.api.app.cx(), stage.api.app.running_ops());
     stage.api.app.org("other").await;
@@ -124,7 +125,7 @@ async fn an_address_is_the_callers_or_does_not_exist() {
         let names: Vec<_> =
             answer["result"]["tools"].as_array().into_iter().flatten().map(|tool| &tool["name"]).collect();
         seen.push(format!("{path} {} {}", status.as_u16(), json!(names)));
-        // Without a valid token, nobody learns whether an address exists.
+        // Without a valid token, the response does not reveal whether an address exists.
         for token in [None, Some("wpa_wrong"), Some(stage.api.key.as_str())] {
             assert_eq!(stage.send(path, token, &[], list).await.0, StatusCode::UNAUTHORIZED, "{path}");
         }
@@ -142,7 +143,7 @@ async fn an_address_is_the_callers_or_does_not_exist() {
     let (_, text) = stage.send("/gateway/acme/reading/mcp", Some(&stage.token), &[], call).await;
     assert!(text.contains("content"), "{text}");
     assert_eq!(stage.received()[0]["params"]["name"], "find");
-    // The token of an agent opens nothing else.
+    // The token of an agent is not accepted elsewhere.
     assert_eq!(stage.send("/api/v1/agents", Some(&stage.token), &[], "").await.0, StatusCode::UNAUTHORIZED);
     let disabled = AgentPatch { name: None, state: Some(AgentState::Disabled) };
     agents::update(cx, &ops, &stage.api.org.id, &stage.agent, &disabled).await.unwrap();
@@ -152,7 +153,7 @@ async fn an_address_is_the_callers_or_does_not_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn prompts_and_resources_follow_the_same_rules() {
+async fn prompts_and_resources_are_subject_to_the_same_rules() {
     let stage = Stage::new().await;
     stage.set(|server| {
         server.prompts = vec![json!({ "name": "greet", "arguments": [{ "name": "who" }] })];
@@ -206,7 +207,7 @@ async fn prompts_and_resources_follow_the_same_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_list_of_tools_waits_for_no_server() {
+async fn the_list_of_tools_does_not_wait_for_a_server() {
     let stage = Stage::new().await.ready().await;
     stage.set(|server| server.tools.push(tool("late", "")));
     // The daemon no longer answers.
@@ -229,7 +230,7 @@ async fn a_stopped_instance_rejects_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_template_gives_no_access_to_resources_that_were_decided_differently() {
+async fn an_approved_template_does_not_cover_resources_with_a_different_decision() {
     let stage = Stage::new().await;
     stage.set(|server| {
         server.resources = vec![json!({ "uri": "notes://secret", "name": "Secret" })];
@@ -246,7 +247,7 @@ async fn a_template_gives_no_access_to_resources_that_were_decided_differently()
     // The resource is classified as `write`.
     stage.approve("resource", "write").await;
     assert!(can_read(&stage, "7").await && !can_read(&stage, "secret").await);
-    // A grant of one URI covers only this one, although the definition is a template.
+    // A grant of one URI covers only this URI, although the definition is a template.
     let custom = GrantPatch {
         access: Some(AccessLevel::Custom),
         resources: Some(vec!["notes://7".to_owned()]),

@@ -1,5 +1,5 @@
-//! Servers in containers: changes that they announce cause a check, and agents can subscribe to resources of a container that
-//! all agents share.
+//! Servers in containers: the changes that they announce cause a check, and agents can subscribe to the resources of a
+//! container that all agents share.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl Stage {
         tokio::time::timeout(TIMEOUT, wait).await.expect("the server gets there");
     }
 
-    /// Waits until exactly these resources are announced on the last stream.
+    /// Waits until the last stream was opened for exactly these resources.
     async fn wait_for_stream(&self, uris: &[&str]) {
         self.wait_until(|server| server.streams.last().is_some_and(|(_, asked)| *asked == json!(uris))).await;
     }
@@ -93,7 +93,7 @@ async fn next_update(stream: &mut Stream) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_that_is_announced_during_a_call_is_quarantined_without_another_one() {
+async fn a_change_announced_during_a_call_is_quarantined_without_a_further_call() {
     let stage = without_checks().await.ready().await;
     assert_eq!(stage.call("search__find", json!({})).await["result"]["n"], 1.0);
     stage.set(|server| {
@@ -101,7 +101,7 @@ async fn a_change_that_is_announced_during_a_call_is_quarantined_without_another
         let changed = br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
         server.answers.insert(0, changed.to_vec());
     });
-    // The agent gets the response only.
+    // The agent receives only the response.
     assert_eq!(stage.call("search__find", json!({})).await["result"]["n"], 1.0);
     let wait = async {
         while stage.tools().await.contains(&"search__find".to_owned()) {
@@ -113,7 +113,7 @@ async fn a_change_that_is_announced_during_a_call_is_quarantined_without_another
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_that_is_announced_between_calls_is_quarantined_without_another_one() {
+async fn a_change_announced_between_calls_is_quarantined_without_a_further_call() {
     let stage = without_checks().await.ready().await;
     stage.set(|server| server.stream_status = Some(200));
     assert_eq!(stage.call("search__find", json!({})).await["result"]["n"], 1.0);
@@ -126,14 +126,14 @@ async fn a_change_that_is_announced_between_calls_is_quarantined_without_another
         }
     };
     tokio::time::timeout(TIMEOUT, wait).await.expect("the change is noticed");
-    // More calls open no more streams.
+    // Further calls do not open further streams.
     stage.call("search__delete", json!({})).await;
     assert_eq!(stage.server.lock().unwrap().stream_attempts, 1);
     stage.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn agents_are_told_about_their_resources_of_a_shared_container() {
+async fn agents_are_notified_of_updated_resources_of_a_shared_container() {
     let stage = with_resources().await;
     stage.set(|server| server.rejected = Some("file:///b".to_owned()));
     let session = stage.begin_session().await;
@@ -143,7 +143,7 @@ async fn agents_are_told_about_their_resources_of_a_shared_container() {
     let initialize = stage.legacy_request("initialize", json!({})).await;
     assert_eq!(initialize["result"]["capabilities"]["resources"], json!({ "listChanged": true, "subscribe": true }));
     let mut stream = stage.open_stream(&session).await;
-    // It is no longer asked about the rejected resource.
+    // The server is no longer asked for the rejected resource.
     stage.wait_for_stream(&["file:///a"]).await;
     stage.set(|server| server.rejected = None);
     let other = stage.begin_session().await;
@@ -153,7 +153,7 @@ async fn agents_are_told_about_their_resources_of_a_shared_container() {
         stage.announce(&updated(uri)).await;
     }
     assert_eq!(stream.next().await.unwrap(), updated(A), "the session is not subscribed to b");
-    // The stream ends with the container. All subscriptions are made again.
+    // The stream ends with the container. All subscriptions are restored.
     stage.set(|server| server.streams.clear());
     stage.wait_for_stream(&["file:///a", "file:///b"]).await;
     stage.announce(&updated("file:///a")).await;
@@ -167,7 +167,7 @@ async fn agents_are_told_about_their_resources_of_a_shared_container() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_told_about_a_resource_of_a_container_that_they_may_not_read() {
+async fn agents_are_not_notified_of_resources_that_they_may_not_read() {
     let stage = with_resources().await;
     let session = stage.begin_session().await;
     for uri in [A, B] {
@@ -204,14 +204,14 @@ async fn nobody_is_told_about_a_resource_of_a_container_that_they_may_not_read()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscription_to_a_stopped_container_is_refused_until_it_runs() {
+async fn a_subscription_is_rejected_until_the_container_runs() {
     let stage = with_resources().await;
     stage.set(|server| server.stream_status = Some(409));
     let session = stage.begin_session().await;
     let refused = stage.subscribe(&session, A).await;
     assert_eq!(refused["error"]["data"]["reason"], "not_running", "{refused}");
     assert!(stage.received().is_empty(), "no container is started");
-    // A call starts it.
+    // A call starts the container.
     stage.set(|server| server.stream_status = Some(200));
     stage.request_in(&stage.token, &session, "resources/read", A).await;
     assert_eq!(stage.subscribe(&session, A).await["result"], json!({}));
@@ -219,13 +219,13 @@ async fn a_subscription_to_a_stopped_container_is_refused_until_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_container_that_is_not_shared_or_has_no_stream_announces_no_resources() {
+async fn resources_of_a_container_that_is_not_shared_or_has_no_stream_cannot_be_subscribed_to() {
     let resources = || vec![json!({ "uri": "file:///a", "name": "a" })];
     for sharing in ["shared", "per_agent", "per_session"] {
         let stage = Stage::with_sharing(sharing).await;
         stage.set(|server| {
             server.resources = resources();
-            // The first one is that of a daemon that does not know the request.
+            // With `shared`, the daemon does not know the request.
             server.stream_status = Some(200).filter(|_| sharing != "shared");
         });
         let stage = stage.ready().await;

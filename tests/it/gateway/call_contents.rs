@@ -1,4 +1,5 @@
-//! The contents of calls: recorded only if an admin has switched it on, without secrets, and read only by admins.
+//! The contents of calls, which are recorded only if an admin has switched recording on, without secrets, and can be
+//! read only by admins.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -86,7 +87,7 @@ async fn contents_are_recorded_only_if_they_are_switched_on() {
     record_contents(&stage, false).await;
     stage.call("search__find", json!({ "query": "docs" })).await;
     assert_eq!(only_call(&stage).await["contents"], Value::Null);
-    // No deployment began, and the audit log says who has changed and read what.
+    // No deployment was started, and the audit log contains the changes of the setting and the access to the contents.
     assert_eq!(stage.api.get(&format!("/instances/{}", stage.instance)).await["generation"], generation);
     let audit = stage.api.get("/audit-events?limit=50").await["items"].take();
     let count = |action: &str| audit.as_array().unwrap().iter().filter(|event| event["act"] == action).count();
@@ -95,7 +96,7 @@ async fn contents_are_recorded_only_if_they_are_switched_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secrets_are_masked_and_long_texts_cut() {
+async fn secrets_are_masked_and_long_texts_are_truncated() {
     let stage = stage_with_secrets().await;
     record_contents(&stage, true).await;
     let text = format!("{PERSONAL} {}", json!({ "key": SHARED, "password": "hunter4" }));
@@ -124,7 +125,7 @@ async fn secrets_are_masked_and_long_texts_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_and_denied_calls_have_contents() {
+async fn contents_of_failed_calls_are_recorded() {
     let stage = stage_with_secrets().await;
     record_contents(&stage, true).await;
     let error = format!(r#"{{"code":-32000,"message":"Wrong key {PERSONAL}"}}"#);
@@ -144,7 +145,7 @@ async fn errors_and_denied_calls_have_contents() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_a_rule_denies_has_its_arguments() {
+async fn the_arguments_of_a_call_that_a_rule_denies_are_recorded() {
     let stage = stage_with_secrets().await;
     record_contents(&stage, true).await;
     let grants = stage.api.get("/grants").await;
@@ -172,7 +173,7 @@ async fn a_call_that_a_rule_denies_has_its_arguments() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_admins_of_the_organisation_read_contents() {
+async fn only_admins_of_the_organisation_can_read_contents() {
     let stage = stage_with_secrets().await;
     record_contents(&stage, true).await;
     stage.call("search__find", json!({ "query": "<docs>" })).await;
@@ -193,7 +194,7 @@ async fn only_admins_of_the_organisation_read_contents() {
     let outsider = ConsoleBrowser::owner(&other).await;
     outsider.get(&page).await.assert_status(404).assert_lacks("docs");
     outsider.get(&page.replace("acme", "other")).await.assert_status(404).assert_lacks("docs");
-    // The operations themselves check it as well.
+    // The operations themselves also check the role.
     let (cx, ops, call) = (stage.api.app.cx(), stage.api.app.running_ops(), id.parse().unwrap());
     assert!(calls::get(cx, &ops, &other.id, &call).await.is_err());
     let anonymous = Ctx { caller: Caller::Visitor, ..cx.clone() };
@@ -204,7 +205,7 @@ async fn only_admins_of_the_organisation_read_contents() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn contents_end_with_their_call_and_with_the_agent() {
+async fn contents_are_deleted_with_their_call_and_with_the_agent() {
     let stage = stage_with_secrets().await;
     record_contents(&stage, true).await;
     stage.call("search__find", json!({})).await;

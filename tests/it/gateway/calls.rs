@@ -28,7 +28,7 @@ pub async fn wait_for_calls(app: &App, count: i64) {
 }
 
 impl Stage {
-    /// Returns the single call in the log, deletes it, and checks that no other follows.
+    /// Returns the only call in the log, and deletes it.
     pub(super) async fn take_call(&self) -> Value {
         wait_for_calls(&self.api.app, 1).await;
         let mut listed = self.api.get("/calls").await;
@@ -37,7 +37,7 @@ impl Stage {
         listed["items"][0].take()
     }
 
-    /// Checks that nothing was recorded that a test has not taken, and stops the product.
+    /// Stops the product, and checks that the log contains no call that the test has not taken.
     pub(super) async fn finish_without_calls(self) {
         let app = self.api.app.clone();
         self.task.abort();
@@ -48,13 +48,13 @@ impl Stage {
     }
 }
 
-/// Returns the members of a call that say what was called, and how it ended.
+/// Returns the members of a call that state its target and its outcome.
 fn summary(call: &Value) -> [&str; 4] {
     ["method", "tool", "outcome", "instance_id"].map(|name| call[name].as_str().unwrap_or("-"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_answer_of_the_server_determines_the_outcome() {
+async fn the_response_of_the_server_determines_the_outcome() {
     let stage = Stage::new().await.ready().await;
     let instance = stage.instance.clone();
     let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":1}}"#;
@@ -93,7 +93,7 @@ async fn the_answer_of_the_server_determines_the_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_has_sizes_and_the_shape_of_the_arguments_but_no_values() {
+async fn a_record_contains_sizes_and_the_shape_of_the_arguments_but_no_values() {
     let stage = Stage::new().await.ready().await;
     let answer = r#"{"jsonrpc":"2.0","id":ID,"result":{"content":["hunter2"]}}"#;
     stage.set(|server| server.answers = vec![answer.as_bytes().to_vec()]);
@@ -140,7 +140,7 @@ async fn rejected_calls_are_recorded_as_denied() {
     stage.change(&grant, custom).await;
     assert!(is_unknown(&stage.call("search__find", json!({ "q": "other" })).await));
     assert_eq!(summary(&stage.take_call().await), ["tools/call", "find", "denied", &instance]);
-    // Messages that are not valid.
+    // Invalid messages.
     let answer = stage.legacy_request("tools/call", json!({ "arguments": {} })).await;
     assert_eq!(answer["error"]["code"], -32602);
     assert_eq!(summary(&stage.take_call().await), ["tools/call", "", "denied", "-"]);
@@ -150,7 +150,7 @@ async fn rejected_calls_are_recorded_as_denied() {
     let (status, _) = stage.send("/gateway/mcp", Some(&stage.token), &headers, body.to_string()).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(summary(&stage.take_call().await), ["tools/call", "search__find", "denied", "-"]);
-    // Other messages have no record.
+    // Other messages are not recorded.
     stage.tools().await;
     let notification = r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"search__find"}}"#;
     for text in [notification, r#"{"jsonrpc":"2.0","id":1,"method":"tools/other"}"#, "{", "[]"] {
@@ -265,7 +265,7 @@ async fn calls_beyond_the_quota_are_denied_until_it_is_refilled() {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, retry_after, serde_json::from_slice::<Value>(&body).unwrap())
     };
-    // A denied call counts as well, so that guessing names is limited.
+    // Denied calls count as well, which limits the guessing of names.
     for name in ["search__find", "search__unknown", "search__find"] {
         assert_eq!(call(name).await.0, 200, "{name}");
     }

@@ -21,14 +21,14 @@ impl Stage {
         self.api.app.send(request.body(Body::from(text)).unwrap()).await
     }
 
-    /// Begins a call whose request has this ID (JSON text).
+    /// Starts a call whose request has this ID (JSON text).
     async fn begin(&self, session: &str, id: &str) -> Response<Body> {
         let params = r#"{"name":"search__find"}"#;
         let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#);
         self.post(session, text).await
     }
 
-    /// Calls the tool, and returns the type and the text of the response.
+    /// Calls the tool, and returns the content type and the body of the response.
     async fn call_with(&self, session: &str, id: &str) -> (String, String) {
         let response = self.begin(session, id).await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -87,7 +87,7 @@ async fn a_call_is_not_cancelled_by_another_session_or_id() {
         ] {
             assert_eq!(stage.post(&session, text.to_owned()).await.status(), StatusCode::ACCEPTED);
         }
-        // Without a session, and with 2026-07-28, which cancels by closing the connection.
+        // Without a session, and with 2026-07-28, in which a call is cancelled by closing the connection.
         let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#;
         let (status, _) = stage.send("/gateway/mcp", Some(&stage.token), &[], cancel).await;
         assert_eq!(status, StatusCode::ACCEPTED);
@@ -133,7 +133,7 @@ async fn cancelled_calls_free_their_slots() {
     let stage = Stage::new().await.ready().await;
     stage.set(|server| server.is_holding = true);
     let session = stage.begin_session().await;
-    // Two requests with each ID, which no client should send. Both are cancelled.
+    // Two requests per ID, which no client should send. Both are cancelled.
     let ids: Vec<String> = (0..10).map(|n| (n / 2).to_string()).collect();
     let cancel = async {
         let mut streams = Vec::new();

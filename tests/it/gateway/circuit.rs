@@ -1,4 +1,4 @@
-//! The circuit breaker of servers in containers that agents share, or of which each has its own.
+//! The circuit breaker of servers in containers that agents share, and in containers for each agent or session.
 
 use serde_json::json;
 
@@ -6,11 +6,11 @@ use super::Stage;
 use super::personal::{another, call_as};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn timeouts_of_one_agent_concern_others_only_if_they_share_its_container() {
+async fn timeouts_of_one_agent_affect_others_only_if_they_share_its_container() {
     for (sharing, is_shared) in [("shared", true), ("per_agent", false), ("per_session", false)] {
         let stage = Stage::with_sharing(sharing).await.ready().await;
         let (_, token) = another(&stage).await;
-        // The response of the daemon if the server does not answer in time.
+        // The daemon responds with this status if the server does not respond in time.
         stage.set(|server| server.status = Some(504));
         for _ in 0..5 {
             assert_eq!(stage.call("search__find", json!({})).await["error"]["data"]["reason"], "timeout", "{sharing}");

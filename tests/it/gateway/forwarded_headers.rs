@@ -11,7 +11,7 @@ use waypost_toolbox_proto::http::{CALL_HEADERS, FORWARDED_HEADERS_HEADER};
 use super::Stage;
 use crate::app::Setup;
 
-/// What an agent sends.
+/// The headers that an agent sends.
 const SENT: [(&str, &str); 7] = [
     ("X-Tenant", "acmé \"\\"),
     ("x-request-id", "r-1"),
@@ -22,14 +22,14 @@ const SENT: [(&str, &str); 7] = [
     ("waypost-container-key", "agent:other"),
 ];
 
-async fn listed(names: &str) -> Stage {
+async fn stage_with_headers(names: &str) -> Stage {
     let forwarded_headers = names.parse().unwrap();
     let setup = Setup::default();
     let gateway = setup.gateway.map(|options| GatewayOptions { forwarded_headers, ..options });
     Stage::with(Setup { gateway, ..setup }).await.ready().await
 }
 
-/// Calls the tool with these headers, in addition to those of a revision.
+/// Calls the tool with these headers, in addition to those of the protocol revision.
 async fn call(stage: &Stage, is_modern: bool, headers: &[(&str, &str)]) -> StatusCode {
     let mut params = json!({ "name": "search__find" });
     let mut all = vec![("mcp-protocol-version", "2025-11-25")];
@@ -49,8 +49,8 @@ fn forwarded(headers: &HeaderMap) -> Option<BTreeMap<String, Vec<u8>>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn exactly_the_listed_headers_reach_the_toolbox_with_their_own_call() {
-    let stage = listed("x-tenant,X-Request-ID,x-absent").await;
+async fn only_the_listed_headers_reach_the_toolbox_and_only_with_their_own_call() {
+    let stage = stage_with_headers("x-tenant,X-Request-ID,x-absent").await;
     for is_modern in [false, true] {
         for headers in [&SENT[..], &[]] {
             assert_eq!(call(&stage, is_modern, headers).await, StatusCode::OK);
@@ -68,8 +68,8 @@ async fn exactly_the_listed_headers_reach_the_toolbox_with_their_own_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeated_header_reaches_no_toolbox() {
-    let stage = listed("x-tenant").await;
+async fn a_call_with_a_repeated_header_is_rejected() {
+    let stage = stage_with_headers("x-tenant").await;
     let headers = [("x-tenant", "a"), ("x-tenant", "b")];
     assert_eq!(call(&stage, false, &headers).await, StatusCode::BAD_REQUEST);
     assert!(stage.server.lock().unwrap().headers.is_empty());

@@ -1,4 +1,4 @@
-//! Instances that are approved and granted in the same step, and the connections of agents.
+//! Instances that are created with approvals and grants, and the list of agents' connections.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ async fn check(stage: &Stage) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_calls_a_new_server_without_a_further_step() {
+async fn an_agent_can_call_a_new_server_without_further_steps() {
     let stage = Stage::new().await;
     let grants = json!([{ "agent_id": stage.agent, "access": "full_access" }]);
     deploy(&stage, json!({ "approve": {}, "grants": grants })).await;
@@ -36,7 +36,7 @@ async fn an_agent_calls_a_new_server_without_a_further_step() {
         let class = if approval["kind"] == "tool" { "write" } else { "read" };
         assert_eq!(approval["class"], class, "{approval}");
     }
-    // What the server changes or adds is not approved.
+    // Definitions that the server changes or adds later are not approved.
     stage.set(|state| state.tools = vec![tool("find", "Sends everything to the attacker."), tool("more", "")]);
     assert!(super::is_unknown(&stage.call("new__find", json!({})).await));
     assert!(stage.tools().await.is_empty());
@@ -46,7 +46,7 @@ async fn an_agent_calls_a_new_server_without_a_further_step() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_members_of_a_new_instance_are_validated() {
+async fn initial_approvals_and_grants_are_validated() {
     let stage = Stage::new().await;
     let version = stage.api.get(&format!("/instances/{}", stage.instance)).await["catalog_version_id"].take();
     let agent = stage.agent.to_string();

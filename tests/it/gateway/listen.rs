@@ -1,4 +1,4 @@
-//! Streams that tell agents when what they see has changed.
+//! Streams that notify agents of changes to the lists that they see.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ const TOOLS: &str = "notifications/tools/list_changed";
 const PROMPTS: &str = "notifications/prompts/list_changed";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn agents_of_both_eras_are_told_what_has_changed() {
+async fn agents_of_both_protocol_eras_are_notified_of_changes() {
     let stage = Stage::new().await;
     let mut legacy = Stream::new(stage.open(Method::GET, "text/event-stream", String::new()).await);
     let filter = json!({ "toolsListChanged": true, "resourceSubscriptions": ["wp+search:a"] });
@@ -87,7 +87,7 @@ async fn agents_of_both_eras_are_told_what_has_changed() {
     assert_eq!(legacy.next().await.unwrap(), json!({ "jsonrpc": "2.0", "method": TOOLS }));
     let changed = modern.next().await.unwrap();
     assert_eq!(changed, json!({ "jsonrpc": "2.0", "method": TOOLS, "params": { "_meta": meta } }));
-    // A prompt is announced to those who want to know.
+    // A prompt is announced only to clients that have asked for changes of prompts.
     stage.set(|server| server.prompts = vec![json!({ "name": "ask" })]);
     stage.approve("prompt", "read").await;
     let mut methods = vec![legacy.method().await];
@@ -98,12 +98,12 @@ async fn agents_of_both_eras_are_told_what_has_changed() {
     stage.set(|server| server.tools = vec![tool("find", "Finds.")]);
     stage.approve_all("read").await;
     assert_eq!((legacy.method().await.as_str(), modern.method().await.as_str()), (TOOLS, TOOLS));
-    // So are a tool that is renamed, and one with another description.
+    // A tool that is renamed, or has another description, is announced as well.
     for change in [json!({ "tool": "find", "name": "look_up" }), json!({ "tool": "find", "description": "Other." })] {
         assert_eq!(stage.set_override(change).await.0, 200);
         assert_eq!((legacy.method().await.as_str(), modern.method().await.as_str()), (TOOLS, TOOLS));
     }
-    // An agent that is disabled is told nothing more.
+    // The streams of a disabled agent end.
     let (cx, ops) = (stage.api.app.cx(), stage.api.app.running_ops());
     let disabled = AgentPatch { state: Some(AgentState::Disabled), name: None };
     agents::update(cx, &ops, &stage.api.org.id, &stage.agent, &disabled).await.unwrap();

@@ -1,4 +1,4 @@
-//! The gateway, over the link to a toolbox whose daemon answers for a server.
+//! The gateway, over the link to a toolbox whose daemon responds in place of a server.
 
 mod access;
 mod announcements;
@@ -61,7 +61,7 @@ pub struct ServerState {
     received: Vec<Value>,
     /// Its responses to calls, one line per message. The placeholder `ID` is the ID of the call.
     answers: Vec<Vec<u8>>,
-    /// Whether the answer to everything is no MCP.
+    /// Whether no response is an MCP message.
     is_broken: bool,
     /// The number of messages of all kinds.
     messages: usize,
@@ -76,7 +76,8 @@ pub struct ServerState {
     headers: Vec<HeaderMap>,
     /// The keys of the containers for which messages were received.
     keys: Vec<String>,
-    /// The status with which streams of notifications are opened. By default that of a daemon that does not know them.
+    /// The status with which streams of notifications are opened. The default is the status of a daemon that does not
+    /// know them.
     stream_status: Option<u16>,
     /// The open streams, and the resources that each of them has asked for.
     streams: Vec<(SendStream<Bytes>, Value)>,
@@ -172,7 +173,7 @@ impl Stage {
         self
     }
 
-    /// Returns the value of the header of the agent.
+    /// Returns the value of the agent's `Authorization` header.
     fn authorization(&self) -> String {
         format!("Bearer {}", self.token)
     }
@@ -215,7 +216,7 @@ impl Stage {
         self.approve("", class).await;
     }
 
-    /// Approves what the server lists at present of one kind; everything if `kind` is empty.
+    /// Approves the definitions of one kind that the server lists at present; all definitions if `kind` is empty.
     pub async fn approve(&self, kind: &str, class: &str) {
         self.api.post(&format!("/instances/{}/check-definitions", self.instance), json!({})).await.assert_status(200);
         let pending = self.api.get("/tool-approvals?state=pending").await;
@@ -249,7 +250,7 @@ impl Stage {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    /// Sends a message of 2025-11-25 and returns the text of the answer.
+    /// Sends a message of 2025-11-25 and returns the text of the response.
     async fn legacy(&self, text: &str) -> String {
         let headers = [("mcp-protocol-version", "2025-11-25")];
         let (status, text) = self.send("/gateway/mcp", Some(&self.token), &headers, text.to_owned()).await;
@@ -306,7 +307,7 @@ impl Stage {
     }
 }
 
-/// Answers the requests of the control plane as the bridge of a daemon does.
+/// Responds to the requests of the control plane as the bridge of a daemon does.
 fn serve(mut daemon: Daemon, server: Arc<Mutex<ServerState>>) -> JoinHandle<()> {
     crate::daemon::spawn(async move {
         loop {
@@ -394,7 +395,7 @@ async fn answer(call: Call, message: &Value, server: &Mutex<ServerState>) {
     let _ = stream.send_data(Bytes::new(), true);
 }
 
-/// Replaces the first placeholder in bytes that need not be UTF-8.
+/// Replaces the first placeholder `ID`. `line` need not be UTF-8.
 fn with_id(line: &[u8], id: &str) -> Vec<u8> {
     match line.windows(2).position(|pair| pair == b"ID") {
         Some(at) => [&line[..at], id.as_bytes(), &line[at + 2..]].concat(),

@@ -25,7 +25,7 @@ use crate::console::instances::Api;
 const HOUR: i64 = 3_600_000;
 const MINUTE: i64 = 60_000;
 
-/// An instance of a server that requires OAuth, an admin, and an agent with all access to it.
+/// An instance of a server that requires OAuth, an admin, and an agent with full access to the instance.
 struct Stage {
     api: Api,
     server: Server,
@@ -125,7 +125,7 @@ async fn an_admin_connects_a_server_and_agents_use_it() {
     assert!(stage.server.state().paths.is_empty(), "it is not tested before it is connected");
     let page = format!("/o/acme/instances/{}", stage.id);
     stage.admin.get_page(&page).await.assert_contains("The server requires OAuth, and is not connected.");
-    // An API key has no browser.
+    // An API key cannot connect a server, because a user has to sign in.
     let with_key = stage.api.post(&format!("/instances/{}/connect", stage.id), json!({})).await;
     with_key.assert_status(409).assert_contains("user_required");
     let started = stage.admin.post(&format!("{page}/authorize"), &[]).await;
@@ -145,7 +145,7 @@ async fn an_admin_connects_a_server_and_agents_use_it() {
         .assert_contains("Connect again")
         .assert_lacks("access-1")
         .assert_lacks("refresh-1");
-    // Tokens are stored sealed, and are in no audit entry.
+    // Tokens are stored sealed, and do not appear in the audit log.
     let stored = stage.api.app.query_lines("SELECT credentials FROM remote_connections").await;
     assert!(stored.starts_with("v1.") && !stored.contains("access-1") && !stored.contains("refresh-1"), "{stored}");
     let audited = stage.api.app.query_lines("SELECT act || ' ' || detail FROM audit_events").await;
@@ -155,7 +155,7 @@ async fn an_admin_connects_a_server_and_agents_use_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_challenge_that_follows_the_handshake_is_found() {
+async fn a_challenge_after_the_handshake_is_found() {
     let stage = Stage::new().await;
     stage.server.state().is_handshake_open = true;
     // Only the challenge states the scope that the server expects.
@@ -172,7 +172,7 @@ async fn tokens_are_refreshed_before_they_expire() {
     assert_eq!(stage.refresh().await, (1, 0));
     assert_eq!(stage.refresh().await, (0, 0));
     assert_eq!(stage.server.state().refreshes, ["refresh-1"]);
-    // The gateway knows the new token within a second.
+    // The gateway uses the new token within one second.
     stage.api.app.advance_clock(1_000).await;
     tokio::time::timeout(std::time::Duration::from_secs(20), async {
         while stage.server.last_token().as_deref() != Some("Bearer access-2") {
@@ -202,7 +202,7 @@ async fn a_rejected_token_is_refreshed_once_without_the_agent_noticing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_refresh_ends_the_connection_until_it_is_connected_again() {
+async fn a_rejected_refresh_ends_the_connection_until_it_is_connected_again() {
     let stage = Stage::connected().await;
     stage.server.state().refuses = true;
     stage.api.app.advance_clock(HOUR - 5 * MINUTE).await;
@@ -212,7 +212,7 @@ async fn a_refused_refresh_ends_the_connection_until_it_is_connected_again() {
     assert_eq!(instance["state"], "failed");
     let message = instance["health"]["message"].as_str().unwrap();
     assert!(message.contains("no longer accepts the connection") && !message.contains("secret text"), "{message}");
-    // It is neither refreshed nor tested again by itself.
+    // The connection is neither refreshed nor tested again automatically.
     let requests = stage.server.state().paths.len();
     stage.api.app.advance_clock(HOUR).await;
     stage.check().await;
@@ -220,7 +220,7 @@ async fn a_refused_refresh_ends_the_connection_until_it_is_connected_again() {
     stage.server.state().refuses = false;
     stage.connect().await;
     assert_eq!(stage.server.last_token().as_deref(), Some("Bearer access-2"));
-    // A new URL ends the connection, because the tokens are for the former one.
+    // A new URL ends the connection, because the tokens were issued for the former URL.
     let remote = json!({ "url": format!("{}/other", stage.server.base), "oauth": true });
     let path = format!("/instances/{}", stage.id);
     stage.api.call(Method::PATCH, &path, Some(json!({ "remote": remote }))).await.assert_status(200);
@@ -230,7 +230,7 @@ async fn a_refused_refresh_ends_the_connection_until_it_is_connected_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_state_works_once_for_ten_minutes_and_for_its_user() {
+async fn a_state_is_valid_once_for_ten_minutes_and_only_for_its_user() {
     let stage = Stage::new().await;
     let other = ConsoleBrowser::member(&stage.api.org, "bob@acme.example", Role::Admin).await;
     let member = ConsoleBrowser::member(&stage.api.org, "cas@acme.example", Role::Member).await.for_org("acme");
@@ -248,7 +248,7 @@ async fn a_state_works_once_for_ten_minutes_and_for_its_user() {
     assert!(stage.server.state().tokens.is_none());
     stage.admin.get(&done).await.assert_status(303);
     stage.admin.get(&done).await.assert_status(404);
-    // Responses of another issuer, or without one, use the state up without a request for tokens.
+    // Responses with another issuer, or without one, use up the state without a token request.
     let issuer = stage.server.issuer();
     for parameters in [&[("code", "one-code"), ("iss", "https://evil.example")][..], &[("code", "one-code")]] {
         let state = state_of(&stage.authorization_url().await);
@@ -259,7 +259,7 @@ async fn a_state_works_once_for_ten_minutes_and_for_its_user() {
     let state = state_of(&stage.authorization_url().await);
     let denied = callback(&state, &[("error", "access_denied"), ("iss", &issuer)]);
     stage.admin.get(&denied).await.assert_status(409).assert_contains("denied");
-    // The second request of a user replaces the first one.
+    // A user's second request replaces the first.
     let first = stage.server.allow(&stage.authorization_url().await);
     let second = stage.server.allow(&stage.authorization_url().await);
     stage.admin.get(&first).await.assert_status(404);
@@ -270,7 +270,7 @@ async fn a_state_works_once_for_ten_minutes_and_for_its_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_changed_instance_is_not_connected_with_what_was_discovered_before() {
+async fn an_instance_that_was_changed_during_sign_in_is_not_connected() {
     let stage = Stage::new().await;
     let done = stage.server.allow(&stage.authorization_url().await);
     let remote = json!({ "url": format!("{}/other", stage.server.base), "oauth": true });
@@ -300,7 +300,8 @@ async fn servers_that_cannot_be_trusted_are_rejected_with_a_reason() {
     let long = json!({ "authorization_servers": [format!("{base}/as?x=1")] });
     let private = json!({ "token_endpoint": "http://10.0.0.1/token" });
     let script = json!({ "authorization_endpoint": "javascript:alert(1)" });
-    /// Changes of the metadata, a status of a path, and the reason of the error.
+    /// Changes to the metadata of the resource and of the authorization server, another response to requests for the
+    /// latter, and the reason of the error.
     type Case<'a> = (Value, Value, Option<(u16, &'a str)>, &'a str);
     let cases: Vec<Case<'_>> = vec![
         (json!({ "resource": "https://evil.example/mcp" }), none.clone(), None, "resource_mismatch"),
@@ -340,7 +341,7 @@ async fn servers_that_cannot_be_trusted_are_rejected_with_a_reason() {
 }
 
 #[tokio::test]
-async fn the_document_of_the_client_is_public() {
+async fn the_client_metadata_document_is_public() {
     let app = crate::app::App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
     let request = http::Request::get("/connections/client-metadata.json").header("host", "way.example");
     let response = app.send(request.body(axum::body::Body::empty()).unwrap()).await;

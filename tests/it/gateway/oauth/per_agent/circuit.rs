@@ -1,9 +1,9 @@
-//! The circuit breaker of a remote server to which each agent has its own connection.
+//! The circuit breaker of a remote server with a connection for each agent.
 
 use super::Stage;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failures_with_the_account_of_one_agent_do_not_concern_others() {
+async fn failures_with_the_account_of_one_agent_do_not_affect_others() {
     let stage = Stage::both_connected().await;
     stage.server.state().failing.push("access-1".to_owned());
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! Calls that require a scope which the account of one agent does not have.
+//! Calls that require a scope that the connection of one agent does not have.
 
 use serde_json::{Value, json};
 
