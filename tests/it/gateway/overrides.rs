@@ -1,4 +1,4 @@
-//! Tools with another name or description for agents: the policy applies to the original name.
+//! Tools with another name or description for agents: policies apply to the original name.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ async fn a_renamed_tool_is_listed_and_called_by_its_new_name_only() {
         "inputSchema": { "type": "object" }, "x-vendor": { "b": 1.0 } });
     assert_eq!(listed["result"]["tools"], json!([expected]));
     assert!(is_unknown(&stage.call("search__find", json!({ "limit": 1 })).await));
-    // Rules, the server and the log know the original name.
+    // Rules, the server and the log use the original name.
     assert!(stage.call("search__look_up", json!({ "limit": 1 })).await["result"].is_object());
     assert!(is_unknown(&stage.call("search__look_up", json!({ "limit": 11 })).await));
     assert_eq!(stage.received()[0]["params"]["name"], "find");
@@ -77,7 +77,7 @@ async fn a_renamed_tool_is_listed_and_called_by_its_new_name_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_are_valid_and_not_those_of_other_tools() {
+async fn names_must_be_valid_and_differ_from_those_of_other_tools() {
     let stage = Stage::new().await.ready().await;
     for (change, status, field) in [
         (json!({ "tool": "unknown", "name": "a" }), 422, "tool"),
@@ -96,7 +96,7 @@ async fn names_are_valid_and_not_those_of_other_tools() {
         assert_eq!((got, body["field"].as_str()), (status, Some(field)), "{change}: {body}");
     }
     let set = async |tool: &str, name: Value| stage.set_override(json!({ "tool": tool, "name": name })).await.0;
-    // A long name is cut like that of a server.
+    // A long name is shortened like a name that the server lists.
     assert_eq!(set("find", "a".repeat(64).into()).await, 200);
     let listed = stage.tools().await;
     assert_eq!(listed.iter().map(String::len).collect::<Vec<_>>(), ["search__delete".len(), 48], "{listed:?}");
@@ -104,7 +104,7 @@ async fn names_are_valid_and_not_those_of_other_tools() {
     assert_eq!(stage.received().pop().unwrap()["params"]["name"], "find");
     let (status, body) = stage.set_override(json!({ "tool": "find", "description": "é".repeat(4_000) })).await;
     assert_eq!((status, body["name"].as_str()), (200, Some(&*"a".repeat(64))), "{body}");
-    // What another tool would be called after it was cut is taken as well.
+    // The shortened name of another tool is taken as well.
     assert_eq!(set("delete", listed[1].strip_prefix("search__").unwrap().into()).await, 409);
     // The name of another tool is taken, and the original name of a tool stays its own.
     assert_eq!(set("find", "look_up".into()).await, 200);
@@ -112,14 +112,14 @@ async fn names_are_valid_and_not_those_of_other_tools() {
     assert_eq!(set("delete", "find".into()).await, 409);
     let other = "/instances/ins_0123456789abcdef/tool-overrides";
     stage.api.call(Method::PATCH, other, Some(json!({ "tool": "find" }))).await.assert_status(404);
-    // What changes nothing is not recorded.
+    // A change without an effect is not recorded.
     let recorded =
         async || stage.api.get("/audit-events?act=tool_override.update").await["items"].as_array().unwrap().len();
     let before = recorded().await;
     assert_eq!(set("delete", Value::Null).await, 200);
     assert_eq!(set("find", "look_up".into()).await, 200);
     assert_eq!(recorded().await, before);
-    // An instance has a limit; what has an override already can be changed.
+    // The number of overrides per instance is limited; existing overrides can still be changed.
     const FULL: &str = "INSERT INTO tool_overrides (instance_id, tool, organization_id, name, description)
         WITH RECURSIVE numbers(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < 499)
         SELECT instances.id, 'tool-' || CAST(number AS TEXT), organization_id, NULL, 'One.' FROM instances, numbers";
@@ -153,7 +153,7 @@ async fn a_server_cannot_take_over_a_name_that_an_admin_has_given() {
     assert_eq!(names().await, ["delete", "look_up"]);
     assert!(plain("tools/call", json!({ "name": "look_up", "arguments": {} })).await["result"].is_object());
     assert_eq!(stage.received().pop().unwrap()["params"]["name"], "find");
-    // The server lists a tool of this name, which an admin even approves: agents still call the tool that was renamed.
+    // The server lists a tool with this name, and an admin even approves it: agents still call the renamed tool.
     stage.set(|server| server.tools.push(tool("look_up", "Looks up.")));
     stage.approve_all("read").await;
     assert_eq!(stage.tools().await, ["search__delete", "search__look_up"]);
@@ -169,7 +169,7 @@ async fn a_server_cannot_take_over_a_name_that_an_admin_has_given() {
     let owner = ConsoleBrowser::owner(&stage.api.org).await;
     let visible = format!("/o/acme/agents/{}/visible", stage.agent);
     owner.get_page(&visible).await.assert_contains("Another definition has the same public name");
-    // Nobody has the name while the server does not list the tool that was renamed.
+    // No tool has the name while the server does not list the renamed tool.
     stage.set(|server| server.tools.retain(|tool| tool["name"] != "find"));
     stage.approve_all("read").await;
     assert_eq!(stage.tools().await, ["search__delete"]);
@@ -188,7 +188,7 @@ async fn a_server_cannot_take_over_a_name_that_an_admin_has_given() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_of_the_tools_changes_names() {
+async fn names_can_be_changed_on_the_tools_page() {
     let stage = Stage::new().await.ready().await;
     let owner = ConsoleBrowser::owner(&stage.api.org).await;
     let page = format!("/o/acme/instances/{}/tools", stage.instance);

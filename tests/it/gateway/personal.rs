@@ -1,4 +1,4 @@
-//! Personal secrets: calls of agents whose values are there, missing, or wrong.
+//! Personal secrets: calls of agents whose values are set, missing or wrong.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(super) async fn call_as(stage: &Stage, token: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Returns the key of the container of the last call, and the number of the personal secrets.
+/// Returns the container key of the last call, and the version of the personal secrets.
 fn last_call(stage: &Stage) -> (String, Option<String>) {
     let server = stage.server.lock().unwrap();
     let headers = server.headers.last().unwrap();
@@ -70,7 +70,7 @@ fn last_call(stage: &Stage) -> (String, Option<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_without_a_required_value_fails_at_once_and_says_where_to_set_it() {
+async fn a_call_without_a_required_value_fails_at_once_and_tells_where_to_set_it() {
     let stage = personal_stage().await;
     let check = format!("/instances/{}/check-definitions", stage.instance);
     let problem = stage.api.post(&check, json!({})).await;
@@ -92,7 +92,7 @@ async fn a_call_without_a_required_value_fails_at_once_and_says_where_to_set_it(
         assert!(message.contains(&url) && message.contains("`API_KEY`"), "{message}");
     }
     assert_eq!(calls(), before);
-    // The value works from the next call on. Its number tells the daemon to replace the container.
+    // The value is used from the next call on. The new version tells the daemon to replace the container.
     set(&stage, &stage.agent, "second").await;
     assert!(stage.call("search__find", json!({})).await["result"].is_object());
     assert_eq!(last_call(&stage), (key(&stage.agent), Some("3".to_owned())));
@@ -100,7 +100,7 @@ async fn a_call_without_a_required_value_fails_at_once_and_says_where_to_set_it(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_with_wrong_values_makes_only_its_own_calls_fail() {
+async fn wrong_values_of_an_agent_affect_only_its_own_calls() {
     let stage = personal_stage().await;
     set(&stage, &stage.agent.clone(), "wrong").await;
     let stage = stage.ready().await;
@@ -108,7 +108,7 @@ async fn an_agent_with_wrong_values_makes_only_its_own_calls_fail() {
     set(&stage, &agent, "right").await;
     assert!(call_as(&stage, &token).await["result"].is_object());
     assert_eq!(last_call(&stage).0, key(&agent));
-    // What the daemon answers if the server of this agent's container does not start.
+    // The daemon responds with this status if the server in this agent's container does not start.
     stage.set(|server| server.status = Some(503));
     for _ in 0..5 {
         assert_eq!(stage.call("search__find", json!({})).await["error"]["data"]["reason"], "not_available");
@@ -119,8 +119,9 @@ async fn an_agent_with_wrong_values_makes_only_its_own_calls_fail() {
     stage.finish().await;
 }
 
-/// Returns a stage whose definitions are not read again because of their age, with two agents that have supplied their values:
-/// first that whose container lists what admins see, then another one, each with its ID and token.
+/// Returns a stage whose definitions are not read again because of their age, with two agents that have supplied their
+/// values, each with its ID and token: first the agent whose container lists the definitions that admins see, then
+/// another agent.
 async fn stage_with_two_agents() -> (Stage, [(AgentId, String); 2]) {
     let setup = Setup::default();
     let max_age = Duration::from_secs(3_600);
@@ -144,7 +145,7 @@ fn changed_tools() -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_container_of_one_agent_lists_changes_nothing_for_others() {
+async fn the_list_of_one_agents_container_does_not_affect_others() {
     let (stage, [(_, first), (other, token)]) = stage_with_two_agents().await;
     stage.set(|server| drop(server.container_tools.insert(key(&other), changed_tools())));
     assert!(is_unknown(&call_as(&stage, &token).await), "its container does not list what was approved");
@@ -155,7 +156,7 @@ async fn what_the_container_of_one_agent_lists_changes_nothing_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_that_the_container_of_an_agent_announces_is_read_there_and_where_definitions_are_read() {
+async fn a_change_announced_by_one_agents_container_is_read_there_and_in_the_defining_container() {
     let (stage, [(definer, first), (other, token)]) = stage_with_two_agents().await;
     assert!(call_as(&stage, &first).await["result"].is_object());
     assert!(call_as(&stage, &token).await["result"].is_object());
@@ -179,7 +180,7 @@ async fn a_change_that_the_container_of_an_agent_announces_is_read_there_and_whe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_server_lists_with_the_secrets_of_an_agent_cannot_be_approved_in_advance() {
+async fn definitions_that_depend_on_personal_secrets_cannot_be_approved_in_advance() {
     let stage = personal_stage().await;
     let instance = stage.api.get(&format!("/instances/{}", stage.instance)).await;
     let new = json!({ "slug": "second", "catalog_version_id": instance["catalog_version_id"], "approve": {},
@@ -191,7 +192,7 @@ async fn what_the_server_lists_with_the_secrets_of_an_agent_cannot_be_approved_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn values_are_set_over_the_api_but_never_returned() {
+async fn values_can_be_set_through_the_api_but_are_never_returned() {
     let stage = personal_stage().await;
     let (agent, instance) = (stage.agent.clone(), format!("/instances/{}", stage.instance));
     let found = stage.api.get(&instance).await;

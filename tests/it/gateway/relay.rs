@@ -1,4 +1,4 @@
-//! Messages reach the other side byte for byte, between both eras.
+//! Messages are relayed byte for byte, within and between both protocol eras.
 
 use axum::body::Body;
 use futures::FutureExt;
@@ -12,7 +12,7 @@ use crate::app::{App, Setup};
 use crate::daemon::cancelled;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_is_relayed_as_it_was_sent() {
+async fn a_response_is_relayed_byte_for_byte() {
     let stage = Stage::new().await.ready().await;
     let call = r#"{"jsonrpc":"2.0","id": "xA" ,"method":"tools/call","params":{"name":"search__find","arguments":{"b":1.0,"a":1e2},"future":[1]}}"#;
     for answer in [
@@ -30,26 +30,26 @@ async fn an_answer_is_relayed_as_it_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn results_have_the_members_of_the_agents_era() {
+async fn results_have_the_members_of_the_agents_protocol_era() {
     let stage = Stage::new().await.ready().await;
     let (status, listed) = stage.modern_request("tools/list", json!({})).await;
     assert_eq!((status, &listed["result"]["resultType"]), (StatusCode::OK, &json!("complete")));
     assert_eq!(listed["result"]["cacheScope"], "private");
     assert_eq!(listed["result"]["tools"][1]["x-vendor"], json!({ "b": 1.0 }), "unknown members are kept");
-    // A legacy server, and an agent of 2026-07-28.
+    // A legacy server and an agent of 2026-07-28.
     let (_, called) = stage.modern_request("tools/call", json!({ "name": "search__find" })).await;
     assert_eq!(called["result"]["resultType"], "complete");
     let received = stage.received().pop().unwrap();
     let asked = json!({ "io.modelcontextprotocol/clientCapabilities": { "sampling": {} } });
     assert_eq!(received["params"], json!({ "name": "find", "_meta": asked }), "nothing else of the agent is forwarded");
-    // A server of 2026-07-28, and a legacy agent.
+    // A server of 2026-07-28 and a legacy agent.
     let answer = br#"{"jsonrpc":"2.0","id":ID,"result":{"resultType":"complete","content":[],"ttlMs":5}}"#;
     stage.set(|server| server.answers = vec![answer.to_vec()]);
     assert_eq!(stage.call("search__find", json!({})).await["result"], json!({ "content": [] }));
     // Both of 2026-07-28.
     let (_, called) = stage.modern_request("tools/call", json!({ "name": "search__find" })).await;
     assert_eq!(called["result"], json!({ "resultType": "complete", "content": [], "ttlMs": 5 }));
-    // What cannot be bridged is rejected.
+    // Messages that cannot be translated are rejected.
     let input = br#"{"jsonrpc":"2.0","id":ID,"result":{"resultType":"input_required","requestState":"s"}}"#;
     stage.set(|server| server.answers = vec![input.to_vec()]);
     let rejected = stage.call("search__find", json!({})).await;
@@ -77,7 +77,7 @@ async fn progress_is_relayed_as_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_toolbox_that_is_offline_is_an_error_with_a_reason() {
+async fn a_call_to_an_offline_toolbox_fails_with_a_reason() {
     let stage = Stage::new().await.ready().await;
     stage.api.app.running_ops().links().close_all();
     let answer = stage.call("search__find", json!({})).await;
@@ -126,13 +126,13 @@ async fn a_call_is_cancelled_if_its_agent_disconnects() {
         answer = stage.call("search__find", json!({})) => panic!("the call is not answered: {answer}"),
         stream = stage.held() => stream,
     };
-    // The future of the call was dropped, as that of a connection which is closed.
+    // The future of the call was dropped, like that of a connection that is closed.
     assert_eq!(cancelled(stream).await, Reason::CANCEL);
     stage.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_has_ten_calls_at_a_time() {
+async fn an_agent_can_make_ten_concurrent_calls() {
     let stage = Stage::new().await.ready().await;
     stage.set(|server| server.is_holding = true);
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search__find"}}"#;
@@ -148,7 +148,7 @@ async fn an_agent_has_ten_calls_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_header_of_the_agent_is_forwarded() {
+async fn headers_of_the_agent_are_not_forwarded() {
     let stage = Stage::new().await.ready().await;
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search__find"}}"#;
     let headers = [("cookie", "a=b"), ("x-custom", "value"), ("traceparent", "00-0-0-00")];
@@ -162,7 +162,7 @@ async fn no_header_of_the_agent_is_forwarded() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_off_does_not_exist() {
+async fn the_gateway_does_not_exist_while_it_is_switched_off() {
     let app = App::with(Setup { gateway: None, ..Setup::default() }).await;
     let request = Request::post("/gateway/mcp").header("host", "localhost:8080").body(Body::empty()).unwrap();
     assert_eq!(app.send(request).await.status(), StatusCode::NOT_FOUND);

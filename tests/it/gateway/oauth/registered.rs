@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::server::Server;
 use super::{HOUR, MINUTE, Stage};
 
-/// The value of the secret of the client.
+/// The client secret.
 const SECRET: &str = "s3cr3t";
 
 impl Stage {
@@ -26,7 +26,7 @@ impl Stage {
     }
 }
 
-/// Accepts only this client with this secret.
+/// Makes the server accept only this client with this secret.
 fn accept_only(server: &Server, id: &str, secret: &str) {
     let mut state = server.state();
     state.client = Some((id.to_owned(), secret.to_owned()));
@@ -34,7 +34,7 @@ fn accept_only(server: &Server, id: &str, secret: &str) {
         "token_endpoint_auth_methods_supported": ["private_key_jwt", "client_secret_post", "client_secret_basic"] });
 }
 
-/// Returns the form of the configuration.
+/// Returns the fields of the configuration form.
 fn fields<'a>(url: &'a str, client_id: &'a str, client_secret_id: &'a str) -> [(&'a str, &'a str); 7] {
     [
         ("name", "Far"),
@@ -48,7 +48,7 @@ fn fields<'a>(url: &'a str, client_id: &'a str, client_secret_id: &'a str) -> [(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_was_registered_beforehand_is_used() {
+async fn a_client_that_an_admin_has_registered_is_used() {
     let stage = Stage::new().await;
     accept_only(&stage.server, "waypost-1", SECRET);
     stage.begin().await.assert_status(502).assert_contains("no_registration");
@@ -80,7 +80,7 @@ async fn a_client_that_was_registered_beforehand_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_that_is_changed_at_the_authorization_server_first_ends_no_connection() {
+async fn changing_a_secret_at_the_authorization_server_first_does_not_end_the_connection() {
     let stage = Stage::new().await;
     accept_only(&stage.server, "waypost-1", SECRET);
     let secret = stage.create_secret().await;
@@ -93,7 +93,7 @@ async fn a_secret_that_is_changed_at_the_authorization_server_first_ends_no_conn
     assert_eq!(stage.instance().await["state"], "running");
     let path = format!("/secrets/{}/rotate", secret.as_str().unwrap());
     stage.api.post(&path, json!({ "value": "rotated" })).await.assert_status(200);
-    // The lease of the failed refresh ends.
+    // The lease of the failed refresh expires.
     stage.api.app.advance_clock(MINUTE).await;
     assert_eq!(stage.refresh().await, (1, 0));
     assert_eq!(stage.server.state().refreshes, ["refresh-1"], "the grant was not used before");
@@ -147,7 +147,7 @@ async fn the_forms_of_the_console_set_the_client() {
     stage.admin.post(&page, &fields(&url, "waypost-1", secret)).await.assert_status(303);
     let client = async || stage.instance().await["remote"]["client_id"].clone();
     assert_eq!(client().await, "waypost-1");
-    // Without another URL, the client is kept.
+    // If the URL is not entered again, the client is kept.
     stage.admin.post(&page, &fields("", "waypost-1", secret)).await.assert_status(303);
     assert_eq!(client().await, "waypost-1");
     stage.admin.post(&page, &fields(&url, "", "")).await.assert_status(303);

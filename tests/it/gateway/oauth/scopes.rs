@@ -1,4 +1,4 @@
-//! Calls that require a scope which the connection does not have.
+//! Calls that require a scope that the connection does not have.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::server::callback;
 use super::{HOUR, MINUTE, Stage, state_of};
 
 impl Stage {
-    /// Calls the tool, and returns the message of the error about the scope.
+    /// Calls the tool, checks that the scope is insufficient, and returns the error message.
     async fn lack_scope(&self) -> String {
         let answer = self.call().await;
         assert_eq!(answer["error"]["data"]["reason"], "insufficient_scope", "{answer}");
@@ -33,7 +33,7 @@ async fn a_call_without_the_scope_says_where_to_connect_again() {
     assert_eq!(stage.required_scope().await, Value::Null);
     stage.admin.get_page(&page).await.assert_lacks("Missing scope");
     stage.server.state().required_scope = Some("write:files".to_owned());
-    // More calls than the circuit breaker accepts failures.
+    // More calls than the number of failures that opens the circuit breaker.
     for _ in 0..12 {
         let message = stage.lack_scope().await;
         assert!(message.contains("`write:files`"), "{message}");
@@ -42,7 +42,7 @@ async fn a_call_without_the_scope_says_where_to_connect_again() {
     assert_eq!(stage.server.state().refreshes, [""; 0], "another token with the same scope does not help");
     assert_eq!(stage.required_scope().await, "write:files");
     stage.admin.get_page(&page).await.assert_contains("Missing scope").assert_contains("write:files");
-    // The next connection asks for both scopes, and calls use it at once.
+    // The next connection requests both scopes, and calls use it at once.
     stage.connect_with("write:files use").await;
     assert_eq!(stage.call().await["result"], json!({ "content": [] }));
     assert_eq!(stage.required_scope().await, Value::Null);
@@ -52,7 +52,7 @@ async fn a_call_without_the_scope_says_where_to_connect_again() {
     stage.api.app.advance_clock(HOUR - 5 * MINUTE).await;
     assert_eq!(stage.refresh().await, (1, 0));
     stage.connect_with("write:files use").await;
-    // Without a connection, only what the server states is asked for.
+    // Without a connection, only the scope that the server states is requested.
     let path = format!("/instances/{}/connections/shared", stage.id);
     stage.api.call(http::Method::DELETE, &path, None).await.assert_status(204);
     stage.connect_with("use").await;
@@ -60,7 +60,7 @@ async fn a_call_without_the_scope_says_where_to_connect_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_told_to_connect_again_for_a_scope_that_was_not_given() {
+async fn the_error_does_not_suggest_connecting_again_for_a_scope_that_was_not_granted() {
     let stage = Stage::connected().await;
     {
         let mut state = stage.server.state();
@@ -72,7 +72,7 @@ async fn nobody_is_told_to_connect_again_for_a_scope_that_was_not_given() {
     assert!(message.contains("`admin`") && message.contains("asked for it already"), "{message}");
     assert!(!message.contains("http://"), "{message}");
     assert_eq!(stage.required_scope().await, Value::Null);
-    // A server that wants something else each time is told apart, and what it wants is limited.
+    // A server that requires another scope each time is treated differently, and the stored scopes are limited.
     for number in 0..3 {
         stage.server.state().required_scope = Some(format!("more-{number}"));
         assert!(stage.lack_scope().await.contains("http://"));

@@ -14,13 +14,13 @@ use url::{Url, form_urlencoded};
 
 use crate::gateway::tool;
 
-/// The server's answers, and what it has received.
+/// The configuration of the server's responses, and the requests that it has received.
 #[derive(Default)]
 pub struct ServerState {
     base: String,
     /// The access token and the refresh token that are valid.
     pub tokens: Option<(String, String)>,
-    /// Whether each connection is an account of its own: its tokens stay valid when others are issued, each handshake begins
+    /// Whether each connection has its own account: its tokens stay valid when others are issued, each handshake begins
     /// a session, and a tool returns the token of its call.
     pub has_accounts: bool,
     /// Whether accounts see a resource, and the server declares that it announces its changes.
@@ -41,7 +41,7 @@ pub struct ServerState {
     pub failing: Vec<String>,
     /// The scope that calls of tools require.
     pub required_scope: Option<String>,
-    /// The scope of new tokens, if it is not the one that was asked for.
+    /// The scope of new tokens, if it is not the requested one.
     pub granted_scope: Option<String>,
     /// The scope of each access token.
     scopes: BTreeMap<String, String>,
@@ -50,13 +50,13 @@ pub struct ServerState {
     pub revocation_status: u16,
     /// The number of tokens that were issued.
     pub issued: usize,
-    /// The refresh tokens that were sent, also those that are not valid.
+    /// The refresh tokens that were sent, including invalid ones.
     pub refreshes: Vec<String>,
     /// Whether refresh tokens are rejected.
     pub refuses: bool,
     /// Whether `initialize` needs no token.
     pub is_handshake_open: bool,
-    /// The ID and the secret of the only client, which was registered beforehand, and authenticates with Basic.
+    /// The ID and the secret of the only client, which was registered beforehand and uses HTTP Basic authentication.
     pub client: Option<(String, String)>,
     /// Members that replace those of the metadata of the resource and of the authorization server.
     pub resource_metadata: Value,
@@ -118,14 +118,14 @@ impl Server {
         self.state.lock().unwrap()
     }
 
-    /// Makes an account of each connection, and supports revocation.
+    /// Gives each connection its own account, and supports revocation.
     pub fn add_accounts(&self) {
         let revocation = json!({ "revocation_endpoint": format!("{}/revoke", self.base) });
         let mut state = self.state();
         (state.has_accounts, state.revocation_status, state.server_metadata) = (true, 200, revocation);
     }
 
-    /// Ends the tokens of an account at the authorization server.
+    /// Invalidates the tokens of an account at the authorization server.
     pub fn end(&self, access: &str) {
         self.state().remove(|pair| pair.0 == access);
     }
@@ -162,7 +162,7 @@ impl Server {
     }
 }
 
-/// Returns the path of a response with this state.
+/// Returns the path of an authorization response with this state.
 pub fn callback(state: &str, parameters: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     format!("/connections/callback?{}", query.append_pair("state", state).extend_pairs(parameters).finish())
@@ -271,7 +271,7 @@ fn revoke(state: &mut ServerState, body: &[u8]) -> Response {
     StatusCode::from_u16(state.revocation_status).unwrap().into_response()
 }
 
-/// Answers MCP (2025-11-25, without sessions) with a valid token, otherwise with a challenge.
+/// Responds to an MCP message (2025-11-25, without sessions) with a valid token, otherwise with a challenge.
 fn answer(state: &mut ServerState, headers: &HeaderMap, body: &[u8]) -> Response {
     let sent = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     state.authorizations.push(sent.clone());
@@ -312,7 +312,7 @@ fn answer(state: &mut ServerState, headers: &HeaderMap, body: &[u8]) -> Response
     json_response(200, &json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }))
 }
 
-/// Answers MCP (2025-11-25, with sessions) for the account of an access token.
+/// Responds to an MCP message (2025-11-25, with sessions) for the account of an access token.
 fn answer_account(state: &mut ServerState, headers: &HeaderMap, message: &Value, token: &str) -> Response {
     const SESSION: &str = "mcp-session-id";
     let method = message["method"].as_str().unwrap_or_default();
@@ -321,7 +321,7 @@ fn answer_account(state: &mut ServerState, headers: &HeaderMap, message: &Value,
         session = Some(format!("session-{}", state.sessions.len()));
         state.sessions.push(token.to_owned());
     }
-    // What comes before a handshake, such as `server/discover`, has no session.
+    // Messages before the handshake, such as `server/discover`, have no session.
     if let Some(session) = &session {
         let number = session.strip_prefix("session-").and_then(|number| number.parse::<usize>().ok());
         let owner = number.and_then(|number| state.sessions.get(number));

@@ -1,4 +1,4 @@
-//! Attacks: mix-up of issuers, other audiences, people who may not, and forged or stolen browser state.
+//! Attacks: issuer mix-up, tokens for other audiences, people without permission, and forged or stolen credentials.
 
 use waypost_core::agent::AgentState;
 use waypost_core::tool_set::ToolSetMember;
@@ -10,7 +10,7 @@ use super::*;
 use crate::gateway::Stage;
 use crate::sign_in::{EndUserBrowser, OauthClient, create_sign_in_server, start_walkthrough};
 
-/// Nothing of a hosted server works at the gateway, and vice versa.
+/// Clients, requests, codes and tokens of a hosted server are not valid at the gateway, and vice versa.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn issuers_cannot_be_mixed_up() {
     let app = App::new().await;
@@ -45,7 +45,7 @@ async fn issuers_cannot_be_mixed_up() {
     let server_code = end_user.get_code(&end_user_browser, &[]).await;
     assert_eq!(person.exchange(&server_code, ACME).await.error().1, "invalid_grant");
     let server_tokens = Tokens::from_response(&end_user.exchange(&server_code).await);
-    // Access tokens. The audience of none includes the other, the console or the API.
+    // Access tokens. The audience of neither includes the other resource, the console or the API.
     assert_eq!(status(&app, path_of(ACME), &tokens.access).await, 200);
     assert_eq!(start_walkthrough(&server, Some(&server_tokens.access)).await.status, 200);
     for path in [path_of(ACME), "/gateway/mcp", "/gateway/other/mcp"] {
@@ -129,7 +129,7 @@ async fn add_member(org: &Org, user: &UserId) {
     tx.commit().await.unwrap();
 }
 
-/// Someone else gets the same page, whether the organisation or the tool set exists or not.
+/// Other users get the same page, whether the organisation or the tool set exists or not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_members_can_consent() {
     let app = App::new().await;
@@ -153,14 +153,14 @@ async fn only_members_can_consent() {
     app.finish().await;
 }
 
-/// Anyone who may no longer use the gateway is rejected within one second, and for good.
+/// The tokens of users who may no longer use the gateway are rejected within one second, and permanently.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_end_with_the_membership_the_agent_and_the_organisation() {
     let app = App::new().await;
     let org = app.org("acme").await;
     let client = GatewayClient::register(&app).await;
     let (cx, ops) = (app.cx(), app.running_ops());
-    // A membership that ends. A new one does not bring the tokens back.
+    // The membership ends. A new membership does not restore the tokens.
     let anna = PersonBrowser::new(&org, "anna@example.com").await;
     let tokens = client.get_tokens(&anna.browser, ACME).await;
     let code = client.get_code(&anna.browser, ACME).await;
@@ -174,7 +174,7 @@ async fn tokens_end_with_the_membership_the_agent_and_the_organisation() {
     add_member(&org, &anna.user).await;
     assert_eq!(status(&app, path_of(ACME), &tokens.access).await, 401);
     assert_eq!(client.refresh(&tokens.refresh).await.error().1, "invalid_grant");
-    // A membership that is gone without a trace of the agent's deletion.
+    // The membership was deleted, but not the agent.
     let bert = PersonBrowser::new(&org, "bert@example.com").await;
     let tokens = client.get_tokens(&bert.browser, ACME).await;
     app.execute("DELETE FROM memberships WHERE user_id IN (SELECT id FROM users WHERE email = 'bert@example.com')")
@@ -237,7 +237,7 @@ async fn consent_cannot_be_forged() {
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(header::ORIGIN, "https://evil.example");
     anna.browser.send(request.body(Body::from(form)).unwrap()).await.assert_status(403);
-    // Another user has signed in since in this browser: nobody consents for someone who has not seen the page.
+    // Another user has signed in with this browser since then: nobody can consent for a user who has not seen the page.
     let own = anna.browser.cookie("__Host-wp_console").unwrap();
     anna.browser.set_cookie("__Host-wp_console", &eve.browser.cookie("__Host-wp_console").unwrap());
     let fields = [("csrf", csrf.as_str()), ("user", user.as_str()), ("decision", "allow")];
@@ -245,13 +245,13 @@ async fn consent_cannot_be_forged() {
     assert!(again.location().starts_with("/gateway/oauth/authorize/continue?"), "{}", again.location());
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 0);
     anna.browser.set_cookie("__Host-wp_console", &own);
-    // The request is completed once.
+    // The request can be completed only once.
     code_of(&anna.browser.post(&path, &fields).await);
     anna.browser.post(&path, &fields).await.assert_status(400).assert_contains("no longer active");
     app.finish().await;
 }
 
-/// The code works once, for the client and the verifier for which it was issued.
+/// A code is valid once, and only for the client and the verifier for which it was issued.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stolen_code_is_useless() {
     let app = App::new().await;

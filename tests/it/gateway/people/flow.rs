@@ -17,7 +17,7 @@ async fn get_json(app: &App, path: &str) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_person_signs_in_and_uses_what_their_agent_was_granted() {
+async fn a_person_signs_in_and_uses_the_tools_granted_to_their_agent() {
     let mut stage = Stage::new().await;
     let (app, org) = (stage.api.app.clone(), stage.api.org.clone());
     // 1. The challenge names the metadata of the resource, which names the issuer.
@@ -60,7 +60,7 @@ async fn a_person_signs_in_and_uses_what_their_agent_was_granted() {
     let stage = stage.ready().await;
     let (_, _, body) = list_tools(&app, path_of(ACME), Some(&tokens.access)).await;
     assert!(body.contains("search__find"), "{body}");
-    // 4. Refreshing rotates the token; using an old one revokes all.
+    // 4. A refresh rotates the token; reuse of an old refresh token revokes all tokens.
     let second = Tokens::from_response(&client.refresh(&tokens.refresh).await);
     let third = Tokens::from_response(&client.refresh(&second.refresh).await);
     let (_, _, body) = list_tools(&app, path_of(ACME), Some(&third.access)).await;
@@ -71,7 +71,7 @@ async fn a_person_signs_in_and_uses_what_their_agent_was_granted() {
         assert_eq!(super::status(&app, path_of(ACME), token).await, 401);
     }
     assert_eq!(client.refresh(&third.refresh).await.error(), (400, "invalid_grant".to_owned()));
-    // 5. Everything is in the audit log.
+    // 5. All of this is recorded in the audit log.
     let acts = app.query_lines("SELECT act FROM audit_events WHERE actor LIKE 'usr_%' OR act = 'grant.revoke'").await;
     for act in ["agent.create", "grant.create", "grant.revoke"] {
         assert!(acts.contains(act), "{act} {acts}");
@@ -81,7 +81,7 @@ async fn a_person_signs_in_and_uses_what_their_agent_was_granted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn challenge_and_metadata_do_not_reveal_what_exists() {
+async fn challenges_and_metadata_do_not_reveal_which_addresses_exist() {
     let app = App::new().await;
     app.org("acme").await;
     for (path, expected) in [
@@ -110,12 +110,12 @@ async fn challenge_and_metadata_do_not_reveal_what_exists() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_authorization_request_needs_one_resource_and_pkce() {
+async fn an_authorization_request_requires_one_resource_and_pkce() {
     let app = App::new().await;
     let org = app.org("acme").await;
     let anna = PersonBrowser::new(&org, "anna@example.com").await;
     let client = GatewayClient::register(&app).await;
-    // The client is new, so errors are shown on a page before they are sent to it.
+    // The client is new, so errors are shown to the user before they are sent to the client.
     client.open(&anna.browser, "", &[]).await.assert_status(400).assert_contains("resource is missing");
     for (resource, changes, message) in [
         ("http://localhost:8080/gateway/mcp", &[][..], "resource must be exactly one URL"),
@@ -160,7 +160,7 @@ async fn prompt_login_requires_a_new_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_person_disconnects_a_client_in_the_console() {
+async fn a_person_can_disconnect_a_client_in_the_console() {
     let app = App::new().await;
     let org = app.org("acme").await;
     let (anna, eve) =
@@ -185,7 +185,7 @@ async fn a_person_disconnects_a_client_in_the_console() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_revokes_its_tokens() {
+async fn a_client_can_revoke_its_tokens() {
     let app = App::new().await;
     let org = app.org("acme").await;
     let anna = PersonBrowser::new(&org, "anna@example.com").await;

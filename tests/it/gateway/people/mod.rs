@@ -1,4 +1,4 @@
-//! People at the gateway: they sign in with the console, and their clients get tokens (docs/gateway.md, "People").
+//! People at the gateway, who sign in through the console, and whose clients get tokens (docs/gateway.md, "People").
 
 mod attacks;
 mod flow;

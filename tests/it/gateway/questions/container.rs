@@ -49,7 +49,8 @@ impl LogSink for NoLog {
     fn line(&self, _: LogStream, _: &str) {}
 }
 
-/// A container whose server asks for the method and parameters before it answers a call. The result contains the answer.
+/// A container whose server sends a request with this method and these parameters before it responds to a call. The
+/// result of the call contains the client's response.
 pub struct Container {
     instance: String,
     bridge: Bridge,
@@ -110,7 +111,7 @@ impl Container {
         Arc::new(Self { instance: instance.to_owned(), bridge, session, received, _folder: folder })
     }
 
-    /// Answers a request of the control plane as the daemon does.
+    /// Responds to a request of the control plane as the daemon does.
     pub async fn answer(&self, mut call: Call) {
         let (path, options) = (call.path().to_owned(), CallOptions::from_headers(call.headers()));
         let Some(message) = call.message().await else { return };
@@ -219,7 +220,7 @@ async fn only_agents_that_can_be_asked_are_asked() {
         let response = agent.call_once().await;
         assert_eq!(response["result"]["answered"]["error"]["code"], -32601);
     }
-    // An admin who calls the tool answers nothing either.
+    // An admin who calls the tool cannot be asked either.
     let path = format!("/instances/{}/call", stage.instance);
     let called = stage.api.call(Method::POST, &path, Some(json!({ "tool": "find", "arguments": {} }))).await;
     let called = called.assert_status(200).json();
@@ -237,7 +238,7 @@ async fn a_page_on_a_host_that_is_not_listed_is_not_shown() {
         let (stage, _container) = start_with(Setup { gateway, ..setup }, "elicitation/create", PAGE).await;
         let agent = Agent::new(&stage, json!({ "elicitation": { "form": {}, "url": {} } })).await;
         let response = agent.call_once().await;
-        // Without hosts, the daemon is not told that the agent opens pages.
+        // Without hosts, the daemon is not told that the agent can open pages.
         let error = &response["result"]["answered"]["error"];
         assert_eq!(error["code"], code, "{response}");
         let reason = if hosts.is_empty() { Value::Null } else { "elicitation_url_blocked".into() };
@@ -247,7 +248,7 @@ async fn a_page_on_a_host_that_is_not_listed_is_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_of_an_agent_that_cancels_or_disconnects_is_told() {
+async fn the_server_is_notified_if_the_agent_cancels_or_disconnects() {
     for cancels in [false, true] {
         let (stage, container) = start("elicitation/create", FORM).await;
         let agent = Agent::new(&stage, json!({ "elicitation": {} })).await;
@@ -269,7 +270,7 @@ async fn the_server_of_an_agent_that_cancels_or_disconnects_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_is_told_what_the_agent_can_be_asked_for() {
-    // This daemon does not know the header, and answers as one without requests.
+    // This daemon does not know the header, and responds like a daemon that does not support requests to agents.
     let stage = Stage::new().await.ready().await;
     stage.grant(AccessLevel::FullAccess).await;
     stage.call("search__find", json!({})).await;

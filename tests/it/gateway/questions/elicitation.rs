@@ -1,4 +1,4 @@
-//! What servers show the users of agents: which server asks, and which pages may be opened.
+//! Elicitations: users see which server asks, and only pages on allowed hosts are shown.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn capabilities() -> Value {
     json!({ "elicitation": { "form": {}, "url": {} } })
 }
 
-/// Calls the tool with a request of 2026-07-28 of such an agent.
+/// Calls the tool as such an agent, with a request of 2026-07-28.
 async fn modern_call(stage: &Stage, input: Value) -> Value {
     let mut extra = json!({ "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": capabilities() } });
@@ -29,7 +29,7 @@ async fn modern_call(stage: &Stage, input: Value) -> Value {
     json_of(Agent::without_session(stage).modern_call(extra).await).await
 }
 
-/// Returns the key of the request of [`Server`] in `inputRequests`.
+/// Returns the key in `inputRequests` of the request that [`Server`] sends.
 fn key(is_modern: bool) -> &'static str {
     if is_modern { "q0" } else { "input" }
 }
@@ -60,7 +60,7 @@ async fn the_user_sees_which_server_asks_and_the_page_in_the_form_that_was_check
     }
 }
 
-/// Returns what an agent with a session, and one of 2026-07-28, get.
+/// Returns the responses to an agent with a session and to an agent of 2026-07-28.
 async fn both(stage: &Stage) -> [Value; 2] {
     let agent = Agent::new(stage, capabilities()).await;
     [agent.call_once().await, modern_call(stage, json!({})).await]
@@ -72,7 +72,8 @@ async fn a_page_on_a_host_that_is_not_listed_is_not_shown() {
         let server = asks(is_modern, &[("elicitation/create", ELSEWHERE)]);
         let stage = start_with_hosts(&server, "a.example,b.example").await;
         for response in both(&stage).await {
-            // An earlier server is told, and completes the call. The call of a server of 2026-07-28 fails.
+            // A server of an earlier revision receives the error, and completes the call. The call to a server of
+            // 2026-07-28 fails.
             let error = match is_modern {
                 true => &response["error"],
                 false => &response["result"]["answered"]["error"],
@@ -91,7 +92,7 @@ async fn a_page_on_a_host_that_is_not_listed_is_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_hosts_no_page_is_shown_and_servers_are_not_told_that_agents_open_pages() {
+async fn without_hosts_no_page_is_shown_and_url_elicitation_is_not_declared_to_servers() {
     for is_modern in [false, true] {
         let server = asks(is_modern, &[("elicitation/create", PAGE)]);
         let stage = start(&server).await;
@@ -124,7 +125,7 @@ async fn the_pages_of_an_error_are_checked_as_well() {
             ),
             Some(reason) => assert_eq!(error["data"], json!({ "reason": reason }), "{in_session}"),
         }
-        // 2026-07-28 does not have this error.
+        // 2026-07-28 does not define this error.
         let error = &modern["error"];
         let data = json!({ "reason": reason.unwrap_or("input_required") });
         assert_eq!((&error["code"], &error["data"]), (&json!(-32603), &data), "{modern}");

@@ -1,4 +1,4 @@
-//! A remote server that asks its callers for something, and an agent that uses sessions.
+//! A remote server that sends requests to its callers, and an agent that uses sessions.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,22 +19,23 @@ use crate::console::instances::Api;
 pub const FORM: &str =
     r#"{"mode":"form","message":"Name?","requestedSchema":{"type":"object","properties":{},"x":1.0}}"#;
 
-/// Returns [`FORM`] as the user sees it: with the slug of the instance that asks.
+/// Returns [`FORM`] as the user sees it, with the slug of the instance that asks.
 pub fn form_of(slug: &str) -> String {
     FORM.replace("Name?", &format!("[{slug}] Name?"))
 }
 
-/// A remote server whose tool `find` asks the caller for something.
+/// A remote server whose tool `find` sends requests to the caller.
 #[derive(Clone, Default)]
 pub struct Server {
     pub is_modern: bool,
-    /// The JSON text of what the tool asks for: parts of `inputRequests`, or requests.
+    /// The methods and parameters (JSON text) of the tool's requests, which are entries of `inputRequests` or separate
+    /// requests.
     pub questions: Vec<(&'static str, &'static str)>,
     /// Whether no answer is sufficient (2026-07-28).
     pub is_never_satisfied: bool,
     /// Whether the request is cancelled before it is answered (earlier revisions).
     pub cancels: bool,
-    /// The JSON text of the error with which calls are answered, instead of asking.
+    /// The error (JSON text) with which the server responds to calls instead of asking.
     pub error: Option<&'static str>,
     pub state: Arc<Mutex<State>>,
 }
@@ -42,9 +43,9 @@ pub struct Server {
 #[derive(Default)]
 pub struct State {
     pub received: Vec<Value>,
-    /// Whether calls are answered with status 500.
+    /// Whether the server responds to calls with status 500.
     pub is_failing: bool,
-    /// Wait for the responses to requests, which become a part of the results.
+    /// Receive the responses to requests, which become part of the results.
     waiting: Vec<oneshot::Sender<Value>>,
 }
 
@@ -102,7 +103,7 @@ impl Server {
         }
     }
 
-    /// 2026-07-28: returns what is asked for, or what was answered.
+    /// 2026-07-28: returns the requests for input, or a result with the received answers.
     fn require_input(&self, message: &Value) -> String {
         let id = &message["id"];
         let params = &message["params"];
@@ -123,7 +124,7 @@ impl Server {
         json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string()
     }
 
-    /// Earlier revisions: asks in the stream of the call, and continues with the response.
+    /// Earlier revisions: sends a request on the stream of the call, and continues with the response to it.
     fn ask(&self, state: &mut State, id: &Value) -> Response {
         let (sender, receiver) = oneshot::channel();
         state.waiting.push(sender);
@@ -247,7 +248,7 @@ impl<'a, S: Target> Agent<'a, S> {
         self.stage.api().app.send(request.body(body.into()).unwrap()).await
     }
 
-    /// Cancels the call that [`Self::call`] begins.
+    /// Cancels the call that [`Self::call`] has started.
     pub async fn cancel(&self) -> StatusCode {
         let params = json!({ "requestId": "x" });
         self.post(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params })).await.status()
@@ -259,7 +260,7 @@ impl<'a, S: Target> Agent<'a, S> {
 }
 
 impl Stream {
-    /// Returns the next question to the user.
+    /// Returns the next elicitation.
     pub async fn question(&mut self) -> Value {
         loop {
             let message = self.next().await.unwrap();
@@ -294,7 +295,7 @@ pub async fn start(server: &Server) -> Stage {
     stage
 }
 
-/// Returns a stage whose operator allows pages on these hosts.
+/// Returns a stage whose settings allow pages on these hosts.
 pub async fn start_with_hosts(server: &Server, hosts: &str) -> Stage {
     let elicitation_hosts = hosts.parse().unwrap();
     let stage = Stage::with(|options| GatewayOptions { elicitation_hosts, ..options }).await;

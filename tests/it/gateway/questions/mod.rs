@@ -1,4 +1,4 @@
-//! Sessions of agents, and what servers ask agents for during a call.
+//! Sessions of agents, and requests that servers send to agents during a call.
 
 pub mod container;
 mod elicitation;
@@ -31,7 +31,7 @@ async fn an_agent_with_a_session_is_asked_by_servers_of_both_eras() {
         let id = &question["id"];
         assert!(id.as_str().is_some_and(|id| id.len() > 16), "not to be guessed: {id}");
         let answer = json!({ "action": "accept", "content": { "n": 1.0 } });
-        // Neither in another session nor without one, nor with another ID.
+        // A response in another session, without a session or with another ID is ignored.
         assert_eq!(other.respond(id, &json!({ "action": "decline" })).await, 202);
         let alone = Agent::without_session(&stage);
         assert_eq!(alone.respond(id, &json!({ "action": "decline" })).await, 202);
@@ -44,7 +44,7 @@ async fn an_agent_with_a_session_is_asked_by_servers_of_both_eras() {
             true => assert_eq!(*answered, json!([{ "q0": answer }, "own"])),
             false => assert_eq!(*answered, json!({ "jsonrpc": "2.0", "id": 5, "result": answer })),
         }
-        // The server is told of what the agent has declared, as far as it may ask for it.
+        // Of the capabilities that the agent has declared, only those that the server may use are declared to it.
         let declared = match is_modern {
             true => server.received("tools/call")[0]["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"]
                 .clone(),
@@ -78,7 +78,7 @@ async fn an_agent_of_2026_07_28_is_asked_by_a_server_with_a_handshake() {
     assert_eq!((&response["id"], &response["result"]["resultType"]), (&json!("y"), &json!("complete")));
     response = json_of(agent.modern_call(with(&state)).await).await;
     assert_eq!(response["error"]["code"], -32602, "it is continued once");
-    // Without the answer, the agent is asked again.
+    // If the answer is missing, the agent is asked again.
     let state = ask(json!({})).await;
     response = json_of(agent.modern_call(json!({ "requestState": state })).await).await;
     assert_eq!(response["result"]["resultType"], "input_required");
@@ -89,7 +89,7 @@ async fn an_agent_of_2026_07_28_is_asked_by_a_server_with_a_handshake() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_is_asked_only_for_what_it_has_declared() {
+async fn an_agent_receives_only_requests_that_it_has_declared() {
     const SAMPLING: &str = r#"{"messages":[],"maxTokens":1}"#;
     for is_modern in [false, true] {
         let server = asks(is_modern, &[("sampling/createMessage", SAMPLING)]);
@@ -100,7 +100,7 @@ async fn an_agent_is_asked_only_for_what_it_has_declared() {
             true => assert_eq!(response["error"]["data"]["reason"], "input_required"),
             false => assert_eq!(response["result"]["answered"]["error"]["code"], -32601),
         }
-        // An agent without a session cannot be asked at all: the server with a handshake is told that it cannot.
+        // An agent without a session cannot be asked at all. A server with a handshake receives an error.
         let alone = Agent::without_session(&stage);
         let response = alone.call_once().await;
         match is_modern {
@@ -138,7 +138,7 @@ async fn a_revoked_grant_ends_a_call_that_waits_for_its_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn log_messages_have_at_least_the_level_that_the_agent_wants() {
+async fn log_messages_have_at_least_the_level_that_the_agent_has_set() {
     let server = asks(false, &[("elicitation/create", FORM)]);
     let stage = start(&server).await;
     let agent = Agent::new(&stage, json!({ "elicitation": {} })).await;
@@ -204,7 +204,7 @@ async fn input_of_2026_07_28_is_returned_to_the_agent_with_a_sealed_state() {
     let received = stage.received();
     assert_eq!(received[0]["params"]["requestState"], "own");
     assert_eq!(received[0]["params"]["inputResponses"], again["inputResponses"]);
-    // For another tool, other arguments, or changed: nothing reaches the server.
+    // With another tool, other arguments or a changed state, nothing reaches the server.
     let mut other = call(again.clone());
     other["name"] = "search__delete".into();
     let mut changed = call(again.clone());
@@ -214,7 +214,7 @@ async fn input_of_2026_07_28_is_returned_to_the_agent_with_a_sealed_state() {
         assert_eq!((status, &response["error"]["code"]), (StatusCode::BAD_REQUEST, &json!(-32602)));
     }
     assert!(stage.received().is_empty());
-    // What the agent has not declared, or is malformed, is not relayed.
+    // Requests that the agent has not declared, and malformed ones, are not relayed.
     for asked in [
         &br#"{"jsonrpc":"2.0","id":ID,"result":{"resultType":"input_required","inputRequests":{"a":{"method":"roots/list"}}}}"#[..],
         br#"{"jsonrpc":"2.0","id":ID,"result":{"resultType":"input_required","inputRequests":{"a":{"method":"sampling/createMessage","method":"roots/list"}}}}"#,
@@ -228,10 +228,10 @@ async fn input_of_2026_07_28_is_returned_to_the_agent_with_a_sealed_state() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_waits_for_its_agent_uses_no_slot_of_the_server() {
+async fn a_call_that_waits_for_its_agent_does_not_use_a_slot_of_the_server() {
     for is_modern in [false, true] {
         let stage = start(&asks(is_modern, &[("elicitation/create", FORM)])).await;
-        // Each agent makes all the calls that it can, together more than the server has slots.
+        // Each agent makes as many calls as it may. Together, these are more than the server has slots.
         let mut streams = Vec::new();
         for n in 0..4 {
             let token = stage.other_agent(&format!("agent-{n}")).await;
@@ -264,7 +264,7 @@ async fn a_call_that_waits_for_its_agent_can_be_cancelled() {
         assert_eq!(agent.cancel().await, 202);
         assert_eq!(stream.next().await, None, "there is no response");
         assert_eq!(agent.respond(&question["id"], &json!({ "action": "accept" })).await, 202, "nobody waits any more");
-        // A server of 2026-07-28 has returned its part of the call.
+        // A server of 2026-07-28 has already returned a result, so it receives no cancellation.
         while !is_modern && server.received("notifications/cancelled").is_empty() {
             tokio::task::yield_now().await;
         }
@@ -276,7 +276,7 @@ async fn a_call_that_waits_for_its_agent_can_be_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_its_agent_has_answered_continues_although_its_server_fails_others() {
+async fn an_answered_call_continues_although_the_circuit_breaker_is_open() {
     let server = asks(false, &[("elicitation/create", FORM)]);
     let stage = start(&server).await;
     let agent = Agent::new(&stage, json!({ "elicitation": {} })).await;
@@ -299,7 +299,7 @@ async fn a_call_that_its_agent_has_answered_continues_although_its_server_fails_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_parked_call_continues_although_its_server_fails_others() {
+async fn a_parked_call_continues_although_the_circuit_breaker_is_open() {
     let server = asks(false, &[("elicitation/create", FORM)]);
     let stage = start(&server).await;
     let agent = Agent::without_session(&stage);
@@ -361,7 +361,7 @@ async fn a_server_can_withdraw_its_question() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_cannot_ask_without_end() {
+async fn a_server_cannot_ask_without_limit() {
     let server = Server { is_never_satisfied: true, ..asks(true, &[("elicitation/create", FORM)]) };
     let stage = start(&server).await;
     let agent = Agent::new(&stage, json!({ "elicitation": {} })).await;

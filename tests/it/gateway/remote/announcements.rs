@@ -1,4 +1,4 @@
-//! What remote servers announce causes a check of their definitions, without a call.
+//! Announcements of remote servers cause a check of their definitions, without a call.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn without_checks() -> Stage {
 }
 
 impl Stage {
-    /// Waits until a definition waits for an approval.
+    /// Waits until a definition is pending approval, and returns the approval.
     async fn wait_for_pending(&self) -> Value {
         let wait = async {
             loop {
@@ -47,7 +47,7 @@ async fn an_announced_change_is_quarantined_without_a_call() {
             state.received.clear();
         });
         assert_eq!(stage.call().await["result"]["n"], 1.0, "nobody knows of the change yet");
-        // Whatever list is said to have changed, everything is checked.
+        // All lists are checked, regardless of which one is announced as changed.
         for _ in 0..50 {
             server.announce(&format!("notifications/{list}/list_changed"), &json!({}));
         }
@@ -63,33 +63,33 @@ async fn an_announced_change_is_quarantined_without_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_that_is_announced_during_a_call_is_noticed_and_not_relayed() {
+async fn a_change_announced_during_a_call_is_noticed_and_not_relayed() {
     let (stage, server) = (without_checks().await, Server::start().await);
     stage.ready(&server.url).await;
     server.set(|state| {
         state.fault = Some(Fault::Announces);
         state.tools.push(super::tool("other", "Other."));
     });
-    // A stream would not be the JSON that is read here.
+    // The response is parsed as JSON, so it is not an event stream.
     assert_eq!(stage.call().await, json!({ "jsonrpc": "2.0", "id": "x", "result": { "content": [], "n": 1.0 } }));
     assert_eq!(stage.wait_for_pending().await["name"], "other");
     stage.api.app.clone().finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_breaks_is_opened_again_and_the_server_is_checked() {
+async fn a_broken_stream_is_reopened_and_the_server_is_checked() {
     let (stage, server) = (without_checks().await, Server::start().await);
     server.set(|state| state.has_stream = true);
     stage.ready(&server.url).await;
     stage.call().await;
     server.wait_until(|state| state.streams() == 1).await;
-    // Nobody hears the announcement.
+    // The change is not announced, because there is no stream.
     server.set(|state| {
         state.tools[0]["description"] = json!("Changed.");
         state.close_streams();
     });
     assert_eq!(stage.wait_for_pending().await["name"], "find");
-    // More calls open no more streams.
+    // Further calls do not open further streams.
     stage.call().await;
     stage.call().await;
     assert_eq!(server.state.lock().unwrap().streams(), 1);

@@ -1,4 +1,5 @@
-//! What a server announces to one account reaches no other agent, so there is no stream of such a server.
+//! Notifications for one account must not reach other agents, so there is no stream for a server with a connection for
+//! each agent.
 
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -10,7 +11,8 @@ use super::Stage;
 const RESOURCE: &str = "wp+far:file:///a";
 
 impl Stage {
-    /// Sends a request in a session, and returns the ID of the session that it begins and the answer.
+    /// Sends a request in a session (none if `session` is empty). Returns the ID of the session that it begins, and the
+    /// response.
     async fn request_in(&self, session: &str, method: &str, params: Value) -> (Option<String>, Value) {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
         let mut request = http::Request::post("/gateway/acme/mcp")
@@ -42,7 +44,7 @@ async fn changes_of_resources_are_not_announced_to_agents_with_their_own_account
     let (_, refused) = stage.request_in(&session, "resources/subscribe", json!({ "uri": RESOURCE })).await;
     assert_eq!(refused["error"]["data"]["reason"], "not_supported", "{refused}");
     assert!(refused["error"]["message"].as_str().unwrap().contains("its own connection"), "{refused}");
-    // Neither is there a stream that was open before the mode was changed.
+    // No stream can be opened either, even if one was open before the mode was changed.
     let (organization, ops) = (&stage.api.org.id, stage.api.app.running_ops());
     let id: InstanceId = stage.id.parse().unwrap();
     let instance = waypost_ops::instances::get(stage.api.app.cx(), &ops, organization, &id).await.unwrap().instance;
@@ -52,7 +54,7 @@ async fn changes_of_resources_are_not_announced_to_agents_with_their_own_account
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_first_account_sees_cannot_be_approved_in_advance() {
+async fn definitions_of_the_first_account_cannot_be_approved_in_advance() {
     let stage = Stage::new().await;
     let create = async |slug: &str, connection: &str| {
         let remote = json!({ "url": stage.server.url(), "oauth": true, "connection": connection });
