@@ -1,4 +1,4 @@
-//! Malformed and ambiguous messages reach nobody, in either direction, and each one is answered.
+//! Malformed and ambiguous messages are not relayed in either direction, and each one gets a response.
 
 use http::Request;
 use http_body_util::BodyExt;

@@ -22,12 +22,12 @@ impl Stage {
         assert_eq!(changed.assert_status(200).json()["gateway_enabled"], is_on);
     }
 
-    /// Returns the status of the answer to an agent at an address.
+    /// Returns the status of a request for the list of tools at an address.
     async fn status(&self, path: &str, token: Option<&str>) -> StatusCode {
         self.send(path, token, &[], LIST).await.0
     }
 
-    /// Checks that every address and every kind of request is rejected with an error that says why.
+    /// Checks that requests of every kind to every address are rejected with an error that states the reason.
     async fn assert_off(&self, session: &str) {
         let no_headers: &[(&str, &str)] = &[];
         let in_session: &[(&str, &str)] = &[("mcp-session-id", session)];

@@ -1,4 +1,4 @@
-//! The trace context of a call reaches the server in `_meta`, if it is valid.
+//! The trace context of a call is forwarded to the server in `_meta` if it is valid.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ async fn a_valid_trace_context_reaches_the_server() {
         (&both[..1], Some(json!({ "progressToken": 1 })), Some(json!({ "progressToken": 1, "traceparent": PARENT }))),
         (&both[1..], None, None),
         (&[], Some(json!({ "traceparent": PARENT, "x": 1 })), Some(json!({ "traceparent": PARENT, "x": 1 }))),
-        // The message takes precedence over headers.
+        // The message takes precedence over the headers.
         (&both[..], Some(json!({ "traceparent": OTHER })), Some(json!({ "traceparent": OTHER }))),
         (
             &both[..],

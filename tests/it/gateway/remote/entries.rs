@@ -112,7 +112,7 @@ async fn a_remote_entry_is_deployed_without_a_toolbox_and_used() {
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
     assert_eq!((header("x-region"), header("x-client")), (Some("region=eu"), Some("waypost")));
     assert_eq!((header("authorization"), header("x-extra")), (Some("Bearer planted-value"), None));
-    // Another configuration is used from the next connection on.
+    // The new configuration is used from the next connection on.
     stage.patch(id, json!({ "config": { "region": "us" } })).await.assert_status(200);
     assert_eq!(stage.instance(id).await["state"], "deploying");
     stage.check().await;
@@ -122,7 +122,7 @@ async fn a_remote_entry_is_deployed_without_a_toolbox_and_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_url_of_an_entry_is_never_shown_and_stored_encrypted() {
+async fn the_url_of_an_entry_is_never_shown_and_is_stored_encrypted() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     let imported = stage.api.post("/catalog/import", entry("1", &server.url)).await;
     let origin = server.url.trim_end_matches("/mcp?key=s3cr3t");
@@ -134,7 +134,7 @@ async fn the_url_of_an_entry_is_never_shown_and_stored_encrypted() {
     for text in [imported.body.clone(), stage.api.get("/catalog").await.to_string(), audited, stored] {
         assert!(!text.contains("s3cr3t") && !text.contains("/mcp"), "{text}");
     }
-    // The same file changes nothing. Another URL with the same origin is another content.
+    // Importing the same file changes nothing. Another URL with the same origin is different content.
     let again = stage.api.post("/catalog/import", entry("1", &server.url)).await.assert_status(200).json();
     assert_eq!(again["change"], "unchanged");
     let other = stage.api.post("/catalog/import", entry("1", &format!("{origin}/other?key=s3cr3t"))).await;
@@ -150,7 +150,7 @@ async fn the_url_of_an_entry_is_never_shown_and_stored_encrypted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn urls_of_entries_have_the_rules_of_remote_servers() {
+async fn urls_of_entries_are_subject_to_the_rules_for_remote_servers() {
     let stage = Stage::new().await;
     let urls = [
         ("http://far.example.com:80/s3cr3t", None),
@@ -164,7 +164,8 @@ async fn urls_of_entries_have_the_rules_of_remote_servers() {
     for (version, (url, words)) in urls.into_iter().enumerate() {
         let response = stage.api.post("/catalog/import", entry(&version.to_string(), url)).await;
         match words {
-            // A private network is allowed for tests, so a host name may have an address in it.
+            // The tests allow a private network, so host names are accepted because they may resolve to an address in
+            // it.
             None => drop(response.assert_status(200)),
             Some(words) => {
                 let detail = assert_invalid(&response, "source.remote.url");
@@ -224,7 +225,7 @@ async fn another_version_moves_an_instance_to_its_url_and_headers() {
             (&"region=eu".parse().unwrap(), &"Bearer planted".parse().unwrap())
         );
     }
-    // An instance on a toolbox cannot become remote, and one that is not of the catalogue has no version.
+    // An instance on a toolbox cannot become remote, and an instance that is not from the catalogue has no version.
     let created = stage.api.post("/toolboxes", json!({ "name": "rack" })).await.json();
     stage.api.join(created["join"]["token"].as_str().unwrap()).await;
     let on_toolbox = stage.deploy("near", &container).await;
@@ -245,7 +246,7 @@ async fn approvals_apply_to_all_instances_of_a_version() {
     stage.deploy("far", &version).await;
     stage.check().await;
     stage.approve().await;
-    // One is created after the approval, and one before it.
+    // One instance is created after the approval, and one before it.
     let other = stage.import(entry("2", &server.url)).await;
     stage.deploy("near", &version).await;
     stage.deploy("other", &other).await;
@@ -260,14 +261,14 @@ async fn approvals_apply_to_all_instances_of_a_version() {
     );
     stage.deploy("same", &other).await;
     stage.check().await;
-    stage.approve_first_of(own["id"].as_str().unwrap()).await;
+    stage.approve_instance(own["id"].as_str().unwrap()).await;
     assert_eq!(stage.api.get("/tool-approvals?state=pending").await["items"], json!([]));
     stage.api.app.clone().finish().await;
 }
 
 impl Stage {
-    /// Approves what an instance lists.
-    async fn approve_first_of(&self, instance: &str) {
+    /// Approves the pending definitions of an instance.
+    async fn approve_instance(&self, instance: &str) {
         let pending = self.api.get(&format!("/tool-approvals?state=pending&instance_id={instance}")).await;
         for approval in pending["items"].as_array().unwrap() {
             assert_eq!(approval["instance_id"], instance);
@@ -278,7 +279,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn instances_of_a_remote_entry_are_counted_and_keep_it() {
+async fn instances_of_a_remote_entry_are_counted_and_prevent_its_deletion() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     let version = stage.import(entry("1", &server.url)).await;
     let id = stage.deploy("far", &version).await;

@@ -16,7 +16,7 @@ use super::Stage;
 use super::server::{Fault, Server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_changes_nothing_is_sent_once_more_if_the_connection_breaks() {
+async fn a_read_only_call_is_retried_once_if_the_connection_breaks() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     stage.ready(&server.url).await;
     server.set(|state| state.fault = Some(Fault::Breaks(1)));
@@ -28,7 +28,7 @@ async fn a_call_that_changes_nothing_is_sent_once_more_if_the_connection_breaks(
     assert_eq!(stage.call().await["result"]["n"], 1.0);
     server.calls();
 
-    // The same tool, now classified as one that changes something.
+    // The same tool, now with the class `write`.
     server.set(|state| state.tools[0]["description"] = json!("Deletes."));
     stage.check_definitions().await;
     stage.approve_as("write").await;
@@ -83,7 +83,7 @@ async fn only_the_first_response_to_a_call_reaches_its_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_that_changes_all_the_time_does_not_affect_what_stays_the_same() {
+async fn a_definition_that_changes_constantly_does_not_affect_other_definitions() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     stage.ready(&server.url).await;
     let restless = |n: usize| tool("restless", &format!("Version {n}."));
@@ -99,9 +99,9 @@ async fn a_list_that_changes_all_the_time_does_not_affect_what_stays_the_same() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_ends_in_time_although_the_server_does_not_answer() {
+async fn a_call_times_out_if_the_server_does_not_respond() {
     let call_timeout = Duration::from_millis(500);
-    // What the server lists is read before the call.
+    // The lists of the server are read before the call.
     for fault in [Fault::Hangs, Fault::HangsOnLists] {
         let stage = Stage::with(|options| GatewayOptions { call_timeout, ..options }).await;
         let server = Server::start().await;
@@ -117,7 +117,7 @@ async fn a_call_ends_in_time_although_the_server_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_check_of_definitions_does_not_end_with_the_call_that_began_it() {
+async fn a_check_of_definitions_does_not_end_with_the_call_that_started_it() {
     let call_timeout = Duration::from_millis(500);
     let stage = Stage::with(|options| GatewayOptions { call_timeout, ..options }).await;
     let server = Server::start().await;
@@ -128,7 +128,7 @@ async fn a_check_of_definitions_does_not_end_with_the_call_that_began_it() {
     {
         let begun = std::pin::pin!(server.wait_until(|state| state.params("tools/list").len() > before));
         let call = std::pin::pin!(stage.call());
-        // Dropping the call is what happens if its agent disconnects or cancels it.
+        // If the agent disconnects or cancels the call, the future of the call is dropped.
         let Either::Left(_) = select(begun, call).await else { panic!("there is no check") };
     }
     for _ in 0..2 {
@@ -139,7 +139,7 @@ async fn a_check_of_definitions_does_not_end_with_the_call_that_began_it() {
     stage.api.app.clone().finish().await;
 }
 
-/// The number of calls at a time, which is the limit of an agent.
+/// The number of concurrent calls, which is the limit of an agent.
 const CALLS: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,10 +160,10 @@ async fn abandoned_calls_leave_no_tasks() {
             }
         });
         let calls = std::pin::pin!(join_all((0..CALLS).map(|_| stage.call())));
-        // Dropping the calls is what happens if their agent disconnects.
+        // If the agent disconnects, the futures of its calls are dropped.
         let Either::Left(_) = select(arrived, calls).await else { panic!("the server does not answer") };
     }
-    // Of 30 calls. Pooled connections, and the stream that is open while a server is used, have tasks of their own.
+    // There were 30 calls. Pooled connections and the stream that is open while a server is used have their own tasks.
     let ended = async {
         while tasks() > before + 2 * CALLS {
             tokio::task::yield_now().await;

@@ -11,7 +11,7 @@ const MODERN: [(&str, &str); 3] =
     [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "far__find")];
 
 impl Stage {
-    /// Calls the tool with these headers in addition to those of a revision.
+    /// Calls the tool with these headers in addition to those of the protocol revision.
     async fn call_with(&self, is_modern: bool, headers: &[(&str, &str)]) -> (StatusCode, Value) {
         let mut params = json!({ "name": "far__find" });
         if is_modern {
@@ -25,7 +25,7 @@ impl Stage {
     }
 }
 
-async fn listed(headers: &str) -> Stage {
+async fn stage_with_headers(headers: &str) -> Stage {
     let headers = headers.parse().unwrap();
     Stage::with(|options| waypost_gateway::GatewayOptions { forwarded_headers: headers, ..options }).await
 }
@@ -47,7 +47,7 @@ const SENT: [(&str, &str); 7] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_listed_headers_reach_the_server_and_only_with_calls() {
     for is_modern in [false, true] {
-        let (stage, server) = (listed("x-tenant,X-Request-ID").await, Server::start().await);
+        let (stage, server) = (stage_with_headers("x-tenant,X-Request-ID").await, Server::start().await);
         server.set(|state| state.is_modern = is_modern);
         stage.ready(&server.url).await;
         for agent_is_modern in [false, true] {
@@ -83,11 +83,11 @@ async fn without_a_list_no_header_reaches_the_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_is_never_replaced_by_a_header_of_an_agent() {
-    let (stage, server) = (listed("x-tenant,x-api-key").await, Server::start().await);
+    let (stage, server) = (stage_with_headers("x-tenant,x-api-key").await, Server::start().await);
     let secret = json!({ "name": "far-key", "value": "own" });
     let secret = stage.api.post("/secrets", secret).await.assert_status(201).json()["id"].clone();
     let id = stage.ready(&server.url).await;
-    // The gateway learns of the secret with the next connection, whatever it has read of the instance.
+    // The gateway uses the secret from the next connection on, even if it has cached the instance.
     let patch = json!({ "secrets": { "X-Api-Key": secret } });
     stage.api.call(Method::PATCH, &format!("/instances/{id}"), Some(patch)).await.assert_status(200);
     stage.check().await;
@@ -99,7 +99,7 @@ async fn a_secret_is_never_replaced_by_a_header_of_an_agent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_with_a_repeated_or_large_header_is_rejected() {
-    let (stage, server) = (listed("x-tenant,x-other").await, Server::start().await);
+    let (stage, server) = (stage_with_headers("x-tenant,x-other").await, Server::start().await);
     stage.ready(&server.url).await;
     let large = "v".repeat(4 * 1024 + 1);
     for headers in [[("x-tenant", "a"), ("x-tenant", "b")], [("x-tenant", "a"), ("x-other", large.as_str())]] {

@@ -1,16 +1,17 @@
-//! Lists contain the definitions as the servers sent them.
+//! Lists contain the definitions exactly as the servers sent them.
 
 use http_body_util::BodyExt;
 
 use super::*;
 
-/// Returns the text of a definition as no serializer writes it, with this name or URI, and further members.
+/// Returns the text of a definition with this name or URI and further members, formatted as no serializer would write
+/// it.
 fn definition(name: &str, members: &str) -> String {
     let vendor = r#""x-vendor":{"b":1E+2, "a":1.0,"c":[ ],"\u00e9\/":"\u00e9é\ud83d\ude00"}"#;
     format!("{{ {name} ,\r\n\t{vendor} ,{members}\n\"title\" : \"\\u0041\" }}")
 }
 
-/// Sends a request of 2025-11-25 or 2026-07-28 for a list to an address, and returns the response as received.
+/// Requests a list at an address with 2025-11-25 or 2026-07-28, and returns the unparsed response.
 async fn list(stage: &Stage, path: &str, method: &str, is_modern: bool) -> String {
     let mut request = http::Request::post(path).header("host", "localhost:8080");
     request = request.header("content-type", "application/json");
@@ -54,7 +55,7 @@ async fn definitions_are_listed_byte_for_byte_except_for_their_names() {
     let tool_set = json!({ "slug": "plain", "prefix": false, "members": [{ "instance_id": id }] });
     stage.api.post("/tool-sets", tool_set).await.assert_status(201);
     for (method, member, name, public, members) in lists {
-        // Without the prefix, not even the name changes.
+        // Without the prefix, the name does not change either.
         for (path, name) in [("/gateway/mcp", public), ("/gateway/acme/plain/mcp", name)] {
             let start = format!(r#"{{"jsonrpc":"2.0","id":"x","result":{{"{member}":[{}]"#, definition(name, members));
             assert_eq!(list(&stage, path, method, false).await, format!("{start}}}}}"));
@@ -66,7 +67,7 @@ async fn definitions_are_listed_byte_for_byte_except_for_their_names() {
             assert_eq!((server, result[member].as_array().unwrap().len()), (&json!("waypost-gateway"), 1));
         }
     }
-    // The description of an admin is added, and nothing else changes.
+    // The admin's description is added, and nothing else changes.
     let change = json!({ "tool": "find", "description": "Finds \"pages\"." });
     let path = format!("/instances/{id}/tool-overrides");
     stage.api.call(Method::PATCH, &path, Some(change)).await.assert_status(200);

@@ -1,4 +1,4 @@
-//! Remote servers: an HTTP server of a test, connected by the REST API and used through the gateway.
+//! Remote servers: an HTTP server of the tests that is connected with the REST API and used through the gateway.
 
 mod announcements;
 mod entries;
@@ -46,7 +46,7 @@ impl Stage {
         Self::with(|options| options).await
     }
 
-    /// Returns a stage whose gateway has other options than those of tests.
+    /// Returns a stage whose gateway has changed options.
     pub(super) async fn with(change: impl FnOnce(GatewayOptions) -> GatewayOptions) -> Self {
         let allow: Vec<Allowance> = vec!["127.0.0.0/8=tools".parse().unwrap()];
         let setup = Setup::default();
@@ -73,7 +73,7 @@ impl Stage {
         created["id"].as_str().unwrap().to_owned()
     }
 
-    /// Connects to a server, grants everything and approves what it lists.
+    /// Connects to a server, grants everything and approves the definitions that it lists.
     pub(super) async fn ready(&self, url: &str) -> String {
         let id = self.connect(url).await;
         self.check().await;
@@ -87,7 +87,7 @@ impl Stage {
         self.approve_as("read").await;
     }
 
-    /// Approves everything that is pending, with this class.
+    /// Approves all pending definitions with this class.
     pub(super) async fn approve_as(&self, class: &str) {
         let pending = self.api.get("/tool-approvals?state=pending").await;
         for approval in pending["items"].as_array().unwrap() {
@@ -96,7 +96,7 @@ impl Stage {
         }
     }
 
-    /// Returns the token of another agent, to which the first instance is granted.
+    /// Creates another agent with access to the first instance, and returns its token.
     pub(super) async fn other_agent(&self, name: &str) -> String {
         let agent = self.api.post("/agents", json!({ "name": name })).await.assert_status(201).json();
         if let Some(instance) = self.api.get("/instances").await["items"].as_array().unwrap().first() {
@@ -122,7 +122,7 @@ impl Stage {
         json_of(self.send(Method::POST, &[("x-own", "1")], text).await).await
     }
 
-    /// Reads what all servers list.
+    /// Checks the definitions of all servers.
     pub(super) async fn check_definitions(&self) {
         for instance in self.api.get("/instances").await["items"].as_array().unwrap() {
             let path = format!("/instances/{}/check-definitions", instance["id"].as_str().unwrap());
@@ -137,7 +137,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_remote_server_is_tested_and_used_in_both_eras() {
+async fn a_remote_server_is_tested_and_used_in_both_protocol_eras() {
     for is_modern in [false, true] {
         let (stage, server) = (Stage::new().await, Server::start().await);
         server.set(|state| state.is_modern = is_modern);
@@ -186,7 +186,7 @@ async fn a_remote_server_is_approved_and_granted_in_one_step() {
     server.set(|state| state.tools[0]["inputSchema"]["properties"] = json!({ "q": { "type": "number" } }));
     stage.check_definitions().await;
     assert_eq!(stage.call().await["error"]["message"], "Unknown tool", "it was changed after its first check");
-    // A server that fails first is not approved when it recovers.
+    // The definitions of a server that fails at first are not approved when it recovers.
     let (late, url) = (Server::start().await, "http://127.0.0.1:9/mcp");
     let new = json!({ "slug": "late", "remote": { "url": url }, "approve": {} });
     let id = stage.api.post("/instances", new).await.assert_status(202).json()["id"].as_str().unwrap().to_owned();
@@ -205,7 +205,7 @@ async fn a_remote_server_is_approved_and_granted_in_one_step() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secrets_are_headers_and_a_rotated_one_is_used() {
+async fn secrets_are_sent_as_headers_and_rotated_secrets_are_used() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     let secret = json!({ "name": "far-token", "value": "Bearer one" });
     let secret = stage.api.post("/secrets", secret).await.assert_status(201).json()["id"].clone();
@@ -232,7 +232,7 @@ async fn secrets_are_headers_and_a_rotated_one_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_does_not_answer_fails_after_three_attempts_and_recovers() {
+async fn a_server_that_cannot_be_used_fails_after_three_attempts_and_recovers() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     server.set(|state| state.status = 401);
     let id = stage.connect(&server.url).await;
@@ -250,7 +250,7 @@ async fn a_server_that_does_not_answer_fails_after_three_attempts_and_recovers()
         stage.api.app.advance_clock(1).await;
     }
     server.set(|state| state.status = 200);
-    // The failed attempt applies to calls of the same second.
+    // The failed attempt also applies to later attempts within the same second.
     tokio::time::timeout(Duration::from_secs(20), async {
         while stage.instance(&id).await["state"] != "running" {
             stage.check().await;
@@ -288,7 +288,7 @@ async fn a_lost_session_is_replaced_without_the_agent_noticing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn urls_and_operations_that_make_no_sense_are_rejected() {
+async fn invalid_urls_and_operations_are_rejected() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     let create = async |body: Value| stage.api.post("/instances", body).await;
     for url in [
@@ -335,7 +335,7 @@ async fn a_caller_that_has_read_an_earlier_version_connects_to_the_current_url()
     stage.api.call(Method::PATCH, &format!("/instances/{id}"), Some(patch)).await.assert_status(200);
     stage.check().await;
     assert_eq!(stage.instance(&id).await["state"], "running");
-    // The connection is lost, and the next caller does not know the change yet.
+    // The connection is lost, and the next caller does not know of the change yet.
     current.set(|state| state.forgets = true);
     let container = ContainerKey::new(String::new());
     let send = async || {
@@ -354,7 +354,7 @@ async fn a_caller_that_has_read_an_earlier_version_connects_to_the_current_url()
     stage.api.app.clone().finish().await;
 }
 
-/// A server of HTTP+SSE (2024-11-05): GET opens the stream, whose first event names the address for messages.
+/// Starts a server with HTTP+SSE (2024-11-05): GET opens the stream, whose first event contains the URL for messages.
 async fn start_sse() -> String {
     type Stream = Arc<Mutex<Option<tokio::sync::mpsc::UnboundedSender<String>>>>;
     let stream: Stream = Arc::default();
@@ -390,7 +390,7 @@ async fn start_sse() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_of_the_old_transport_is_used() {
+async fn a_server_with_the_old_transport_can_be_used() {
     let (stage, url) = (Stage::new().await, start_sse().await);
     let new = json!({ "slug": "far", "remote": { "url": url, "transport": "sse" } });
     let id = stage.api.post("/instances", new).await.assert_status(202).json()["id"].as_str().unwrap().to_owned();
@@ -404,11 +404,11 @@ async fn a_server_of_the_old_transport_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_has_not_answered_is_not_called() {
+async fn a_server_that_is_not_running_is_not_called() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     let id = stage.connect(&server.url).await;
     let call = async |path: &str, body: Value| stage.api.post(&format!("/instances/{id}/{path}"), body).await;
-    // First it has not been tested, then it is stopped.
+    // At first the server has not been tested, then it is stopped.
     for is_new in [true, false] {
         let rejected = call("call", json!({ "tool": "find", "arguments": {} })).await;
         assert_eq!(rejected.assert_status(409).json()["reason"], "not_running");

@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use super::*;
 use crate::gateway::remote::server::Fault;
 
-/// Calls the tool as an agent of 2026-07-28 or with a handshake, and returns the response as received.
+/// Calls the tool as an agent of 2026-07-28 or of a revision with a handshake, and returns the unparsed response.
 async fn call(stage: &Stage, is_modern: bool) -> String {
     let mut params = json!({ "name": "far__find", "arguments": {} });
     let mut headers = Vec::new();
@@ -22,7 +22,7 @@ async fn call(stage: &Stage, is_modern: bool) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_result_is_relayed_as_it_is_in_both_eras() {
+async fn a_large_result_is_relayed_unchanged_in_both_protocol_eras() {
     let members = format!("\n \"content\":[], \"long\":\"{}\",\n \"n\":1.0}}", r"\u00e9é".repeat(20_000));
     let with = |added: &str| format!("{{{added}{members}");
     let (complete, caching) = (r#""resultType":"complete","#, r#""ttlMs":0,"cacheScope":"private","#);

@@ -16,10 +16,10 @@ use super::super::tool;
 /// The responses of the server, and the requests that it has received.
 pub(super) struct ServerState {
     pub(super) is_modern: bool,
-    /// The status of every response; the server answers only with 200.
+    /// The status of every response. Unless it is 200, the responses are empty.
     pub(super) status: u16,
     pub(super) tools: Vec<Value>,
-    /// The text of the result of calls.
+    /// The text of the results of calls.
     pub(super) result: String,
     pub(super) sessions: usize,
     /// Whether every session is unknown.
@@ -32,13 +32,13 @@ pub(super) struct ServerState {
     pub(super) templates: Vec<Value>,
     /// The texts of the results of these methods, instead of the lists above.
     pub(super) lists: HashMap<&'static str, String>,
-    /// `ttlMs` of its description and lists, if it is of 2026-07-28.
+    /// `ttlMs` of its `server/discover` result and lists, if it uses 2026-07-28.
     pub(super) ttl_ms: u64,
     /// Whether it announces changes.
     pub(super) has_stream: bool,
-    /// The URI of the resource to which nobody can subscribe.
+    /// The URI of a resource for which subscriptions are rejected.
     pub(super) refused: Option<String>,
-    /// The URI of the resource for which every request to subscribe is answered with status 500.
+    /// The URI of a resource for which every subscription request fails with status 500.
     pub(super) broken: Option<String>,
     /// The streams on which it announces changes.
     streams: Vec<UnboundedSender<String>>,
@@ -73,7 +73,7 @@ impl Default for ServerState {
 pub(super) enum Fault {
     /// The connection breaks in the middle of this number of results.
     Breaks(usize),
-    /// The response is surrounded by messages that nobody asked for, and followed by another one.
+    /// The response is surrounded by unrelated messages, and followed by a second response.
     Babbles,
     /// The response is preceded by the announcements that the tools and the resource `file:///a` have changed.
     Announces,
@@ -124,7 +124,7 @@ impl ServerState {
         ([("content-type", "text/event-stream")], axum::body::Body::from_stream(events)).into_response()
     }
 
-    /// Answers `subscriptions/listen`.
+    /// Returns the response to `subscriptions/listen`.
     fn acknowledge(&mut self, message: &Value) -> Response {
         let mut filter = message["params"]["notifications"].clone();
         let refused = self.refused.clone();
@@ -164,7 +164,7 @@ impl Server {
         change(&mut self.state.lock().unwrap());
     }
 
-    /// Waits until `is_done`.
+    /// Waits until `is_done` returns `true`.
     pub(super) async fn wait_until(&self, is_done: impl Fn(&ServerState) -> bool) {
         let wait = async {
             while !is_done(&self.state.lock().unwrap()) {
@@ -186,7 +186,7 @@ impl Server {
         self.announce("notifications/resources/updated", &json!({ "uri": uri, "x": 1 }));
     }
 
-    /// Returns the calls since the last time.
+    /// Returns the tool calls received since the last call of this function.
     pub(super) fn calls(&self) -> Vec<(HeaderMap, Value)> {
         let mut state = self.state.lock().unwrap();
         let received = std::mem::take(&mut state.received);

@@ -1,4 +1,4 @@
-//! Subscriptions of agents to single resources of remote servers, in both eras on both sides.
+//! Subscriptions of agents to individual resources of remote servers, with agents and servers of both protocol eras.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ impl Stage {
         self.send(Method::POST, &headers, text).await
     }
 
-    /// Opens a stream of 2026-07-28. Returns it with the resources that are acknowledged.
+    /// Opens a stream of 2026-07-28. Returns the stream and the acknowledged resources.
     async fn listen(&self, uris: &[&str]) -> (Stream, Value) {
         let mut stream = Stream::new(self.send_listen(&json!(uris)).await);
         let first = stream.next().await.unwrap();
@@ -91,7 +91,7 @@ fn modern_update(uri: &str) -> Value {
     json!({ "jsonrpc": "2.0", "method": UPDATED, "params": { "uri": uri, "_meta": meta } })
 }
 
-/// Returns the resources to which the gateway is subscribed at a server, as far as the server knows.
+/// Returns the resources to which the gateway is subscribed from the server's point of view.
 fn subscribed(state: &super::server::ServerState) -> Vec<String> {
     let text = |uri: &Value| uri.as_str().unwrap().to_owned();
     if state.is_modern {
@@ -111,7 +111,7 @@ fn subscribed(state: &super::server::ServerState) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn agents_of_both_eras_are_told_about_their_resources_of_servers_of_both_eras() {
+async fn agents_of_both_protocol_eras_are_notified_of_updated_resources_of_servers_of_both_eras() {
     for is_modern in [false, true] {
         let (stage, server, _) = stage(is_modern).await;
         let session = Session::begin(&stage).await;
@@ -122,7 +122,7 @@ async fn agents_of_both_eras_are_told_about_their_resources_of_servers_of_both_e
         let (mut modern, accepted) = stage.listen(&[B, A, B, "wp+far:file:///unknown"]).await;
         assert_eq!(accepted, json!([B, A]));
         server.wait_until(|state| subscribed(state).len() == 2 && state.streams() == 1).await;
-        // Nobody asked for the others.
+        // No agent is subscribed to the first two, and the server does not use the third URI.
         for uri in ["file:///c", "file:///a/b", A] {
             server.update(uri);
         }
@@ -135,7 +135,7 @@ async fn agents_of_both_eras_are_told_about_their_resources_of_servers_of_both_e
         server.update("file:///a");
         assert_eq!(legacy.next().await.unwrap(), legacy_update(A));
         assert_eq!(modern.next().await.unwrap(), modern_update(A));
-        // The server is asked as long as an agent wants to know.
+        // The gateway stays subscribed as long as an agent is subscribed.
         drop(modern);
         server.wait_until(|state| subscribed(state) == ["file:///a"]).await;
         server.update("file:///a");
@@ -143,7 +143,7 @@ async fn agents_of_both_eras_are_told_about_their_resources_of_servers_of_both_e
         assert_eq!(session.request("resources/unsubscribe", A).await["result"], json!({}));
         assert_eq!(session.request("resources/unsubscribe", A).await["result"], json!({}), "once more");
         server.wait_until(|state| subscribed(state).is_empty()).await;
-        // The session ends, and with it its subscriptions.
+        // The subscriptions end with the session.
         session.subscribe(B).await;
         server.wait_until(|state| subscribed(state) == ["file:///b"]).await;
         assert_eq!(session.send(Method::DELETE, String::new()).await.status(), StatusCode::NO_CONTENT);
@@ -154,7 +154,7 @@ async fn agents_of_both_eras_are_told_about_their_resources_of_servers_of_both_e
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscription_that_the_session_has_already_does_not_count_for_the_quota() {
+async fn a_repeated_subscription_does_not_count_towards_the_quota() {
     let stage = Stage::with(|options| GatewayOptions { calls_per_hour: 1, ..options }).await;
     let server = Server::start().await;
     server.set(|state| {
@@ -167,14 +167,14 @@ async fn a_subscription_that_the_session_has_already_does_not_count_for_the_quot
         assert_eq!(session.subscribe(A).await["result"], json!({}));
     }
     assert_eq!(session.subscribe(B).await["error"]["data"]["reason"], "quota_exceeded");
-    // Another session has none of its subscriptions.
+    // Another session does not share the subscriptions.
     let other = Session::begin(&stage).await;
     assert_eq!(other.subscribe(A).await["error"]["data"]["reason"], "quota_exceeded");
     stage.api.app.clone().finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_changes_before_a_session_has_a_stream_is_delivered_once() {
+async fn an_update_before_a_session_has_a_stream_is_delivered_once() {
     let (stage, server, _) = stage(false).await;
     let session = Session::begin(&stage).await;
     assert_eq!(session.subscribe(A).await["result"], json!({}));
@@ -197,7 +197,7 @@ async fn what_changes_before_a_session_has_a_stream_is_delivered_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_of_the_server_that_breaks_is_opened_again_with_all_subscriptions() {
+async fn a_broken_stream_of_the_server_is_reopened_with_all_subscriptions() {
     for is_modern in [false, true] {
         let (stage, server, _) = stage(is_modern).await;
         let (mut stream, _) = stage.listen(&[A]).await;
@@ -216,11 +216,11 @@ async fn a_stream_of_the_server_that_breaks_is_opened_again_with_all_subscriptio
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_told_about_a_resource_that_they_may_not_read() {
+async fn agents_are_not_notified_of_resources_that_they_may_not_read() {
     for is_modern in [false, true] {
         let (stage, server, id) = stage(is_modern).await;
         let session = Session::begin(&stage).await;
-        // Not approved, and not granted to another agent.
+        // Resources that are not approved or do not exist.
         server.set(|state| state.resources.push(resource("c")));
         stage.check_definitions().await;
         for uri in ["wp+far:file:///c", "wp+far:file:///d", "wp+other:file:///a", "file:///a"] {
@@ -254,7 +254,7 @@ async fn nobody_is_told_about_a_resource_that_they_may_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resource_that_the_server_does_not_announce_is_refused() {
+async fn a_subscription_that_the_server_does_not_support_is_rejected() {
     for is_modern in [false, true] {
         let (stage, server, _) = stage(is_modern).await;
         server.set(|state| state.refused = Some("file:///a".to_owned()));
@@ -280,7 +280,7 @@ async fn a_resource_that_the_server_does_not_announce_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resource_on_which_the_server_fails_ends_no_other_subscription() {
+async fn a_failing_subscription_does_not_end_other_subscriptions() {
     for is_modern in [false, true] {
         let (stage, server, _) = stage(is_modern).await;
         let session = Session::begin(&stage).await;
@@ -294,7 +294,8 @@ async fn a_resource_on_which_the_server_fails_ends_no_other_subscription() {
             let refused = session.subscribe(B).await;
             assert!(refused["error"].is_object(), "{refused}");
         }
-        // Only the refused attempts: the stream is not replaced when nobody waits for b any more.
+        // Only the rejected attempts open a stream: the stream is not replaced again when no agent waits for b any
+        // more.
         assert_eq!(listens(), before + if is_modern { 2 } else { 0 });
         server.update("file:///a");
         assert_eq!(stream.next().await.unwrap(), legacy_update(A), "the stream is the same");
@@ -304,7 +305,7 @@ async fn a_resource_on_which_the_server_fails_ends_no_other_subscription() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn subscriptions_are_limited_and_need_a_session() {
+async fn subscriptions_are_limited_and_require_a_session() {
     let (stage, server) = (Stage::new().await, Server::start().await);
     server.set(|state| {
         state.has_stream = true;
