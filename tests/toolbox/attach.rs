@@ -5,10 +5,10 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 
-/// A connection to standard input, output and error of a container without a terminal.
+/// A connection to the standard input, output and error of a container without a terminal.
 pub struct Attached {
     stream: BufReader<UnixStream>,
-    /// The standard output that was not returned yet.
+    /// The standard output that has not been returned yet.
     output: Vec<u8>,
     /// The standard error so far.
     pub errors: Vec<u8>,
@@ -20,7 +20,7 @@ impl Attached {
         Self { stream, output: Vec::new(), errors: Vec::new() }
     }
 
-    /// Sends a request of MCP and returns the response.
+    /// Sends an MCP request and returns the response.
     pub fn request(&mut self, id: u32, method: &str, params: Value) -> Value {
         let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
         self.write(&format!("{message}\n"));

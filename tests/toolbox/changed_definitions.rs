@@ -1,5 +1,5 @@
-//! A server in a container and a remote one change a definition between two calls of an agent: from a new installation to the
-//! approval of the change on its page, and to the expiry of the grants.
+//! A server in a container and a remote one change a definition between two calls of an agent: from a new installation
+//! through the approval of the change on its page to the expiry of the grants.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -16,10 +16,10 @@ use crate::waypost::{Toolbox, Waypost};
 /// The time until the grants expire, in milliseconds.
 const UNTIL_EXPIRY: i64 = 3_000;
 
-/// The revision of the protocol that the agent uses.
+/// The protocol revision that the agent uses.
 #[derive(Debug, Clone, Copy)]
 enum Era {
-    /// One of the revisions with a handshake.
+    /// A revision with a handshake.
     Legacy,
     /// 2026-07-28.
     Modern,
@@ -34,7 +34,7 @@ enum Server {
 }
 
 impl Server {
-    /// Returns the name for agents of the tool whose definition changes.
+    /// Returns the name by which agents call the tool whose definition changes.
     fn tool(self) -> &'static str {
         match self {
             Self::Deployed => "local__write",
@@ -49,7 +49,7 @@ impl Server {
         }
     }
 
-    /// Returns the arguments of the call with this name.
+    /// Returns the arguments that identify the call with this name.
     fn arguments(self, call: &str) -> Value {
         match self {
             Self::Deployed => json!({ "path": path_of(call) }),
@@ -63,7 +63,7 @@ fn path_of(call: &str) -> String {
     format!("/tmp/{call}")
 }
 
-/// An installation with both servers, and an agent who may use all of their tools.
+/// An installation with both servers, and an agent that may use all of their tools.
 struct Stage {
     site: Site,
     console: Console,
@@ -183,7 +183,8 @@ impl Stage {
         self.console.submit(&format!("{path}/approve"), &[("digest", digest), ("class", "write")]).await;
     }
 
-    /// A server changes its tool between two calls. The second one does not reach it until the change is approved.
+    /// Lets a server change its tool between two calls, and checks that the second call does not reach it until the
+    /// change is approved.
     async fn change_between_calls(&self, era: Era, server: Server) {
         let name = |step: &str| format!("{era:?}-{server:?}-{step}");
         self.assert_called(era, server, &name("before")).await;
@@ -218,7 +219,7 @@ impl Stage {
     }
 }
 
-/// Deploys the instance `local`, which is approved and granted to the agent in the same step. Returns its ID.
+/// Deploys the instance `local`, which is approved and granted to the agent when it is created. Returns its ID.
 async fn deploy(site: &Site, agent: &str) -> String {
     let version = site.import("local", "1", &Image::stdio(), json!({})).await;
     let grants = json!([{ "agent_id": agent, "access": "full_access" }]);
@@ -242,7 +243,7 @@ async fn connect(site: &Site, agent: &str, url: &str) -> String {
     id
 }
 
-/// Returns the only definition of an instance that waits for an approval.
+/// Returns the only pending approval of an instance.
 async fn pending(site: &Site, instance: &str) -> Value {
     let path = format!("/tool-approvals?state=pending&instance_id={instance}");
     let list = site.api(Method::GET, &path, &Value::Null).await;
@@ -251,7 +252,7 @@ async fn pending(site: &Site, instance: &str) -> Value {
     items[0].clone()
 }
 
-/// Returns the contents of the elements without attributes that have this name.
+/// Returns the contents of the elements that have this name and no attributes.
 fn texts_of<'a>(page: &'a str, element: &str) -> Vec<&'a str> {
     let (start, end) = (format!("<{element}>"), format!("</{element}>"));
     page.split(&start).skip(1).filter_map(|rest| rest.split_once(&end)).map(|(text, _)| text).collect()

@@ -1,8 +1,8 @@
 //! A machine whose clock is wrong.
 //!
-//! The daemon runs with a library that moves its wall clock by an hour, from its start on: links, deployments, calls, logs,
-//! statistics and crashes work the same. The library replaces a function of the C library, so it has no effect on the
-//! static program of releases; what uses the clock is the same in both.
+//! The daemon runs with a library that shifts its wall clock by an hour from the start: links, deployments, calls,
+//! logs, statistics and the handling of crashes still work. The library replaces a function of the C library, so it has
+//! no effect on the static program of releases; the code that uses the clock is the same in both.
 
 use std::path::Path;
 use std::process::Command;
@@ -44,7 +44,7 @@ impl Site {
         assert_eq!(toolbox["state"], "online", "{toolbox}");
     }
 
-    /// Waits until the log of an instance has a line with this text, which the server is told to write.
+    /// Makes the server write a line with this text to its log, and waits until the log of the instance contains it.
     async fn assert_logged(&self, id: &str, text: &str) {
         let (_, logged) = self.call(id, "log", json!({ "text": text })).await;
         assert_eq!(logged["isError"], false, "{logged}");
@@ -56,7 +56,7 @@ impl Site {
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_clock_that_is_an_hour_off_does_no_harm_docker() {
+    async fn a_machine_with_a_clock_that_is_an_hour_off_works_docker() {
         let mut site = Site::start().await;
         let folder = waypost_testkit::folder();
         let preload = format!("LD_PRELOAD={}", clock_library(folder.path()));
@@ -76,7 +76,7 @@ waypost_testkit::needs_docker! {
             site.assert_logged(&id, name).await;
             let stats = site.api(Method::GET, &format!("/instances/{id}/stats"), &Value::Null).await;
             assert!(stats["items"].is_array(), "{stats}");
-            // A new deployment, and a crash.
+            // A new deployment and a crash.
             let other = site.deploy(name, &version).await;
             site.assert_echo(&other, name).await;
             site.assert_clocks(&other, offset).await;

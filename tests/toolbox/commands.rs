@@ -1,4 +1,4 @@
-//! The whole story on the command line.
+//! The life cycle of a server on the command line.
 
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ use crate::site::{Site, id_of};
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_server_on_standard_input_is_deployed_called_stopped_and_removed_docker() {
+    async fn a_server_over_stdio_is_deployed_called_stopped_and_removed_docker() {
         let site = Site::start().await;
         let toolbox = site.api(Method::GET, &format!("/toolboxes/{}", site.toolbox.id), &Value::Null).await;
         assert_eq!((&toolbox["state"], &toolbox["name"]), (&json!("online"), &json!("machine")), "{toolbox}");
@@ -76,7 +76,7 @@ waypost_testkit::needs_docker! {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_failed_deployment_says_why_and_leaves_nothing_docker() {
+    async fn a_failed_deployment_reports_the_reason_and_leaves_nothing_behind_docker() {
         let site = Site::start().await;
         let failing = [
             ("missing", site.registry.missing("missing"), "image_not_found"),

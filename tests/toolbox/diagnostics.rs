@@ -20,14 +20,14 @@ async fn get(socket: &Path, path: &str) -> String {
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_daemon_shows_its_state_on_a_socket_docker() {
+    async fn a_daemon_reports_its_state_on_a_socket_docker() {
         let mut site = Site::start().await;
         let version = site.import("echo", "1", &Image::stdio(), json!({})).await;
         let id = site.deploy("echo", &version).await;
         let folder = waypost_testkit::folder();
         let socket = folder.path().join("daemon.sock");
         let arguments = ["--diagnostics-socket", socket.to_str().expect("UTF-8")];
-        // The second time, the socket of the killed daemon is replaced.
+        // In the second iteration, the socket of the killed daemon is replaced.
         for _ in 0..2 {
             site.toolbox.kill().await;
             site.toolbox.run_with(&site.engine, &arguments).await;

@@ -1,8 +1,9 @@
-//! The egress of a server: it reaches what its entry names and the operator of the machine allows, and nothing else.
+//! The egress of a server: it can reach only the destinations that its entry names and the operator of the machine
+//! allows.
 //!
-//! The destination is a container of the test on a network that has nothing to do with Waypost: its address is private,
-//! and not one of this machine, which are never reached. The daemon resolves names with an `/etc/hosts` of its own, in a
-//! mount namespace that ends with it, so nothing is left behind when a test fails.
+//! The destination is a container of the test on a network that does not belong to Waypost. Its address is private, but
+//! is not an address of this machine, because those can never be reached. The daemon resolves names with its own
+//! `/etc/hosts`, in a mount namespace that ends with it, so nothing is left behind when a test fails.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -57,18 +58,18 @@ fn listen(address: Ipv4Addr, port: u16) -> TcpListener {
     TcpListener::bind(SocketAddr::from((address, port))).expect("the port is free")
 }
 
-/// Sends a line to everyone who connects, until the test program ends.
+/// Sends a line to every client that connects, until the test program ends.
 fn serve(listener: TcpListener, line: &'static str) {
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
-            // A client that is gone is not an error.
+            // A client that has disconnected is not an error.
             let _ = stream.write_all(line.as_bytes());
         }
     });
 }
 
 impl Site {
-    /// Calls a tool that returns what the other side sent, or the error of the connection.
+    /// Calls a tool that connects to an address. Returns the text that the destination sends, or the error.
     async fn reach(&self, id: &str, tool: &str, address: &str) -> Result<String, String> {
         let (status, result) = self.call(id, tool, json!({ "address": address })).await;
         assert_eq!(status, StatusCode::OK, "{tool} {address}: {result}");
@@ -76,7 +77,7 @@ impl Site {
         if result["isError"] == true { Err(text) } else { Ok(text) }
     }
 
-    /// Checks that a destination is not reached with any client.
+    /// Checks that no kind of client can reach a destination.
     async fn assert_closed(&self, id: &str, address: &str) {
         let tunnel = self.reach(id, "tunnel", address).await.expect_err(address);
         assert!(tunnel.starts_with("HTTP/1.1 403"), "{address}: {tunnel}");
@@ -100,7 +101,8 @@ impl Site {
     }
 }
 
-/// Starts a site whose daemon knows names of the test, with the arguments of `--egress-allow`.
+/// Starts a site whose daemon resolves the host names that `destination` returns, with the returned networks as
+/// arguments of `--egress-allow`.
 async fn start(destination: impl AsyncFnOnce(&Engine, &Registry) -> (String, Vec<String>)) -> Site {
     let (engine, registry, waypost) = (Engine::shared(), Registry::start().await, Waypost::start().await);
     let (names, allow) = destination(&engine, &registry).await;
@@ -115,7 +117,7 @@ async fn start(destination: impl AsyncFnOnce(&Engine, &Registry) -> (String, Vec
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn allowed_destinations_in_an_allowed_network_are_reached_docker() {
+    async fn only_named_destinations_in_allowed_networks_can_be_reached_docker() {
         let mut found = None;
         let site = start(async |engine, registry| {
             let destination = Destination::start(engine, registry).await;
@@ -125,7 +127,7 @@ waypost_testkit::needs_docker! {
                 "127.0.0.1 localhost loopback.example\n{address} db.example other.example\n{gateway} machine.example\n\
                  169.254.169.254 metadata.example\n10.99.0.1 private.example\n10.213.0.2 instance.example\n"
             );
-            // Far more than what the guard lets through.
+            // Far more than the guard lets through.
             let allow = ["127.0.0.0/8", "169.254.0.0/16", "10.213.0.0/16", "172.16.0.0/12", "192.168.0.0/16"];
             (names, allow.map(str::to_owned).to_vec())
         })
@@ -144,18 +146,18 @@ waypost_testkit::needs_docker! {
         let closed = [closed.to_vec(), vec![format!("{neighbour}:8080"), format!("{}:{PORT}", destination.gateway), format!("{late}:{PORT}")]].concat();
         let open = [format!("db.example:{PORT}"), format!("{address}:{PORT}")];
         let id = site.deploy_with_egress("client", &[open.to_vec(), closed.clone()].concat()).await;
-        // A name: for clients that know the proxy, and for those that do not.
+        // A name, with clients that use the proxy and with clients that do not.
         for tool in ["tunnel", "connect"] {
             assert_eq!(site.reach(&id, tool, &open[0]).await.as_deref(), Ok("the destination"), "{tool}");
         }
-        // An address: the container has no route to it.
+        // An address, to which the container has no route.
         assert_eq!(site.reach(&id, "tunnel", &open[1]).await.as_deref(), Ok("the destination"));
         site.reach(&id, "connect", &open[1]).await.expect_err("there is no route");
-        // The entry names neither.
+        // The entry does not name these destinations.
         for address in [format!("db.example:{OTHER_PORT}"), format!("other.example:{PORT}"), format!("{address}:{OTHER_PORT}")] {
             site.assert_closed(&id, &address).await;
         }
-        // The entry names them, and the operator of the machine allows most of them.
+        // The entry names these destinations, and the operator of the machine allows most of them.
         for address in &closed {
             site.assert_closed(&id, address).await;
         }

@@ -1,5 +1,5 @@
-//! A small Docker Engine API client for tests: it inspects from outside what the daemon did, and needs no `docker`
-//! command.
+//! A small Docker Engine API client for tests: it inspects the daemon's work from outside, and does not need the
+//! `docker` command.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ use url::form_urlencoded::Serializer;
 use crate::attach::Attached;
 use crate::support::TIMEOUT;
 
-/// The label of everything that a test creates itself.
+/// The label of all objects that a test creates itself.
 const TEST_LABEL: &str = "dev.waypost.test";
 
 /// A Docker Engine.
@@ -32,7 +32,7 @@ pub struct ErrorResponse {
 }
 
 impl Engine {
-    /// Returns the engine at `DOCKER_HOST`, which others use as well.
+    /// Returns the engine at `DOCKER_HOST`, which other programs use as well.
     pub fn shared() -> Self {
         Self::at(&waypost_testkit::docker_socket().expect("DOCKER_HOST is a Unix socket"))
     }
@@ -55,7 +55,7 @@ impl Engine {
     /// Sends a request and returns the JSON of the response, or `null`.
     ///
     /// # Panics
-    /// If the engine rejects it.
+    /// If the engine rejects the request.
     pub fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         self.try_call(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
     }
@@ -110,7 +110,7 @@ impl Engine {
         self.call("GET", &format!("/images/{reference}/json"), &Value::Null)
     }
 
-    /// Attaches to standard input, output and error of a container.
+    /// Attaches to the standard input, output and error of a container.
     pub fn attach(&self, id: &str) -> Attached {
         let mut stream = self.connect();
         let path = format!("/containers/{id}/attach?stream=1&stdin=1&stdout=1&stderr=1");
@@ -141,7 +141,7 @@ impl Engine {
     }
 
     /// Removes the images that were pulled from a registry `HOST:PORT`. Ignores errors, because a container may still
-    /// use one.
+    /// use an image.
     pub fn remove_images_of(&self, registry: &str) {
         for image in as_list(self.call("GET", "/images/json", &Value::Null)) {
             let references = image["RepoDigests"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -177,7 +177,7 @@ impl Engine {
         network["IPAM"]["Config"][0]["Gateway"].as_str().expect("the network has a gateway").to_owned()
     }
 
-    /// Sends an HTTP/1.0 request, whose response ends with the connection.
+    /// Sends an HTTP/1.0 request, because its response ends with the connection. Returns the status and the body.
     fn send(&self, method: &str, path: &str, headers: &str, body: &Value) -> (u16, String) {
         let mut stream = self.connect();
         let body = if body.is_null() { String::new() } else { body.to_string() };

@@ -7,10 +7,11 @@ use crate::site::{Site, id_of};
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn servers_that_do_not_answer_fail_after_a_minute_and_leave_nothing_docker() {
+    async fn servers_that_do_not_answer_fail_after_a_minute_and_leave_nothing_behind_docker() {
         let site = Site::start().await;
         let mut instances = Vec::new();
-        // A line that is too long is no answer: `no_mcp` is the error of servers that answer with something else.
+        // A line that is too long does not count as an answer. `no_mcp` is the error for servers whose answer is not
+        // MCP.
         for mode in ["silent", "flood"] {
             let version = site.import(mode, "1", &Image::new(&[mode]), json!({})).await;
             instances.push((mode, id_of(&site.create(mode, &version).await)));
@@ -36,7 +37,8 @@ waypost_testkit::needs_docker! {
             assert!(!status.is_success());
         }
         site.wait_for_state(&id, "crash_loop").await;
-        // It is restarted after a pause. The state ends when the server has been healthy for five minutes.
+        // The server is restarted after a pause. The instance leaves the state when the server has been healthy for
+        // five minutes.
         site.wait_for_link(&id).await;
         site.assert_echo(&id, "back").await;
         let events = site.api(http::Method::GET, &format!("/instances/{id}/events"), &Value::Null).await;

@@ -1,4 +1,4 @@
-//! A toolbox that sends messages about the instance of another one: a client in the test, with the real link.
+//! A toolbox that sends messages about an instance of another toolbox: a client in the test that uses the real link.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ fn events(instance: &str, deployment: &str) -> Vec<ToolboxEvent> {
 }
 
 impl Site {
-    /// Returns everything that the API shows of an instance, without the time of the last probe.
+    /// Returns everything that the API shows about an instance, except the time of the last probe.
     async fn shown(&self, id: &str) -> [Value; 3] {
         let mut instance = self.api(Method::GET, &format!("/instances/{id}"), &Value::Null).await;
         instance["health"] = instance["health"]["ok"].take();
@@ -77,7 +77,7 @@ impl Site {
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_toolbox_cannot_report_on_an_instance_of_another_one_docker() {
+    async fn a_toolbox_cannot_report_on_an_instance_of_another_toolbox_docker() {
         let site = Site::start().await;
         let secret = id_of(&site.api(Method::POST, "/secrets", &json!({ "name": "KEY", "value": SECRET })).await);
         let version = site.import("owned", "1", &Image::stdio(), json!({ "secrets": [{ "name": "KEY" }] })).await;
@@ -104,7 +104,7 @@ waypost_testkit::needs_docker! {
         assert!(desired.instances.is_empty(), "{desired:?}");
         assert_eq!(site.shown(&id).await, before, "nothing has changed");
         site.assert_echo(&id, "still here").await;
-        // The same link answers about its own toolbox.
+        // The link remains valid for its own toolbox.
         assert_eq!(site.api(Method::GET, &path, &Value::Null).await["state"], "online");
         link.stop().await;
         site.finish().await;

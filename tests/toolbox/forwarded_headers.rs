@@ -9,9 +9,9 @@ use crate::site::{Site, id_of};
 use crate::support::installation::Installation;
 use crate::waypost::{Toolbox, Waypost};
 
-/// What the agent sends in addition to its token.
+/// The headers that the agent sends in addition to its token.
 const SENT: [(&str, &str); 3] = [("X-Tenant", "acme \"1\""), ("x-other", "1"), ("cookie", "session=1")];
-/// The answer of the tool for a header that the request does not have.
+/// The response of the tool for a header that the request does not contain.
 const NONE: &str = "the request has no such header";
 
 waypost_testkit::needs_docker! {

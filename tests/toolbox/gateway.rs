@@ -1,4 +1,5 @@
-//! The gateway in front of a server in a container: the whole story with commands, and an agent on the network.
+//! The gateway in front of a server in a container, with commands for every step and an agent that connects over the
+//! network.
 
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ impl Agent<'_> {
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Calls the tool that asks, with a request of 2026-07-28.
+    /// Calls the tool `ask` with a request of 2026-07-28.
     async fn ask(&self, input: Value) -> Value {
         let mut params = json!({ "name": "echo__ask", "arguments": { "question": "Who?" } });
         params.as_object_mut().unwrap().extend(input.as_object().cloned().unwrap());

@@ -1,4 +1,4 @@
-//! Tests of the harness itself: what the other tests rely on.
+//! Tests of the harness itself, on which the other tests rely.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -32,7 +32,7 @@ fn echo(text: &str) -> Value {
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn an_image_is_pulled_by_digest_and_serves_mcp_on_standard_input_docker() {
+    async fn an_image_is_pulled_by_digest_and_serves_mcp_over_stdio_docker() {
         let (engine, registry) = (Engine::shared(), Registry::start().await);
         let image = registry.push("stdio", &Image::new(&["noise"]).label("dev.waypost.test", "noise")).await;
         engine.pull(&image, None).unwrap();
@@ -114,7 +114,7 @@ waypost_testkit::needs_docker! {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_registry_with_credentials_refuses_others_docker() {
+    async fn a_registry_with_credentials_rejects_requests_without_them_docker() {
         let engine = Engine::shared();
         let registry = Registry::start_with(Options { with_credentials: true, ..Options::default() }).await;
         let image = registry.push("private", &Image::stdio()).await;
@@ -125,7 +125,7 @@ waypost_testkit::needs_docker! {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_registry_with_its_own_authority_needs_the_trust_of_the_engine_docker() {
+    async fn an_engine_must_trust_the_authority_of_a_registry_with_tls_docker() {
         let engine = Engine::shared();
         let scratch = Scratch::new(&engine);
         let address = engine.host_address(&scratch.network(json!({}))).parse().unwrap();
@@ -184,7 +184,8 @@ waypost_testkit::needs_dockerd! {
         own.kill();
         assert!(Path::new(&format!("/proc/{pid}/exe")).exists(), "the container continues to run");
         own.start_again();
-        // Without `live-restore`, which is Debian's default, an engine that starts ends the containers of the last one.
+        // Without `live-restore`, which is Debian's default, an engine stops the containers of its previous process
+        // when it starts.
         assert_eq!(engine.inspect(&container)["State"]["Running"], false);
         own.signal(Signal::STOP);
         let folder = own.folder().to_owned();
@@ -215,7 +216,7 @@ async fn the_control_plane_runs_as_a_child_process_and_is_killed() {
     assert_eq!(status, StatusCode::OK);
 }
 
-/// Sends a request of MCP to a port of loopback, and returns the response.
+/// Sends an MCP request to a port on loopback, and returns the response.
 fn post(port: u16, method: &str, params: &Value) -> Value {
     let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
     let mut stream = loop {

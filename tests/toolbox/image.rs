@@ -29,11 +29,12 @@ pub struct Image {
     in_index: bool,
 }
 
-/// An image as a registry stores it.
+/// An image in the form in which a registry stores it.
 pub struct Built {
     /// The configuration and the layer.
     pub blobs: Vec<Vec<u8>>,
-    /// The manifest, and the index if the image has one. The last one is the image. Pairs of media type and content.
+    /// The manifest, and the index if the image has one, as pairs of media type and content. The last one identifies
+    /// the image.
     pub manifests: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -81,13 +82,13 @@ impl Image {
         self
     }
 
-    /// Sets the user, such as `1000:1000`, `0` or the empty string, which also is root.
+    /// Sets the user, such as `1000:1000`, `0` or the empty string, which also means root.
     pub fn user(mut self, user: &str) -> Self {
         user.clone_into(&mut self.user);
         self
     }
 
-    /// Sets a user by name, such as `root`, which the image's `/etc/passwd` gives this ID.
+    /// Sets a user by name, such as `root`, and adds an `/etc/passwd` that gives the name this ID.
     pub fn named_user(self, name: &str, id: u32) -> Self {
         let passwd = format!("{name}:x:{id}:{id}::/:/server\n");
         self.file("etc/passwd", 0o644, passwd.as_bytes()).user(name)
@@ -111,13 +112,13 @@ impl Image {
         self
     }
 
-    /// Puts the manifest into an index, which then is the image.
+    /// Puts the manifest into an index, which then identifies the image.
     pub fn in_index(mut self) -> Self {
         self.in_index = true;
         self
     }
 
-    /// Builds the image. Images with different comments are different, even if nothing else is.
+    /// Builds the image. Images with different comments have different digests, even if they are otherwise equal.
     pub fn build(&self, comment: &str) -> Built {
         let archive = self.layer.clone().unwrap_or_else(|| tar::archive(&self.files));
         let mut layer = GzEncoder::new(Vec::new(), Compression::fast());
@@ -146,7 +147,7 @@ impl Image {
     }
 }
 
-/// Returns the digest of content, as registries write it.
+/// Returns the digest of `content` in the format that registries use.
 pub fn digest(content: &[u8]) -> String {
     format!("sha256:{}", data_encoding::HEXLOWER.encode(&Sha256::digest(content)))
 }
@@ -155,7 +156,7 @@ fn descriptor(media_type: &str, content: &[u8]) -> Value {
     json!({ "mediaType": media_type, "size": content.len(), "digest": digest(content) })
 }
 
-/// The architecture of this machine, as images name it.
+/// Returns the architecture of this machine, as images name it.
 pub fn host_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -27,7 +27,7 @@ impl Site {
         assert!(is_error, "{tool} {arguments}: {text}");
     }
 
-    /// Checks that a server cannot connect to an address. Servers that wait for a request, such as those of HTTP, send
+    /// Checks that a server cannot connect to an address. Servers that wait for a request, such as HTTP servers, send
     /// nothing, so an error while reading would mean that the connection was opened.
     async fn assert_unreachable(&self, id: &str, address: &str) {
         let (text, is_error) = self.text_of(id, "connect", json!({ "address": address })).await;
@@ -45,7 +45,7 @@ async fn start_on_all_addresses() -> Site {
     Site::start_as(Engine::shared(), waypost, toolbox).await
 }
 
-/// Returns the address from which this machine connects to others; `None` without a network.
+/// Returns the address from which this machine connects to other machines; `None` without a network.
 fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     // Sends nothing, but selects the route.
@@ -74,7 +74,8 @@ waypost_testkit::needs_docker! {
         for attempt in ["mount", "raw-socket", "packet-socket", "ptrace", "root", "namespace", "device"] {
             site.assert_rejected(&id, "escape", json!({ "attempt": attempt })).await;
         }
-        // The reason shows that the isolation rejects it, and not something else, such as a socket that cannot be read.
+        // The reason shows that the access fails because of the isolation and not for another reason, such as a socket
+        // that cannot be read.
         for (tool, path, reason) in [
             ("read", "/var/run/docker.sock", "No such file or directory"),
             ("read", "/dev/mem", "No such file or directory"),
@@ -99,7 +100,8 @@ waypost_testkit::needs_docker! {
         let other = site.deploy("other", &other).await;
         let port = serve_host().await;
         let control_plane: u16 = site.waypost.origin.rsplit(':').next().unwrap().parse().unwrap();
-        // Addresses of the machine: in a network of the engine, and the one from which it connects to others.
+        // Addresses of the machine: the one in a network of the engine, and the one from which it connects to other
+        // machines.
         let scratch = Scratch::new(&site.engine);
         let bridge: IpAddr = site.engine.host_address(&scratch.network(json!({}))).parse().unwrap();
         for address in [Some(bridge), own_address()].into_iter().flatten() {
@@ -109,12 +111,12 @@ waypost_testkit::needs_docker! {
                 site.assert_unreachable(&id, &target).await;
             }
         }
-        // The machine would have the first address of the container's network, if it had one there.
+        // If the machine had an address in the container's network, it would be the first one.
         let gateway = Ipv4Addr::from((u32::from(site.address(&id)) & !15) + 1);
         for target in [
             format!("{gateway}:{port}"),
             format!("{gateway}:{control_plane}"),
-            // The loopback interface is that of the container.
+            // The loopback interface belongs to the container.
             format!("127.0.0.1:{port}"),
             format!("127.0.0.1:{control_plane}"),
             format!("{}:8080", site.address(&other)),
@@ -157,7 +159,7 @@ waypost_testkit::needs_docker! {
         let (started, _) = site.text_of(&id, "fork", json!({ "count": "400" })).await;
         let started: u32 = started.parse().unwrap();
         assert!((200..=256).contains(&started), "{started} processes");
-        // The kernel ends the server, and the toolbox starts it again.
+        // The kernel kills the server, and the toolbox restarts it.
         let (status, problem) = site.call(&id, "allocate", json!({ "mebibytes": "700" })).await;
         assert_ne!(status, StatusCode::OK, "{problem}");
         site.wait_for_state(&id, "running").await;
