@@ -1,4 +1,4 @@
-//! Checks that the daemon left nothing behind.
+//! Checks that a daemon has left nothing behind.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ pub fn assert_nothing_left(engine: &Engine, toolbox: &str, secrets: &Path) {
     assert!(found.is_empty(), "left behind: {found:#?}");
 }
 
-/// Returns the files below a folder. Folders do not count.
+/// Returns the files below a folder, without the folders.
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

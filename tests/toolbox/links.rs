@@ -50,7 +50,7 @@ impl Site {
     }
 }
 
-/// Returns what the daemon sent on its first link: the request for an upgrade, and everything after it.
+/// Returns the bytes that the daemon sent on its first link: the upgrade request, and everything after it.
 fn first_link(link: &Relay) -> (Vec<u8>, Vec<u8>) {
     let connections = link.sent();
     let sent = connections.iter().find(|sent| sent.starts_with(b"GET /toolbox/link")).expect("the daemon connected");
@@ -58,7 +58,7 @@ fn first_link(link: &Relay) -> (Vec<u8>, Vec<u8>) {
     (sent[..head].to_owned(), sent[head..].to_owned())
 }
 
-/// Reads until `text` arrives or the connection ends. Returns what was read.
+/// Reads until `text` arrives or the connection ends. Returns the text that was read.
 async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     let complete = async {
@@ -75,7 +75,7 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_slow_link_delays_and_breaks_nothing_docker() {
+    async fn a_slow_link_works_docker() {
         let (site, link) = start().await;
         link.delay(Duration::from_millis(300));
         // The handshake is slow as well.
@@ -97,7 +97,7 @@ waypost_testkit::needs_docker! {
         let (id, container) = site.deploy_echo().await;
         let hanging = site.call(&id, "hang", json!({ "seconds": "600" }));
         let cut = async {
-            // Whether the call has reached the link by now or not, it finds none.
+            // Whether or not the call has already been sent on the link, it is interrupted.
             link.hold_everything();
             link.cut();
         };
@@ -106,7 +106,7 @@ waypost_testkit::needs_docker! {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
         link.release();
         site.wait_for_link(&id).await;
-        // The server handles one call after the other, and is still busy.
+        // The server processes one call at a time, and is still busy.
         assert_eq!(site.container(&id), container);
         site.api(Method::POST, &format!("/instances/{id}/restart"), &Value::Null).await;
         site.wait_for_echo(&id).await;
@@ -161,7 +161,7 @@ waypost_testkit::needs_docker! {
         site.poll("the event of the crash", async || !site.events(&id, "crashed").await.is_empty()).await;
         site.wait_for_state(&id, "running").await;
         site.wait_for_echo(&id).await;
-        // The answer to a call, after which HTTP/2 cannot continue on the connection.
+        // The response to a call is duplicated, after which the HTTP/2 connection cannot continue.
         link.duplicate_next();
         let _ = site.call(&id, "echo", json!({ "text": "twice" })).await;
         site.wait_for_echo(&id).await;
@@ -172,7 +172,7 @@ waypost_testkit::needs_docker! {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_machine_has_one_daemon_of_a_toolbox_docker() {
+    async fn a_machine_runs_only_one_daemon_of_a_toolbox_docker() {
         let site = Site::start().await;
         let (id, container) = site.deploy_echo().await;
         let secrets = site.toolbox.secrets();
@@ -194,10 +194,10 @@ waypost_testkit::needs_docker! {
     async fn two_daemons_with_one_identity_do_not_disturb_the_instance_docker() {
         let site = Site::start().await;
         let (id, container) = site.deploy_echo().await;
-        // With a folder for secrets of its own, it counts as a daemon on another machine.
+        // With its own folder for secrets, it behaves like a daemon on another machine.
         let mut copy = site.toolbox.copy();
         copy.run(&site.engine).await;
-        // The newest link wins, in turns. Calls succeed between two changes.
+        // The newest link replaces the other one, so the daemons take turns. Calls succeed between two changes.
         let mut containers = HashSet::new();
         for _ in 0..5 {
             site.wait_for_echo(&id).await;

@@ -48,7 +48,7 @@ fn listeners_of_a_process_are_found() {
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_daemon_listens_on_no_port_of_the_machine_docker() {
+    async fn the_daemon_does_not_listen_on_a_port_of_the_machine_docker() {
         let site = Site::start().await;
         let fields = json!({ "transport": "streamable_http", "port": 8080, "egress": ["db.example:5432"] });
         let version = site.import("web", "1", &Image::http(), fields).await;

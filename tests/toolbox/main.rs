@@ -2,8 +2,8 @@
 //! in containers from images that the tests push.
 //!
 //! Tests that need an engine are declared with `waypost_testkit::needs_docker!`, those that kill one with
-//! `needs_dockerd!`. The engine is shared with other programs: tests only touch what they created, and remove it. No
-//! test sleeps; each wait for an event has a timeout.
+//! `needs_dockerd!`. The engine is shared with other programs, so tests use only the objects that they have created,
+//! and remove them. No test sleeps; each wait for an event has a timeout.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start clients and threads of their own")]
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Calls a function on a thread of its own in the network namespace of a process. Sockets that it creates stay in this
+/// Calls a function on a separate thread in the network namespace of a process. Sockets that it creates stay in this
 /// namespace.
 pub fn in_network_of<T: Send>(pid: i64, function: impl FnOnce() -> T + Send) -> T {
     let namespace = File::open(format!("/proc/{pid}/ns/net")).expect("the process runs");

@@ -1,4 +1,4 @@
-//! A Docker Engine of the test's own, which it may kill, stop and fill.
+//! A Docker Engine of a single test, which may kill, stop and fill it.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use waypost_testkit::TempDir;
 
 use crate::engine::Engine;
 
-/// A running engine with its own data, beside the shared one. Everything that it created is removed on drop.
+/// A running engine with its own data, beside the shared one. All objects that it has created are removed on drop.
 pub struct OwnEngine {
     folder: TempDir,
     engine: Engine,
@@ -54,7 +54,7 @@ impl OwnEngine {
         }
     }
 
-    /// Sends a signal to the engine, such as `STOP`, after which it does not answer, and `CONT`.
+    /// Sends a signal to the engine, such as `STOP`, after which it does not respond, or `CONT`.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid().expect("the engine was started"), signal).expect("the engine runs");
     }
@@ -80,7 +80,7 @@ impl OwnEngine {
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
-        // The test may have left it stopped, or killed.
+        // The test may have stopped or killed the engine.
         let _ = self.pid().map(|pid| kill_process(pid, Signal::CONT));
         if let Err(error) = self.run("stop", &[]) {
             eprintln!("{error}");

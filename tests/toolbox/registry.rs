@@ -28,7 +28,7 @@ const PASSWORDS: &str = "puller:$2y$05$abcdefghijklmnopqrstuuZ0Fx87Pb/Aqb0E90lfv
 
 /// The options with which a registry is started.
 pub struct Options {
-    /// The address. An engine accepts any certificate, and plain HTTP, from 127.0.0.0/8 only.
+    /// The address. An engine accepts any certificate and plain HTTP only from 127.0.0.0/8.
     pub address: IpAddr,
     /// Whether requests need [`CREDENTIALS`].
     pub with_credentials: bool,
@@ -42,7 +42,7 @@ impl Default for Options {
     }
 }
 
-/// A running registry. On drop, it is killed, and the shared engine removes the images that it pulled from it.
+/// A running registry. On drop, it is killed, and the images that the shared engine has pulled from it are removed.
 pub struct Registry {
     _child: Child,
     _folder: TempDir,
@@ -103,7 +103,7 @@ impl Registry {
     /// Pushes an image under the tag `latest` and returns its reference `HOST:PORT/NAME@sha256:…`.
     pub async fn push(&self, name: &str, image: &Image) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        // An engine stores images with the same content once. Tests must not remove those of other tests.
+        // An engine stores images with the same content only once, and tests must not remove images of other tests.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let built = image.build(&format!("test {} of process {}", number, std::process::id()));
         for blob in built.blobs {
@@ -188,7 +188,7 @@ fn write_certificates(folder: &Path, address: IpAddr) -> String {
     authority.pem()
 }
 
-/// Trust of the engines of this machine in the authority of a registry. Removed on drop.
+/// Makes the engines of this machine trust the authority of a registry, until it is dropped.
 pub struct Trust {
     folder: std::path::PathBuf,
 }
@@ -207,7 +207,7 @@ impl Trust {
 impl Drop for Trust {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
-        // Only if it is empty.
+        // Succeeds only if the folder is empty.
         let _ = std::fs::remove_dir("/etc/docker/certs.d");
     }
 }

@@ -1,4 +1,4 @@
-//! Relays between two parts, with the faults of a network: between daemon and control plane, daemon and engine, or engine
+//! Relays that simulate network faults between two components: daemon and control plane, daemon and engine, or engine
 //! and registry.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,15 +22,15 @@ const CHUNK: usize = 64 * 1024;
 enum Hold {
     Nothing,
     Everything,
-    /// The responses to requests of HTTP/1.1 whose first line contains this text. The requests are transferred.
+    /// The responses to HTTP/1.1 requests whose first line contains this text. The requests are transferred.
     ResponsesTo(&'static str),
 }
 
-/// The faults, which connections follow.
+/// The faults that the relay simulates on its connections.
 #[derive(Debug, Clone, Copy)]
 struct Faults {
     hold: Hold,
-    /// The time by which everything is late, in each direction.
+    /// The delay in each direction.
     delay: Duration,
     /// Increased to close all connections.
     epoch: u64,
@@ -46,7 +46,7 @@ struct Shared {
     sent: Mutex<Vec<Vec<u8>>>,
 }
 
-/// A relay. It ends when it is dropped.
+/// A relay. It stops when it is dropped.
 pub struct Relay {
     shared: Arc<Shared>,
     /// The destination of new connections: a `HOST:PORT` or the path of a socket.
@@ -103,7 +103,7 @@ impl Relay {
         &self.address
     }
 
-    /// Holds back everything, also on new connections.
+    /// Holds back everything, including on new connections.
     pub fn hold_everything(&self) {
         self.change(|faults| faults.hold = Hold::Everything);
     }
@@ -113,7 +113,7 @@ impl Relay {
         self.change(|faults| faults.hold = Hold::ResponsesTo(text));
     }
 
-    /// Transfers what was held back, and everything that follows.
+    /// Transfers everything that was held back, and everything that follows.
     pub fn release(&self) {
         self.change(|faults| faults.hold = Hold::Nothing);
     }
@@ -128,7 +128,7 @@ impl Relay {
         self.change(|faults| faults.epoch += 1);
     }
 
-    /// Relays to another `HOST:PORT`, and closes the connections to the earlier one.
+    /// Relays to another `HOST:PORT`, and closes the connections to the previous one.
     pub fn move_to(&self, target: &str) {
         self.target.send_replace(target.to_owned());
         self.cut();
@@ -146,7 +146,7 @@ impl Relay {
         assert!(reached.is_ok(), "no response was held back");
     }
 
-    /// Returns what the client of each connection has sent, oldest first.
+    /// Returns the bytes that the client of each connection has sent, oldest connection first.
     pub fn sent(&self) -> Vec<Vec<u8>> {
         self.shared.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -256,7 +256,7 @@ async fn transfer_responses(
     let _ = writer.shutdown().await;
 }
 
-/// Waits until something else is held back. The sender is never dropped before `shared`.
+/// Waits while `is_held` returns `true`. The sender is never dropped before `shared`.
 async fn wait_while(shared: &Shared, is_held: impl Fn(Hold) -> bool) {
     let mut faults = shared.faults.subscribe();
     let _ = faults.wait_for(|faults| !is_held(faults.hold)).await;

@@ -1,4 +1,4 @@
-//! Two replicas on PostgreSQL behind a load balancer: each reaches a toolbox whose link the other one holds.
+//! Two replicas on PostgreSQL behind a load balancer: each can reach a toolbox whose link the other one holds.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,7 @@ async fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-/// Returns the settings of a replica with an internal port of its own.
+/// Returns the settings of a replica with its own internal port.
 async fn replica(database: &str, public_url: &str) -> Installation {
     let internal = free_address().await;
     let mut installation = Installation::empty();
@@ -37,7 +37,7 @@ fn address(replica: &Waypost) -> &str {
     replica.origin.trim_start_matches("http://")
 }
 
-/// Calls the tool `echo` through a replica, until it has reached the toolbox.
+/// Calls the tool `echo` through a replica until a call reaches the toolbox.
 async fn assert_reaches(site: &Site, replica: &Waypost, id: &str) {
     let path = format!("/instances/{id}/call");
     let body = json!({ "tool": "echo", "arguments": { "text": "here" } });
@@ -58,9 +58,9 @@ async fn is_healthy(replica: &Waypost, id: &str) -> bool {
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn each_replica_reaches_the_toolbox_docker() {
+    async fn each_replica_can_reach_the_toolbox_docker() {
         let database = waypost_testkit::postgres_url();
-        // The load balancer leads to one replica at a time.
+        // The load balancer forwards to one replica at a time.
         let balancer = Relay::to("127.0.0.1:1").await;
         let public_url = format!("http://{}", balancer.address());
         let first = replica(&database, &public_url).await;
@@ -90,7 +90,7 @@ waypost_testkit::needs_docker! {
             assert_eq!(status, StatusCode::OK, "{path}: {answer}");
         }
 
-        // Commands use the internal port, with the key of the installation only.
+        // Commands use the internal port, which requires the key of the installation.
         let call = ["instance", "call", "echo", "echo", r#"{"text":"by command"}"#, "--org", "acme", "--json"];
         for waypost in [&site.waypost, &second] {
             let result: Value = serde_json::from_str(&waypost.run(&call).await).unwrap();
@@ -99,7 +99,7 @@ waypost_testkit::needs_docker! {
         let refused = second.run_failing_with(&call, "WAYPOST_SECRET_KEY", OTHER_KEY).await;
         assert!(refused.contains("waypost serve"), "{refused}");
 
-        // What another replica stores reaches the daemon through the one with the link.
+        // A change that another replica stores reaches the daemon through the replica with the link.
         second.api(Method::POST, &format!("/instances/{id}/stop"), &Value::Null).await;
         site.wait_for_state(&id, "stopped").await;
         second.api(Method::POST, &format!("/instances/{id}/start"), &Value::Null).await;
@@ -112,7 +112,7 @@ waypost_testkit::needs_docker! {
         assert_eq!((status, &error["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("toolbox_offline")), "{error}");
         balancer.move_to(address(&second));
         assert_reaches(&site, &second, &id).await;
-        // Another process takes the place of the dead one, and forwards to the one with the link.
+        // Another process replaces the dead one, and forwards to the replica with the link.
         site.waypost.start_again().await;
         assert_reaches(&site, &site.waypost, &id).await;
         // The daemon moves while both run.

@@ -1,4 +1,4 @@
-//! Each part is killed, and the others continue.
+//! Each component is killed while the others continue to run.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::site::{Site, id_of};
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_daemon_that_is_killed_finds_its_containers_again_docker() {
+    async fn a_daemon_finds_its_containers_after_it_was_killed_docker() {
         let mut site = Site::start().await;
         let version = site.import("echo", "1", &Image::stdio(), json!({})).await;
         let id = site.deploy("echo", &version).await;
@@ -25,7 +25,7 @@ waypost_testkit::needs_docker! {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_control_plane_that_is_killed_is_found_again_docker() {
+    async fn the_daemon_reconnects_after_the_control_plane_was_killed_docker() {
         let mut site = Site::start().await;
         let version = site.import("echo", "1", &Image::stdio(), json!({})).await;
         let id = site.deploy("echo", &version).await;
@@ -55,7 +55,7 @@ waypost_testkit::needs_docker! {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_happens_without_a_control_plane_is_reported_later_docker() {
+    async fn events_without_a_control_plane_are_reported_later_docker() {
         let mut site = Site::start().await;
         let version = site.import("echo", "1", &Image::stdio(), json!({})).await;
         let id = site.deploy("echo", &version).await;
@@ -91,7 +91,7 @@ waypost_testkit::needs_docker! {
 
 waypost_testkit::needs_dockerd! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn an_engine_that_is_killed_is_found_again_docker() {
+    async fn the_daemon_reconnects_after_the_engine_was_killed_docker() {
         let own = OwnEngine::start();
         let site = Site::start_on(own.engine().clone()).await;
         let version = site.import("echo", "1", &Image::stdio(), json!({})).await;

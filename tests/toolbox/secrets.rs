@@ -11,7 +11,7 @@ const SECOND: &str = "another-horse-battery-staple";
 
 waypost_testkit::needs_docker! {
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_secret_is_a_file_and_its_rotation_restarts_the_server_docker() {
+    async fn a_secret_is_mounted_as_a_file_and_its_rotation_restarts_the_server_docker() {
         let site = Site::start().await;
         let secret = site.api(Method::POST, "/secrets", &json!({ "name": "KEY", "value": FIRST })).await;
         let secret = id_of(&secret);
@@ -28,7 +28,7 @@ waypost_testkit::needs_docker! {
         site.assert_secret(&id, FIRST).await;
         let container = site.container(&id);
         let inspected = site.engine.inspect(&container);
-        // The entry asks for one variable; nothing else that the engine shows contains a secret.
+        // The entry requests one variable. Nothing else that the engine shows contains a secret.
         let mut visible = inspected.clone();
         let environment = visible["Config"]["Env"].as_array_mut().unwrap();
         environment.retain(|variable| !variable.as_str().unwrap().starts_with("VARIABLE="));
@@ -63,9 +63,10 @@ waypost_testkit::needs_docker! {
 }
 
 waypost_testkit::needs_docker! {
-    /// The old container of an instance with a volume stops before the new one starts, so that the roll-back starts it again.
+    /// The old container of an instance with a volume is stopped before the new one starts, so the roll-back starts it
+    /// again.
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_failed_rotation_continues_with_the_value_that_it_had_docker() {
+    async fn the_old_value_is_used_after_a_failed_rotation_docker() {
         let mut site = Site::start().await;
         let secret = site.api(Method::POST, "/secrets", &json!({ "name": "KEY", "value": FIRST })).await;
         let secret = id_of(&secret);
@@ -89,7 +90,7 @@ waypost_testkit::needs_docker! {
             assert_eq!(file["content"][0]["text"], FIRST, "{file}");
         };
         read(&site).await;
-        // A daemon that was restarted masks the value that the container has.
+        // A restarted daemon masks the value that the container uses.
         site.toolbox.kill().await;
         site.toolbox.run(&site.engine).await;
         site.wait_for_link(&id).await;
@@ -101,7 +102,7 @@ waypost_testkit::needs_docker! {
         })
         .await;
         assert!(logs.contains("before [secret] after") && !logs.contains(FIRST), "{logs}");
-        // And so does a container that replaces one that has exited.
+        // A container that replaces one that has exited uses the same value.
         let container = site.container(&id);
         site.call(&id, "exit", json!({ "code": "1" })).await;
         site.poll("another container", async || {

@@ -14,7 +14,7 @@ use crate::waypost::{Toolbox, Waypost};
 
 /// The time within which an instance must reach a state. A deployment may take a minute to fail.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// The interval between two looks at an instance.
+/// The interval at which a condition is polled.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// An installation with a running toolbox. Must end with [`Site::finish`].
@@ -27,7 +27,7 @@ pub struct Site {
     pub registry: Registry,
 }
 
-/// Removes what a failed test has left behind, so that it does not disturb others on the shared engine.
+/// Removes the objects that a failed test has left behind, so that they do not affect other tests on the shared engine.
 struct LeftoversOfFailure {
     engine: Engine,
     label: String,
@@ -61,7 +61,7 @@ impl Site {
         Self::of(engine, registry, waypost, toolbox).await
     }
 
-    /// Returns the site of parts that run, after the first heartbeat of the toolbox.
+    /// Returns a site with these running components, after the first heartbeat of the toolbox.
     pub async fn of(engine: Engine, registry: Registry, waypost: Waypost, toolbox: Toolbox) -> Self {
         let label = format!("dev.waypost.toolbox={}", toolbox.id);
         let _leftovers = LeftoversOfFailure { engine: engine.clone(), label };
@@ -79,8 +79,8 @@ impl Site {
         body
     }
 
-    /// Imports a version of the entry `slug`, whose image is pushed to the registry. `fields` are those of the version.
-    /// Returns the ID of the version.
+    /// Imports a version of the entry `slug`, whose image is pushed to the registry. `fields` are additional members of
+    /// the entry. Returns the ID of the version.
     pub async fn import(&self, slug: &str, version: &str, image: &Image, fields: Value) -> String {
         let image = self.registry.push(slug, image).await;
         self.import_image(slug, version, &image, fields).await
@@ -98,7 +98,7 @@ impl Site {
         imported["version_id"].as_str().unwrap_or_else(|| panic!("no version: {imported}")).to_owned()
     }
 
-    /// Creates an instance of a version. Returns it at once.
+    /// Creates an instance of a version, and returns it without waiting for its deployment.
     pub async fn create(&self, slug: &str, version: &str) -> Value {
         self.api(Method::POST, "/instances", &json!({ "slug": slug, "catalog_version_id": version })).await
     }
@@ -185,12 +185,12 @@ impl Site {
         containers[0]["Id"].as_str().expect("an ID").to_owned()
     }
 
-    /// Returns what the engine and the folder for secrets have of an instance.
+    /// Returns descriptions of the objects of an instance in the engine and in the folder for secrets.
     pub fn leftovers(&self, id: &str) -> Vec<String> {
         leftovers(&self.engine, &format!("dev.waypost.instance={id}"), self.toolbox.secrets())
     }
 
-    /// Deletes an instance and waits until it is gone.
+    /// Deletes an instance and waits until it no longer exists.
     pub async fn delete(&self, id: &str) {
         self.api(Method::DELETE, &format!("/instances/{id}"), &Value::Null).await;
         let path = format!("/instances/{id}");

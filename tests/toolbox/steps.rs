@@ -1,9 +1,10 @@
-//! `kill -9` of each part in every step of a deployment.
+//! Each component is killed (`kill -9`) in every step of a deployment.
 //!
-//! A step is reached when the API reports it and the part that would end the step is held back: the whole daemon
-//! (validating), a response of the engine to the daemon (preparing and starting: the engine has done its work, and the
-//! daemon does not know), a layer that the registry sends to the engine (pulling), or the server itself (checking). In
-//! every step, two new instances are deployed: a server that becomes healthy, and one that exits before it answers.
+//! A step is reached when the API reports it and the event that would end the step is held back: the whole daemon
+//! (validating), a response of the engine to the daemon (preparing and starting: the engine has done its work, but the
+//! daemon does not know it yet), a layer that the registry sends to the engine (pulling), or the server itself
+//! (checking). In every step, two new instances are deployed: a server that becomes healthy, and one that exits before
+//! it answers.
 
 use http::Method;
 use rustix::process::Signal;
@@ -20,8 +21,8 @@ use crate::waypost::{Toolbox, Waypost};
 /// A step of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// The control plane begins a deployment in this step, in the transaction that creates the instance, so that it cannot
-    /// be killed between the two. The step ends when the daemon begins with the next one.
+    /// The control plane starts a deployment in this step, in the transaction that creates the instance, so it cannot
+    /// be killed between the two. The step ends when the daemon starts the next one.
     Validating,
     Preparing,
     Pulling,
@@ -80,7 +81,7 @@ impl Stage {
         self.site.import_image(slug, &self.versions.to_string(), &image, json!({})).await
     }
 
-    /// Makes sure that no deployment gets further than `step`.
+    /// Ensures that no deployment proceeds beyond `step`.
     fn hold(&self, step: Step) {
         match step {
             Step::Validating => self.site.toolbox.signal(Signal::STOP),
@@ -108,7 +109,7 @@ impl Stage {
         }
     }
 
-    /// Begins two deployments and waits until both are held in `step`.
+    /// Starts two deployments and waits until both are held in `step`.
     async fn deploy(&mut self, step: Step) -> Pair {
         let (healthy, exiting) = (Image::new(&["gated"]), Image::new(&["gated", "exit"]));
         let (healthy, exiting) = (self.import("healthy", &healthy).await, self.import("exiting", &exiting).await);
@@ -130,17 +131,18 @@ impl Stage {
     fn signal(&self, id: &str, signal: &str) {
         for container in self.site.containers(id) {
             let path = format!("/containers/{}/kill?signal={signal}", container["Id"].as_str().expect("an ID"));
-            // It may have ended in the meantime.
+            // The container may have exited in the meantime.
             let _ = self.site.engine.try_call("POST", &path, &Value::Null);
         }
     }
 
-    /// Waits until the current deployment of an instance has ended, and returns the instance. Lets its servers continue.
+    /// Waits until the current deployment of an instance has ended, and returns the instance. Lets the servers of the
+    /// instance continue.
     async fn settle(&self, id: &str) -> Value {
         self.settle_with(id, "SIGUSR1").await
     }
 
-    /// Like [`Self::settle`], and sends this signal to the servers again and again.
+    /// Like [`Self::settle`], but sends this signal to the servers repeatedly.
     async fn settle_with(&self, id: &str, signal: &str) -> Value {
         self.site
             .wait_for(id, "the end of the deployment", |instance| {
@@ -207,7 +209,8 @@ waypost_testkit::needs_docker! {
             let pair = stage.deploy(step).await;
             stage.site.waypost.kill().await;
             stage.release();
-            // The daemon continues without the control plane, except in the first step, in which it knows nothing yet.
+            // The daemon continues without the control plane, except in the first step, in which it does not know of
+            // the deployment yet.
             if step == Step::Validating {
                 stage.site.toolbox.signal(Signal::CONT);
             } else {
@@ -258,7 +261,7 @@ waypost_testkit::needs_docker! {
             let version = stage.import("upgraded", &Image::new(&["gated"])).await;
             stage.hold(step);
             if step == Step::Preparing {
-                // The network exists.
+                // The network already exists.
                 stage.engine.hold_responses_to("/networks?");
             }
             let change = json!({ "catalog_version_id": version });

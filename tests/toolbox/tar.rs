@@ -1,4 +1,4 @@
-//! A writer of tar files, in the format of POSIX, sufficient for the layer of an image.
+//! A writer for tar archives in the POSIX format, sufficient for the layer of an image.
 
 /// A file in an archive.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ fn header(file: &File) -> [u8; 512] {
     write(116, "0000000");
     write(124, &format!("{:011o}", file.content.len()));
     write(136, "00000000000");
-    // The checksum counts as spaces while it is computed. `0` is a regular file.
+    // The checksum field counts as spaces in the checksum. `0` is a regular file.
     write(148, "        0");
     write(257, "ustar\x0000");
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();

@@ -1,5 +1,5 @@
-//! Third-party tool servers in containers behind the gateway, used by the official clients. The responses are those of the
-//! same servers without the gateway.
+//! Third-party tool servers in containers behind the gateway, used by the official clients. The responses must be the
+//! same as those of the servers without the gateway.
 //!
 //! `e2e/servers/install.sh` installs the servers, `e2e/clients/install.sh` the clients.
 
@@ -48,13 +48,13 @@ fn images() -> [Image; 2] {
 /// A server without the gateway, on its standard input and output.
 struct Direct {
     connection: Attached,
-    /// Whether the server speaks 2026-07-28, as it does behind the gateway.
+    /// Whether the server uses 2026-07-28, as it does behind the gateway.
     is_modern: bool,
     _scratch: Scratch,
 }
 
 impl Direct {
-    /// Starts a server in a container that has the same file system as one of a toolbox.
+    /// Starts a server in a container that has the same file systems as a container of a toolbox.
     fn start(engine: &Engine, image: &str, server: &Server) -> Self {
         engine.pull(image, None).expect("the image is pulled");
         let scratch = Scratch::new(engine);
@@ -67,7 +67,7 @@ impl Direct {
         engine.start(&id);
         let mut direct = Self { connection, is_modern: server.is_python, _scratch: scratch };
         if !direct.is_modern {
-            // Behind the gateway, a server is told of what any agent may have.
+            // The gateway declares to a server all capabilities that an agent may have.
             let capabilities = json!({ "elicitation": { "form": {}, "url": {} }, "sampling": { "tools": {} } });
             let client = json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities,
                 "clientInfo": { "name": "test", "version": "1" } });
@@ -82,8 +82,8 @@ impl Direct {
         self.connection.write(&format!("{message}\n"));
     }
 
-    /// Returns the response with an ID, as received. Requests of the server are rejected, as those to an agent that has declared
-    /// nothing.
+    /// Returns the response with an ID, as received. Requests of the server are rejected, as for an agent that has
+    /// declared no capabilities.
     fn response(&mut self, id: &Value) -> String {
         loop {
             let line = self.connection.line();
@@ -97,7 +97,7 @@ impl Direct {
         }
     }
 
-    /// Returns the response to a call, as received. `resultType`, which only 2026-07-28 has, is left out.
+    /// Returns the response to a call, as received. `resultType`, which exists only in 2026-07-28, is removed.
     fn call(&mut self, id: usize, call: &Call) -> String {
         let mut params = json!({ "name": call.tool, "arguments": call.arguments });
         if self.is_modern {
@@ -151,7 +151,7 @@ impl Deployed<'_> {
         json!({ "name": format!("{}__{}", self.server.slug, call.tool), "arguments": call.arguments })
     }
 
-    /// Compares the responses of an agent that knows only the protocol, byte by byte.
+    /// Compares the responses that an agent without a client library receives, byte by byte.
     async fn compare_bytes(&self, direct: &mut Direct, calls: &[Call]) {
         for (id, call) in (1..).zip(calls) {
             let expected = direct.call(id, call);
@@ -167,7 +167,7 @@ impl Deployed<'_> {
         }
     }
 
-    /// Compares what an official client returns.
+    /// Compares the results that an official client returns.
     async fn compare_client(&self, direct: &mut Direct, calls: &[Call], (program, script): (&str, &str)) {
         let named: Vec<_> = calls.iter().map(|call| self.named(call)).collect();
         let clients = folder("clients");
@@ -221,7 +221,7 @@ fn as_floats(value: &Value) -> Value {
     }
 }
 
-/// Deploys a server from an image, grants the agent with this token everything, and compares all calls.
+/// Deploys a server from an image, grants the agent with this token full access, and compares all calls.
 async fn compare(site: &Site, server: &Server, image: &str, token: &str) {
     let version = site.import_image(server.slug, "1", image, json!({ "args": server.arguments })).await;
     let instance = site.deploy(server.slug, &version).await;
