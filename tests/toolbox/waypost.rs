@@ -20,7 +20,7 @@ use crate::support::installation::{Installation, ServeProcess};
 pub struct Waypost {
     installation: Installation,
     serve: Option<ServeProcess>,
-    /// The origin, such as `http://127.0.0.1:40001`, even after a restart.
+    /// The origin, such as `http://127.0.0.1:40001`, which a restart does not change.
     pub origin: String,
     key: String,
     client: reqwest::Client,
@@ -65,7 +65,7 @@ impl Waypost {
         serde_json::from_str(&self.post_text(path, token, message).await).expect("the response is JSON")
     }
 
-    /// Posts a message with a bearer token, and returns the response as received.
+    /// Posts a message with a bearer token, and returns the unparsed response.
     pub async fn post_text(&self, path: &str, token: &str, message: &Value) -> String {
         let request = self.client.post(format!("{}{path}", self.origin)).bearer_auth(token).json(message);
         request.send().await.expect("the server responds").text().await.expect("the response is complete")
@@ -113,7 +113,7 @@ impl Waypost {
         format!("/setup{path}")
     }
 
-    /// Runs a command that must succeed, alongside the server, and returns its output.
+    /// Runs a command alongside the server, which must succeed, and returns its output.
     pub async fn run(&self, arguments: &[&str]) -> String {
         self.installation.run(arguments).await
     }
@@ -144,7 +144,7 @@ pub struct Toolbox {
     /// The ID, `tbx_…`.
     pub id: String,
     data: TempDir,
-    /// In memory, as the daemon requires it.
+    /// A folder in memory, as the daemon requires.
     secrets: TempDir,
     child: Option<Child>,
     /// The command that runs the daemon, such as `env VARIABLE=VALUE`. Empty to run it directly.
@@ -217,7 +217,7 @@ impl Toolbox {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     }
 
-    /// Runs a daemon with this folder for secrets, which must not start, and returns its errors.
+    /// Runs a daemon with this folder for secrets, checks that it does not start, and returns its errors.
     pub async fn run_again(&self, engine: &Engine, secrets: &Path) -> String {
         let mut command = self.command("run");
         command.args(["--docker-host", &engine.host(), "--secrets-dir"]).arg(secrets).stderr(Stdio::piped());
@@ -250,7 +250,7 @@ impl Toolbox {
         Pid::from_raw(id.cast_signed()).expect("a positive number")
     }
 
-    /// Sends a signal to the daemon, such as `STOP`, after which it does nothing, and `CONT`.
+    /// Sends a signal to the daemon, such as `STOP`, which pauses it, or `CONT`.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("the daemon runs");
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// A third-party server.
 pub struct Server {
     pub slug: &'static str,
-    /// Whether it runs in the image of Python instead of that of Node.
+    /// Whether it runs in the Python image instead of the Node image.
     pub is_python: bool,
     /// The arguments of the interpreter.
     pub arguments: &'static [&'static str],
@@ -18,7 +18,8 @@ pub struct Call {
     pub arguments: Value,
     /// Whether the result has `isError`.
     pub fails: bool,
-    /// Whether the texts in the result depend on the time or the container, so that only their number is compared.
+    /// Whether the texts in the result depend on the time or the container, so only the shape of the result is
+    /// compared.
     pub varies: bool,
 }
 

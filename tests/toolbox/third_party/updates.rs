@@ -1,16 +1,17 @@
-//! Changes of resources that a server in a container announces.
+//! Resource changes that a server in a container announces.
 
 use serde_json::{Value, json};
 
 use crate::site::Site;
 use crate::support::TIMEOUT;
 
-/// A resource of a template of `server-everything`, as agents know it.
+/// The URI for agents of a resource of a template of `server-everything`.
 const URI: &str = "wp+everything:demo://resource/dynamic/text/1";
 /// The tool that turns simulated changes on and off.
 const TOOL: &str = "everything__toggle-subscriber-updates";
 
-/// Listens to a resource of `server-everything` as an agent, makes the server change it, and waits until the agent is told.
+/// Subscribes to a resource of `server-everything` as an agent, makes the server change it, and waits until the agent
+/// is notified.
 pub async fn receive_update(site: &Site, token: &str) {
     let listen = json!({
         "jsonrpc": "2.0", "id": "updates", "method": "subscriptions/listen",
@@ -19,7 +20,8 @@ pub async fn receive_update(site: &Site, token: &str) {
     let mut stream = site.waypost.open_modern("/gateway/mcp", token, (json!({}), listen)).await;
     let mut received = String::new();
     wait_for(&mut stream, &mut received, "notifications/subscriptions/acknowledged").await;
-    // The server announces changes only to subscribers. They are turned off again for what follows.
+    // The server announces changes only to subscribers. The simulated changes are turned off again for the rest of the
+    // test.
     toggle(site, token, "Started").await;
     let update = wait_for(&mut stream, &mut received, "notifications/resources/updated").await;
     toggle(site, token, "Stopped").await;
