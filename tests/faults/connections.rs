@@ -1,4 +1,5 @@
-//! Clients that send incomplete requests: other clients are served, and the incomplete connections are closed soon.
+//! Clients that send incomplete requests: other clients are still served, and the incomplete connections are closed in
+//! time.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use crate::installation::{Installation, TIMEOUT};
 use crate::program::{ServeProcess, configure};
 use crate::shutdown::LIMIT;
 
-/// The program's limit of file descriptors.
+/// The program's file descriptor limit.
 const DESCRIPTORS: usize = 1_024;
 /// The number of hostile connections, which exceeds the program's descriptor limit.
 const HOSTILE_CONNECTIONS: usize = 1_100;
@@ -77,7 +78,7 @@ async fn metric(diagnostics: &str, name: &str) -> u64 {
     values.map(|value| value.parse::<u64>().unwrap()).sum()
 }
 
-/// Asserts that both ports respond, also on a reused connection.
+/// Asserts that both ports respond, including on a reused connection.
 async fn assert_both_ports_respond(program: &ServeProcess, diagnostics: &str) {
     let client = program.client();
     assert!(client.tools().await.unwrap() > 0);
@@ -119,7 +120,7 @@ async fn both_ports_respond_when_incomplete_requests_use_up_descriptors() {
     program.stop().await;
 }
 
-/// With few descriptors, they are used up before the connection limit is reached.
+/// With few descriptors, they are exhausted before the connection limit is reached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ports_respond_without_free_descriptors() {
     let installation = Installation::sqlite().await;

@@ -30,7 +30,7 @@ async fn disconnect_midway(address: &str, walkthrough: &str, n: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_clients_are_not_affected() {
+async fn clients_that_disconnect_do_not_affect_others() {
     let installation = Installation::sqlite().await;
     let program = ServeProcess::start(&installation).await;
     let client = program.client();

@@ -63,8 +63,8 @@ fn parse_trace(trace: &str) -> Vec<TraceEvent<'_>> {
     events
 }
 
-/// Checks for every acknowledged advance that its record is written to the write-ahead log, that a sync begins after
-/// that and returns, and that the response is sent only then.
+/// Checks for every acknowledged step that its record is written to the write-ahead log, that a sync that begins after
+/// the write returns, and that the response is sent only after that.
 fn assert_synced_before_response(trace: &str, users: &[LoadUser]) {
     let events = parse_trace(trace);
     let requests = users.iter().flat_map(|user| &user.requests);

@@ -1,5 +1,5 @@
-//! `waypost gateway stdio`: the client is told what changes, and notices neither a restart of the gateway nor the end of its
-//! session.
+//! `waypost gateway stdio`: the client is notified of changes, and does not notice a restart of the gateway or the end
+//! of its session.
 
 use std::process::Stdio;
 
@@ -65,7 +65,7 @@ impl StdioClient {
         response
     }
 
-    /// Ends the input, and checks that the program ends successfully without a further response.
+    /// Closes the input, and checks that the program exits successfully without a further response.
     async fn finish(mut self) {
         drop(self.input);
         while let Some(line) = timeout(TIMEOUT, self.output.next_line()).await.unwrap().unwrap() {
@@ -83,7 +83,7 @@ async fn serve(installation: &Installation, address: &str) -> ServeProcess {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_of_the_gateway_is_not_noticed() {
+async fn the_client_does_not_notice_a_restart_of_the_gateway() {
     let installation = Installation::sqlite().await;
     let (cx, ops, org) = (Ctx::operator(), installation.ops().await, &installation.organization);
     let agent = agents::create(&cx, &ops, org, "ci").await.unwrap().agent;
@@ -140,7 +140,7 @@ async fn a_restart_of_the_gateway_is_not_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_client_is_told_while_the_gateway_is_switched_off_for_its_organisation() {
+async fn the_client_receives_an_error_while_the_gateway_is_switched_off() {
     let installation = Installation::sqlite().await;
     let (cx, ops) = (Ctx::operator(), installation.ops().await);
     let token = gateway::create_agent(&cx, &ops, &installation, ("ci", &[])).await;
@@ -172,7 +172,7 @@ async fn the_client_is_told_while_the_gateway_is_switched_off_for_its_organisati
     program.stop().await;
 }
 
-/// A proxy in front of the gateway that knows the sessions.
+/// A proxy in front of the gateway that records the sessions of streams.
 struct SessionProxy {
     origin: String,
     /// The sessions whose streams were opened.
@@ -209,7 +209,7 @@ impl SessionProxy {
         Self { origin, streams, task }
     }
 
-    /// Waits until this number of streams was opened. Returns the session of the last one.
+    /// Waits until this number of streams has been opened. Returns the session of the last one.
     async fn wait_for_streams(&mut self, count: usize) -> String {
         let streams = timeout(TIMEOUT, self.streams.wait_for(|streams| streams.len() >= count)).await;
         streams.expect("a stream is opened").unwrap().last().unwrap().clone()
@@ -239,7 +239,7 @@ async fn forward(mut request: reqwest::RequestBuilder, headers: &HeaderMap) -> R
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_are_announced_and_a_session_that_has_ended_is_replaced() {
+async fn changes_are_announced_and_an_ended_session_is_replaced() {
     let (installation, server) = (Installation::sqlite().await, RemoteServer::start().await);
     let (cx, ops) = (Ctx::operator(), gateway::open_ops(&installation).await);
     let instance = gateway::create_instance(&cx, &ops, &installation, "far", &server.url()).await;

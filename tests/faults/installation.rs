@@ -54,7 +54,7 @@ impl Installation {
         let file = transfer::parse("long.json", &walkthrough("Step")).unwrap();
         let report = import::import(&cx, &ops, &organization, file, options).await.unwrap();
         let walkthrough = report.id.unwrap();
-        // Leaves the database in the state after a clean stop.
+        // Leaves the database in the same state as a clean stop.
         ops.store().close().await;
         Self { folder, url, organization, server, walkthrough }
     }

@@ -134,8 +134,8 @@ async fn copy(
     mut server: impl AsyncRead + AsyncWrite + Unpin,
     network: &mut watch::Receiver<Network>,
 ) -> bool {
-    // If the network fails, the side of the server is closed immediately, which releases the locks of a database. The side of
-    // the client depends on `network`.
+    // If the network fails, the connection to the server is closed immediately, which releases the locks of a database.
+    // The connection to the client depends on `network`.
     tokio::select! {
         _ = tokio::io::copy_bidirectional(client, &mut server) => true,
         _ = network.changed() => false,

@@ -99,7 +99,7 @@ waypost_testkit::needs_postgres! {
 waypost_testkit::needs_postgres! {
     /// Clients of both processes act concurrently for the same end users.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn calls_through_both_have_one_order() {
+    async fn calls_through_both_replicas_have_a_serial_order() {
         const USERS: usize = 6;
         const TASKS: usize = 24;
         const CALLS: usize = 30;

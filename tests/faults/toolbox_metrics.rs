@@ -43,7 +43,7 @@ async fn wait_for(metrics: &str, lines: &[&str]) {
     assert!(in_time.is_ok(), "{lines:?} are not in:\n{text}");
 }
 
-/// Asserts that there is a metric with each of these beginnings.
+/// Asserts that the metrics contain a line with each of these beginnings.
 async fn assert_has(metrics: &str, beginnings: &[&str]) {
     let text = read(metrics).await;
     for beginning in beginnings {

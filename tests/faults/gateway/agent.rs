@@ -8,7 +8,7 @@ use waypost_outbound::unguarded_client;
 /// The duration after which a request counts as hanging: the gateway ends a call after 30 seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// An agent with its token. Every request uses a connection of its own.
+/// An agent with its token. Every request uses its own connection.
 #[derive(Clone)]
 pub struct Agent {
     http: reqwest::Client,

@@ -1,7 +1,7 @@
-//! What an admin takes away through one of two replicas is rejected by both within a second, although both have just answered
-//! the same call.
+//! Access that an admin withdraws through one of two replicas is rejected by both within a second, although both have
+//! just answered the same call.
 //!
-//! The test measures when a call begins, not how long anything takes: it cannot fail because a machine is slow.
+//! The test measures when calls begin, not how long they take, so it cannot fail because the machine is slow.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,8 @@ use crate::remote_server::RemoteServer;
 
 /// The time after which every replica applies a change.
 const MAX_AGE: Duration = Duration::from_secs(1);
-/// The name of what is taken away by each change. Each concerns the instance with this slug, and the agent with this index.
+/// The object that each change withdraws. Each change affects the instance with this slug and the agent with this
+/// index.
 const CHANGES: [&str; 5] = ["grant", "token", "agent", "instance", "tool"];
 
 /// A request to the API.
@@ -59,7 +60,7 @@ impl Admin {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// Returns the only item of a list that is the one.
+    /// Returns the only item of a list for which `is_the_one` returns `true`.
     async fn find(&self, path: &str, is_the_one: impl Fn(&Value) -> bool) -> Value {
         let list = self.send(Change { method: Method::GET, path: path.to_owned(), body: Value::Null }).await;
         let mut found: Vec<_> = list["items"].as_array().unwrap().iter().filter(|item| is_the_one(item)).collect();
@@ -98,7 +99,7 @@ fn id_of(object: &Value) -> String {
     object["id"].as_str().unwrap_or_else(|| panic!("no ID: {object}")).to_owned()
 }
 
-/// Whether a call was rejected because of a change, and not because something has failed.
+/// Whether a call was rejected because of the change, and not because of a failure.
 fn is_rejected(change: &str, answer: &Answer) -> bool {
     match change {
         "token" | "agent" => answer.status == 401,
@@ -107,7 +108,8 @@ fn is_rejected(change: &str, answer: &Answer) -> bool {
     }
 }
 
-/// Calls a server until a call is rejected, which does not reach it. Those that begin a second after the change must be.
+/// Calls a server until a call is rejected, and checks that this call does not reach the server. Calls that begin at
+/// least a second after the change must be rejected.
 async fn assert_rejected(
     agent: &Agent,
     (origin, server): (&str, &RemoteServer),

@@ -13,13 +13,13 @@ use crate::program::ServeProcess;
 use crate::proxy::{Network, Proxy};
 use crate::remote_server::RemoteServer;
 
-/// The number of failures in a row after which a server is not called for a minute.
+/// The number of consecutive failures after which a server is not called for a minute.
 const MAX_FAILURES: usize = 5;
 /// The time for which the server is not called, plus a margin for the test.
 const RECOVERY_TIME: Duration = Duration::from_secs(60 + 30);
 /// The number of calls that are abandoned; each of them would leave at least one file descriptor.
 const ABANDONED: usize = 60;
-/// The number of file descriptors by which idle connections may differ.
+/// The maximum difference in the number of file descriptors because of idle connections.
 const IDLE: usize = 20;
 
 /// Two servers behind one gateway: `far`, which can hang, and `near`.
@@ -40,7 +40,7 @@ impl Stage {
         Self { installation, far, far_server, near, agent }
     }
 
-    /// Begins `count` calls of the server that hangs.
+    /// Starts `count` calls to the server that hangs.
     fn call_far(&self, origin: &str, count: usize) -> JoinSet<Answer> {
         let mut calls = JoinSet::new();
         for n in 0..count {
@@ -50,7 +50,7 @@ impl Stage {
         calls
     }
 
-    /// Asserts that the agent sees both servers, and that the other one answers.
+    /// Asserts that the agent sees both servers, and that `near` answers.
     async fn assert_near_works(&self, origin: &str) {
         assert_eq!(self.agent.list(origin).await.unwrap().tools(), ["far__echo", "near__echo"]);
         let before = self.near.calls().len();
@@ -59,7 +59,8 @@ impl Stage {
         assert_eq!(self.near.calls().len(), before + 1);
     }
 
-    /// Waits for calls of the server that hangs, while the other one works. Returns the number of times that it was used.
+    /// Waits for calls to the server that hangs, while the other server is used. Returns the answers, and the number of
+    /// times that the other server was used.
     async fn wait_for(&self, origin: &str, mut calls: JoinSet<Answer>) -> (Vec<Answer>, usize) {
         let (mut answers, mut count) = (Vec::new(), 0);
         while !calls.is_empty() {
@@ -73,7 +74,7 @@ impl Stage {
     }
 }
 
-/// Waits until not more file descriptors are open than before, apart from idle connections.
+/// Waits until no more file descriptors are open than before, apart from those of idle connections.
 async fn assert_no_files_leak(program: &ServeProcess, before: usize) {
     let closed = async {
         while count_open_files(program) > before + IDLE {
@@ -84,7 +85,7 @@ async fn assert_no_files_leak(program: &ServeProcess, before: usize) {
     assert!(in_time.is_ok(), "{} file descriptors are open, before {before}", count_open_files(program));
 }
 
-/// The server is lost before the first call of the process, and accepts connections without answering.
+/// The network fails before the first call of the process: connections are accepted, but not answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_never_answers_is_not_called_for_a_minute_and_recovers() {
     let stage = Stage::new().await;
@@ -119,9 +120,9 @@ async fn a_server_that_never_answers_is_not_called_for_a_minute_and_recovers() {
     program.stop().await;
 }
 
-/// The network is lost while the connection is open, without a notice to either side.
+/// The network fails while the connection is open, and neither side is notified.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_half_open_connection_is_replaced_and_leaves_nothing() {
+async fn a_half_open_connection_is_replaced_and_leaves_nothing_behind() {
     let stage = Stage::new().await;
     let program = serve(&stage.installation).await;
     let origin = program.origin();

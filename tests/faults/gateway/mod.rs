@@ -32,11 +32,11 @@ use self::agent::Agent;
 use crate::installation::Installation;
 use crate::program::{SERVE, ServeProcess, configure};
 
-/// Allows the servers of the tests.
+/// The setting that allows connections to the servers of the tests.
 const ALLOW: &str = "127.0.0.0/8=tools";
 
-/// Creates an instance for each slug and URL, approves all tools as ones that change something, and creates agents who may use
-/// all of them.
+/// Creates an instance for each slug and URL, approves all tools with the class `write`, and creates agents that may
+/// use all of them.
 async fn connect(installation: &Installation, servers: &[(&str, &str)], agent_count: usize) -> Vec<Agent> {
     let (cx, ops) = (Ctx::operator(), open_ops(installation).await);
     let mut instances = Vec::new();
@@ -56,13 +56,13 @@ async fn connect(installation: &Installation, servers: &[(&str, &str)], agent_co
 
 /// Opens the database for operations that can use the servers of the tests.
 pub async fn open_ops(installation: &Installation) -> Ops {
-    // The same key as that of the program.
+    // The key that the program uses.
     let key = SecretKey::new(std::array::from_fn(|n| u8::try_from(n).unwrap()));
     let outbound = Outbound::new(Policy { allow: vec![ALLOW.parse().unwrap()], extra_roots_pem: None }).unwrap();
     installation.ops().await.with_keyring(Keyring::new(&key, None)).with_outbound(outbound)
 }
 
-/// Approves all pending tools as ones that change something. Returns their number.
+/// Approves all pending tools with the class `write`. Returns their number.
 pub async fn approve_all(cx: &Ctx, ops: &Ops, installation: &Installation) -> usize {
     let organization = &installation.organization;
     let pending = ListToolApprovals { state: Some(ApprovalState::Pending), limit: 100, ..Default::default() };
@@ -93,7 +93,7 @@ pub async fn create_instance(cx: &Ctx, ops: &Ops, installation: &Installation, s
     instances::create(cx, ops, &installation.organization, &new).await.unwrap().instance.id
 }
 
-/// Creates an agent who may use all tools of these instances. Returns its token.
+/// Creates an agent that may use all tools of these instances. Returns its token.
 pub async fn create_agent(
     cx: &Ctx,
     ops: &Ops,
@@ -132,7 +132,7 @@ fn count_open_files(program: &ServeProcess) -> usize {
     std::fs::read_dir(Path::new(&folder)).unwrap().count()
 }
 
-/// Returns the number of records of calls by the name of their only argument.
+/// Returns the number of call records by the name of the only argument of the call.
 async fn read_recorded_calls(installation: &Installation) -> BTreeMap<String, usize> {
     let db = Db::open(&installation.url).await.unwrap();
     let sql = "SELECT argument_shape FROM calls";

@@ -1,5 +1,5 @@
-//! The database becomes unavailable while agents use the gateway: what was checked within a second is still used, then every
-//! request is rejected, and the gateway recovers by itself.
+//! The database becomes unavailable while agents use the gateway: data that was checked within the last second is still
+//! used, then every request is rejected, and the gateway recovers without a restart.
 
 use std::time::{Duration, Instant};
 
@@ -16,16 +16,16 @@ use crate::installation::{Installation, TIMEOUT};
 use crate::proxy::{Network, Proxy};
 use crate::remote_server::RemoteServer;
 
-/// The maximum age of what is used of the database, plus a margin for the test.
+/// The maximum age of data from the database that is still used, plus a margin for the test.
 const MAX_AGE: Duration = Duration::from_millis(1_000 + 500);
 /// The maximum duration of a request while the database is unavailable.
 const MAX_LATENCY: Duration = Duration::from_secs(6);
-/// The number of concurrent requests of each kind of an agent, who can have ten calls at a time.
+/// The number of concurrent requests of each kind per agent. An agent can make ten calls at a time.
 const REQUESTS: usize = 8;
-/// The number of file descriptors by which connections to the database may differ.
+/// The maximum difference in the number of file descriptors because of database connections.
 const IDLE: usize = 30;
 
-/// Sends the request `n`: lists or calls. The name of the argument identifies a call.
+/// Sends request number `n`, which lists tools or calls a tool. The name of the argument identifies a call.
 async fn send(agent: &Agent, origin: &str, n: usize, name: &str) -> Answer {
     if n.is_multiple_of(2) {
         return agent.list(origin).await.unwrap();
@@ -98,11 +98,11 @@ async fn fails_closed(network: Network) {
     }
     assert_eq!(server.calls().len(), count);
 
-    // A change in the meantime applies to the first response.
+    // A change that is made in the meantime applies from the first response on.
     let (cx, ops, org) = (Ctx::operator(), installation.ops().await, &installation.organization);
     let filter = GrantFilter { agent: None, instance: None };
     let all = grants::list(&cx, &ops, org, filter, (None, 10)).await.unwrap();
-    // The newest is that of the last agent.
+    // The newest grant belongs to the last agent.
     grants::delete(&cx, &ops, org, &all[0].id).await.unwrap();
     proxy.set(Network::Up);
     let recovered = async {
@@ -127,7 +127,8 @@ async fn fails_closed(network: Network) {
         }
     };
     timeout(TIMEOUT, closed).await.expect("no file descriptors leak");
-    // An attempt to write them may still wait for the old connection, for longer than a stopping process waits.
+    // An attempt to write the records may still wait for the old connection, for longer than a process waits when it
+    // stops.
     let written = async { while !read_recorded_calls(&installation).await.contains_key("recovered") {} };
     timeout(TIMEOUT, written).await.expect("the records are written without a restart");
     ops.store().close().await;

@@ -27,7 +27,7 @@ struct Load {
 }
 
 impl Load {
-    /// Waits until `count` more calls were acknowledged.
+    /// Waits until `count` more calls have been acknowledged.
     async fn wait_for(&self, count: usize) {
         let goal = self.acknowledged.load(Ordering::Relaxed) + count;
         let reached = async {
@@ -39,7 +39,7 @@ impl Load {
     }
 }
 
-/// An agent that calls again and again, each time with an argument of another name.
+/// An agent that calls repeatedly, each time with a different argument name.
 struct LoadAgent {
     agent: Agent,
     number: usize,
@@ -47,7 +47,7 @@ struct LoadAgent {
     /// The index of the replica that the agent uses.
     replica: usize,
     reconnects: usize,
-    /// The replica and the argument of each call that was answered.
+    /// The replica and the argument name of each call that was answered.
     acknowledged: Vec<(usize, String)>,
     /// The number of calls.
     calls: usize,
