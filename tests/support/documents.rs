@@ -114,7 +114,7 @@ fn create_certificates() -> (String, ServerConfig) {
     (authority.pem(), config)
 }
 
-/// Accepts TLS connections one after the other, which is sufficient for a test.
+/// Accepts one TLS connection at a time, which is sufficient for a test.
 struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,

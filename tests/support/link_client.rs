@@ -15,7 +15,7 @@ use waypost_toolbox::link::requests::{BoxFuture, Requests, ResponseBody, error_r
 use waypost_toolbox::link::{Link, Runtime, Status};
 use waypost_toolbox_proto::message::{Capacity, Heartbeat};
 
-/// Timeout for opening the link, also on a loaded machine.
+/// Timeout for opening the link, which is sufficient even on a loaded machine.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Answers every request with 404.

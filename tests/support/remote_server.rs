@@ -1,4 +1,4 @@
-//! A remote server of the tests, which speaks 2026-07-28.
+//! A remote server for tests, which uses MCP 2026-07-28.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +52,7 @@ impl RemoteServer {
         self.state.calls.lock().unwrap().clone()
     }
 
-    /// Changes one nested member of the schema of the tool, from now on. Nobody is told.
+    /// Changes a nested member of the schema of the tool. The server does not announce the change.
     #[allow(dead_code, reason = "only some of the tests change it")]
     pub fn change_schema(&self) {
         self.state.changes.fetch_add(1, Ordering::SeqCst);

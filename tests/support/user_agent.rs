@@ -134,8 +134,8 @@ impl UserAgent {
     }
 }
 
-/// Returns the form that continues a sign-in by code: the decision, the code or the email; or that of the console, whose button
-/// requests a code.
+/// Returns the form that continues a sign-in by code: the form for the decision, the code or the email, or the login
+/// form of the console if it has a button that requests a code.
 fn find_next_form(page: &str) -> Option<Form> {
     const BY_CODE: &str = "/login/code";
     let forms = parse_forms(page);
