@@ -1,4 +1,4 @@
-//! Organisations, users, servers, keys, assignments.
+//! Organisations, users, servers, API keys, joins and logos.
 
 use serde_json::json;
 
@@ -143,7 +143,7 @@ async fn joins_are_listed_and_undone() {
 
 #[test]
 fn a_logo_is_set_and_removed() {
-    // A GIF of one pixel.
+    // A one-pixel GIF.
     const GIF: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
     let workspace = Workspace::new();
     workspace.run_ok(&["org", "create", "acme"]);

@@ -1,4 +1,4 @@
-//! Agents, grants and tool sets, on the database and through the REST API.
+//! Agents, grants and tool sets, directly on the database and through the REST API.
 
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ fn grants_and_tool_sets_are_managed() {
     let all = run(&["full_access"]);
     let id = all["id"].as_str().unwrap();
     assert_eq!(workspace.run_json(&["grant", "show", id]), all);
-    // An instance can be named by its name, an agent by its ID.
+    // An instance can be selected by its name, and an agent by its ID.
     let listed = ["grant", "list", "--instance", "Web search", "--agent", custom["agent_id"].as_str().unwrap()];
     assert_eq!(workspace.run_json(&listed)["items"], json!([all, custom]));
     assert_eq!(workspace.run_json(&["grant", "list", "--instance", "files"])["items"], json!([]));
@@ -168,7 +168,7 @@ fn agents_grants_and_tool_sets_work_remotely() {
     server.assert_same(&["grant", "show", id]);
     server.assert_same(&["grant", "remove", id]);
 
-    // Approval and grants in the step in which an instance is created.
+    // The command that creates an instance can also approve its tools and grant access to it.
     let create = ["instance", "create", "third", "--entry", "search", "--toolbox", "rack", "--approve", "--grant"];
     server.assert_change(&[&create[..], &["Crawler=read_only"]].concat(), &["instance", "show", "third"]);
     let create =
@@ -218,7 +218,7 @@ fn list_find(workspace: &Workspace) {
 }
 
 #[test]
-fn tools_have_other_names_and_descriptions_for_agents() {
+fn names_and_descriptions_of_tools_can_be_overridden() {
     let workspace = Workspace::new();
     workspace.run_ok(&["org", "create", "acme"]);
     workspace.create_instances();
@@ -241,7 +241,7 @@ fn tools_have_other_names_and_descriptions_for_agents() {
 }
 
 #[test]
-fn tools_have_other_names_and_descriptions_for_agents_remotely() {
+fn names_and_descriptions_of_tools_can_be_overridden_remotely() {
     let server = RunningServer::new();
     server.workspace.create_instances();
     list_find(&server.workspace);

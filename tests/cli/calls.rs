@@ -1,4 +1,4 @@
-//! The gateway's call log, on the database and through the REST API.
+//! The gateway's call log, directly on the database and through the REST API.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -73,7 +73,7 @@ fn calls_are_listed_and_followed() {
     for unknown in ["cal_0123456789abcdef01234567", "x"] {
         server.assert_same(&["call", "show", unknown]);
     }
-    // Nothing was reached.
+    // The denied calls reached no instance.
     assert_eq!(server.run_json(&["agent", "connections"])["items"], json!([]));
     server.assert_same(&["agent", "connections"]);
     // The log outlives the agent.

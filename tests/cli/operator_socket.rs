@@ -101,7 +101,7 @@ fn a_response_is_not_repeated_for_another_organization() {
 }
 
 #[test]
-fn nobody_becomes_the_operator_on_the_port() {
+fn requests_to_the_port_never_have_operator_rights() {
     let server = RunningServer::new();
     for headers in [
         "",
@@ -116,7 +116,7 @@ fn nobody_becomes_the_operator_on_the_port() {
             assert_eq!((status, &problem["code"]), (401, &json!("sign_in_required")), "{path} {headers}");
         }
     }
-    // Only the API is on the socket.
+    // Only the API is available on the socket.
     let stream = UnixStream::connect(server.workspace.socket()).unwrap();
     assert_eq!(send(stream, "GET", "../../login", "", "").0, 404);
     assert_eq!(server.send_to_socket("GET", "gone", "", "").0, 404);
@@ -128,7 +128,7 @@ fn the_socket_is_removed_on_exit_and_replaced_after_a_crash() {
     let socket = server.workspace.socket();
     server.stop();
     assert!(!socket.exists(), "removed on SIGTERM");
-    // A killed process leaves its socket, on which nobody listens.
+    // A killed process leaves its socket behind, on which no process listens.
     drop(UnixListener::bind(&socket).unwrap());
     assert!(socket.exists());
     server.restart();

@@ -139,8 +139,8 @@ fn rotation_creates_a_new_key_and_keeps_the_old_one() {
     }
 }
 
-/// At whatever step a power failure interrupts a rotation, all secrets can be decrypted, and the next command completes
-/// the rotation.
+/// Regardless of the step at which a power failure interrupts a rotation, all secrets can be decrypted, and the next
+/// command completes the rotation.
 #[test]
 fn an_interrupted_rotation_is_completed() {
     let workspace = Workspace::new();

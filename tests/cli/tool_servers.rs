@@ -11,7 +11,7 @@ use crate::{CommandResult, Workspace};
 
 const VALUE: &str = "hunter2-planted-value";
 
-/// Returns a file with an image by digest.
+/// Returns the text of a catalogue entry whose image is referenced by its digest.
 fn entry(version: &str, rest: &str) -> String {
     format!(
         "slug: search\nname: Search\nversion: '{version}'\ntransport: stdio\n\
@@ -98,7 +98,7 @@ fn secrets_are_written_but_never_shown() {
     let shown = workspace.run_json(&["secret", "show", "TOKEN"]);
     assert_eq!((&shown["version"], shown.get("value")), (&json!(2), None));
     assert!(!contains(&workspace.read_data(), VALUE), "values are stored encrypted");
-    // They are sealed with the new key.
+    // A rotation of the secret key seals the values with the new key.
     assert_eq!(workspace.run_json(&["secret-key", "rotate"]), json!({"new_key": true, "resealed": 4, "unreadable": 0}));
     insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "TOKEN", "--value-file", &file]), @"error: A secret named `TOKEN` already exists. Rotate it, or choose another name.");
     insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "a b", "--value-file", &file]), @"error: `name` must have 1 to 64 characters from A to Z, a to z, 0 to 9, `_` and `-`, such as `GITHUB_TOKEN`.");
@@ -371,7 +371,7 @@ fn remote_entries_are_imported_and_deployed() {
     assert!(!contains(&workspace.read_data(), VALUE), "URLs are stored encrypted");
 }
 
-/// An import of the same file compares the URLs, so it shows that the stored one can be read.
+/// An import of the same file compares the URLs, which shows that the stored URL can be decrypted.
 #[test]
 fn the_urls_of_entries_survive_a_new_key_and_a_backup() {
     let workspace = Workspace::new();

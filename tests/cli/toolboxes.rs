@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::Workspace;
 use crate::remote::RunningServer;
 
-/// Returns a file with a catalogue entry, whose image is used by digest.
+/// Returns the text of a catalogue entry whose image is referenced by its digest.
 fn entry(slug: &str, version: &str, rest: &str) -> String {
     format!(
         "slug: {slug}\nname: Search\nversion: '{version}'\ntransport: stdio\n\
@@ -34,7 +34,7 @@ fn an_organisation_switches_its_toolboxes_off_and_on() {
     workspace.run_ok(&["toolbox", "create", "rack-1"]);
     assert_eq!(workspace.run_json(&["org", "update", "acme", "--toolboxes", "off"])["toolboxes_enabled"], false);
     insta::assert_snapshot!(workspace.run_err(1, &["toolbox", "create", "rack-2"]), @"error: Toolboxes are switched off for this organisation. An admin can switch them on again.");
-    // What is stored can still be read and removed.
+    // Existing toolboxes can still be read.
     workspace.run_ok(&["toolbox", "show", "rack-1"]);
     assert_eq!(workspace.run_json(&["org", "update", "acme", "--toolboxes", "on"])["toolboxes_enabled"], true);
     workspace.run_ok(&["toolbox", "create", "rack-2"]);
@@ -185,7 +185,7 @@ fn invalid_options_of_instances_are_explained() {
         workspace.run_err(1, &["instance", "create", "web", "--entry", "search", "--toolbox", "gone"]), @"error: there is no toolbox `gone`: run `waypost toolbox list` to see all");
     let usage = workspace.run_err(2, &[&create[..], &["search", "--secret", "TOKEN"]].concat());
     assert!(usage.contains("expected NAME=SECRET"), "{usage}");
-    // The configuration file of Waypost is another file, which is passed before the noun.
+    // Waypost's own configuration file is a different file, which is passed before the noun.
     let settings = workspace.write_file("waypost.toml", "instance_limit = 1\n");
     let empty = workspace.write_file("empty.json", "{}");
     workspace.run_ok(&["instance", "create", "first", "--toolbox", "rack-1", "--entry", "search"]);
@@ -206,9 +206,9 @@ fn waiting_needs_a_running_server() {
     assert_eq!(workspace.run_json(&["instance", "show", "web"])["state"], "deploying");
 }
 
-/// Ends the only running deployment, by revoking its toolbox.
+/// The deployment fails because its toolbox is revoked.
 #[test]
-fn waiting_ends_with_the_reason() {
+fn waiting_ends_with_the_reason_for_the_failure() {
     let server = RunningServer::new();
     let workspace = &server.workspace;
     workspace.prepare();
@@ -216,7 +216,7 @@ fn waiting_ends_with_the_reason() {
     let mut command = workspace.command(&create);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // The first step is printed after the instance was created.
+    // The first step is printed after the instance is created.
     let mut errors = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut errors, &mut line).unwrap();
@@ -298,7 +298,7 @@ fn toolbox_and_instance_commands_work_remotely() {
     assert_eq!(workspace.run_json(&["instance", "list"]), json!({ "items": [] }));
 }
 
-/// No machine is connected, so the errors show that the requests arrive at the running process with the operator's rights.
+/// No machine is connected, so the errors show that the requests reach the running process with the operator's rights.
 #[test]
 fn commands_that_need_the_link_reach_the_running_server() {
     let server = RunningServer::new();

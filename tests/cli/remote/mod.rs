@@ -174,7 +174,7 @@ fn org_and_key_commands_work_remotely() {
 
 #[test]
 fn logo_commands_work_remotely() {
-    // A GIF of one pixel.
+    // A one-pixel GIF.
     const GIF: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
     let server = RunningServer::new();
     let picture = server.workspace.path("logo.gif");

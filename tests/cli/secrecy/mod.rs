@@ -130,11 +130,11 @@ async fn assert_no_secrets_logged(level: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_secret_is_logged_at_debug() {
+async fn no_secret_is_logged_at_level_debug() {
     assert_no_secrets_logged("debug").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_secret_is_logged_at_trace() {
+async fn no_secret_is_logged_at_level_trace() {
     assert_no_secrets_logged("debug,waypost=trace").await;
 }
