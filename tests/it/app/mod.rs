@@ -102,7 +102,7 @@ impl Default for Setup {
             seed: 1,
             ticket_limits: TicketLimits::default(),
             toolboxes: ToolboxSwitch::On,
-            // Changes take effect at once.
+            // Changes take effect immediately.
             gateway: Some(GatewayOptions {
                 definition_max_age: Duration::ZERO,
                 access_max_age: Duration::ZERO,
@@ -115,7 +115,7 @@ impl Default for Setup {
 struct RunningProduct {
     router: Router,
     toolboxes: ToolboxDirectory,
-    /// The state from which the router of the operator's socket is built, which few tests use.
+    /// The state for the router of the operator's socket. The router is built on demand, because few tests use it.
     web: Web,
     hosting: Hosting,
     tasks: Tasks,
@@ -424,7 +424,7 @@ impl App {
         self.0.running.lock().unwrap().as_ref().unwrap().hosting.ops().links().clone()
     }
 
-    /// Returns what the links use.
+    /// Returns the directory that the links use.
     pub fn toolboxes(&self) -> ToolboxDirectory {
         self.0.running.lock().unwrap().as_ref().unwrap().toolboxes.clone()
     }

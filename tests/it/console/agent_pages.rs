@@ -1,4 +1,4 @@
-//! The console's pages of agents and their grants.
+//! The console's pages for agents and their grants.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ async fn an_agent_is_created_with_a_token_that_is_shown_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_shows_what_the_gateway_lists_and_why() {
+async fn the_page_shows_which_tools_the_gateway_lists_and_why() {
     let stage = Stage::new().await;
     let owner = ConsoleBrowser::owner(&stage.api.org).await;
     let visible = format!("{}/visible", page(&stage));
@@ -103,7 +103,7 @@ async fn the_page_shows_what_the_gateway_lists_and_why() {
     owner.get_page(&visible).await.assert_contains("The grant has expired.").assert_contains("Read only, expired");
     expire(Value::Null).await;
     assert_eq!(stage.tools().await, ["search__find"]);
-    // A change of the definition hides the tool until it is approved.
+    // A tool whose definition has changed is hidden until the change is approved.
     stage.set(|server| server.tools.iter_mut().for_each(|tool| tool["description"] = json!("Other.")));
     stage.api.post(&format!("/instances/{}/check-definitions", stage.instance), json!({})).await.assert_status(200);
     assert_eq!(stage.tools().await, [""; 0]);
@@ -117,7 +117,7 @@ async fn the_page_shows_what_the_gateway_lists_and_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_grant_is_edited_in_words() {
+async fn a_grant_is_created_and_edited_with_forms() {
     let stage = Stage::new().await;
     let owner = ConsoleBrowser::owner(&stage.api.org).await;
     stage.approve_all("write").await;
@@ -149,7 +149,7 @@ async fn a_grant_is_edited_in_words() {
     assert_eq!((&grant["rules"], &grant["expires_at"]), (&expected, &json!("2030-01-31T23:59:59.999Z")));
     let shown = owner.get_page(&page(&stage)).await;
     shown.assert_contains("Selected tools").assert_contains("1 tool").assert_contains("find: limit is at most 10");
-    // A change of the access level removes the names; the unchanged day keeps the exact expiry.
+    // A change of the access level removes the tool names. If the day is not changed, the exact expiry is kept.
     let path = format!("/o/acme/grants/{}", grant["id"].as_str().unwrap());
     owner.get_page(&path).await.assert_contains("value=\"2030-01-31\"").assert_contains("checked");
     let full = [("access", "full_access"), ("expires_on", "2030-01-31"), ("act", "save")];
@@ -166,7 +166,7 @@ async fn a_grant_is_edited_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_pages_are_for_admins_and_do_not_exist_without_the_gateway() {
+async fn the_pages_require_an_admin_and_the_gateway() {
     let app = App::new().await;
     let org = app.org("acme").await;
     let member = ConsoleBrowser::member(&org, "member@example.com", Role::Member).await;

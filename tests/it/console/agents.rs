@@ -71,7 +71,7 @@ async fn agents_have_tokens_whose_secrets_are_returned_once() {
     let token = &listed["items"][0]["tokens"][0];
     assert_eq!(names(token), ["id", "name", "created_at", "expires_at", "last_used_at", "revoked_at"]);
     assert_eq!((&token["id"], &token["revoked_at"]), (&created["id"], &Value::Null));
-    // The token of an agent is no API key.
+    // An agent's token is not an API key.
     let response = super::call_with_secret(&app, secret, Method::GET, "/agents", None).await;
     response.assert_status(401);
     let token = format!("{tokens}/{}", created["id"].as_str().unwrap());

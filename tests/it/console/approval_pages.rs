@@ -1,4 +1,4 @@
-//! The console's pages of approvals.
+//! The console's pages for approvals.
 
 use serde_json::{Value, json};
 use waypost_core::organization::Role;
@@ -9,7 +9,7 @@ use crate::gateway::{Stage, tool};
 
 const LIST: &str = "/o/acme/tool-approvals";
 
-/// Checks the server with the button of the page.
+/// Checks the server, as the button on the page does.
 async fn check(stage: &Stage, owner: &ConsoleBrowser) {
     let checked = owner.post(&format!("{LIST}/check"), &[("instance_to_check", &stage.instance)]).await;
     checked.assert_redirect(&format!("{LIST}?state=pending&instance={}", stage.instance));
@@ -103,7 +103,7 @@ async fn selected_definitions_are_approved_together_and_failures_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn approvals_do_not_exist_without_the_gateway() {
+async fn the_pages_do_not_exist_without_the_gateway() {
     let app = App::with(Setup { gateway: None, ..Setup::default() }).await;
     let owner = ConsoleBrowser::owner(&app.org("acme").await).await;
     owner.get(LIST).await.assert_status(404);

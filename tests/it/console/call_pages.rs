@@ -1,4 +1,4 @@
-//! The page of the call log, and what other pages show of it.
+//! The page of the call log, and the parts of other pages that are based on it.
 
 use axum::body::Body;
 use http::{Request, header};

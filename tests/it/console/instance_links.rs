@@ -1,4 +1,5 @@
-//! Instances over the link to their toolbox: tools, calls, logs, statistics, and changes that reach the daemon at once.
+//! Access to instances over the link to their toolbox: tools, calls, logs, statistics, and changes that reach the
+//! daemon immediately.
 
 use axum::body::{Body, BodyDataStream};
 use futures::StreamExt;
@@ -99,7 +100,7 @@ impl Stage {
     }
 }
 
-/// A request of a client and the requests of the control plane that it caused.
+/// A client's request, and the control plane's requests that it caused.
 struct Exchange {
     status: u16,
     body: Value,
@@ -257,7 +258,7 @@ async fn a_lost_link_is_reported_with_a_reason() {
     let (response, ()) = tokio::join!(call, cut);
     let problem = response.assert_status(503).json();
     assert_eq!((&problem["code"], &problem["reason"]), (&json!("unavailable"), &json!("link_interrupted")));
-    // The other end notices that the connection has ended.
+    // Waits until the control plane notices that the connection has ended.
     while api.app.running_ops().links().is_connected(&toolbox) {
         tokio::task::yield_now().await;
     }
@@ -312,7 +313,7 @@ async fn logs_and_statistics_are_read_from_the_toolbox() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_is_followed_until_the_client_or_the_access_is_gone() {
+async fn a_log_is_followed_until_the_client_disconnects_or_loses_access() {
     let mut stage = Stage::new("shared").await;
     let path = format!("{}/logs?follow=true", stage.path);
     let open = async |stage: &mut Stage, key: &str| {
@@ -352,7 +353,7 @@ async fn a_log_is_followed_until_the_client_or_the_access_is_gone() {
     stage.finish().await;
 }
 
-/// The operator's socket has no credentials that could be checked again, but the instance is.
+/// The operator's socket has no credentials to check again, but the instance is still checked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_follows_a_log_and_calls_a_tool() {
     let mut stage = Stage::new("shared").await;
@@ -446,7 +447,7 @@ async fn a_deployment_is_followed_until_it_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_are_sent_to_the_daemon_at_once() {
+async fn changes_are_sent_to_the_daemon_immediately() {
     let mut stage = Stage::new("shared").await;
     let path = stage.path.clone();
     stage.api.post(&format!("{path}/stop"), json!({})).await.assert_status(200);

@@ -67,7 +67,7 @@ impl Api {
         daemon::directory(&self.app)
     }
 
-    /// Lets a machine join and send a heartbeat.
+    /// Simulates a machine that joins and sends a heartbeat.
     pub async fn join(&self, token: &str) -> waypost_core::id::ToolboxId {
         let request = JoinRequest {
             token: token.to_owned(),
@@ -297,7 +297,7 @@ async fn an_instance_is_deployed_changed_and_removed() {
     drop(api.org);
 }
 
-/// Lets the first deployment of an instance fail, after its server had become unhealthy.
+/// Reports that the first deployment of an instance failed because its server did not become healthy.
 async fn report(api: &Api, toolbox: &waypost_core::id::ToolboxId, instance: &Value) {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let (id, deployment_id) = (text(&instance["id"]), text(&instance["deployment"]["id"]));

@@ -17,7 +17,8 @@ async fn an_invited_colleague_joins() {
         format!("/invite?token={}", created.secret)
     };
     let path = invite("berta@example.com").await;
-    // A user who is signed in with another email is told so, and returns to the invitation after signing out.
+    // The page informs a user who is signed in with a different email, and the user returns to the invitation after
+    // signing out.
     let page = anna.get_page(&path).await;
     page.assert_contains("You are signed in as <strong>anna@example.com</strong>").assert_contains("berta@example.com");
     assert_eq!(hidden_field(&page, "next"), path);

@@ -40,7 +40,7 @@ async fn members_and_assignees_are_shown_by_name() {
         .await
         .assert_contains(">Olga Öst</option>")
         .assert_lacks("owner@example.com</option>");
-    // Members with the same name are told apart by their emails.
+    // Members with the same name are distinguished by their emails.
     let other = ConsoleBrowser::member(&org, "other@example.com", Role::Member).await;
     other.post("/account", &[("name", "Olga Öst")]).await.assert_redirect("/account");
     let page = owner.get_page("/o/acme/tickets").await;

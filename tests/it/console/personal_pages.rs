@@ -1,4 +1,4 @@
-//! The console's pages of personal secrets: one's own, and those of an agent.
+//! The console's pages for personal secrets: the user's own secrets, and those of an agent.
 
 use http::Method;
 use serde_json::json;
@@ -14,7 +14,7 @@ use crate::gateway::{Stage, personal_stage};
 const LIST: &str = "/o/acme/personal-secrets";
 const VALUE: &str = "correct horse <battery>";
 
-/// Signs in a member who has an agent, and returns the browser with the agent.
+/// Creates a member with an agent. Returns a browser signed in as the member, and the ID of the agent.
 async fn person(stage: &Stage, name: &str) -> (ConsoleBrowser, AgentId) {
     let email = format!("{name}@acme.example");
     let browser = ConsoleBrowser::member(&stage.api.org, &email, Role::Member).await.for_org("acme");
@@ -50,7 +50,7 @@ async fn grant(stage: &Stage, agent: &AgentId) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_set_their_own_values_and_see_only_granted_instances() {
+async fn users_set_their_own_values_and_see_only_granted_instances() {
     let stage = personal_stage().await;
     let ((ann, agent), (bob, _)) = (person(&stage, "ann").await, person(&stage, "bob").await);
     let nobody = ConsoleBrowser::member(&stage.api.org, "new@acme.example", Role::Member).await;
@@ -76,7 +76,7 @@ async fn people_set_their_own_values_and_see_only_granted_instances() {
     let page = ann.get_page(LIST).await;
     page.assert_contains("badge good\">set").assert_contains("Replace value").assert_lacks("battery");
     assert_eq!(page.header("cache-control"), "no-store");
-    // An admin sees that there is a value, and can remove but not set it.
+    // An admin sees that a value is set, and can remove the value but not set it.
     let owner = ConsoleBrowser::owner(&stage.api.org).await.for_org("acme");
     let own = format!("/o/acme/agents/{agent}/secrets");
     let page = owner.get_page(&own).await;
@@ -93,7 +93,7 @@ async fn people_set_their_own_values_and_see_only_granted_instances() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn admins_set_the_values_of_a_service_on_its_page() {
+async fn admins_set_the_values_of_a_service_agent_on_its_page() {
     let stage = personal_stage().await;
     let owner = ConsoleBrowser::owner(&stage.api.org).await.for_org("acme");
     let page = format!("/o/acme/agents/{}/secrets", stage.agent);
@@ -123,7 +123,7 @@ async fn secrets_are_marked_as_personal_in_the_form_of_an_instance() {
     let found = stage.api.get(&format!("/instances/{}", stage.instance)).await;
     assert_eq!(found["personal_secrets"], json!(["API_KEY"]));
     save("", "personal").await.assert_status(422).assert_contains("requires the secret");
-    // A version whose agents share a container has no such choice, and rejects it.
+    // If the agents of a version share a container, the form does not offer this choice, and the choice is rejected.
     let entry = json!({ "slug": "shared", "name": "Shared", "version": "1", "transport": "stdio",
         "secrets": [{ "name": "API_KEY" }],
         "source": { "image": format!("registry.example/search@sha256:{}", "ab".repeat(32)) } });

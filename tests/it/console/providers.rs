@@ -79,7 +79,7 @@ impl FakeProvider {
         App::with(Setup { sign_up, providers: self.providers(), ..Setup::default() }).await
     }
 
-    /// Begins a login with `provider` and authorizes it. Returns the path of the callback.
+    /// Starts a login with `provider` and authorizes it. Returns the path of the callback.
     async fn authorize(&self, browser: &ConsoleBrowser, provider: &str) -> String {
         let redirect = browser.get(&format!("/login/with/{provider}?next=/account")).await;
         let url = Url::parse(redirect.assert_status(303).location()).unwrap();

@@ -1,4 +1,4 @@
-//! The console's pages of a catalogue entry with a remote server, and of its instances.
+//! The console's pages for a catalogue entry with a remote server, and for its instances.
 
 use serde_json::json;
 use waypost_core::organization::Role;

@@ -1,4 +1,4 @@
-//! The console's pages of the secrets of tool servers.
+//! The console's pages for the secrets of tool servers.
 
 use axum::body::Body;
 use http::{Request, header};
@@ -27,7 +27,7 @@ async fn a_secret_is_created_rotated_and_deleted_without_being_shown() {
     created.assert_redirect(LIST);
     assert_eq!(created.header("cache-control"), "no-store");
     owner.post(LIST, &[("name", "TOKEN"), ("value", VALUE)]).await.assert_status(409).assert_lacks("battery");
-    // The largest value, of characters that are longest in a form.
+    // The largest value, with characters that have the longest encoding in a form.
     let largest = "\u{1}".repeat(64 * 1024);
     owner.post(LIST, &[("name", "LARGE"), ("value", &largest)]).await.assert_redirect(LIST);
     let list = owner.get_page(LIST).await;
@@ -63,7 +63,7 @@ async fn a_secret_in_use_names_its_users_and_cannot_be_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_admins_of_the_organisation_reach_secrets() {
+async fn only_admins_of_the_organisation_can_access_secrets() {
     let stage = Stage::new().await;
     let (owner, page) = (&stage.owner, format!("{LIST}/{}", stage.secret));
     for path in [LIST, &page] {
@@ -77,7 +77,7 @@ async fn only_admins_of_the_organisation_reach_secrets() {
         let fields = [("name", "STOLEN"), ("value", "new")];
         stage.member.post(&path, &fields).await.assert_status(403);
         stranger.post(&path, &fields).await.assert_status(404);
-        // A form of another site.
+        // A form on another site.
         let request = Request::post(&path)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header("sec-fetch-site", "cross-site");

@@ -40,7 +40,7 @@ fn redact(mut value: Value) -> Value {
     value
 }
 
-/// Sends a file in another format than JSON.
+/// Sends a file in a format other than JSON.
 async fn import(owner: &ConsoleBrowser, query: &str, content_type: &str, text: &str) -> ConsoleResponse {
     let request = Request::post(format!("/api/v1/catalog/import{query}"))
         .header(header::CONTENT_TYPE, content_type)
@@ -81,7 +81,7 @@ async fn secrets_are_written_but_never_returned() {
         assert_eq!(response.json()["field"], field);
     }
     owner.api(Method::GET, "/secrets?cursor=%27", None).await.assert_status(422);
-    // The scope of a key.
+    // Keys with the scope `member` and keys of other organisations have no access.
     let new = || Some(json!({ "name": "B", "value": VALUE }));
     call_with_key(&acme, Role::Member, Method::GET, "/secrets", None).await.assert_status(403);
     call_with_key(&acme, Role::Member, Method::POST, "/secrets", new()).await.assert_status(403);
@@ -196,7 +196,7 @@ async fn files_are_read_in_yaml_and_named_in_errors() {
 }
 
 #[tokio::test]
-async fn a_registry_is_asked_for_the_digest() {
+async fn the_digest_is_requested_from_the_registry() {
     let setup = Setup { allow: vec!["127.0.0.0/8=tools".parse().unwrap()], ..Setup::default() };
     let app = App::with(setup).await;
     let owner = ConsoleBrowser::owner(&app.org("acme").await).await;
@@ -231,7 +231,7 @@ async fn a_registry_is_asked_for_the_digest() {
 }
 
 #[tokio::test]
-async fn what_instances_use_cannot_be_deleted() {
+async fn secrets_and_entries_that_instances_use_cannot_be_deleted() {
     let app = App::new().await;
     let owner = ConsoleBrowser::owner(&app.org("acme").await).await;
     let created = owner.api(Method::POST, "/secrets", Some(json!({ "name": "TOKEN", "value": VALUE }))).await.json();

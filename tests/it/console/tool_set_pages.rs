@@ -1,4 +1,4 @@
-//! The console's pages of tool sets.
+//! The console's pages for tool sets.
 
 use serde_json::json;
 use waypost_core::organization::Role;
