@@ -35,7 +35,7 @@ fn read_table() -> Graph {
 }
 
 #[test]
-fn the_crate_graph_is_the_documented_one() {
+fn the_crate_graph_matches_the_documentation() {
     assert_eq!(read_manifests(), read_table(), "manifests on the left, docs/architecture.md on the right");
 }
 
@@ -58,7 +58,7 @@ fn assert_not_in_tree(name: &str, unwanted: &[&str]) {
     assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
     let tree = String::from_utf8(tree.stdout).unwrap();
     assert!(tree.starts_with(&format!("{name} ")), "{tree}");
-    // Without the path of the crate.
+    // Keeps only the names of the crates.
     let names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     for text in unwanted {
         assert!(!names.iter().any(|name| name.contains(text)), "{text} is in:\n{tree}");

@@ -1,4 +1,4 @@
-//! A toolbox's daemon that is written by hand, on a connection in memory.
+//! A hand-written toolbox daemon on an in-memory connection.
 
 use std::sync::Arc;
 
@@ -155,7 +155,7 @@ impl Call {
         let _ = stream.send_data(Bytes::new(), true);
     }
 
-    /// Begins a response.
+    /// Starts a response.
     pub fn open(mut self, status: u16) -> SendStream<Bytes> {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(status).unwrap();

@@ -328,7 +328,7 @@ async fn a_trailing_slash_is_ignored() {
 }
 
 #[tokio::test]
-async fn sse_clients_are_told_to_use_streamable_http() {
+async fn sse_clients_are_referred_to_streamable_http() {
     let app = App::new().await;
     let server = set_up(&app, Toolset::Guided).await;
     let get = app.request(Method::GET, &server.path()).header("accept", "text/event-stream").send().await;

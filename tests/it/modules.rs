@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The cycles that are left: modules that all depend on each other, by source folder. Remove an entry when its cycle is
+/// The remaining cycles: modules that all depend on each other, by source folder. Remove an entry when its cycle is
 /// broken; do not add any.
 const KNOWN: &[(&str, &[&str])] = &[
     ("crates/auth/src", &["asset", "page", "pending"]),
@@ -105,7 +105,7 @@ fn find_cycles(graph: &Graph) -> BTreeSet<Vec<String>> {
 }
 
 #[test]
-fn only_the_known_cycles_are_left() {
+fn only_known_cycles_remain() {
     let crates = std::fs::read_dir(Path::new(ROOT).join("crates")).unwrap();
     let mut sources: Vec<_> = crates.map(|folder| folder.unwrap().path().join("src")).collect();
     sources.extend([Path::new(ROOT).join("src"), Path::new(ROOT).join("benches/src")]);

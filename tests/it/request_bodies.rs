@@ -1,4 +1,4 @@
-//! Request bodies on routes that read none.
+//! Request bodies on routes that do not read them.
 
 use axum::body::Body;
 use http::{Method, Request};

@@ -33,14 +33,14 @@ use waypost_toolbox_proto::message::{Engine, Heartbeat};
 use crate::app::{App, Setup};
 use crate::link_client::{self, TIMEOUT};
 
-/// Creates a toolbox in a new organisation, and returns both and the token.
+/// Creates a toolbox in a new organisation. Returns the IDs of both, and the token.
 async fn create(app: &App) -> (OrganizationId, ToolboxId, String) {
     let org = app.org("acme").await;
     let (view, token) = toolboxes::create(app.cx(), &app.ops(), &org.id, "office").await.unwrap();
     (org.id, view.toolbox.id, token.token.expose().to_owned())
 }
 
-/// Sends the request of a machine that joins, with `token` and the public key of 32 bytes `key`.
+/// Sends the request of a machine that joins, with `token` and a public key in which each of the 32 bytes is `key`.
 async fn post_join(app: &App, token: &str, key: u8) -> (StatusCode, Value) {
     let key = data_encoding::BASE64URL_NOPAD.encode(&[key; 32]);
     let versions = json!({ "oldest": 1, "newest": 1 });
@@ -163,7 +163,7 @@ async fn a_revoked_toolbox_loses_its_link() {
     let (directory, links, mut known) = (app.toolboxes(), app.links(), KnownRevisions::default());
     directory.refresh_links(&mut known).await.unwrap();
     assert_eq!(links.toolboxes(), std::slice::from_ref(id));
-    // These operations have links of their own, like another process.
+    // These operations have their own links, like those of another process.
     toolboxes::revoke(app.cx(), &app.ops(), organization, id).await.unwrap();
     directory.refresh_links(&mut known).await.unwrap();
     assert_eq!(links.toolboxes(), []);
@@ -172,7 +172,7 @@ async fn a_revoked_toolbox_loses_its_link() {
     connected.finish().await;
 }
 
-/// The newest link wins, even if it is one to another replica: this one closes its link.
+/// The newest link is used, even if it leads to another replica: this replica closes its own link.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_another_replica_has_claimed_is_closed() {
     let connected = Connected::new().await;
@@ -195,7 +195,8 @@ async fn a_link_that_another_replica_has_claimed_is_closed() {
     connected.finish().await;
 }
 
-/// Another replica receives the daemon's response, also an error, and can tell it from an error of the link.
+/// Another replica receives the daemon's response, even if it is an error, and can distinguish it from an error of the
+/// link.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_other_replicas_are_relayed() {
     let connected = Connected::new().await;
@@ -217,9 +218,10 @@ async fn requests_of_other_replicas_are_relayed() {
     connected.finish().await;
 }
 
-/// The daemon's side of the link asks for the secrets of a container by its key, and gets those of this agent.
+/// The daemon requests the secrets of a container by the container's key, and receives those of the agent with this
+/// key.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_gets_the_personal_secrets_of_the_agent_of_a_container() {
+async fn a_daemon_receives_the_personal_secrets_of_the_agent_that_uses_a_container() {
     let connected = Connected::new().await;
     let Connected { app, organization, id, link, .. } = &connected;
     let (cx, ops) = (app.cx(), app.running_ops());

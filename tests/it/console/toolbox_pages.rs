@@ -1,4 +1,4 @@
-//! The console's pages of toolboxes, instances and the catalogue.
+//! The console's pages for toolboxes, instances and the catalogue.
 
 use axum::body::Body;
 use http::{Method, Request, header};
@@ -16,7 +16,7 @@ use super::{ConsoleBrowser, ConsoleResponse};
 use crate::app::{App, Setup};
 use crate::daemon::{self, Daemon};
 
-/// An organisation with an owner, a member below admin, a catalogue entry and a toolbox that is online.
+/// An organisation with an owner, a member who is not an admin, a catalogue entry and a toolbox that is online.
 pub struct Stage {
     pub api: Api,
     pub owner: ConsoleBrowser,
@@ -25,7 +25,7 @@ pub struct Stage {
     entry: Value,
     /// The ID of the secret `TOKEN`.
     pub secret: String,
-    /// The number of the last event of the toolbox.
+    /// The sequence number of the toolbox's last event.
     sequence: u64,
 }
 
@@ -173,7 +173,7 @@ async fn unchanged_fragments_are_not_sent_again() {
     stage.instance().await;
     let changed = poll(first.header("etag")).await;
     changed.assert_status(200).assert_contains("1 GiB of 4 GiB");
-    // The script learns that the session has expired.
+    // The status tells the script that the session has expired.
     let visitor = ConsoleBrowser::new(&stage.api.app);
     let request = Request::get(path).header("hx-request", "true");
     visitor.send(request.body(Body::empty()).unwrap()).await.assert_status(401);
@@ -251,7 +251,7 @@ async fn an_instance_is_deployed_with_a_form_for_its_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_form_approves_and_grants_and_shows_what() {
+async fn the_form_approves_tools_grants_access_and_lists_known_tools() {
     let stage = Stage::new().await;
     let entry = stage.entry["id"].as_str().unwrap();
     let form = stage.owner.get_page(&format!("/o/acme/instances/new?entry={entry}")).await;
@@ -286,7 +286,7 @@ async fn the_form_approves_and_grants_and_shows_what() {
     let stored = stage.api.app.query_lines("SELECT class FROM initial_approvals").await;
     assert_eq!(stored, "destructive");
 
-    // What is known of a version is listed, with what applies to it.
+    // The known tools of a version are listed with their approval state.
     let rows = "INSERT INTO tool_definitions (id, organization_id, instance_id, catalog_version_id, kind, name, digest,
             definition, is_current, state, class, first_seen_at)
         SELECT 'apr_' || v.state, i.organization_id, i.id, i.catalog_version_id, 'tool', v.name, v.state, '{}', TRUE,
@@ -327,7 +327,7 @@ async fn a_failed_deployment_shows_its_cause_and_the_next_action() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_the_configuration_is_a_deployment() {
+async fn a_configuration_change_starts_a_deployment() {
     let mut stage = Stage::new().await;
     let page = stage.instance().await;
     stage.end(&page, DeploymentOutcome::Complete, InstanceState::Running).await;
@@ -473,7 +473,7 @@ async fn the_catalogue_lists_entries_and_leads_to_their_deployment() {
     stage.api.app.finish().await;
 }
 
-/// While toolboxes are off, their pages cannot be opened, and nothing leads to them.
+/// While toolboxes are off, their pages cannot be opened, and the overview has no links to them.
 #[tokio::test]
 async fn the_pages_are_hidden_while_toolboxes_are_off() {
     for (toolboxes, status) in [(ToolboxSwitch::On, 200), (ToolboxSwitch::Off, 403), (ToolboxSwitch::Incomplete, 403)] {

@@ -151,8 +151,7 @@ async fn visitors_write_nothing_to_the_audit_log(app: App) {
     app.finish().await;
 }
 
-/// Pages and images need only a few reading statements, so they are served while another transaction holds the
-/// writer.
+/// Pages and images need only a few read statements, so they are served while another transaction holds the writer.
 #[tokio::test]
 async fn pages_and_images_need_no_write_transaction() {
     let app = App::new().await;
