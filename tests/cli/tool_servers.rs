@@ -98,8 +98,8 @@ fn secrets_are_written_but_never_shown() {
     let shown = workspace.run_json(&["secret", "show", "TOKEN"]);
     assert_eq!((&shown["version"], shown.get("value")), (&json!(2), None));
     assert!(!contains(&workspace.read_data(), VALUE), "values are stored encrypted");
-    // A rotation of the secret key seals the values with the new key.
-    assert_eq!(workspace.run_json(&["secret-key", "rotate"]), json!({"new_key": true, "resealed": 4, "unreadable": 0}));
+    // A rotation of the secret key seals the values with the new key, also the one that was replaced just now.
+    assert_eq!(workspace.run_json(&["secret-key", "rotate"]), json!({"new_key": true, "resealed": 5, "unreadable": 0}));
     insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "TOKEN", "--value-file", &file]), @"error: A secret named `TOKEN` already exists. Rotate it, or choose another name.");
     insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "a b", "--value-file", &file]), @"error: `name` must have 1 to 64 characters from A to Z, a to z, 0 to 9, `_` and `-`, such as `GITHUB_TOKEN`.");
     insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "EMPTY"]), @"error: `value` is empty. Enter the secret.");
