@@ -372,7 +372,15 @@ impl Stream for MuxCall {
         self.poll_outcome(context);
         // Notifications that arrived before the response are returned first.
         if self.outcome.is_none() {
-            return self.notifications.poll_recv(context).map(|notification| notification.map(Ok));
+            match self.notifications.poll_recv(context) {
+                Poll::Ready(Some(notification)) => return Poll::Ready(Some(Ok(notification))),
+                Poll::Pending => return Poll::Pending,
+                // The call has left the table since its response was polled.
+                Poll::Ready(None) => self.poll_outcome(context),
+            }
+            if self.outcome.is_none() {
+                return Poll::Pending;
+            }
         }
         if let Ok(notification) = self.notifications.try_recv() {
             return Poll::Ready(Some(Ok(notification)));
@@ -380,5 +388,33 @@ impl Stream for MuxCall {
         self.is_done = true;
         self.guard = None;
         Poll::Ready(self.outcome.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    /// A response that arrives while the call is polled closes the channel of notifications after its own was polled.
+    #[tokio::test]
+    async fn a_call_waits_for_its_response_after_its_last_notification() {
+        let (notifications, notification_receiver) = mpsc::channel(1);
+        let (response, response_receiver) = oneshot::channel();
+        let mut call = MuxCall {
+            notifications: notification_receiver,
+            response: response_receiver,
+            deadline: Box::pin(std::future::pending()),
+            guard: None,
+            outcome: None,
+            is_done: false,
+            slot: None,
+        };
+        drop(notifications);
+        assert!(futures::poll!(call.next()).is_pending());
+        response.send(Ok(Bytes::from_static(b"response"))).unwrap();
+        assert_eq!(call.next().await.unwrap().unwrap(), "response");
+        assert!(call.next().await.is_none());
     }
 }
