@@ -287,7 +287,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "gateway_call_timeout_seconds",
         flag: None,
         default: "`30`",
-        help: "Seconds after which a call through the gateway ends, from `1` to `300`. This includes the start of a container and the check of what the server lists, but not the time in which the agent is asked for something ([gateway.md](gateway.md#limits)).",
+        help: "Seconds after which a call through the gateway ends, from `1` to `300`. This includes the start of a container and the check of what the server lists, but neither the time in which the agent is asked for something, nor that in which the call waits for other calls of the server ([gateway.md](gateway.md#limits)).",
         set: |settings, text| {
             value::parse_call_timeout(text).map(|number| settings.gateway_call_timeout_seconds = number)
         },

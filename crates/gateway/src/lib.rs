@@ -70,6 +70,7 @@ use crate::running_calls::RunningCalls;
 use crate::server_stream::ServerStreams;
 use crate::session::Sessions;
 use crate::session_subscriptions::SessionSubscriptions;
+pub use crate::slots::MAX_SUBSCRIPTIONS;
 use crate::slots::Slots;
 use crate::subscriptions::Subscriptions;
 use crate::upstreams::Upstreams;

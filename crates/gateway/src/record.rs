@@ -16,14 +16,13 @@ use waypost_mcp_wire::strict::{Message, MessageKind, text_of};
 use waypost_ops::agent_tokens::ResolvedAgent;
 use waypost_ops::call_contents::{CapturedContents, CapturedText};
 use waypost_ops::calls::CallLog;
+use waypost_ops::tool_access::OFF_REASON;
 use waypost_ops::visibility::Found;
 
 use crate::call_metrics::CallMetrics;
 
 /// The `reason` of the error for a server that did not answer in time.
 pub(crate) const TIMEOUT_REASON: &str = "timeout";
-/// The `reason` of the error while the gateway is switched off for an organisation.
-const OFF_REASON: &str = "gateway_off";
 
 /// Whether an error says that the gateway is switched off for the organisation of the agent.
 pub(crate) fn is_switched_off(error: &Error) -> bool {

@@ -20,7 +20,7 @@ pub(crate) const MAX_STREAMS: usize = 20;
 const MAX_STREAMS_IN_TOTAL: usize = 5_000;
 
 /// The maximum number of subscriptions to resources of an agent in this process.
-pub(crate) const MAX_SUBSCRIPTIONS: usize = 100;
+pub const MAX_SUBSCRIPTIONS: usize = 100;
 /// The maximum number of subscriptions of all agents in this process.
 const MAX_SUBSCRIPTIONS_IN_TOTAL: usize = 10_000;
 /// The maximum number of parked calls of all agents in this process.

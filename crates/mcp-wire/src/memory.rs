@@ -56,12 +56,14 @@ impl MessageMemory {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves units for an owner. Returns `false` if there is not enough memory.
-    fn take(&self, owner: &Arc<str>, units: usize) -> bool {
+    /// Reserves more units for a message of an owner, which has `held` units already. Returns `false` if there is not enough
+    /// memory.
+    fn take(&self, owner: &Arc<str>, held: usize, units: usize) -> bool {
         let mut counts = self.counts();
         let own = counts.owners.get(owner).copied().unwrap_or_default();
         let Some(left) = self.0.total.saturating_sub(counts.used).checked_sub(units) else { return false };
-        if own > 0 && own + units > left {
+        // The first message of an owner can be read in any number of steps.
+        if own > held && own + units > left {
             return false;
         }
         counts.used += units;
@@ -110,7 +112,7 @@ impl Reservation {
     pub fn set(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         let Some((memory, owner)) = &self.share.0 else { return Ok(()) };
         let units = if bytes > UNCOUNTED_BYTES { bytes.div_ceil(UNIT) } else { 0 };
-        if units > self.units && !memory.take(owner, units - self.units) {
+        if units > self.units && !memory.take(owner, self.units, units - self.units) {
             return Err(OutOfMemory);
         }
         if units < self.units {
@@ -172,6 +174,17 @@ mod tests {
 
     fn message(kib: usize) -> Bytes {
         vec![0; kib * KIB].into()
+    }
+
+    #[test]
+    fn the_first_message_of_an_owner_is_read_in_steps() {
+        let memory = MessageMemory::new(1_000 * 1024);
+        let mut first = memory.share("one").reserve();
+        for kib in (100..=1_000).step_by(100) {
+            first.set(kib * 1024).unwrap();
+        }
+        assert!(first.set(1_001 * 1024).is_err());
+        assert!(memory.share("one").reserve().set(100 * 1024).is_err());
     }
 
     #[test]

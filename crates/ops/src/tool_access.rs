@@ -340,9 +340,12 @@ async fn load_access(conn: &mut Conn, organization: &OrganizationId) -> Result<T
     Ok(ToolAccess { organization_slug: found.slug, gateway_enabled: found.gateway_enabled, servers, tool_sets })
 }
 
+/// The `reason` of the error while the gateway is switched off for an organisation.
+pub const OFF_REASON: &str = "gateway_off";
+
 fn gateway_off() -> Error {
     let message = "The gateway is switched off for this organisation. An admin can switch it on again.";
-    Error::new(Code::Forbidden, message).with("reason", "gateway_off")
+    Error::new(Code::Forbidden, message).with("reason", OFF_REASON)
 }
 
 #[cfg(test)]

@@ -13,12 +13,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use waypost_gateway::MAX_SUBSCRIPTIONS;
 use waypost_mcp_wire::log_level::LogLevel;
 use waypost_mcp_wire::revision::{SESSION_HEADER, VERSION_HEADER};
 use waypost_mcp_wire::strict::{Message, ResultMembers, text_of};
 
-/// The maximum number of subscriptions that are remembered. The gateway has the same limit per agent.
-const MAX_SUBSCRIPTIONS: usize = 100;
 /// The capabilities for which a gateway can declare `listChanged`, and the methods of their notifications.
 const LISTS: &[(&str, &str)] = &[
     ("tools", "notifications/tools/list_changed"),

@@ -24,10 +24,11 @@ use waypost_outbound::{Error as OutboundError, Failure, OutboundRequest, Route, 
 use super::incoming::Incoming;
 use super::session::{Session, Sessions};
 
-/// The limits of a response. The gateway ends calls earlier.
+/// The limits of a response. The gateway ends calls earlier: a call takes at most 300 s, after it has waited for others for at
+/// most 30 s.
 const LIMITS: StreamLimits = StreamLimits {
     max_bytes: 64 * 1024 * 1024,
-    idle: Duration::from_secs(330),
+    idle: Duration::from_secs(360),
     timeout: Duration::from_secs(24 * 60 * 60),
 };
 /// The time for which a request is retried.
